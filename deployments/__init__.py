@@ -1,0 +1,1 @@
+"""One Ray Serve deployment per model family, and what the families share."""

@@ -1,0 +1,117 @@
+"""Every failure a caller can be told of, one class a code. Imports neither torch nor Ray.
+
+The codes, HTTP statuses and gRPC names are the table in docs/contract.md.
+"""
+
+
+class ServingError(Exception):
+    """A failure with a stable `code`. Takes one string, so that it survives pickling."""
+
+    code = "internal"
+    status = 500
+    grpc = "INTERNAL"
+    retryable = False
+    retry_after_ms: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def again(self) -> "ServingError":
+        """The same failure, to be raised once more without the first one's traceback."""
+        copy = type(self)(self.message)
+        copy.retry_after_ms = self.retry_after_ms
+        return copy
+
+
+class InvalidRequest(ServingError):
+    code, status, grpc = "invalid_request", 400, "INVALID_ARGUMENT"
+
+
+class Unauthenticated(ServingError):
+    code, status, grpc = "unauthenticated", 401, "UNAUTHENTICATED"
+
+
+class PermissionDenied(ServingError):
+    code, status, grpc = "permission_denied", 403, "PERMISSION_DENIED"
+
+
+class ModelNotFound(ServingError):
+    code, status, grpc = "model_not_found", 404, "NOT_FOUND"
+
+
+class WrongFamily(ServingError):
+    code, status, grpc = "wrong_family", 400, "INVALID_ARGUMENT"
+
+
+class NotFound(ServingError):
+    code, status, grpc = "not_found", 404, "UNIMPLEMENTED"
+
+
+class MethodNotAllowed(ServingError):
+    code, status, grpc = "method_not_allowed", 405, "UNIMPLEMENTED"
+
+
+class PayloadTooLarge(ServingError):
+    code, status, grpc = "payload_too_large", 413, "INVALID_ARGUMENT"
+
+
+class HeadersTooLarge(ServingError):
+    code, status, grpc = "headers_too_large", 431, "INVALID_ARGUMENT"
+
+
+class RequestTimeout(ServingError):
+    code, status, grpc = "request_timeout", 408, "INVALID_ARGUMENT"
+
+
+class UnsupportedMediaType(ServingError):
+    code, status, grpc = "unsupported_media_type", 415, "INVALID_ARGUMENT"
+
+
+class InvalidImage(ServingError):
+    code, status, grpc = "invalid_image", 422, "INVALID_ARGUMENT"
+
+
+class PromptTooLong(ServingError):
+    code, status, grpc = "prompt_too_long", 422, "INVALID_ARGUMENT"
+
+
+class ModelLoadFailed(ServingError):
+    code, status, grpc, retryable = "model_load_failed", 503, "FAILED_PRECONDITION", True
+
+
+class OutOfMemory(ServingError):
+    code, status, grpc = "out_of_memory", 507, "RESOURCE_EXHAUSTED"
+
+
+class Overloaded(ServingError):
+    code, status, grpc, retryable = "overloaded", 429, "RESOURCE_EXHAUSTED", True
+
+
+class DeadlineExceeded(ServingError):
+    code, status, grpc, retryable = "deadline_exceeded", 504, "DEADLINE_EXCEEDED", True
+
+
+class Cancelled(ServingError):
+    code, status, grpc = "cancelled", 499, "CANCELLED"
+
+
+class InputQuarantined(ServingError):
+    code, status, grpc = "input_quarantined", 422, "FAILED_PRECONDITION"
+
+
+class Unavailable(ServingError):
+    code, status, grpc, retryable = "unavailable", 503, "UNAVAILABLE", True
+
+
+class Internal(ServingError):
+    """What went wrong is in the log under the request id, never in the message."""
+
+
+ERRORS: dict[str, type[ServingError]] = {kind.code: kind for kind in ServingError.__subclasses__()}
+
+
+def quoted(text: str) -> str:
+    """What a client sent, safe to repeat in a message: at most 64 characters, control characters escaped."""
+    shown = text if len(text) <= 64 else text[:63] + "…"
+    return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown) + "'"

@@ -1,0 +1,66 @@
+"""The ImageClassification deployment: decodes in threads, batches the forwards of each model."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deployments.batching import Batcher
+from deployments.family import FamilyReplica, ReplicaOptions
+from deployments.protocol import ImageClassification, ImageClassificationResult
+from deployments.repository import Model
+
+if TYPE_CHECKING:
+    import torch
+
+    from deployments.engines.image_classification import ImageClassificationEngine
+
+DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """An engine and the batcher that feeds it."""
+
+    engine: "ImageClassificationEngine"
+    batches: "Batcher[torch.Tensor, np.ndarray]"
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.engine.resident_bytes
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier]):
+    """Answers ImageClassification requests."""
+
+    def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__(options)
+        # Imported here: only replicas pay for torch, not whoever builds the application.
+        from deployments.engines import image_classification
+        from deployments.engines.device import default_device, use_threads
+
+        use_threads(self.cores)
+        self.device = default_device()
+        self.engine_class = image_classification.ImageClassificationEngine
+        self.decoders = ThreadPoolExecutor(self.cores, "decode")
+        self.forwards = ThreadPoolExecutor(1, "forward")
+
+    def load(self, model: Model) -> Classifier:
+        engine = self.engine_class.load(model.folder, self.device, model.manifest.dtype)
+        max_batch_size = min(self.settings.max_batch_size, engine.batch_size)
+        return Classifier(engine, Batcher(engine.classify, self.forwards, max_batch_size))
+
+    async def answer(
+        self, request: ImageClassification, model: Model, engine: Classifier
+    ) -> ImageClassificationResult:
+        loop = asyncio.get_running_loop()
+        pixel_values = await loop.run_in_executor(self.decoders, engine.engine.preprocess, request.image_data)
+        probabilities = await engine.batches.submit(pixel_values)
+        top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
+        class_labels, best = engine.engine.best(probabilities, top_k)
+        return ImageClassificationResult(class_labels=class_labels, probabilities=best, model_id=model.name)

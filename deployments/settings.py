@@ -1,0 +1,64 @@
+"""What an operator may set for a family, and what a replica is told. Imports neither torch nor Ray."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing where no known name is near."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Strict(BaseModel):
+    """Settings in which an unknown key is an error that names the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values.keys() - cls.model_fields.keys():
+                raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        return values
+
+
+class Autoscaling(Strict):
+    """Replicas follow the number of requests under way: `target_ongoing_requests` for each replica."""
+
+    min_replicas: Annotated[int, Field(ge=0)] = 1
+    max_replicas: Annotated[int, Field(ge=1)] = 2
+    target_ongoing_requests: Annotated[float, Field(gt=0)] = 16
+    upscale_delay_s: Annotated[float, Field(ge=0)] = 10
+    downscale_delay_s: Annotated[float, Field(ge=0)] = 300
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Autoscaling":
+        if self.min_replicas > self.max_replicas:
+            raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
+        return self
+
+
+class FamilySettings(Strict):
+    """One family's deployment."""
+
+    autoscaling: Autoscaling = Autoscaling()
+    num_cpus: Annotated[float, Field(ge=0)] = 0.5
+    """CPUs that Ray's scheduler sets aside for a replica."""
+    num_gpus: Annotated[float, Field(ge=0)] | None = None
+    """Share of a GPU for each replica. Absent: 0.25 where the cluster has a GPU, else 0."""
+    required_mem_mb: Annotated[int, Field(ge=1)] = 2048
+    """What one replica may hold for its models, above its resting size. Loads are reserved against it."""
+    max_cpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the node's cores that one replica may compute on."""
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = 128
+    max_queued_requests: Annotated[int, Field(ge=1)] = 1024
+    max_batch_size: Annotated[int, Field(ge=1)] = 16
+    deadline_s: Annotated[float, Field(gt=0)] = 60
+    """How long a request may take where its sender does not say."""
+    preload: tuple[str, ...] = ()
+    """Models that every replica loads before it takes requests."""

@@ -1,0 +1,81 @@
+"""The TextGeneration deployment: hands requests to the model's engine, which batches them step by step."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from deployments.family import FamilyReplica, ReplicaOptions
+from deployments.protocol import TextGeneration, TextGenerationResult, Usage
+from deployments.repository import Model
+
+if TYPE_CHECKING:
+    from deployments.engines.text_generation import Event, Generation, Sampling, TextGenerationEngine
+
+
+class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"]):
+    """Answers TextGeneration requests."""
+
+    def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__(options)
+        # Imported here: only replicas pay for torch, not whoever builds the application.
+        from deployments.engines import text_generation
+        from deployments.engines.device import default_device, use_threads
+
+        use_threads(self.cores)
+        self.device = default_device()
+        self.engines = text_generation
+
+    def load(self, model: Model) -> "TextGenerationEngine":
+        return self.engines.TextGenerationEngine.load(
+            model.folder, self.device, model.manifest.dtype, self.settings.max_batch_size
+        )
+
+    async def answer(
+        self, request: TextGeneration, model: Model, engine: "TextGenerationEngine"
+    ) -> TextGenerationResult:
+        loop = asyncio.get_running_loop()
+        events: asyncio.Queue[Event] = asyncio.Queue()
+
+        def emit(event: "Event") -> None:  # called in the engine's thread
+            loop.call_soon_threadsafe(events.put_nowait, event)
+
+        sampling = self._sampling(request)
+        # In a thread: a long prompt takes a while to tokenise.
+        submitting = asyncio.create_task(
+            asyncio.to_thread(engine.submit, request.prompt, request.max_tokens, sampling, emit)
+        )
+        text: list[str] = []
+        try:
+            await asyncio.shield(submitting)
+            while True:
+                match await events.get():
+                    case self.engines.Chunk(text=new):
+                        text.append(new)
+                    case self.engines.Failed(error=error):
+                        raise error
+                    case self.engines.Finished() as end:
+                        return TextGenerationResult(
+                            generated_text="".join(text),
+                            model_id=model.name,
+                            finish_reason=end.finish_reason,
+                            usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
+                        )
+        finally:
+            # Also where the caller left while the prompt was still being tokenised.
+            submitting.add_done_callback(_cancel)
+
+    def _sampling(self, request: TextGeneration) -> "Sampling":
+        stop = request.stop or ()
+        return self.engines.Sampling(
+            temperature=request.temperature or 0.0,
+            top_p=1.0 if request.top_p is None else request.top_p,
+            top_k=request.top_k or 0,
+            min_p=request.min_p or 0.0,
+            repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            seed=request.seed,
+        )
+
+
+def _cancel(submitted: "asyncio.Task[Generation]") -> None:
+    if not submitted.cancelled() and submitted.exception() is None:
+        submitted.result().cancel()

@@ -1,0 +1,1 @@
+"""What a caller or an operator meets: the application, its entrances, its configuration."""

@@ -1,0 +1,109 @@
+"""The composition: one table of families, and `build`, which makes the Serve application of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import DeploymentActorConfig
+
+from deployments.family import ReplicaOptions
+from deployments.image_classification import ImageClassificationReplica
+from deployments.metrics import MetricsBoard
+from deployments.protocol import ImageClassification, InferRequest, TextGeneration
+from deployments.repository import Repository
+from deployments.settings import Autoscaling, FamilySettings, nearest
+from deployments.text_generation import TextGenerationReplica
+from serve_app.config import RuntimeConfig
+from serve_app.dispatch import Route
+from serve_app.ingress import METRICS_BOARD, Ingress
+
+SHARE_OF_A_GPU = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One row of the table.
+
+    `replica` is the deployment's class: made from ReplicaOptions, with `infer(call)` and `ready()`. `architectures`
+    is the pattern of config.json's `architectures` that the family serves; None for a family without models.
+    """
+
+    name: str
+    request: type[InferRequest]
+    replica: type[Any]
+    architectures: str | None
+
+
+FAMILIES = (
+    Family("image_classification", ImageClassification, ImageClassificationReplica, "ForImageClassification"),
+    Family("text_generation", TextGeneration, TextGenerationReplica, "ForCausalLM$|LMHeadModel$"),
+)
+
+
+def build(args: RuntimeConfig) -> Application:
+    """The application, for `serve run serve_app.app:build`, `serve deploy` and `serve.run(build(config))`."""
+    return compose(args, FAMILIES)
+
+
+def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
+    """Ingress in front, one deployment per family behind. Raises ValueError for a family that is not in the table."""
+    names = [family.name for family in families]
+    for name in config.families.keys() - set(names):
+        raise ValueError(f"families: unknown family {name!r}{nearest(name, names)}")
+    models = config.repository()
+    architectures = {family.name: family.architectures for family in families if family.architectures}
+    gpus = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else 0
+    handles: dict[str, Application] = {}
+    routes = []
+    for family in families:
+        settings = config.settings(family.name)
+        num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
+        options = ReplicaOptions(family.name, models, architectures, settings)
+        handles[family.name] = _deployment(family, settings, num_gpus).bind(options)
+        routes.append(
+            Route(
+                family.name,
+                family.request,
+                has_models=family.architectures is not None,
+                deadline_s=settings.deadline_s,
+                on_gpu=num_gpus > 0,
+                may_be_empty=settings.autoscaling.min_replicas == 0,
+            )
+        )
+    repository = Repository(models, architectures)
+    return _ingress(config).bind(config.ingress, tuple(routes), repository, handles)
+
+
+def _deployment(family: Family, settings: FamilySettings, num_gpus: float) -> serve.Deployment:
+    return serve.deployment(family.replica).options(
+        name=family.replica.__name__.removesuffix("Replica"),
+        ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
+        autoscaling_config=_autoscaling(settings.autoscaling),
+        max_ongoing_requests=settings.max_ongoing_requests,
+        max_queued_requests=settings.max_queued_requests,
+        health_check_period_s=1,
+        graceful_shutdown_timeout_s=5,
+    )
+
+
+def _ingress(config: RuntimeConfig) -> serve.Deployment:
+    board = DeploymentActorConfig(
+        name=METRICS_BOARD, actor_class=ray.remote(MetricsBoard), actor_options={"num_cpus": 0}
+    )
+    return serve.deployment(serve.ingress()(Ingress)).options(
+        name="Ingress",
+        ray_actor_options={"num_cpus": config.ingress.num_cpus},
+        autoscaling_config=_autoscaling(config.ingress.autoscaling),
+        max_ongoing_requests=config.ingress.max_ongoing_requests,
+        health_check_period_s=1,
+        graceful_shutdown_timeout_s=5,
+        deployment_actors=[board],
+    )
+
+
+def _autoscaling(autoscaling: Autoscaling) -> dict[str, float]:
+    # Looking back no longer than the delays, so that they mean what they say.
+    look_back_s = max(min(autoscaling.upscale_delay_s, autoscaling.downscale_delay_s, 30.0), 1.0)
+    return autoscaling.model_dump() | {"look_back_period_s": look_back_s, "metrics_interval_s": min(look_back_s, 10.0)}

@@ -1,0 +1,61 @@
+"""Every setting of the runtime, one strict model. Printed by `model-runtime config`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError
+
+from deployments.settings import Autoscaling, FamilySettings, Strict
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+class IngressSettings(Strict):
+    """The deployment that decodes requests and sends them to their families."""
+
+    autoscaling: Autoscaling = Autoscaling(max_replicas=1, target_ongoing_requests=64)
+    num_cpus: Annotated[float, Field(ge=0)] = 0.25
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = 1024
+    max_body_mb: Annotated[float, Field(gt=0)] = 32
+    """A larger request body is refused with `payload_too_large`, unread."""
+
+
+class RuntimeConfig(Strict):
+    """The whole runtime."""
+
+    models: Path = Path("models")
+    """The model repository. A relative path is looked up in the current folder, then beside the package."""
+    ingress: IngressSettings = IngressSettings()
+    families: Mapping[str, FamilySettings] = {}
+    """By family name; a family that is not named here has the defaults."""
+
+    def settings(self, family: str) -> FamilySettings:
+        return self.families.get(family, FamilySettings())
+
+    def repository(self) -> Path:
+        """The repository's absolute path. Raises ValueError if there is no such folder."""
+        places = [self.models] if self.models.is_absolute() else [Path.cwd() / self.models, PROJECT / self.models]
+        for place in places:
+            if place.is_dir():
+                return place.resolve()
+        raise ValueError(f"models: there is no folder {str(self.models)!r}")
+
+
+def read_config(file: Path) -> RuntimeConfig:
+    """The configuration in a YAML file. Raises ValueError with one line for each mistake."""
+    try:
+        return RuntimeConfig.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
+    except ValidationError as invalid:
+        raise ValueError("\n".join(f"{file.name}: {line}" for line in mistakes(invalid))) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as bad:
+        raise ValueError(f"{file.name}: {bad}") from None
+
+
+def mistakes(invalid: ValidationError) -> list[str]:
+    """One line for each mistake: where it stands, and what is wrong."""
+    return [
+        ": ".join(part for part in (".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")) if part)
+        for error in invalid.errors()
+    ]

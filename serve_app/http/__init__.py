@@ -1,0 +1,1 @@
+"""The HTTP transport: parses and renders, decides nothing."""

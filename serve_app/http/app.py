@@ -1,0 +1,113 @@
+"""The routes. Every failure on them is the union's `Error`, whatever raised it."""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+
+from typing import Protocol
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from deployments import wire
+from deployments.errors import ERRORS, Internal, MethodNotAllowed, NotFound, quoted
+from deployments.failures import error_of
+from deployments.protocol import Error, InferRequest, InferResponse
+from serve_app.config import IngressSettings
+from serve_app.http.body import media_type, read_request
+from serve_app.http.openapi import openapi_document, openapi_page
+from serve_app.status import ModelStatus
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Runtime(Protocol):
+    """What the routes need of the ingress."""
+
+    settings: IngressSettings
+
+    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse: ...
+    async def models(self) -> list[ModelStatus]: ...
+    async def ready(self) -> bool: ...
+    async def metrics(self) -> str: ...
+
+
+def build_http_app(runtime: Runtime) -> Starlette:
+    limit_bytes = int(runtime.settings.max_body_mb * 2**20)
+
+    async def infer(request: Request) -> Response:
+        request_id = _request_id(request)
+        answer = await runtime.answer(lambda: read_request(request, limit_bytes), request_id)
+        return _rendered(answer, _accepted(request), request_id)
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"models": [status.model_dump() for status in await runtime.models()]})
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def readyz(request: Request) -> Response:
+        if await runtime.ready():
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("not ready: a family has no replica that answers\n", status_code=503)
+
+    async def metrics(request: Request) -> Response:
+        return PlainTextResponse(await runtime.metrics(), media_type="text/plain; version=0.0.4")
+
+    async def openapi(request: Request) -> Response:
+        return JSONResponse(openapi_document())
+
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(openapi_page(openapi_document()))
+
+    return Starlette(
+        routes=[
+            Route("/infer", infer, methods=["POST"]),
+            Route("/models", models),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+            Route("/openapi.json", openapi),
+            Route("/docs", docs),
+        ],
+        exception_handlers={HTTPException: _no_such_route, Exception: _unexpected},
+    )
+
+
+async def _no_such_route(request: Request, failure: Exception) -> Response:
+    path = quoted(request.url.path)
+    kind = MethodNotAllowed if getattr(failure, "status_code", 404) == 405 else NotFound
+    message = f"{request.method} is not for {path}" if kind is MethodNotAllowed else f"there is no route {path}"
+    request_id = _request_id(request)
+    return _rendered(Error.of(kind(message), request_id), wire.JSON, request_id)
+
+
+async def _unexpected(request: Request, failure: Exception) -> Response:
+    request_id = _request_id(request)
+    return _rendered(error_of(failure, request_id), wire.JSON, request_id)
+
+
+def _rendered(answer: InferResponse, content_type: str, request_id: str) -> Response:
+    headers = {"x-request-id": request_id}
+    status = 200
+    if isinstance(answer, Error):
+        status = ERRORS.get(answer.code or "", Internal).status
+        if answer.retry_after_ms is not None:
+            headers["retry-after"] = str(-(-answer.retry_after_ms // 1000))
+    return Response(wire.encode(answer, content_type), status, headers, content_type)
+
+
+def _accepted(request: Request) -> str:
+    """The answer's type: what the caller asks for, else what it sent, else JSON."""
+    accepted = [part.split(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")]
+    return next((known for known in (*accepted, media_type(request)) if known in wire.MEDIA_TYPES), wire.JSON)
+
+
+def _request_id(request: Request) -> str:
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
