@@ -114,4 +114,8 @@ ERRORS: dict[str, type[ServingError]] = {kind.code: kind for kind in ServingErro
 def quoted(text: str) -> str:
     """What a client sent, safe to repeat in a message: at most 64 characters, control characters escaped."""
     shown = text if len(text) <= 64 else text[:63] + "…"
-    return "'" + "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown) + "'"
+    return (
+        "'"
+        + "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown)
+        + "'"
+    )

@@ -55,12 +55,12 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         max_batch_size = min(self.settings.max_batch_size, engine.batch_size)
         return Classifier(engine, Batcher(engine.classify, self.forwards, max_batch_size))
 
-    async def answer(
-        self, request: ImageClassification, model: Model, engine: Classifier
-    ) -> ImageClassificationResult:
+    async def answer(self, request: ImageClassification, model: Model, engine: Classifier) -> ImageClassificationResult:
         loop = asyncio.get_running_loop()
         pixel_values = await loop.run_in_executor(self.decoders, engine.engine.preprocess, request.image_data)
         probabilities = await engine.batches.submit(pixel_values)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
         class_labels, best = engine.engine.best(probabilities, top_k)
-        return ImageClassificationResult(class_labels=class_labels, probabilities=best, model_id=model.name)
+        # The shortest decimals that read back as the same f32, as serde writes them.
+        shortest = [float(str(np.float32(probability))) for probability in best]
+        return ImageClassificationResult(class_labels=class_labels, probabilities=shortest, model_id=model.name)

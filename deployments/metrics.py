@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ray.util.metrics import Counter, Gauge, Histogram
 
 WINDOW_S = 60
-LATENCY_BUCKETS_MS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000]
+LATENCY_BUCKETS_MS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000]
 
 
 @dataclass(frozen=True, slots=True)

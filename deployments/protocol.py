@@ -90,7 +90,7 @@ class ImageClassificationResult(InferResponse, index=0):
 
 
 class TextGenerationResult(InferResponse, index=1):
-    """The continuation without the prompt. `finish_reason`: "stop" (the model or a stop string ended it) or "length"."""
+    """The continuation without the prompt. `finish_reason` is "stop" (the model's end or a stop string) or "length"."""
 
     generated_text: str
     model_id: str | None = None

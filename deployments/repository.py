@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +42,7 @@ class Model:
     digest: str
     """Changes when any file of the folder does."""
     family: str | None = None
-    manifest: Manifest = Manifest()
+    manifest: Manifest = field(default_factory=Manifest)
     weight_bytes: int = 0
     problem: str | None = None
     """Why the model cannot be served, in one line, if so."""

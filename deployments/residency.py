@@ -69,11 +69,11 @@ class Ledger:
         pinned = sum(entry.bytes for entry in self.entries.values() if entry.pinned)
         if size > self.budget_bytes - pinned:
             beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
-            raise OutOfMemory(
-                f"needs {size / MIB:.0f} MiB, the budget is {self.budget_bytes / MIB:.0f} MiB{beside}"
-            )
+            raise OutOfMemory(f"needs {size / MIB:.0f} MiB, the budget is {self.budget_bytes / MIB:.0f} MiB{beside}")
         missing = size - (self.budget_bytes - self.used_bytes)
-        idle = [(entry.worth(now), name) for name, entry in self.entries.items() if not entry.leases and not entry.pinned]
+        idle = [
+            (entry.worth(now), name) for name, entry in self.entries.items() if not entry.leases and not entry.pinned
+        ]
         victims = []
         for _, name in sorted(idle):
             if missing <= 0:

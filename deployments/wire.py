@@ -182,18 +182,18 @@ class _Reader:
             raise InvalidRequest(f"malformed bincode: length {count} at byte {self.at - 8} is beyond the body's end")
         return count
 
-    def bytes(self) -> bytes:
+    def blob(self) -> bytes:
         return self.take(self.length(1))
 
-    def str(self) -> str:
+    def text(self) -> str:
         start = self.at
         try:
-            return self.bytes().decode("utf-8")
+            return self.blob().decode("utf-8")
         except UnicodeDecodeError:
             raise InvalidRequest(f"malformed bincode: the string at byte {start} is not UTF-8") from None
 
-    def strs(self) -> list[str]:
-        return [self.str() for _ in range(self.length(8))]
+    def texts(self) -> list[str]:
+        return [self.text() for _ in range(self.length(8))]
 
     def floats(self) -> list[float]:
         count = self.length(4)
@@ -226,10 +226,10 @@ def _put_floats(value: list[float]) -> bytes:
 
 # A field's type → how it is read and written.
 _BINCODE: dict[object, tuple[Callable[[_Reader], object], Callable[[Any], bytes]]] = {
-    str: (_Reader.str, _put_str),
-    bytes: (_Reader.bytes, _put_bytes),
+    str: (_Reader.text, _put_str),
+    bytes: (_Reader.blob, _put_bytes),
     int: (_Reader.u32, _put_u32),
-    list[str]: (_Reader.strs, _put_strs),
+    list[str]: (_Reader.texts, _put_strs),
     list[float]: (_Reader.floats, _put_floats),
 }
 

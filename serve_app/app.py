@@ -1,7 +1,7 @@
 """The composition: one table of families, and `build`, which makes the Serve application of it."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray import serve
@@ -20,6 +20,7 @@ from serve_app.dispatch import Route
 from serve_app.ingress import METRICS_BOARD, Ingress
 
 SHARE_OF_A_GPU = 0.25
+LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,15 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
 
 
 def _deployment(family: Family, settings: FamilySettings, num_gpus: float) -> serve.Deployment:
-    return serve.deployment(family.replica).options(
+    deployment = cast(serve.Deployment, serve.deployment(family.replica))
+    return deployment.options(
         name=family.replica.__name__.removesuffix("Replica"),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
         autoscaling_config=_autoscaling(settings.autoscaling),
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         health_check_period_s=1,
+        logging_config=LOGGING,
         graceful_shutdown_timeout_s=5,
     )
 
@@ -92,12 +95,14 @@ def _ingress(config: RuntimeConfig) -> serve.Deployment:
     board = DeploymentActorConfig(
         name=METRICS_BOARD, actor_class=ray.remote(MetricsBoard), actor_options={"num_cpus": 0}
     )
-    return serve.deployment(serve.ingress()(Ingress)).options(
+    deployment = cast(serve.Deployment, serve.deployment(serve.ingress()(Ingress)))
+    return deployment.options(
         name="Ingress",
         ray_actor_options={"num_cpus": config.ingress.num_cpus},
         autoscaling_config=_autoscaling(config.ingress.autoscaling),
         max_ongoing_requests=config.ingress.max_ongoing_requests,
         health_check_period_s=1,
+        logging_config=LOGGING,
         graceful_shutdown_timeout_s=5,
         deployment_actors=[board],
     )

@@ -56,6 +56,8 @@ def read_config(file: Path) -> RuntimeConfig:
 def mistakes(invalid: ValidationError) -> list[str]:
     """One line for each mistake: where it stands, and what is wrong."""
     return [
-        ": ".join(part for part in (".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")) if part)
+        ": ".join(
+            part for part in (".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")) if part
+        )
         for error in invalid.errors()
     ]

@@ -45,7 +45,7 @@ class Dispatcher:
     """Sends calls to the families' deployments. Handles are built once."""
 
     def __init__(
-        self, routes: tuple[Route, ...], handles: Mapping[str, DeploymentHandle], repository: Repository
+        self, routes: tuple[Route, ...], handles: Mapping[str, DeploymentHandle[Any]], repository: Repository
     ) -> None:
         self.repository = repository
         self.routes = {route.request: route for route in routes}
@@ -60,7 +60,7 @@ class Dispatcher:
         return route
 
     async def call(self, call: Call, route: Route) -> InferResponse:
-        """Raises Overloaded, Unavailable, and what `Repository.find` raises: an unknown model costs no replica a call."""
+        """Raises Overloaded, Unavailable, and what `Repository.find` raises: an unknown model troubles no replica."""
         if route.has_models:
             self.repository.find(call.request.model_id, route.family)
         give_up = time.monotonic() + call.timeout_s
@@ -97,7 +97,9 @@ class Dispatcher:
     async def gpus(self) -> dict[str, float]:
         """Utilisation in percent of every GPU in use, by its unique id."""
         families = [route.family for route in self.routes.values() if route.on_gpu]
-        return {gpu: percent for gpus in await self._broadcast("gpu_utilization", families) for gpu, percent in gpus.items()}
+        return {
+            gpu: percent for gpus in await self._broadcast("gpu_utilization", families) for gpu, percent in gpus.items()
+        }
 
     async def _broadcast(self, method: str, families: list[str]) -> list[Any]:
         answers = await asyncio.gather(*(self._ask_all(family, method) for family in families))

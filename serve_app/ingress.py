@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError
@@ -35,7 +36,7 @@ class Ingress:
         settings: IngressSettings,
         routes: tuple[Route, ...],
         repository: Repository,
-        handles: Mapping[str, DeploymentHandle],
+        handles: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
         self.settings = settings
         self.repository = repository

@@ -34,9 +34,7 @@ def model_statuses(models: Mapping[str, Model], residents: Iterable[ResidentStat
     ]
 
 
-def _status(
-    model_id: str, model: Model, every: Iterable[Model], residents: list[ResidentStatus]
-) -> ModelStatus:
+def _status(model_id: str, model: Model, every: Iterable[Model], residents: list[ResidentStatus]) -> ModelStatus:
     states = {resident.state for resident in residents}
     state = next((state for state in ("ready", "loading", "failed") if state in states), "available")
     reasons = [resident.reason for resident in residents if resident.state == "failed"]

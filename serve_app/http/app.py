@@ -3,7 +3,6 @@
 import re
 import uuid
 from collections.abc import Awaitable, Callable
-
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -109,5 +108,3 @@ def _accepted(request: Request) -> str:
 def _request_id(request: Request) -> str:
     given = request.headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-

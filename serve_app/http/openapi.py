@@ -9,7 +9,6 @@ from deployments.errors import ERRORS
 from deployments.protocol import InferRequest, InferResponse, Variant
 
 
-
 def openapi_document() -> dict[str, Any]:
     """OpenAPI 3.1 for every route."""
     schemas: dict[str, Any] = {}

@@ -1,0 +1,32 @@
+# Every target sets up what it needs in .venv, once.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
+
+.PHONY: serve test check bench clean
+
+serve: .venv/serve.stamp
+	@exec $(BIN)/model-runtime serve
+
+test: .venv/dev.stamp
+	$(BIN)/pytest
+
+check: .venv/dev.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/dev.stamp
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Unpacking torch takes pip half a minute without a word, so a ticker speaks meanwhile.
+.venv/%.stamp: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing; the first time takes some minutes"
+	@( while sleep 10; do echo "  still installing"; done ) & ticker=$$!; \
+	  $(INSTALL) --quiet -e '.$(if $(filter dev,$*),[dev])'; status=$$?; kill $$ticker; exit $$status
+	@touch $@

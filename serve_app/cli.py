@@ -1,0 +1,140 @@
+"""`model-runtime`: serve, infer, models, config. For people; programs have client.py."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import httpx
+import yaml
+
+from deployments import wire
+from deployments.errors import ServingError
+from deployments.protocol import TextGeneration
+from serve_app.client import DEFAULT_URL, ModelRuntimeClient
+from serve_app.config import RuntimeConfig, read_config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, 1 for a failure that is told on stderr, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int | None = options.run(options)
+    except ServingError as failure:
+        print(f"{failure.code}: {failure.message}", file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return status or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="model-runtime", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C")
+    serve.add_argument("--models", type=Path, help="the model repository (default: models)")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
+    serve.set_defaults(run=_serve)
+
+    infer = commands.add_parser("infer", help="send one request to a running runtime")
+    kinds = infer.add_subparsers(required=True, metavar="KIND")
+    image = kinds.add_parser("image", help="classify an image file")
+    image.add_argument("model")
+    image.add_argument("file", type=Path)
+    image.add_argument("--top-k", type=int, default=5, help="so many labels; 0 for all (default: 5)")
+    image.set_defaults(run=_infer_image)
+    text = kinds.add_parser("text", help="continue a prompt")
+    text.add_argument("model")
+    text.add_argument("prompt")
+    text.add_argument("--max-tokens", type=int, default=64)
+    text.add_argument("--temperature", type=float)
+    text.add_argument("--seed", type=int)
+    text.set_defaults(run=_infer_text)
+    raw = kinds.add_parser("json", help="send an InferRequest as it stands, print the InferResponse")
+    raw.add_argument("request", help='{"Variant": {…}}')
+    raw.set_defaults(run=_infer_json)
+
+    models = commands.add_parser("models", help="list the models and their state")
+    models.add_argument("--json", action="store_true")
+    models.set_defaults(run=_models)
+    for command in (image, text, raw, models):
+        command.add_argument("--url", default=DEFAULT_URL)
+
+    config = commands.add_parser("config", help="check the configuration and print it, defaults included")
+    config.add_argument("--config", type=Path)
+    config.add_argument("--models", type=Path)
+    config.set_defaults(run=_config)
+    return parser
+
+
+def _configuration(options: argparse.Namespace) -> RuntimeConfig:
+    config = read_config(options.config) if options.config else RuntimeConfig()
+    return config.model_copy(update={"models": options.models}) if options.models else config
+
+
+def _serve(options: argparse.Namespace) -> int:
+    # Imported here: `infer` and `models` need not wait for Ray.
+    from serve_app.local import serve_until_interrupted
+
+    return serve_until_interrupted(_configuration(options), options.port)
+
+
+def _infer_image(options: argparse.Namespace) -> None:
+    with ModelRuntimeClient(options.url) as client:
+        result = client.classify(options.model, options.file, options.top_k)
+    width = max(map(len, result.class_labels), default=0)
+    for label, probability in zip(result.class_labels, result.probabilities, strict=True):
+        print(f"{label:<{width}}  {probability:.4f}")
+
+
+def _infer_text(options: argparse.Namespace) -> None:
+    request = TextGeneration(
+        model_id=options.model,
+        prompt=options.prompt,
+        max_tokens=options.max_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+    )
+    with ModelRuntimeClient(options.url) as client:
+        print(getattr(client.infer(request), "generated_text", ""))
+
+
+def _infer_json(options: argparse.Namespace) -> int:
+    try:
+        reply = httpx.post(
+            f"{options.url}/infer", content=options.request, headers={"content-type": wire.JSON}, timeout=120
+        )
+    except httpx.TransportError as failure:
+        print(f"the runtime cannot be reached: {failure}", file=sys.stderr)
+        return 1
+    print(reply.text)
+    return 0 if reply.status_code == 200 else 1
+
+
+def _models(options: argparse.Namespace) -> None:
+    with ModelRuntimeClient(options.url) as client:
+        statuses = client.models()
+    if options.json:
+        print(json.dumps([status.model_dump() for status in statuses], indent=2))
+        return
+    width = max((len(status.model_id) for status in statuses), default=0)
+    for status in statuses:
+        size = max(status.resident_bytes, default=status.declared_bytes) / 2**20
+        reason = f"  {status.reason}" if status.reason else ""
+        print(f"{status.model_id:<{width}}  {status.family or '–':<20}  {status.state:<9}  {size:8.1f} MiB{reason}")
+
+
+def _config(options: argparse.Namespace) -> None:
+    from serve_app.app import FAMILIES
+
+    config = _configuration(options)
+    families = {family.name: config.settings(family.name) for family in FAMILIES} | dict(config.families)
+    shown = config.model_copy(update={"families": families}).model_dump(mode="json")
+    print(yaml.safe_dump(shown, sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

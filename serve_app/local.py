@@ -1,0 +1,156 @@
+"""`model-runtime serve`: Ray and the runtime on this machine, shown to work, and stopped again."""
+
+import logging
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from deployments.errors import ServingError
+from deployments.protocol import ImageClassificationResult, TextGenerationResult
+from serve_app.client import ModelRuntimeClient
+from serve_app.config import RuntimeConfig
+
+MIB = 2**20
+APPLICATION = "model-runtime"
+SAMPLE_IMAGE = Path(__file__).parent / "samples" / "airplane.jpg"
+SAMPLE_PROMPT = "ROMEO:"
+
+
+def serve_until_interrupted(config: RuntimeConfig, port: int) -> int:
+    """Starts Ray and the application on 127.0.0.1, tries it, and waits for SIGINT or SIGTERM. Returns 0."""
+    # Before anything is started, so that a Ctrl-C at any moment stops what has been.
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _Stop(stop))
+    config.repository()
+    _refuse_taken(port)
+    started = time.monotonic()
+    try:
+        with _ray(started):
+            _deploy(config, port, started)
+            _introduce(f"http://127.0.0.1:{port}", started)
+            stop.wait()
+    except KeyboardInterrupt:
+        pass
+    print("stopped", flush=True)
+    return 0
+
+
+class _Stop:
+    """The first signal interrupts whatever is going on; later ones are ignored, so that stopping is not cut short."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.event.is_set():
+            self.event.set()
+            raise KeyboardInterrupt
+
+
+def _refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise OSError(f"port {port} is taken; choose another with --port") from None
+
+
+@contextmanager
+def _ray(started: float) -> Iterator[None]:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with _progress("starting Ray", started):
+        import ray
+        from ray import serve
+
+    try:
+        with _progress("starting Ray", started):
+            ray.init(
+                address="local", log_to_driver=False, object_store_memory=256 * 2**20, logging_level=logging.WARNING
+            )
+        yield
+    finally:
+        print("stopping …", flush=True)
+        serve.shutdown()
+        ray.shutdown()
+
+
+def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
+    from ray import serve
+
+    from serve_app.app import build
+
+    with _progress("starting the runtime", started):
+        serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "WARNING"})
+        serve.run(build(config), name=APPLICATION)
+
+
+def _introduce(url: str, started: float) -> None:
+    """Sends one real request to the first model of each kind, and shows how to repeat it."""
+    with ModelRuntimeClient(url) as client, _progress("loading models", started):
+        families: dict[str, str] = {}
+        for status in client.models():
+            families.setdefault(status.family or "", status.model_id)
+        shown = [sample(client, families[family], url) for family, sample in _SAMPLES.items() if family in families]
+    print(f"\n{url} is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops it.\n")
+    for lines in shown:
+        print(lines, end="\n\n", flush=True)
+
+
+def _classify(client: ModelRuntimeClient, model_id: str, url: str) -> str:
+    repeat = f"curl -F model_id={shlex.quote(model_id)} -F image=@{_shortest(SAMPLE_IMAGE)} {url}/infer"
+    try:
+        result: ImageClassificationResult = client.classify(model_id, SAMPLE_IMAGE)
+    except ServingError as failure:
+        return f"{repeat}\n  {failure.code}: {failure.message}"
+    best = zip(result.class_labels[:3], result.probabilities[:3], strict=True)
+    return f"{repeat}\n  " + ", ".join(f"{label} {probability:.3f}" for label, probability in best)
+
+
+def _generate(client: ModelRuntimeClient, model_id: str, url: str) -> str:
+    request = f'{{"TextGeneration":{{"model_id":"{model_id}","prompt":"{SAMPLE_PROMPT}","max_tokens":40}}}}'
+    repeat = f"curl {url}/infer -H 'content-type: application/json' -d {shlex.quote(request)}"
+    try:
+        result: TextGenerationResult = client.generate(model_id, SAMPLE_PROMPT, max_tokens=40)
+    except ServingError as failure:
+        return f"{repeat}\n  {failure.code}: {failure.message}"
+    return f"{repeat}\n  " + (SAMPLE_PROMPT + result.generated_text).strip().replace("\n", "\n  ")
+
+
+_SAMPLES = {"image_classification": _classify, "text_generation": _generate}
+
+
+def _shortest(path: Path) -> str:
+    try:
+        return shlex.quote(str(path.relative_to(Path.cwd())))
+    except ValueError:
+        return shlex.quote(str(path))
+
+
+@contextmanager
+def _progress(what: str, started: float) -> Iterator[None]:
+    """Says what is going on, and that it still is."""
+    over = threading.Event()
+
+    def tell() -> None:
+        print(f"[{time.monotonic() - started:4.0f} s] {what} …", flush=True)
+        while not over.wait(5):
+            print(f"[{time.monotonic() - started:4.0f} s] still {what} …", flush=True)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+        sys.stdout.flush()
