@@ -17,7 +17,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from deployments.errors import ModelLoadFailed, ModelNotFound, WrongFamily, quoted
-from deployments.settings import Strict, nearest
+from deployments.settings import Strict, mistakes, nearest
 
 RESCAN_AFTER_S = 2.0
 
@@ -178,7 +178,7 @@ def _manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
     except ValidationError as invalid:
-        raise _Unservable(f"model.yaml: {invalid.errors()[0]['msg']}") from None
+        raise _Unservable(f"model.yaml: {mistakes(invalid)[0]}") from None
     except (OSError, ValueError, yaml.YAMLError):
         raise _Unservable("model.yaml is not YAML") from None
 

@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -25,6 +25,16 @@ class Strict(BaseModel):
             for key in values.keys() - cls.model_fields.keys():
                 raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
         return values
+
+
+def mistakes(invalid: ValidationError) -> list[str]:
+    """One line for each mistake: where it stands, and what is wrong."""
+    return [
+        ": ".join(
+            part for part in (".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")) if part
+        )
+        for error in invalid.errors()
+    ]
 
 
 class Autoscaling(Strict):

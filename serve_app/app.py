@@ -111,4 +111,4 @@ def _ingress(config: RuntimeConfig) -> serve.Deployment:
 def _autoscaling(autoscaling: Autoscaling) -> dict[str, float]:
     # Looking back no longer than the delays, so that they mean what they say.
     look_back_s = max(min(autoscaling.upscale_delay_s, autoscaling.downscale_delay_s, 30.0), 1.0)
-    return autoscaling.model_dump() | {"look_back_period_s": look_back_s, "metrics_interval_s": min(look_back_s, 10.0)}
+    return autoscaling.model_dump() | {"look_back_period_s": look_back_s, "metrics_interval_s": look_back_s / 3}

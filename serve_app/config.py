@@ -7,7 +7,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from deployments.settings import Autoscaling, FamilySettings, Strict
+from deployments.settings import Autoscaling, FamilySettings, Strict, mistakes
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -51,13 +51,3 @@ def read_config(file: Path) -> RuntimeConfig:
         raise ValueError("\n".join(f"{file.name}: {line}" for line in mistakes(invalid))) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as bad:
         raise ValueError(f"{file.name}: {bad}") from None
-
-
-def mistakes(invalid: ValidationError) -> list[str]:
-    """One line for each mistake: where it stands, and what is wrong."""
-    return [
-        ": ".join(
-            part for part in (".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")) if part
-        )
-        for error in invalid.errors()
-    ]

@@ -67,10 +67,10 @@ def _refuse_taken(port: int) -> None:
 
 @contextmanager
 def _ray(started: float) -> Iterator[None]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with _progress("starting Ray", started):
+    # Read by Ray when it is imported.
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token")
+    with _progress("importing Ray", started):
         import ray
-        from ray import serve
 
     try:
         with _progress("starting Ray", started):
@@ -80,7 +80,6 @@ def _ray(started: float) -> Iterator[None]:
         yield
     finally:
         print("stopping …", flush=True)
-        serve.shutdown()
         ray.shutdown()
 
 

@@ -62,7 +62,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
     async def docs(request: Request) -> Response:
         return HTMLResponse(openapi_page(openapi_document()))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/infer", infer, methods=["POST"]),
             Route("/models", models),
@@ -74,6 +74,8 @@ def build_http_app(runtime: Runtime) -> Starlette:
         ],
         exception_handlers={HTTPException: _no_such_route, Exception: _unexpected},
     )
+    app.router.redirect_slashes = False  # a route is there or it is not
+    return app
 
 
 async def _no_such_route(request: Request, failure: Exception) -> Response:

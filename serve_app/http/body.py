@@ -4,7 +4,7 @@ import asyncio
 import re
 
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
@@ -74,7 +74,7 @@ async def _read_form(request: Request, body: bytes) -> InferRequest:
                     fields["image_data" if name == "image" else name] = await value.read()
                 else:
                     fields[name] = int(value) if name == "top_k" and value.isdecimal() else value
-    except (MultiPartException, ValueError):
+    except (HTTPException, ValueError):  # the first for anything wrong with the form
         raise InvalidRequest("malformed multipart/form-data") from None
     if not isinstance(fields.get("image_data"), bytes):
         raise InvalidRequest("the form needs a file 'image'")

@@ -1,0 +1,186 @@
+"""Image classification on a Hugging Face folder. Knows tensors and labels, not HTTP or Ray."""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForImageClassification
+
+from deployments.engines.image_decoding import decode
+from deployments.engines.image_forward import Forward
+from deployments.engines.image_preprocessing import Preprocessing, load_preprocessing, reference_pictures
+from deployments.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
+
+logger = logging.getLogger(__name__)
+
+
+class ImageClassificationEngine:
+    """One image classification model, ready to answer.
+
+    `labels` are `id2label` in index order, as they are. `resident_bytes` is the tensor storage that the model holds.
+    `batch_size` is the largest batch worth making on this device. `notes` say how it runs, for a status page.
+    """
+
+    def __init__(
+        self, forward: Forward, preprocessing: Preprocessing, labels: list[str], resident_bytes: int, draft: bool = True
+    ) -> None:
+        self.labels = labels
+        self.batch_size = forward.batch_size
+        self.resident_bytes = resident_bytes
+        self._forward: Forward | None = forward
+        self._preprocessing: Preprocessing | None = preprocessing
+        self._draft = draft
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        dtype: str | None = None,
+        draft: bool = True,
+        compile_forward: bool = True,
+    ) -> "ImageClassificationEngine":
+        """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
+
+        `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small.
+        `compile_forward`: compile in the background where that promises to be faster.
+        """
+        try:
+            if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
+                raise ModelLoadFailed("dtype is not one that torch knows")
+            model = _load_model(folder, device, dtype)
+            labels = _labels(model.config)
+            preprocessing = load_preprocessing(folder, _channels(model.config))
+            forward = Forward(model, _is_multi_label(model.config))
+            example = _example(preprocessing)
+            # A folder whose parts do not fit together is found here, not by the first caller.
+            answered = forward([example]).shape
+            if answered != (1, len(labels)):
+                raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
+            forward.tune(example, compile_forward)
+            return cls(forward, preprocessing, labels, storage_bytes(model), draft)
+        except ModelLoadFailed:
+            raise
+        except Exception as error:
+            raise ModelLoadFailed(f"the model cannot be loaded: {_one_line(error, folder)}") from error
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        preprocessing, forward = self._preprocessing, self._forward
+        return () if preprocessing is None or forward is None else (preprocessing.note, *forward.notes)
+
+    def preprocess(self, image_data: bytes) -> torch.Tensor:
+        """Pixel values [channels, height, width], ready for the forward. Raises InvalidImage. For any thread."""
+        preprocessing = self._preprocessing
+        if preprocessing is None:
+            raise Internal("the model is closed")
+        picture = decode(image_data, preprocessing.mode, preprocessing.at_least if self._draft else None)
+        try:
+            return preprocessing(picture)
+        except InvalidImage:
+            raise
+        except Exception:  # such as a picture so narrow that its short side resizes to nothing
+            logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
+            raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
+
+    def classify(self, pixel_values: Sequence[torch.Tensor]) -> list[np.ndarray | ServingError]:
+        """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone."""
+        answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pixel_values)
+        groups: dict[torch.Size, list[int]] = defaultdict(list)
+        for index, item in enumerate(pixel_values):
+            groups[item.shape].append(index)
+        for indices in groups.values():
+            for start in range(0, len(indices), self.batch_size):
+                chunk = indices[start : start + self.batch_size]
+                for index, answer in zip(chunk, self._answers([pixel_values[i] for i in chunk]), strict=True):
+                    answers[index] = answer
+        return answers
+
+    def best(self, probabilities: np.ndarray, top_k: int) -> tuple[list[str], list[float]]:
+        """The `top_k` most probable labels and their probabilities, most probable first; 0 means all."""
+        order = np.argsort(-probabilities, kind="stable")[: top_k or None]
+        return [self.labels[i] for i in order], probabilities[order].tolist()
+
+    def close(self) -> None:
+        """Drop every reference to the model, so that its memory comes back."""
+        self._forward = None
+        self._preprocessing = None
+
+    def _answers(self, pixel_values: list[torch.Tensor]) -> list[np.ndarray | ServingError]:
+        """Answers for pictures of one shape. A forward that fails is split until the offender stands alone."""
+        forward = self._forward
+        if forward is None:
+            return [Internal("the model is closed")] * len(pixel_values)
+        try:
+            probabilities = forward(pixel_values).numpy()
+        except Exception as error:
+            if len(pixel_values) > 1:
+                half = len(pixel_values) // 2
+                return self._answers(pixel_values[:half]) + self._answers(pixel_values[half:])
+            logger.exception("the forward failed for one picture")
+            if isinstance(error, torch.OutOfMemoryError):
+                return [OutOfMemory("the device has no memory left for this picture")]
+            return [Internal("the model failed on this picture")]
+        finite = np.isfinite(probabilities).all(axis=1)
+        return [
+            row if whole else Internal("the model gave numbers that are not finite")
+            for row, whole in zip(probabilities, finite, strict=True)
+        ]
+
+
+def _example(preprocessing: Preprocessing) -> torch.Tensor:
+    """Pixel values of the usual size, [channels, height, width]."""
+    return preprocessing(next(reference_pictures(preprocessing.mode)))
+
+
+def _load_model(folder: Path, device: str, dtype: str | None) -> Any:
+    """The model in evaluation mode. Safetensors only, nothing fetched, nothing of the folder's run."""
+    model, report = AutoModelForImageClassification.from_pretrained(
+        folder,
+        dtype=dtype or "auto",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:  # the library would answer with random weights in their place
+        raise ModelLoadFailed(f"{len(report['missing_keys'])} tensors are missing from the weights")
+    return model.to(device).eval()
+
+
+def _channels(config: Any) -> int:
+    for part in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
+        channels = getattr(part, "num_channels", None)
+        if isinstance(channels, int):
+            return channels
+    return 3
+
+
+def _labels(config: Any) -> list[str]:
+    return [str(config.id2label[index]) for index in sorted(config.id2label)]
+
+
+def _is_multi_label(config: Any) -> bool:
+    """As the library's own pipeline decides it: a single label is a yes or no too."""
+    return bool(config.problem_type == "multi_label_classification" or config.num_labels == 1)
+
+
+def storage_bytes(model: torch.nn.Module) -> int:
+    """Bytes of distinct tensor storage under a model's parameters and buffers; tied weights count once."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in [*model.parameters(), *model.buffers()]
+    }
+    return sum(storages.values())
+
+
+def _one_line(error: Exception, folder: Path) -> str:
+    """The first line of a library's message without any path in it."""
+    first = (str(error).strip().splitlines() or [""])[0].replace(str(folder), folder.name)
+    line = re.sub(r"(?:~|\.{1,2})?/[\w.~-]+(?:/[\w.~-]*)*", "…", first)
+    return f"{type(error).__name__}: {line[:200]}"

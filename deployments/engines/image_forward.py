@@ -1,0 +1,192 @@
+"""The forward of an image classifier, in the form that is fastest on this device. Knows tensors, not pictures.
+
+Each form is tried at load and kept only where it measures faster and answers the same: batch norms folded into their
+convolutions, channels-last layout, the batch size, and, from a thread behind the first answers, `torch.compile`.
+"""
+
+import logging
+import shutil
+import threading
+import time
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from deployments.engines.image_folding import fold_batch_norms
+
+logger = logging.getLogger(__name__)
+
+WORTH_COMPILING_S = 0.004
+"""Below this a forward is mostly overhead: compiling it costs a minute of two cores and gains little."""
+BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
+MEASURING_S = 0.4
+"""What measuring one form may take, beyond its first two runs."""
+SAME = 5e-6
+"""Probabilities of a rearranged float32 forward may differ by this much."""
+
+_one_compilation_at_a_time = threading.Lock()
+
+
+class Forward:
+    """Probabilities of a model, float32 [batch, labels], from pixel values of any float dtype.
+
+    `batch_size` is the smallest batch that is within a tenth of the best throughput.
+    """
+
+    def __init__(self, model: Any, multi_label: bool) -> None:
+        """As the library runs it, until `tune`."""
+        self.batch_size = 1
+        self.layout = torch.contiguous_format
+        self.folded = 0
+        self.compilation = "eager"
+        self._model = model
+        self._device, self._dtype = model.device, model.dtype
+        self._multi_label = multi_label
+        self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self._compiled_shape: torch.Size | None = None
+        self._compiled_sizes = range(0)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        layout = "channels-last" if self.layout == torch.channels_last else "contiguous"
+        folded = f", {self.folded} batch norms folded" if self.folded else ""
+        return (f"forward: {self.compilation}, {layout}{folded}", f"largest batch: {self.batch_size}")
+
+    @torch.inference_mode()
+    def __call__(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
+        """`pixel_values`: pictures of one shape, each [channels, height, width]."""
+        batch = self._batched(pixel_values)
+        compiled = self._compiled
+        if compiled is not None and batch.shape[1:] == self._compiled_shape and len(batch) in self._compiled_sizes:
+            return self._probabilities(compiled(batch))
+        return self._probabilities(self._logits(batch))
+
+    def tune(self, example: torch.Tensor, compile_forward: bool) -> None:
+        """Find the fastest form for pictures like `example`, [channels, height, width]."""
+        if self._dtype == torch.float32:
+            self.folded = self._fold(example)
+        self._choose_layout(example)
+        one = self._choose_batch_size(example)
+        if compile_forward and one >= WORTH_COMPILING_S and _can_compile(self._device):
+            self.compilation = "eager, being compiled"
+            threading.Thread(target=self._compile, args=(example,), name="compile", daemon=True).start()
+
+    def _batched(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
+        """Always the same strides, whatever the pictures came in: the compiled forward is made for one layout."""
+        shape = (len(pixel_values), *pixel_values[0].shape)
+        batch = torch.empty(shape, dtype=self._dtype, memory_format=self.layout)
+        for row, item in zip(batch, pixel_values, strict=True):
+            row.copy_(item)
+        return batch.to(self._device)
+
+    def _logits(self, batch: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self._model(pixel_values=batch).logits
+        return logits
+
+    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.float()
+        return (logits.sigmoid() if self._multi_label else logits.softmax(-1)).cpu()
+
+    def _fold(self, example: torch.Tensor) -> int:
+        pictures = [example, torch.rand_like(example) * 2 - 1]
+        before = self(pictures)
+        folding = fold_batch_norms(self._model, lambda: self([example]))
+        if (self(pictures) - before).abs().max() <= SAME:
+            return folding.count
+        folding.undo()
+        return 0
+
+    def _choose_layout(self, example: torch.Tensor) -> None:
+        seconds = {}
+        for layout in (torch.contiguous_format, torch.channels_last):
+            self._model.to(memory_format=layout)
+            self.layout = layout
+            seconds[layout] = fastest_of(lambda: self([example]))
+        self.layout = min(seconds, key=lambda layout: seconds[layout])
+        self._model.to(memory_format=self.layout)
+
+    def _choose_batch_size(self, example: torch.Tensor) -> float:
+        """Seconds for a batch of one."""
+        per_picture: dict[int, float] = {}
+        for size in BATCH_SIZES[self._device.type]:
+            pictures = [example] * size
+            try:
+                per_picture[size] = fastest_of(lambda pictures=pictures: self(pictures)) / size  # type: ignore[misc]
+            except torch.OutOfMemoryError:
+                break
+            if per_picture[size] > 1.1 * min(per_picture.values()):
+                break  # larger batches only fall out of the caches
+        best = min(per_picture.values())
+        self.batch_size = next(size for size, seconds in per_picture.items() if seconds <= 1.1 * best)
+        return per_picture[1]
+
+    def _compile(self, example: torch.Tensor) -> None:
+        """In a thread of its own. inductor keeps its work on disk, so that the next start takes seconds."""
+        try:
+            with _one_compilation_at_a_time:
+                compiled = torch.compile(_own_code(self._logits), fullgraph=True)
+                sizes = self._compile_sizes(compiled, example)
+                gain = self._gain(compiled, example, sizes)
+        except Exception:
+            logger.info("the forward stays eager: it cannot be compiled", exc_info=True)
+            self.compilation = "eager (it cannot be compiled)"
+            return
+        if gain < 1.05:
+            self.compilation = "eager (compiled it is no faster)"
+            return
+        self._compiled_shape, self._compiled_sizes, self._compiled = example.shape, sizes, compiled
+        self.compilation = "compiled"
+
+    @torch.inference_mode()
+    def _compile_sizes(self, compiled: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor) -> range:
+        """One code for one picture, another for any larger batch."""
+        compiled(self._batched([example]))
+        if self.batch_size == 1:
+            return range(1, 2)
+        batch = self._batched([example] * self.batch_size)
+        torch._dynamo.mark_dynamic(batch, 0, min=2, max=self.batch_size)
+        compiled(batch)
+        return range(1, self.batch_size + 1)
+
+    @torch.inference_mode()
+    def _gain(self, compiled: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor, sizes: range) -> float:
+        """How many times faster the compiled forward is; 0 if it answers something else."""
+        gains = []
+        for size in {sizes[0], sizes[-1]}:
+            batch = self._batched([example] * size)
+            same = SAME if self._dtype == torch.float32 else 1e-2
+            if (self._probabilities(compiled(batch)) - self._probabilities(self._logits(batch))).abs().max() > same:
+                return 0.0
+            eager = fastest_of(lambda batch=batch: self._logits(batch))  # type: ignore[misc]
+            gains.append(eager / fastest_of(lambda batch=batch: compiled(batch)))  # type: ignore[misc]
+        return min(gains)
+
+
+def fastest_of(run: Callable[[], object]) -> float:
+    """Seconds of the fastest of up to ten runs, the first left out: noise only ever adds."""
+    run()
+    best, until = float("inf"), time.perf_counter() + MEASURING_S
+    for _ in range(10):
+        start = time.perf_counter()
+        run()
+        end = time.perf_counter()
+        best = min(best, end - start)
+        if end > until:
+            break
+    return best
+
+
+def _can_compile(device: torch.device) -> bool:
+    return device.type == "cuda" or any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++"))
+
+
+def _own_code(method: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`method` under a code object of its own.
+
+    What torch.compile makes hangs on the code object: shared, it would outlive the engine, and the ninth engine would
+    find it full.
+    """
+    function = method.__func__
+    return types.MethodType(types.FunctionType(function.__code__.replace(), function.__globals__), method.__self__)

@@ -1,0 +1,212 @@
+"""A picture becomes the pixel values that its model was trained on. Knows processors, not weights.
+
+The model's own processor is the truth. `DirectPreprocessing` does the same in one resize and one multiply-add, and
+stands in for a processor only after it has been compared with it on `reference_pictures`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from deployments.errors import InvalidImage
+
+MOST_PIXELS_OUT = 4 << 20
+"""A picture of 1 × 40,000 pixels, its short side resized to 256, would have 2.6 billion."""
+
+
+class Preprocessing(Protocol):
+    """`mode`: of the pictures that it takes, RGB or L. `at_least`: the sides that a picture should still have when it
+    was decoded smaller than it is, in pixels; None where every pixel counts."""
+
+    mode: str
+    at_least: int | None
+    note: str
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        """Pixel values, float32 [channels, height, width]. Raises InvalidImage."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a processor's pixels come from: `resized(width, height)` gives (width, height); then a centre crop."""
+
+    resized: Callable[[int, int], tuple[int, int]]
+    resample: int
+    crop: tuple[int, int] | None
+    """(width, height)"""
+
+
+def load_preprocessing(folder: Path, channels: int) -> Preprocessing:
+    """The fastest preprocessing that does what the folder's processor does.
+
+    Takes any preprocessor_config.json or processor_config.json, the old `feature_extractor_type` included.
+    """
+    loading: Any = AutoImageProcessor
+    processor = loading.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if channels == 1:
+        _make_one_channel(processor)
+    library = LibraryPreprocessing(processor, channels)
+    for read in (_plain_geometry, _convnext_geometry):
+        geometry = read(processor)
+        if geometry is None:
+            continue
+        direct = DirectPreprocessing.measured(library, geometry)
+        if _same(direct, library):
+            return direct
+    return library
+
+
+class LibraryPreprocessing:
+    """The model's own processor, as the library runs it."""
+
+    note = "preprocessing: the library's processor"
+
+    def __init__(self, processor: Any, channels: int) -> None:
+        self.mode = "L" if channels == 1 else "RGB"
+        self.at_least = _at_least(processor)
+        self._processor = processor
+        self._geometry = _plain_geometry(processor)
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        if self._geometry is not None:
+            _check_size(*self._geometry.resized(*picture.size))
+        pixel_values: torch.Tensor = self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        return pixel_values
+
+
+class DirectPreprocessing:
+    """Resize, crop, then `samples * scale + offset`, in the channels-last order of the samples.
+
+    NumPy and Pillow only: a torch operation of this size would start a team of threads in each decoding thread.
+    """
+
+    note = "preprocessing: direct, equal to the library's processor"
+
+    def __init__(self, mode: str, at_least: int | None, geometry: Geometry, affine: np.ndarray) -> None:
+        """`affine`: float32 [2, channels], scale and offset."""
+        self.mode = mode
+        self.at_least = at_least
+        self._geometry = geometry
+        self._affine = affine
+        self._channels = affine.shape[1]
+
+    @classmethod
+    def measured(cls, library: LibraryPreprocessing, geometry: Geometry) -> "DirectPreprocessing":
+        """Scale and offset as they come out of the processor for a black and a white picture."""
+        black, white = (library(Image.new(library.mode, (64, 64), colour)) for colour in ("black", "white"))
+        middle = (slice(None), black.shape[1] // 2, black.shape[2] // 2)
+        low, high = black[middle].double().numpy(), white[middle].double().numpy()
+        affine = np.stack([(high - low) / 255.0, low]).astype(np.float32)
+        return cls(library.mode, library.at_least, geometry, affine)
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        kept = self._kept(picture)
+        width, height = kept.size
+        rows = np.asarray(kept).reshape(height, width * self._channels)
+        # Over rows, not over [.., channels]: an inner loop over three numbers takes three times as long.
+        scale, offset = np.tile(self._affine, width)
+        values = np.multiply(rows, scale, dtype=np.float32)
+        values += offset
+        return torch.from_numpy(values.reshape(height, width, self._channels)).permute(2, 0, 1)
+
+    def _kept(self, picture: Image.Image) -> Image.Image:
+        """What remains of `picture`, 8 bits a sample, after resize and centre crop; black where the crop is wider."""
+        geometry = self._geometry
+        width, height = geometry.resized(*picture.size)
+        _check_size(width, height)
+        # Pillow's own resize of all of the picture, so that it stays equal with every Pillow: doing only what the crop
+        # keeps (by `box`, or one direction after the other) saves 0.3 ms, but rounds some pixels otherwise.
+        kept = picture.resize((width, height), geometry.resample)
+        if geometry.crop is None:
+            return kept
+        left, top = (width - geometry.crop[0]) // 2, (height - geometry.crop[1]) // 2
+        return kept.crop((left, top, left + geometry.crop[0], top + geometry.crop[1]))
+
+
+def _plain_geometry(processor: Any) -> Geometry | None:
+    """Resize, then crop, as most processors have it."""
+    size = getattr(processor, "size", None)
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", None) else None
+    resample = int(getattr(processor, "resample", None) or 0)
+    kept = None if crop is None or not crop.height or not crop.width else (int(crop.width), int(crop.height))
+    if not getattr(processor, "do_resize", None):
+        return Geometry(lambda width, height: (width, height), resample, kept)
+    if size is None:
+        return None
+    if size.height and size.width:
+        fixed = (int(size.width), int(size.height))
+        return Geometry(lambda width, height: fixed, resample, kept)
+    if size.shortest_edge and not size.longest_edge:
+        return Geometry(_shortest_edge(int(size.shortest_edge)), resample, kept)
+    return None
+
+
+def _convnext_geometry(processor: Any) -> Geometry | None:
+    """ConvNeXt, ResNet, RegNet: below 384 a share `crop_pct` of the short side is kept, else all is squeezed."""
+    size, share = getattr(processor, "size", None), getattr(processor, "crop_pct", None)
+    edge = getattr(size, "shortest_edge", None)
+    if not edge or not share or not getattr(processor, "do_resize", None):
+        return None
+    resample = int(getattr(processor, "resample", None) or 0)
+    if edge >= 384:
+        return Geometry(lambda width, height: (edge, edge), resample, None)
+    return Geometry(_shortest_edge(int(edge / share)), resample, (edge, edge))
+
+
+def _shortest_edge(edge: int) -> Callable[[int, int], tuple[int, int]]:
+    def resized(width: int, height: int) -> tuple[int, int]:
+        longest = int(edge * max(width, height) / min(width, height))
+        return (edge, longest) if width <= height else (longest, edge)
+
+    return resized
+
+
+def _at_least(processor: Any) -> int | None:
+    """Twice the sides that the processor asks for, so that its own resize still averages over pixels."""
+    size = getattr(processor, "size", None)
+    if not getattr(processor, "do_resize", None) or size is None:
+        return None
+    sides = [side for side in (size.height, size.width, size.shortest_edge, size.longest_edge) if side]
+    share = getattr(processor, "crop_pct", None) or 1.0
+    return int(2 * max(sides) / share) if sides else None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width < 1 or height < 1 or width * height > MOST_PIXELS_OUT:
+        raise InvalidImage("the image is too narrow for this model")
+
+
+def _make_one_channel(processor: Any) -> None:
+    """Processors are configured for colour by default; a grey picture needs one mean, one deviation, no conversion."""
+    if getattr(processor, "do_convert_rgb", None):
+        processor.do_convert_rgb = False
+    for name in ("image_mean", "image_std"):
+        values = getattr(processor, name, None)
+        if isinstance(values, list | tuple) and len(set(values)) == 1:
+            setattr(processor, name, tuple(values[:1]))
+
+
+def _same(direct: DirectPreprocessing, library: LibraryPreprocessing) -> bool:
+    """Whether each pixel of each reference picture is the library's, but for the rounding of float32."""
+    rounding = float(np.abs(direct._affine[0]).max()) / 1000  # a thousandth of one step of 8 bits
+    for picture in reference_pictures(library.mode):
+        expected, got = library(picture), direct(picture)
+        if expected.shape != got.shape or not torch.allclose(expected, got, rtol=0, atol=rounding):
+            return False
+    return True
+
+
+def reference_pictures(mode: str) -> Iterator[Image.Image]:
+    """Noise over gradients: wide, high, odd, smaller than any crop, and already of the usual sizes."""
+    noise = np.random.default_rng(0)
+    for width, height in ((320, 240), (241, 397), (640, 121), (97, 61), (30, 90), (256, 256), (224, 224)):
+        across, down = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
+        gradients = np.stack([across, down, 200 - across], axis=-1)
+        samples = (gradients + noise.integers(0, 56, gradients.shape)).astype(np.uint8)
+        yield Image.fromarray(samples).convert(mode)

@@ -1,0 +1,83 @@
+"""A causal language model from a folder. Knows tensors, not text or requests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from deployments.errors import ModelLoadFailed
+
+DTYPES = {
+    None: "auto",
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+}
+UNBOUNDED_CONTEXT = 32_768  # For models that name no longest sequence (Mamba, RWKV).
+
+
+@dataclass(frozen=True, slots=True)
+class CausalModel:
+    """A loaded model with what its configuration says. `context` counts prompt and generated tokens together."""
+
+    model: PreTrainedModel
+    context: int
+    vocabulary: int
+    stop_ids: frozenset[int]
+
+    @classmethod
+    def load(cls, folder: Path, device: str, dtype: str | None) -> "CausalModel":
+        """Raises ModelLoadFailed."""
+        if dtype not in DTYPES:
+            raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16 and bfloat16")
+        if not (folder / "config.json").is_file():
+            raise ModelLoadFailed("there is no config.json")
+        if not any(folder.glob("*.safetensors")):
+            raise ModelLoadFailed("there are no safetensors weights")
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **local)
+        if type(config) not in AutoModelForCausalLM._model_mapping:
+            raise ModelLoadFailed(f"a model of type {config.model_type!r} does not generate text")
+        # Weights of another shape are let through here and refused below, with a reason.
+        local |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=DTYPES[dtype], **local)
+        model, report = loaded
+        for fault in ("missing_keys", "mismatched_keys"):
+            if report[fault]:
+                raise ModelLoadFailed(f"the weights do not fit the configuration: {len(report[fault])} {fault}")
+        model = model.to(device).eval().requires_grad_(False)
+        return cls(model, _context(config), model.get_input_embeddings().weight.shape[0], _stop_ids(model))
+
+    @property
+    def nbytes(self) -> int:
+        """Measured: the storage of every parameter and buffer, shared ones once."""
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(self.model)}
+        return sum(storages.values())
+
+
+def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _context(config: PretrainedConfig) -> int:
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "context_length"):
+        limit = getattr(config, name, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return UNBOUNDED_CONTEXT
+
+
+def _stop_ids(model: PreTrainedModel) -> frozenset[int]:
+    ids: set[int] = set()
+    for source in (model.generation_config, model.config):
+        eos = getattr(source, "eos_token_id", None)
+        ids.update([eos] if isinstance(eos, int) else eos or [])
+    return frozenset(ids)

@@ -1,0 +1,123 @@
+"""From text to tokens and back while it grows. Knows a tokenizer and stop strings, not models."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from deployments.errors import ModelLoadFailed
+
+log = logging.getLogger(__name__)
+
+_CONTEXT = 6  # Tokens before the new ones that may change how these are spelled (a leading space, a joined accent).
+_PATIENCE = 32  # Tokens that may pass without a whole character at the end.
+
+
+class Tokens:
+    """A tokenizer that may be used from any thread."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._lock = threading.Lock()
+        self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self.encode("a")  # The first call sets options on the tokenizer; later ones only read.
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokens":
+        """Raises ModelLoadFailed."""
+        try:
+            return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+        except Exception as failure:
+            log.exception("a tokenizer did not load")
+            raise ModelLoadFailed(f"the tokenizer cannot be read ({type(failure).__name__})") from None
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence the tokenizer was made for, where it says so."""
+        limit = int(min(self._tokenizer.model_max_length, 2**62))
+        return limit if limit < 10**9 else None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids with the template's own BOS; text that spells a special token stays text. May be empty."""
+        with self._lock:
+            return list(self._tokenizer.encode(text, split_special_tokens=True))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids without special tokens."""
+        if self._backend is not None:
+            return str(self._backend.decode(ids, skip_special_tokens=True))
+        with self._lock:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def first(self, known: int) -> int:
+        """The token an empty prompt stands for: BOS, else EOS, else the first of `known` tokens."""
+        for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):
+            if token is not None and token < known:
+                return int(token)
+        return 0
+
+
+class Continuation:
+    """The text of a continuation as its tokens arrive: whole characters, nothing that may still be a stop string."""
+
+    def __init__(self, tokens: Tokens, prompt: Sequence[int], stop: Sequence[str] = ()) -> None:
+        self._tokens = tokens
+        self._stop = tuple(s for s in stop if s)
+        self._window = list(prompt[-_CONTEXT:])
+        self._known = tokens.decode(self._window)  # What the window spelled before the tokens not yet told.
+        self._untold = len(self._window)
+        self._held = ""  # Decoded, but perhaps the beginning of a stop string.
+        self.stopped = False
+
+    def add(self, token: int) -> str:
+        """Take one token; give the text that is now certain. Sets `stopped` when a stop string is complete."""
+        self._window.append(token)
+        spelled = self._tokens.decode(self._window)
+        # A replacement character at the end may be the beginning of a longer character.
+        if len(spelled) <= len(self._known) or (spelled.endswith("\ufffd") and not self._is_overdue(spelled)):
+            return ""
+        self._held += spelled[len(self._known) :]
+        self._window = self._window[self._untold :]
+        self._untold = len(self._window)
+        self._known = self._tokens.decode(self._window)
+        return self._release()
+
+    def _is_overdue(self, spelled: str) -> bool:
+        """Whether bytes that are no characters have piled up, and none of them can be the beginning of one.
+
+        Without it a model that writes only such bytes would have all of them decoded again for every token.
+        """
+        if len(self._window) - self._untold < _PATIENCE:
+            return False
+        return spelled.endswith("\ufffd\ufffd") or len(self._window) - self._untold >= 2 * _PATIENCE
+
+    def end(self) -> str:
+        """What was held back, once no token follows."""
+        if self.stopped:
+            return ""
+        self._held += self._tokens.decode(self._window)[len(self._known) :]
+        released = self._release()
+        if not self.stopped:
+            released, self._held = released + self._held, ""
+        return released
+
+    def _release(self) -> str:
+        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
+        if found:
+            self.stopped = True
+            released, self._held = self._held[: min(found)], ""
+            return released
+        keep = max((_overlap(self._held, s) for s in self._stop), default=0)
+        cut = len(self._held) - keep
+        released, self._held = self._held[:cut], self._held[cut:]
+        return released
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest proper beginning of `stop` that ends `text`."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if text.endswith(stop[:size]):
+            return size
+    return 0

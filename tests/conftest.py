@@ -1,0 +1,97 @@
+"""The session's one Ray and the application on it: three families, five models, a picture."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serve_app.config import IngressSettings, RuntimeConfig
+from tests.tiny_models import save_image_model, save_picture, save_text_model
+
+PROJECT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Running:
+    """The application under test, and every way to it."""
+
+    url: str
+    handle: Any
+    models: Path
+    picture: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models of every kind: good, nested, with versions, broken, too large."""
+    root = tmp_path_factory.mktemp("models")
+    save_text_model(root / "text")
+    save_text_model(root / "team" / "nested")
+    save_text_model(root / "versioned" / "1")
+    save_text_model(root / "versioned" / "2")
+    save_image_model(root / "image")
+    save_text_model(root / "broken")
+    (root / "broken" / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      garbage")
+    save_text_model(root / "huge")
+    (root / "huge" / "model.yaml").write_text("memory_mb: 1000000\n")
+    return root
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_picture(tmp_path_factory.mktemp("pictures") / "picture.png")
+
+
+@pytest.fixture(scope="session")
+def session_ray() -> Iterator[None]:
+    """Ray with more CPUs than there are, and one GPU that is only a number."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # So that replicas find the families that live in the tests.
+    os.environ["PYTHONPATH"] = str(PROJECT)
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=16,
+        num_gpus=1,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        include_dashboard=False,
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def serve_url(session_ray: None) -> Iterator[str]:
+    """Serve, with nothing deployed yet."""
+    from ray import serve
+
+    port = free_port()
+    serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "WARNING"})
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture(scope="session")
+def runtime(serve_url: str, repository: Path, picture: Path) -> Running:
+    from ray import serve
+
+    from tests.echo import build
+
+    config = RuntimeConfig(models=repository, ingress=IngressSettings(max_body_mb=1))
+    handle = serve.run(build(config), name="model-runtime")
+    return Running(serve_url, handle, repository, picture)
