@@ -7,10 +7,12 @@ from pathlib import Path
 
 import httpx
 import yaml
+from pydantic import ValidationError
 
 from deployments import wire
 from deployments.errors import ServingError
 from deployments.protocol import TextGeneration
+from deployments.settings import mistakes
 from serve_app.client import DEFAULT_URL, ModelRuntimeClient
 from serve_app.config import RuntimeConfig, read_config
 
@@ -22,6 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
         status: int | None = options.run(options)
     except ServingError as failure:
         print(f"{failure.code}: {failure.message}", file=sys.stderr)
+        return 1
+    except ValidationError as invalid:
+        print("\n".join(f"{invalid.title}.{mistake}" for mistake in mistakes(invalid)), file=sys.stderr)
         return 1
     except (ValueError, OSError) as failure:
         print(failure, file=sys.stderr)

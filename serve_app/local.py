@@ -67,8 +67,8 @@ def _refuse_taken(port: int) -> None:
 
 @contextmanager
 def _ray(started: float) -> Iterator[None]:
-    # Read by Ray when it is imported.
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token")
+    # Read by Ray when it is imported. Without the last one, Serve's threads start another Ray after the shutdown.
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_ENABLE_AUTO_CONNECT="0")
     with _progress("importing Ray", started):
         import ray
 

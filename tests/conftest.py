@@ -3,7 +3,8 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,23 @@ def free_port() -> int:
         return port
 
 
+def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Waits for a condition that no event tells of."""
+    give_up = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < give_up, "the condition did not come true"
+        time.sleep(0.1)
+
+
+def replica_pids(application: str, deployment: str) -> list[int]:
+    """The processes of a deployment's replicas that run."""
+    from ray.serve.api import _get_global_client
+
+    details = _get_global_client().get_serve_details()
+    replicas = details["applications"][application]["deployments"][deployment]["replicas"]
+    return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
+
+
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every kind: good, nested, with versions, broken, too large."""
@@ -58,6 +76,8 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def session_ray() -> Iterator[None]:
     """Ray with more CPUs than there are, and one GPU that is only a number."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Serve's threads outlive the shutdown and would start another Ray.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
     import ray

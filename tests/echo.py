@@ -1,5 +1,7 @@
 """A third family, without a model: it shows what a family is, and that nothing else need change for one."""
 
+import asyncio
+
 from ray.serve import Application
 
 from deployments.family import ReplicaOptions
@@ -24,6 +26,8 @@ class EchoReplica:
         assert isinstance(call.request, Echo)
         if call.request.text == "fail":
             raise RuntimeError("a secret that no caller may see")
+        if call.request.text == "slow":
+            await asyncio.sleep(1)
         return EchoResult(text=call.request.text)
 
     async def ready(self) -> bool:

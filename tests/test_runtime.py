@@ -4,10 +4,8 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import httpx
 import pytest
@@ -28,7 +26,7 @@ from deployments.protocol import (
     TextGenerationResult,
 )
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
-from tests.conftest import Running
+from tests.conftest import Running, replica_pids, until
 from tests.echo import Echo, EchoResult
 from tests.engines.text_models import PROMPTS, Reference
 from tests.tiny_models import LABELS
@@ -99,13 +97,6 @@ ENTRANCES: dict[str, Entrance] = {
 @pytest.fixture(params=ENTRANCES)
 def entrance(request: pytest.FixtureRequest) -> Entrance:
     return ENTRANCES[request.param]
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up, "the condition did not come true"
-        time.sleep(0.1)
 
 
 def metric(text: str, name: str) -> float:
@@ -296,19 +287,11 @@ def test_two_families_share_one_gpu(runtime: Running) -> None:
     assert ray.available_resources()["GPU"] == pytest.approx(0.25)  # three replicas with a quarter each
 
 
-def pids(runtime: Running, deployment: str) -> list[int]:
-    from ray.serve.api import _get_global_client
-
-    details: dict[str, Any] = _get_global_client().get_serve_details()
-    replicas = details["applications"]["model-runtime"]["deployments"][deployment]["replicas"]
-    return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
-
-
 def test_a_killed_replica_costs_no_request(runtime: Running) -> None:
     text = TextGeneration(model_id="text", prompt="a", max_tokens=90)
     over_the_handle(runtime, text)
     counted = metric(httpx.get(f"{runtime.url}/metrics").text, "inference_requests_total")
-    (victim,) = pids(runtime, "TextGeneration")
+    (victim,) = replica_pids("model-runtime", "TextGeneration")
     with ThreadPoolExecutor(8) as callers:
         answers = [callers.submit(over_the_handle, runtime, text) for _ in range(16)]
         os.kill(victim, signal.SIGKILL)
@@ -320,7 +303,7 @@ def test_a_killed_replica_costs_no_request(runtime: Running) -> None:
 def test_counts_survive_a_killed_ingress(runtime: Running) -> None:
     over_the_handle(runtime, Echo(model_id="any", text="x"))
     before = metric(httpx.get(f"{runtime.url}/metrics").text, "inference_requests_total")
-    (victim,) = pids(runtime, "Ingress")
+    (victim,) = replica_pids("model-runtime", "Ingress")
     os.kill(victim, signal.SIGKILL)
 
     def counted() -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageClassification
 
-from deployments.engines.image_decoding import decode
+from deployments.engines.image_decoding import decoded
 from deployments.engines.image_forward import Forward
 from deployments.engines.image_preprocessing import Preprocessing, load_preprocessing, reference_pictures
 from deployments.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
@@ -79,14 +79,15 @@ class ImageClassificationEngine:
         preprocessing = self._preprocessing
         if preprocessing is None:
             raise Internal("the model is closed")
-        picture = decode(image_data, preprocessing.mode, preprocessing.at_least if self._draft else None)
-        try:
-            return preprocessing(picture)
-        except InvalidImage:
-            raise
-        except Exception:  # such as a picture so narrow that its short side resizes to nothing
-            logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
-            raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
+        at_least = preprocessing.at_least if self._draft else None
+        with decoded(image_data, preprocessing.mode, at_least, preprocessing.bytes_per_pixel) as picture:
+            try:
+                return preprocessing(picture)
+            except InvalidImage:
+                raise
+            except Exception:  # a shape that the library's processor cannot take
+                logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
+                raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
 
     def classify(self, pixel_values: Sequence[torch.Tensor]) -> list[np.ndarray | ServingError]:
         """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone."""

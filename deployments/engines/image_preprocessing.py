@@ -22,10 +22,11 @@ MOST_PIXELS_OUT = 4 << 20
 
 class Preprocessing(Protocol):
     """`mode`: of the pictures that it takes, RGB or L. `at_least`: the sides that a picture should still have when it
-    was decoded smaller than it is, in pixels; None where every pixel counts."""
+    was decoded smaller than it is, in pixels; None where every pixel counts. `bytes_per_pixel`: what a call takes."""
 
     mode: str
     at_least: int | None
+    bytes_per_pixel: int
     note: str
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
@@ -57,7 +58,7 @@ def load_preprocessing(folder: Path, channels: int) -> Preprocessing:
         if geometry is None:
             continue
         direct = DirectPreprocessing.measured(library, geometry)
-        if _same(direct, library):
+        if direct is not None and _same(direct, library):
             return direct
     return library
 
@@ -66,6 +67,7 @@ class LibraryPreprocessing:
     """The model's own processor, as the library runs it."""
 
     note = "preprocessing: the library's processor"
+    bytes_per_pixel = 14  # arrays and back, in both orders of the channels
 
     def __init__(self, processor: Any, channels: int) -> None:
         self.mode = "L" if channels == 1 else "RGB"
@@ -87,6 +89,7 @@ class DirectPreprocessing:
     """
 
     note = "preprocessing: direct, equal to the library's processor"
+    bytes_per_pixel = 1
 
     def __init__(self, mode: str, at_least: int | None, geometry: Geometry, affine: np.ndarray) -> None:
         """`affine`: float32 [2, channels], scale and offset."""
@@ -97,9 +100,11 @@ class DirectPreprocessing:
         self._channels = affine.shape[1]
 
     @classmethod
-    def measured(cls, library: LibraryPreprocessing, geometry: Geometry) -> "DirectPreprocessing":
+    def measured(cls, library: LibraryPreprocessing, geometry: Geometry) -> "DirectPreprocessing | None":
         """Scale and offset as they come out of the processor for a black and a white picture."""
         black, white = (library(Image.new(library.mode, (64, 64), colour)) for colour in ("black", "white"))
+        if black.ndim != 3 or len(black) != len(library.mode):
+            return None  # patches, several crops or other things than pixels
         middle = (slice(None), black.shape[1] // 2, black.shape[2] // 2)
         low, high = black[middle].double().numpy(), white[middle].double().numpy()
         affine = np.stack([(high - low) / 255.0, low]).astype(np.float32)

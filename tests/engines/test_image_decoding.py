@@ -1,0 +1,359 @@
+"""Any file becomes an upright picture or InvalidImage, within limits."""
+
+import io
+import random
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deployments.engines.image_decoding import DecodeLimits, decoded
+from deployments.errors import InvalidImage
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def pixels(image_data: bytes, mode: str = "RGB") -> np.ndarray:
+    """uint8 [height, width, 3] or [height, width]."""
+    with decoded(image_data, mode) as picture:
+        assert picture.mode == mode
+        return np.asarray(picture).copy()
+
+
+def colours(image_data: bytes) -> list[list[tuple[int, ...]]]:
+    return [[tuple(pixel) for pixel in row] for row in pixels(image_data).tolist()]
+
+
+def photo(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([across, down, 255 - across], axis=-1).astype(np.uint8)).convert(mode)
+
+
+def two_by_one(mode: str, left: object, right: object) -> Image.Image:
+    image = Image.new(mode, (2, 1))
+    image.putpixel((0, 0), left)
+    image.putpixel((1, 0), right)
+    return image
+
+
+FILES: dict[str, Callable[[Image.Image], bytes]] = {
+    "JPEG": lambda image: encoded(image, "JPEG", quality=90),
+    "progressive JPEG": lambda image: encoded(image, "JPEG", progressive=True),
+    "PNG": lambda image: encoded(image, "PNG"),
+    "WebP": lambda image: encoded(image, "WEBP"),
+    "lossless WebP": lambda image: encoded(image, "WEBP", lossless=True),
+    "GIF": lambda image: encoded(image, "GIF"),
+    "BMP": lambda image: encoded(image, "BMP"),
+    "TIFF": lambda image: encoded(image, "TIFF"),
+    "LZW TIFF": lambda image: encoded(image, "TIFF", compression="tiff_lzw"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_every_allowed_format_is_decoded(kind: str) -> None:
+    picture = pixels(FILES[kind](photo()))
+    assert picture.shape == (48, 64, 3)
+    assert np.abs(picture.astype(int) - np.asarray(photo()).astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("file_format", ["PPM", "ICO", "TGA", "EPS", "PCX", "SGI"])
+def test_other_formats_are_refused_with_the_list_of_allowed_ones(file_format: str) -> None:
+    with pytest.raises(InvalidImage, match="JPEG, PNG, WebP, GIF, BMP, TIFF"):
+        pixels(encoded(photo(), file_format))
+
+
+PALETTE = [*RED, *BLUE]
+
+
+def palette_image(mode: str = "P") -> Image.Image:
+    image = Image.new("P", (2, 1))
+    image.putpalette(PALETTE)
+    image.putpixel((1, 0), 1)
+    if mode == "PA":
+        image = image.convert("PA")
+        image.putalpha(Image.frombytes("L", (2, 1), bytes([255, 0])))
+    return image
+
+
+def sixteen_bit(*values: int, kind: type = np.uint16) -> Image.Image:
+    return Image.fromarray(np.array([values], dtype=kind))
+
+
+def grey(*values: int) -> list[tuple[int, ...]]:
+    return [(value, value, value) for value in values]
+
+
+MODES = {
+    "1": (encoded(two_by_one("1", 0, 1), "PNG"), grey(0, 255)),
+    "L": (encoded(two_by_one("L", 7, 200), "PNG"), grey(7, 200)),
+    "LA": (encoded(two_by_one("LA", (7, 255), (7, 0)), "PNG"), grey(7, 255)),
+    "half-transparent LA": (encoded(two_by_one("LA", (0, 128), (100, 51)), "PNG"), grey(127, 224)),
+    "P": (encoded(palette_image(), "PNG"), [RED, BLUE]),
+    "P with a transparent colour": (encoded(palette_image(), "PNG", transparency=1), [RED, WHITE]),
+    "P with alpha bytes": (encoded(palette_image(), "PNG", transparency=b"\xff\x80"), [RED, (127, 127, 255)]),
+    "PA": (encoded(palette_image("PA").convert("RGBA"), "PNG"), [RED, WHITE]),
+    "RGB with a transparent colour": (encoded(two_by_one("RGB", RED, BLUE), "PNG", transparency=BLUE), [RED, WHITE]),
+    "RGBA": (encoded(two_by_one("RGBA", (*RED, 255), (*BLUE, 128)), "PNG"), [RED, (127, 127, 255)]),
+    "RGBA WebP": (
+        encoded(two_by_one("RGBA", (*RED, 255), (*BLUE, 0)), "WEBP", lossless=True, exact=True),
+        [RED, WHITE],
+    ),
+    "RGBA TIFF": (encoded(two_by_one("RGBA", (*RED, 255), (*BLUE, 128)), "TIFF"), [RED, (127, 127, 255)]),
+    "I;16": (encoded(sixteen_bit(0, 255, 256, 32768, 65535), "PNG"), grey(0, 0, 1, 128, 255)),
+    "I;16 TIFF": (encoded(sixteen_bit(0, 32768, 65535), "TIFF"), grey(0, 128, 255)),
+    "I": (encoded(sixteen_bit(-5, 256, 65535, 70000, kind=np.int32), "TIFF"), grey(0, 1, 255, 255)),
+    "F to 1": (encoded(sixteen_bit(0, 0.5, 1, kind=np.float32), "TIFF"), grey(0, 128, 255)),
+    "F to 255": (encoded(sixteen_bit(-3, 7.4, 300, kind=np.float32), "TIFF"), grey(0, 7, 255)),
+    "F without numbers": (encoded(sixteen_bit(np.nan, np.inf, -np.inf, kind=np.float32), "TIFF"), grey(0, 255, 0)),
+    "CMYK": (encoded(two_by_one("CMYK", (0, 255, 255, 0), (0, 0, 0, 255)), "TIFF"), [RED, (0, 0, 0)]),
+    "LAB": (encoded(two_by_one("LAB", (0, 128, 128), (255, 128, 128)), "TIFF"), grey(0, 255)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_the_right_colours_over_white(mode: str) -> None:
+    image_data, expected = MODES[mode]
+    assert np.abs(np.array(colours(image_data)[0]) - np.array(expected)).max() <= (2 if mode == "LAB" else 0)
+
+
+def test_a_cmyk_jpeg_is_not_inverted() -> None:
+    corner = pixels(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))[0, 0]
+    assert np.abs(corner.astype(int) - RED).max() <= 8
+
+
+def png(width: int, height: int, depth: int, colour: int, samples: bytes, extra: bytes = b"") -> bytes:
+    """A PNG by hand. `samples`: all rows, each after its filter byte."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    chunks = [chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))]
+    if extra:
+        chunks.append(chunk(extra[:4], extra[4:]))
+    return b"\x89PNG\r\n\x1a\n" + b"".join([*chunks, chunk(b"IDAT", zlib.compress(samples)), chunk(b"IEND", b"")])
+
+
+def test_a_transparent_grey_of_sixteen_bits_is_white() -> None:
+    image_data = png(2, 1, 16, 0, b"\x00" + struct.pack(">HH", 0x1000, 0x2000), b"tRNS\x10\x00")
+    assert colours(image_data)[0] == grey(255, 0x20)
+
+
+def test_a_colour_of_sixteen_bits_counts_by_its_high_byte() -> None:
+    image_data = png(1, 1, 16, 2, b"\x00" + struct.pack(">HHH", 0xFFFF, 0x80FF, 0x0100))
+    assert colours(image_data)[0] == [(255, 128, 1)]
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_no_failure() -> None:
+    image_data = png(1, 1, 16, 2, b"\x00" + struct.pack(">HHH", 0xFFFF, 0, 0), b"tRNS\xff\xff\x00\x00\x00\x00")
+    assert colours(image_data)[0][0] in (RED, WHITE)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(orientation: int, file_format: str) -> None:
+    upright = photo(48, 32)
+    lying = {  # how a camera that was held so stores the picture
+        1: None,
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright if lying is None else upright.transpose(lying)
+    got = pixels(encoded(stored, file_format, exif=exif))
+    assert got.shape == (32, 48, 3)
+    assert np.abs(got.astype(int) - np.asarray(upright).astype(int)).mean() < 8
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_leaves_the_picture_as_it_lies() -> None:
+    assert pixels(encoded(photo(), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff")).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_an_animation_the_first_frame_counts(file_format: str) -> None:
+    red, blue = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    image_data = encoded(red, file_format, save_all=True, append_images=[blue])
+    assert np.abs(pixels(image_data)[4, 4].astype(int) - RED).max() <= 3
+
+
+def test_a_grey_model_gets_one_channel() -> None:
+    assert pixels(encoded(Image.new("RGB", (2, 2), WHITE), "PNG"), mode="L").tolist() == [[255, 255], [255, 255]]
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_truncated_file_is_refused_unless_only_its_trailer_is_gone(kind: str) -> None:
+    whole = FILES[kind](photo())
+    expected = pixels(whole)
+    for length in {*range(0, len(whole), max(1, len(whole) // 60)), *range(len(whole) - 12, len(whole))}:
+        try:
+            assert (pixels(whole[:length]) == expected).all()
+        except InvalidImage as refused:
+            assert "damaged" in refused.message
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [6500, 9400, 20000, 2**31 - 1])
+def test_a_decompression_bomb_is_refused_by_its_header(side: int) -> None:
+    with pytest.raises(InvalidImage, match="more than 40 million pixels"):
+        pixels(png(side, side, 1, 0, b""))
+
+
+def test_a_tiff_whose_tile_is_a_bomb_is_refused() -> None:
+    tags = [
+        (256, 10),
+        (257, 10),
+        (258, 8),
+        (259, 8),
+        (262, 1),
+        (277, 1),
+        (322, 20000),
+        (323, 20000),
+        (324, 8),
+        (325, 8),
+    ]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    file = b"II*\x00" + struct.pack("<I", 16) + bytes(8) + struct.pack("<H", len(tags)) + entries + bytes(4)
+    with pytest.raises(InvalidImage, match="million pixels"):
+        pixels(file)
+
+
+def test_a_jpeg_with_hundreds_of_scans_is_refused() -> None:
+    whole = FILES["progressive JPEG"](photo())
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InvalidImage, match="scans"):
+        pixels(whole[:-2] + last * 200 + whole[-2:])
+
+
+def run_length_bmp(width: int, height: int, body: bytes) -> bytes:
+    palette = bytes(range(256)) * 4
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(body), 0, 0, 54 + 1024) + header + palette + body
+
+
+def test_a_large_run_length_bmp_is_refused_and_a_small_one_is_not() -> None:
+    assert pixels(run_length_bmp(4, 2, b"\x04\x05\x00\x00\x04\x06\x00\x01")).shape == (2, 4, 3)
+    with pytest.raises(InvalidImage, match="run-length"):
+        pixels(run_length_bmp(3000, 3000, b"\x01\x05\x00\x00" * 3000))
+
+
+def test_a_picture_over_the_budget_alone_is_refused() -> None:
+    with (
+        pytest.raises(InvalidImage, match="memory"),
+        decoded(encoded(photo(), "PNG"), limits=DecodeLimits(budget_mb=0)),
+    ):
+        pass
+
+
+def test_decodes_together_stay_within_the_budget() -> None:
+    limits = DecodeLimits(budget_mb=1)
+    image_data = encoded(photo(200, 200), "PNG")  # 320 kB each: three fit
+    together: list[int] = []
+
+    def decode_one() -> None:
+        with decoded(image_data, limits=limits):
+            together.append(limits.reserved)
+
+    with limits.reservation(1 << 20):
+        threads = [threading.Thread(target=decode_one) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        assert not together
+    for thread in threads:
+        thread.join(20)
+    assert len(together) == 12
+    assert max(together) <= 1 << 20
+    assert limits.reserved == 0
+
+
+def test_a_failed_decode_gives_its_reservation_back() -> None:
+    limits = DecodeLimits()
+    with pytest.raises(InvalidImage), decoded(encoded(photo(), "PNG")[:-80], limits=limits):
+        pass
+    assert limits.reserved == 0
+
+
+def test_a_large_jpeg_is_decoded_small_but_no_side_under_what_was_asked() -> None:
+    image_data = encoded(photo(800, 600), "JPEG")
+    with decoded(image_data, at_least=128) as picture:
+        assert picture.size == (200, 150)
+    with decoded(image_data, at_least=301) as picture:
+        assert picture.size == (800, 600)
+
+
+def test_messages_tell_nothing_of_the_inside() -> None:
+    for image_data in (b"", b"GIF89a", b"\xff\xd8\xff", encoded(photo(), "PNG")[:60]):
+        with pytest.raises(InvalidImage, match=r"^the image is (damaged or cut short|not one of JPEG, PNG)"):
+            pixels(image_data)
+
+
+def mutated(whole: bytes, chance: random.Random) -> bytes:
+    """Some bytes changed, a stretch repeated, left out or swapped for noise, or the end cut off."""
+    file = bytearray(whole)
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        at = (
+            min(int(chance.expovariate(4 / len(file))), len(file) - 1)
+            if chance.random() < 0.6
+            else chance.randrange(len(file))
+        )
+        length = chance.choice((1, 1, 2, 4, 32))
+        kind = chance.randrange(5)
+        if kind == 0:
+            file[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            file[at : at + length] = chance.randbytes(length)
+        elif kind == 2:
+            file[at : at + length] = chance.choice((b"\x00", b"\xff", b"\x7f")) * length
+        elif kind == 3 and len(file) > 64:
+            del file[at : at + length]
+        else:
+            file[at:at] = file[at : at + length]
+    return bytes(file[: chance.randrange(len(file))] if chance.random() < 0.05 else file)
+
+
+FUZZED = {
+    **FILES,
+    "RGBA WebP": lambda image: encoded(image.convert("RGBA"), "WEBP"),
+    "run-length BMP": lambda _: run_length_bmp(4, 2, b"\x04\x05\x00\x00\x04\x06\x00\x01"),
+}
+
+
+def fuzz(kind: str, mutations: int, seed: int = 0) -> tuple[int, float]:
+    """How many of the mutations were pictures still, and the seconds of the slowest."""
+    whole = FUZZED[kind](photo(40, 30))
+    chance = random.Random(f"{kind} {seed}")
+    survived, slowest = 0, 0.0
+    for _ in range(mutations):
+        image_data = mutated(whole, chance)
+        start = time.thread_time()
+        try:
+            with decoded(image_data, limits=DecodeLimits(pixels=12_000_000)) as picture:
+                survived += picture.mode == "RGB"
+        except InvalidImage:
+            pass
+        slowest = max(slowest, time.thread_time() - start)
+    return survived, slowest
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of the damage that it reads around
+@pytest.mark.parametrize("kind", FUZZED)
+def test_a_mutated_file_is_a_picture_or_an_invalid_image_within_a_second(kind: str) -> None:
+    survived, slowest = fuzz(kind, 200)
+    assert 0 < survived < 200
+    assert slowest < 1

@@ -1,0 +1,287 @@
+"""Trains the bundled image classifier, a small RegNet, on CIFAR-10 and writes its Hugging Face folder.
+
+`--data` is a folder with cifar10-train.zip and cifar10-test.zip, each holding `<class>/<number>.jpg`.
+The accuracy it reports is that of the saved folder: files decoded with Pillow, the folder's own processor,
+the folder's own weights. The test files are read for nothing else.
+"""
+
+import argparse
+import copy
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    RegNetConfig,
+    RegNetForImageClassification,
+)
+
+CHECKPOINT = Path("training/checkpoints/image_classifier_v1.pt")
+
+DRAWN_SIZE = 32  # Pixels a side, in CIFAR-10.
+SERVED_SIZE = 40  # A little enlarged, since the stem keeps every other pixel.
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.2470, 0.2435, 0.2616)
+
+BATCH_SIZE = 128
+PEAK_LEARNING_RATE = 0.2
+WARM_UP = 0.2
+WEIGHT_DECAY = 5e-4
+LABEL_SMOOTHING = 0.1
+WITH_HIDDEN_SQUARE = 0.75
+AT_DRAWN_SIZE = 0.85
+AVERAGE_DECAY = 0.998
+SEED = 0
+
+
+@dataclass
+class Pictures:
+    """Decoded images, uint8 [count, 3, 32, 32], and the index of each one's class in `names`."""
+
+    pixels: Tensor
+    labels: Tensor
+    names: list[str]
+
+
+def read_jpegs(archive: Path) -> Iterator[tuple[str, Image.Image]]:
+    """Each file's class, from its folder, and its picture, in the order of their names."""
+    with zipfile.ZipFile(archive) as files:
+        for name in sorted(name for name in files.namelist() if name.endswith(".jpg")):
+            yield name.split("/")[0], Image.open(io.BytesIO(files.read(name))).convert("RGB")
+
+
+def load_pictures(archive: Path) -> Pictures:
+    classes, images = zip(*read_jpegs(archive), strict=True)
+    names = sorted(set(classes))
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+    return Pictures(pixels.contiguous(), torch.tensor([names.index(name) for name in classes]), names)
+
+
+def build_model(names: list[str]) -> RegNetForImageClassification:
+    torch.manual_seed(SEED)
+    return RegNetForImageClassification(
+        RegNetConfig(
+            embedding_size=64,
+            hidden_sizes=[64, 128, 256],
+            depths=[1, 2, 1],
+            groups_width=256,  # As wide as the widest layer: no groups, which are slow on a CPU.
+            layer_type="x",
+            downsample_in_first_stage=False,  # The stem already halves the few pixels there are.
+            id2label=dict(enumerate(names)),
+            label2id={name: index for index, name in enumerate(names)},
+        )
+    )
+
+
+def augment(pixels: Tensor, random: torch.Generator, hide: bool) -> Tensor:
+    """Normalised float32 [batch, 3, 32, 32] from uint8: shifted, mirrored and, to `hide`, partly covered.
+
+    Photographs differ from CIFAR-10 in framing, proportions and light: a quarter of each batch is stretched,
+    and brightness and contrast vary by a fifth.
+    """
+    count = len(pixels)
+    images = pixels.float() / 255
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return torch.rand(shape, generator=random) * (high - low) + low
+
+    stretched = count // 4
+    zoom = torch.zeros(stretched, 2, 3)
+    zoom[:, 0, 0], zoom[:, 1, 1] = uniform(0.75, 1.15, stretched), uniform(0.75, 1.15, stretched)
+    grid = F.affine_grid(zoom, [stretched, 3, DRAWN_SIZE, DRAWN_SIZE], align_corners=False)
+    images[:stretched] = F.grid_sample(
+        images[:stretched], grid, padding_mode="reflection", align_corners=False
+    )
+
+    margin = 4
+    padded = F.pad(images, (margin,) * 4, mode="reflect")
+    line = torch.arange(DRAWN_SIZE)
+    rows = torch.randint(2 * margin + 1, (count, 1), generator=random) + line
+    columns = torch.randint(2 * margin + 1, (count, 1), generator=random) + line
+    mirrored = torch.rand(count, generator=random) < 0.5
+    columns[mirrored] = columns[mirrored].flip(1)
+    one_each = torch.arange(count)[:, None, None]
+    images = padded.permute(0, 2, 3, 1)[one_each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+    average = images.mean(dim=(1, 2, 3), keepdim=True)
+    images = (images - average) * uniform(0.8, 1.2, count, 1, 1, 1) + average
+    images = images * uniform(0.8, 1.2, count, 1, 1, 1)
+    images = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+    if not hide:
+        return images.contiguous(memory_format=torch.channels_last)
+    hidden = 8
+    top = torch.randint(1 - hidden, DRAWN_SIZE, (count, 1), generator=random)
+    left = torch.randint(1 - hidden, DRAWN_SIZE, (count, 1), generator=random)
+    in_rows = (line >= top) & (line < top + hidden)
+    in_columns = (line >= left) & (line < left + hidden)
+    covered = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return images.masked_fill(covered, 0).contiguous(memory_format=torch.channels_last)
+
+
+def build_optimizer(model: nn.Module) -> torch.optim.SGD:
+    """Weight decay on convolutions and the classifier, none on biases and normalisation."""
+    matrices = [weight for weight in model.parameters() if weight.ndim > 1]
+    vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
+    return torch.optim.SGD(
+        [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}],
+        lr=PEAK_LEARNING_RATE,
+        momentum=0.9,
+        nesterov=True,
+    )
+
+
+def learning_rate(progress: float) -> float:
+    """A straight rise to the peak, then a straight fall to nothing; `progress` goes from 0 to 1."""
+    return PEAK_LEARNING_RATE * min((progress + 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Moves every weight and every running statistic of `average` towards those of `model`."""
+    current = model.state_dict()
+    for name, value in average.state_dict().items():
+        if value.is_floating_point():
+            value.lerp_(current[name], 1 - decay)
+
+
+def train(pictures: Pictures, epochs: int, checkpoint: Path) -> RegNetForImageClassification:
+    """The averaged model after `epochs`; goes on from `checkpoint` if there is one."""
+    model = build_model(pictures.names)
+    nn.Module.to(model, memory_format=torch.channels_last)
+    average = copy.deepcopy(model).eval()
+    optimizer = build_optimizer(model)
+    first_epoch, seconds = 0, 0.0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first_epoch, seconds = saved["epoch"], saved["seconds"]
+
+    steps = len(pictures.labels) // BATCH_SIZE
+    bar = tqdm(total=epochs * steps, initial=first_epoch * steps, mininterval=5)
+    model.train()
+    for epoch in range(first_epoch, epochs):
+        started = time.monotonic()
+        # One generator an epoch, so that a resumed run sees what an uninterrupted one would have seen.
+        random = torch.Generator().manual_seed(SEED + epoch)
+        # Towards the end pictures are as those that are served; before, small ones save time.
+        hide = epoch < epochs * WITH_HIDDEN_SQUARE
+        enlarge = epoch >= epochs * AT_DRAWN_SIZE
+        order = torch.randperm(len(pictures.labels), generator=random)
+        total_loss, correct = 0.0, 0
+        for step in range(steps):
+            rate = learning_rate((epoch * steps + step) / (epochs * steps))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            chosen = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
+            images, labels = augment(pictures.pixels[chosen], random, hide), pictures.labels[chosen]
+            if enlarge:
+                images = F.interpolate(images, (SERVED_SIZE, SERVED_SIZE), mode="bicubic", antialias=True)
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(images).logits
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            # A young average forgets sooner, or it would remember the random start.
+            done = epoch * steps + step + 1
+            update_average(average, model, min(AVERAGE_DECAY, done / (done + 10)))
+            total_loss += loss.item()
+            correct += int((logits.argmax(1) == labels).sum())
+            bar.update()
+        seconds += time.monotonic() - started
+        accuracy = correct / (steps * BATCH_SIZE)
+        tqdm.write(f"epoch {epoch + 1}: loss {total_loss / steps:.4f}, training accuracy {accuracy:.4f}")
+        save_checkpoint(
+            checkpoint,
+            {
+                "model": model.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "epoch": epoch + 1,
+                "seconds": seconds,
+            },
+        )
+    bar.close()
+    print(f"{epochs} epochs in {seconds / 60:.1f} minutes")
+    return average
+
+
+def save_checkpoint(path: Path, state: dict[str, object]) -> None:
+    """Written beside and then renamed, so that an interruption leaves the previous one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".new"))
+    os.replace(path.with_suffix(".new"), path)
+
+
+def save_folder(model: RegNetForImageClassification, out: Path) -> None:
+    nn.Module.to(model, memory_format=torch.contiguous_format)
+    model.save_pretrained(out)
+    # Written out, not saved from a processor object: that would name its class, which may need torchvision.
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": SERVED_SIZE, "width": SERVED_SIZE},
+        "resample": int(Image.Resampling.BICUBIC),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": STD,
+    }
+    (out / "preprocessor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+
+
+@torch.inference_mode()
+def evaluate(folder: Path, archive: Path) -> None:
+    """Prints the share of the archive's files that the saved folder labels right, in all and by class."""
+    processor = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+    files = list(read_jpegs(archive))
+    right: dict[str, list[bool]] = {}
+    for start in tqdm(range(0, len(files), 100), desc="test"):
+        classes, images = zip(*files[start : start + 100], strict=True)
+        logits = model(**processor(images=list(images), return_tensors="pt")).logits
+        for name, index in zip(classes, logits.argmax(1).tolist(), strict=True):
+            right.setdefault(name, []).append(model.config.id2label[index] == name)
+    for name, answers in right.items():
+        print(f"{name:12} {sum(answers) / len(answers):.4f}")
+    correct = sum(sum(answers) for answers in right.values())
+    print(f"{'top-1':12} {correct / len(files):.4f} ({correct} of {len(files)})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with the two archives")
+    parser.add_argument("--out", type=Path, default=Path("models/image_classifier_v1"))
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--evaluate-only", action="store_true", help="measure the folder that is there")
+    options = parser.parse_args()
+
+    torch.set_num_threads(options.threads)
+    if not options.evaluate_only:
+        pictures = load_pictures(options.data / "cifar10-train.zip")
+        save_folder(train(pictures, options.epochs, options.checkpoint), options.out)
+    evaluate(options.out, options.data / "cifar10-test.zip")
+
+
+if __name__ == "__main__":
+    main()
