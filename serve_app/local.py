@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from deployments.errors import ServingError
+from deployments.errors import ServingError, Unavailable
 from deployments.protocol import ImageClassificationResult, TextGenerationResult
 from serve_app.client import ModelRuntimeClient
 from serve_app.config import RuntimeConfig
@@ -34,12 +34,14 @@ def serve_until_interrupted(config: RuntimeConfig, port: int) -> int:
     _refuse_taken(port)
     started = time.monotonic()
     try:
-        with _ray(started):
-            _deploy(config, port, started)
-            _introduce(f"http://127.0.0.1:{port}", started)
-            stop.wait()
+        _start_ray(started)
+        _deploy(config, port, started)
+        _introduce(f"http://127.0.0.1:{port}", started)
+        stop.wait()
     except KeyboardInterrupt:
         pass
+    finally:
+        _stop_ray()
     print("stopped", flush=True)
     return 0
 
@@ -65,22 +67,36 @@ def _refuse_taken(port: int) -> None:
             raise OSError(f"port {port} is taken; choose another with --port") from None
 
 
-@contextmanager
-def _ray(started: float) -> Iterator[None]:
+def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> ModelRuntimeClient:
+    """For notebooks: a client of the runtime on this port, which is started in this process if there is none.
+
+    What was started ends with the process.
+    """
+    client = ModelRuntimeClient(f"http://127.0.0.1:{port}")
+    try:
+        client.models()
+    except Unavailable:
+        started = time.monotonic()
+        _start_ray(started)
+        _deploy(config or RuntimeConfig(), port, started)
+    return client
+
+
+def _start_ray(started: float) -> None:
     # Read by Ray when it is imported. Without the last one, Serve's threads start another Ray after the shutdown.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_ENABLE_AUTO_CONNECT="0")
     with _progress("importing Ray", started):
         import ray
+        from ray import serve  # noqa: F401  # takes its time too
+    with _progress("starting Ray", started):
+        ray.init(address="local", object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
 
-    try:
-        with _progress("starting Ray", started):
-            ray.init(
-                address="local", log_to_driver=False, object_store_memory=256 * 2**20, logging_level=logging.WARNING
-            )
-        yield
-    finally:
-        print("stopping …", flush=True)
-        ray.shutdown()
+
+def _stop_ray() -> None:
+    import ray
+
+    print("stopping …", flush=True)
+    ray.shutdown()
 
 
 def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
@@ -89,6 +105,7 @@ def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
     from serve_app.app import build
 
     with _progress("starting the runtime", started):
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "WARNING"})
         serve.run(build(config), name=APPLICATION)
 

@@ -1,0 +1,391 @@
+"""The engine answers as transformers does, one bad picture fails alone, and close gives everything back."""
+
+import gc
+import io
+import json
+import threading
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    MobileNetV2Config,
+    ResNetConfig,
+    ViTConfig,
+    pipeline,
+)
+from transformers.models.convnext import ConvNextImageProcessorPil
+from transformers.models.mobilenet_v2 import MobileNetV2ImageProcessorPil
+from transformers.models.vit import ViTImageProcessorPil
+
+from deployments.engines import image_forward
+from deployments.engines.image_classification import ImageClassificationEngine
+from deployments.errors import Internal, InvalidImage, ModelLoadFailed, ServingError
+
+LABELS = ["background", "tench, Tinca tinca", "crane", "crane", "goldfish"]
+
+
+@pytest.fixture(autouse=True)
+def quick_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_forward, "MEASURING_S", 0.0)
+
+
+def labelled(**options: Any) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}, **options}
+
+
+def vit(**options: Any) -> ViTConfig:
+    return ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        **labelled(**options),
+    )
+
+
+def resnet(**options: Any) -> ResNetConfig:
+    return ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **labelled(**options)
+    )
+
+
+def mobilenet(**options: Any) -> MobileNetV2Config:
+    return MobileNetV2Config(image_size=32, depth_multiplier=0.35, **labelled(**options))
+
+
+CONFIGS = {"vit": vit, "resnet": resnet, "mobilenet": mobilenet}
+PROCESSORS = {
+    "vit": lambda: ViTImageProcessorPil(size={"height": 32, "width": 32}),
+    "resnet": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 32}),
+    "mobilenet": lambda: MobileNetV2ImageProcessorPil(
+        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, image_mean=[0.5, 0.4, 0.3]
+    ),
+}
+
+
+def saved(folder: Path, kind: str = "vit", dtype: torch.dtype = torch.float32, **options: Any) -> Path:
+    torch.manual_seed(3)
+    model = AutoModelForImageClassification.from_config(CONFIGS[kind](**options))
+    with torch.no_grad():
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor) * 0.2 + ("running_var" in name))  # so that answers differ
+    model.to(dtype).save_pretrained(folder)
+    PROCESSORS[kind]().save_pretrained(folder)
+    return folder
+
+
+def loaded(folder: Path, **options: Any) -> ImageClassificationEngine:
+    return ImageClassificationEngine.load(folder, compile_forward=False, **options)
+
+
+def photo(width: int = 61, height: int = 47, seed: int = 0) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def expected(folder: Path, image: Image.Image) -> np.ndarray:
+    """Probabilities by the library's own model and processor."""
+    processor: Any = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(processor(images=image, return_tensors="pt")["pixel_values"].to(model.dtype)).logits.float()
+    return logits.softmax(-1)[0].numpy()
+
+
+def answer(engine: ImageClassificationEngine, image_data: bytes) -> np.ndarray:
+    [probabilities] = engine.classify([engine.preprocess(image_data)])
+    assert isinstance(probabilities, np.ndarray)
+    return probabilities
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[ImageClassificationEngine]:
+    engine = loaded(saved(tmp_path))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("size", [(61, 47), (47, 61), (32, 32), (20, 90)])
+def test_probabilities_are_those_of_transformers(tmp_path: Path, kind: str, size: tuple[int, int]) -> None:
+    engine = loaded(saved(tmp_path, kind))
+    probabilities = answer(engine, encoded(photo(*size)))
+    assert probabilities.dtype == np.float32
+    assert probabilities.shape == (len(LABELS),)
+    np.testing.assert_allclose(probabilities, expected(tmp_path, photo(*size)), atol=1e-5)
+    assert "direct" in engine.notes[0]
+
+
+def test_batch_norms_are_folded_and_the_answers_stay(tmp_path: Path) -> None:
+    engine = loaded(saved(tmp_path, "mobilenet"))
+    assert any("52 batch norms folded" in note for note in engine.notes)
+
+
+def test_labels_are_as_the_folder_has_them(engine: ImageClassificationEngine) -> None:
+    assert engine.labels == LABELS
+
+
+def test_the_most_probable_labels_come_first(engine: ImageClassificationEngine) -> None:
+    probabilities = np.array([0.1, 0.2, 0.5, 0.15, 0.05], dtype=np.float32)
+    assert engine.best(probabilities, 3) == (["crane", "tench, Tinca tinca", "crane"], pytest.approx([0.5, 0.2, 0.15]))
+
+
+def test_top_k_0_or_more_than_there_are_means_all(engine: ImageClassificationEngine) -> None:
+    probabilities = np.full(len(LABELS), 0.2, dtype=np.float32)
+    assert engine.best(probabilities, 0) == engine.best(probabilities, 99)
+    assert engine.best(probabilities, 0)[0] == LABELS
+
+
+def test_a_multi_label_model_answers_sigmoids(tmp_path: Path) -> None:
+    folder = saved(tmp_path, problem_type="multi_label_classification")
+    by_label = pipeline("image-classification", str(folder))(photo(), top_k=len(LABELS))
+    got = answer(loaded(folder), encoded(photo()))
+    np.testing.assert_allclose(sorted(got.tolist(), reverse=True), [row["score"] for row in by_label], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_models_answer_in_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    folder = saved(tmp_path, "vit", dtype)
+    probabilities = answer(loaded(folder), encoded(photo()))
+    assert probabilities.dtype == np.float32
+    assert probabilities.sum() == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(probabilities, expected(folder, photo()), atol=1e-2)
+
+
+def test_a_dtype_may_be_asked_for(tmp_path: Path) -> None:
+    full, half = loaded(saved(tmp_path)), loaded(tmp_path, dtype="bfloat16")
+    assert half.resident_bytes == full.resident_bytes // 2
+
+
+def test_a_one_channel_model_takes_any_picture(tmp_path: Path) -> None:
+    engine = loaded(saved(tmp_path, "resnet", num_channels=1))
+    assert engine.preprocess(encoded(photo())).shape == (1, 32, 32)
+    np.testing.assert_allclose(
+        answer(engine, encoded(photo().convert("L"))), answer(engine, encoded(photo())), atol=1e-5
+    )
+
+
+def test_an_old_feature_extractor_config_is_understood(tmp_path: Path) -> None:
+    saved(tmp_path)
+    old = {
+        "feature_extractor_type": "ViTFeatureExtractor",
+        "do_normalize": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 2,
+        "size": 32,
+    }
+    new = answer(loaded(tmp_path), encoded(photo()))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
+    np.testing.assert_allclose(answer(loaded(tmp_path), encoded(photo())), new, atol=1e-6)
+
+
+def test_a_processor_that_does_more_than_we_know_is_run_by_the_library(tmp_path: Path) -> None:
+    saved(tmp_path)
+    config = {"image_processor_type": "MobileViTImageProcessor", "size": {"shortest_edge": 32}, "do_center_crop": True,
+              "crop_size": {"height": 32, "width": 32}, "do_flip_channel_order": True}  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    engine = loaded(tmp_path)
+    assert "library" in engine.notes[0]
+    assert "direct" not in engine.notes[0]
+    np.testing.assert_allclose(answer(engine, encoded(photo())), expected(tmp_path, photo()), atol=1e-5)
+
+
+def test_a_batch_answers_as_its_pictures_alone(engine: ImageClassificationEngine) -> None:
+    items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(40)]
+    alone = np.stack([engine.classify([item])[0] for item in items])  # type: ignore[arg-type]
+    np.testing.assert_allclose(np.stack(engine.classify(items)), alone, atol=1e-5)  # type: ignore[arg-type]
+
+
+def test_pictures_of_unequal_size_are_answered_together_in_order(tmp_path: Path) -> None:
+    engine = loaded(saved(tmp_path, "resnet"))
+    items = [torch.randn(3, side, side) for side in (32, 48, 32, 64, 48)]
+    for item, got in zip(items, engine.classify(items), strict=True):
+        assert isinstance(got, np.ndarray)
+        np.testing.assert_allclose(got, engine.classify([item])[0], atol=1e-5)
+
+
+def test_a_picture_whose_answer_is_not_finite_fails_alone(engine: ImageClassificationEngine) -> None:
+    good = engine.preprocess(encoded(photo()))
+    answers = engine.classify([good, torch.full_like(good, torch.nan), good])
+    assert [type(item) for item in answers] == [np.ndarray, Internal, np.ndarray]
+
+
+def test_a_forward_that_fails_is_split_until_the_offender_stands_alone(
+    engine: ImageClassificationEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offender = 1234.5
+    forward = engine._forward
+    assert forward is not None
+    whole = forward._logits
+
+    def failing(batch: torch.Tensor) -> torch.Tensor:
+        if (batch == offender).any():
+            raise RuntimeError("no")
+        return whole(batch)
+
+    monkeypatch.setattr(forward, "_logits", failing)
+    engine.batch_size = 8
+    items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(7)]
+    items[4] = torch.full_like(items[4], offender)
+    answers = engine.classify(items)
+    assert [index for index, item in enumerate(answers) if isinstance(item, ServingError)] == [4]
+    assert isinstance(answers[4], Internal)
+    assert "no" not in answers[4].message.split()
+
+
+def test_pictures_of_the_wrong_shape_fail_alone(engine: ImageClassificationEngine) -> None:
+    good = engine.preprocess(encoded(photo()))
+    answers = engine.classify([torch.zeros(3, 7, 9), good, torch.zeros(1)])
+    assert [type(item) for item in answers] == [Internal, np.ndarray, Internal]
+
+
+def test_no_pictures_have_no_answers(engine: ImageClassificationEngine) -> None:
+    assert engine.classify([]) == []
+
+
+def test_no_image_is_an_invalid_image(engine: ImageClassificationEngine) -> None:
+    with pytest.raises(InvalidImage):
+        engine.preprocess(b"no image")
+
+
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
+def test_a_picture_too_narrow_to_resize_is_refused(tmp_path: Path, kind: str) -> None:
+    engine = loaded(saved(tmp_path, kind))
+    with pytest.raises(InvalidImage, match="narrow"):
+        engine.preprocess(encoded(Image.new("L", (1, 300_000))))
+
+
+def test_many_threads_preprocess_at_once(engine: ImageClassificationEngine) -> None:
+    files = [encoded(photo(200, 150, seed)) for seed in range(8)]
+    alone = [engine.preprocess(file) for file in files]
+    together: dict[int, torch.Tensor] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: together.__setitem__(i, engine.preprocess(files[i % 8]))) for i in range(32)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(together) == 32
+    assert all(torch.equal(together[i], alone[i % 8]) for i in together)
+
+
+def test_draft_decoding_keeps_the_top_label_and_can_be_switched_off(tmp_path: Path) -> None:
+    saved(tmp_path, "mobilenet")
+    small, whole = loaded(tmp_path), loaded(tmp_path, draft=False)
+    large = encoded(photo(800, 600), "JPEG", quality=95)
+    assert not torch.equal(small.preprocess(large), whole.preprocess(large))
+    assert answer(small, large).argmax() == answer(whole, large).argmax()
+    np.testing.assert_allclose(answer(small, large), answer(whole, large), atol=5e-3)
+
+
+def test_resident_bytes_are_the_tensors_storage(tmp_path: Path) -> None:
+    engine = loaded(saved(tmp_path))
+    model = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert engine.resident_bytes == sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+
+
+def test_close_drops_the_model_and_may_be_called_twice(tmp_path: Path) -> None:
+    engine = loaded(saved(tmp_path))
+    item = engine.preprocess(encoded(photo()))
+    assert engine._forward is not None
+    weights = weakref.ref(next(engine._forward._model.parameters()))
+    engine.close()
+    engine.close()
+    gc.collect()
+    assert weights() is None
+    assert isinstance(engine.classify([item])[0], Internal)
+    with pytest.raises(Internal):
+        engine.preprocess(encoded(photo()))
+    assert engine.notes == ()
+
+
+def emptied(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def without(name: str) -> Any:
+    return lambda folder: (folder / name).unlink()
+
+
+def with_text(name: str, text: str) -> Any:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def pickled_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save({}, folder / "pytorch_model.bin")
+
+
+def truncated_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def fewer_labels(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["hidden_size"] = 20
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def missing_weights(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("classifier.weight")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+BROKEN = {
+    "an empty folder": emptied,
+    "no config": without("config.json"),
+    "no weights": without("model.safetensors"),
+    "no preprocessor": without("preprocessor_config.json"),
+    "a config that is no JSON": with_text("config.json", "{"),
+    "a preprocessor that is no JSON": with_text("preprocessor_config.json", "{"),
+    "a preprocessor of another world": with_text("preprocessor_config.json", '{"image_processor_type": "Nothing"}'),
+    "another architecture": with_text("config.json", '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}'),
+    "code of its own": with_text(
+        "config.json", '{"model_type": "mine", "auto_map": {"AutoModelForImageClassification": "mine.Model"}}'
+    ),
+    "weights in pickle": pickled_weights,
+    "truncated weights": truncated_weights,
+    "weights of another shape": fewer_labels,
+    "missing weights": missing_weights,
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_broken_folder_fails_to_load_with_one_line_and_no_path(tmp_path: Path, fault: str) -> None:
+    BROKEN[fault](saved(tmp_path / "secret"))
+    with pytest.raises(ModelLoadFailed) as failed:
+        loaded(tmp_path / "secret")
+    assert "\n" not in failed.value.message
+    assert "/" not in failed.value.message
+    assert len(failed.value.message) > 20
+
+
+def test_an_unknown_dtype_fails_to_load(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadFailed, match="dtype"):
+        loaded(saved(tmp_path), dtype="nonsense")
