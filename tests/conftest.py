@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,9 +13,25 @@ from typing import Any
 import pytest
 
 from serve_app.config import IngressSettings, RuntimeConfig
+from serve_app.haproxy import fast_profile
 from tests.tiny_models import save_image_model, save_picture, save_text_model
 
 PROJECT = Path(__file__).parent.parent
+PRIVATE = tempfile.TemporaryDirectory(prefix="model-runtime-")  # pytest's are too deep for the name of a socket
+
+
+def pytest_configure() -> None:
+    """Ray reads its environment when it is imported."""
+    os.environ.update(fast_profile(Path(PRIVATE.name)))
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Serve's threads outlive the shutdown and would start another Ray.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    # So that replicas find the families that live in the tests.
+    os.environ["PYTHONPATH"] = str(PROJECT)
+
+
+def pytest_unconfigure() -> None:
+    PRIVATE.cleanup()
 
 
 @dataclass(frozen=True)
@@ -74,12 +91,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def session_ray() -> Iterator[None]:
-    """Ray with more CPUs than there are, and one GPU that is only a number."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # Serve's threads outlive the shutdown and would start another Ray.
-    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
-    # So that replicas find the families that live in the tests.
-    os.environ["PYTHONPATH"] = str(PROJECT)
+    """Ray with more CPUs than there are, and one GPU that is only a number; the fast profile in front."""
     import ray
 
     ray.init(

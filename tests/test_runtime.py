@@ -211,6 +211,7 @@ def test_an_oversized_body_is_refused(runtime: Running) -> None:
     reply = httpx.post(f"{runtime.url}/infer", content=b"x" * (2**20 + 1), headers={"content-type": wire.JSON})
     assert reply.status_code == 413
     assert reply.json()["Error"]["code"] == "payload_too_large"
+    assert reply.json()["Error"]["request_id"] == reply.headers["x-request-id"]
 
 
 def test_the_handle_refuses_what_is_no_request(runtime: Running) -> None:

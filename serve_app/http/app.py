@@ -40,7 +40,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
     async def infer(request: Request) -> Response:
         request_id = _request_id(request)
         answer = await runtime.answer(lambda: read_request(request, limit_bytes), request_id)
-        return _rendered(answer, _accepted(request), request_id)
+        return _rendered(answer, _accepted(request))
 
     async def models(request: Request) -> Response:
         return JSONResponse({"models": [status.model_dump() for status in await runtime.models()]})
@@ -83,16 +83,16 @@ async def _no_such_route(request: Request, failure: Exception) -> Response:
     kind = MethodNotAllowed if getattr(failure, "status_code", 404) == 405 else NotFound
     message = f"{request.method} is not for {path}" if kind is MethodNotAllowed else f"there is no route {path}"
     request_id = _request_id(request)
-    return _rendered(Error.of(kind(message), request_id), wire.JSON, request_id)
+    return _rendered(Error.of(kind(message), request_id), wire.JSON)
 
 
 async def _unexpected(request: Request, failure: Exception) -> Response:
     request_id = _request_id(request)
-    return _rendered(error_of(failure, request_id), wire.JSON, request_id)
+    return _rendered(error_of(failure, request_id), wire.JSON)
 
 
-def _rendered(answer: InferResponse, content_type: str, request_id: str) -> Response:
-    headers = {"x-request-id": request_id}
+def _rendered(answer: InferResponse, content_type: str) -> Response:
+    headers: dict[str, str] = {}  # x-request-id is Serve's to add
     status = 200
     if isinstance(answer, Error):
         status = ERRORS.get(answer.code or "", Internal).status

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from deployments.engines.image_decoding import DecodeLimits, decoded
 from deployments.errors import InvalidImage
@@ -182,8 +182,9 @@ def test_every_orientation_is_turned_upright(orientation: int, file_format: str)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_damaged_exif_leaves_the_picture_as_it_lies() -> None:
-    assert pixels(encoded(photo(), "JPEG", exif=b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff")).shape == (48, 64, 3)
+@pytest.mark.parametrize("exif", [b"Exif\x00\x00no such thing", b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff"])
+def test_damaged_exif_leaves_the_picture_as_it_lies(exif: bytes) -> None:
+    assert pixels(encoded(photo(), "JPEG", dpi=(72, 72), exif=exif)).shape == (48, 64, 3)
 
 
 @pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -206,6 +207,12 @@ def test_a_truncated_file_is_refused_unless_only_its_trailer_is_gone(kind: str) 
             assert (pixels(whole[:length]) == expected).all()
         except InvalidImage as refused:
             assert "damaged" in refused.message
+
+
+def test_a_truncated_file_is_refused_though_another_library_wants_them_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(InvalidImage):
+        pixels(encoded(photo(), "JPEG")[:-200])
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
@@ -271,7 +278,7 @@ def test_decodes_together_stay_within_the_budget() -> None:
             together.append(limits.reserved)
 
     with limits.reservation(1 << 20):
-        threads = [threading.Thread(target=decode_one) for _ in range(12)]
+        threads = [threading.Thread(target=decode_one, daemon=True) for _ in range(12)]
         for thread in threads:
             thread.start()
         assert not together
