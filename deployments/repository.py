@@ -30,6 +30,8 @@ class Manifest(Strict):
     """What the model is said to need; its weight files' size by default."""
     dtype: str | None = None
     pinned: bool = False
+    draft_decoding: bool = True
+    """Whether large JPEGs may be decoded small before they are resized."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,3 +180,30 @@ def test_the_openapi_document_names_every_variant_and_status(http: TestClient) -
     page = http.get("/docs").text
     assert "TextGenerationResult" in page
     assert "<script" not in page
+
+
+def test_a_batch_is_answered_in_order_each_with_its_own_error(http: TestClient, runtime: Recording) -> None:
+    reply = http.post("/infer/batch", content=b"[" + REQUEST + b', {"Nothing": {}}, 5, ' + REQUEST + b"]")
+    assert reply.status_code == 200
+    assert [answer["Error"]["code"] for answer in reply.json()] == [
+        "unavailable",
+        "invalid_request",
+        "invalid_request",
+        "unavailable",
+    ]
+    assert len(runtime.asked) == 2
+
+
+@pytest.mark.parametrize("body", [REQUEST, b"[", b"[" + b",".join([b"0"] * 1025) + b"]"])
+def test_what_is_no_batch_is_refused_whole(http: TestClient, body: bytes) -> None:
+    reply = http.post("/infer/batch", content=body)
+    assert reply.status_code == 400
+    assert error(reply)["code"] == "invalid_request"
+
+
+def test_json_lines_are_answered_line_by_line(http: TestClient) -> None:
+    long = b"x" * (2**20 + 1)
+    chunks = [REQUEST[:20], REQUEST[20:] + b"\n\n{}\r\n", REQUEST, b"\n" + long]
+    reply = http.post("/infer/batch", content=iter(chunks), headers={"content-type": "application/x-ndjson"})
+    codes = [wire.decode(line, wire.JSON, InferResponse).code for line in reply.content.splitlines()]  # type: ignore[attr-defined]
+    assert codes == ["unavailable", "invalid_request", "unavailable", "payload_too_large"]

@@ -31,20 +31,38 @@ from transformers import (
 
 CHECKPOINT = Path("training/checkpoints/image_classifier_v1.pt")
 
-DRAWN_SIZE = 32  # Pixels a side, in CIFAR-10.
-SERVED_SIZE = 40  # A little enlarged, since the stem keeps every other pixel.
+IMAGE_SIZE = 32
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
 
 BATCH_SIZE = 128
-PEAK_LEARNING_RATE = 0.2
 WARM_UP = 0.2
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1
-WITH_HIDDEN_SQUARE = 0.75
-AT_DRAWN_SIZE = 0.85
 AVERAGE_DECAY = 0.998
 SEED = 0
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """Epochs in which the learning rate rises to a peak and falls to nothing."""
+
+    epochs: int
+    peak_learning_rate: float
+    stretched: float
+    """The share of each batch whose proportions are changed."""
+    light: float
+    """How far brightness and contrast vary to either side of 1."""
+    hidden: float
+    """The share of the epochs in which a square of each picture is hidden."""
+
+
+# A strict first cycle, then gentler ones on pictures more like those that are served.
+CYCLES = (
+    Cycle(epochs=20, peak_learning_rate=0.2, stretched=0.25, light=0.2, hidden=0.75),
+    Cycle(epochs=14, peak_learning_rate=0.06, stretched=0.125, light=0.1, hidden=0.0),
+    Cycle(epochs=11, peak_learning_rate=0.08, stretched=0.125, light=0.1, hidden=0.6),
+)
 
 
 @dataclass
@@ -79,18 +97,18 @@ def build_model(names: list[str]) -> RegNetForImageClassification:
             depths=[1, 2, 1],
             groups_width=256,  # As wide as the widest layer: no groups, which are slow on a CPU.
             layer_type="x",
-            downsample_in_first_stage=False,  # The stem already halves the few pixels there are.
+            downsample_in_first_stage=False,  # The stem already halves the 32 pixels.
             id2label=dict(enumerate(names)),
             label2id={name: index for index, name in enumerate(names)},
         )
     )
 
 
-def augment(pixels: Tensor, random: torch.Generator, hide: bool) -> Tensor:
+def augment(pixels: Tensor, random: torch.Generator, cycle: Cycle, hide: bool) -> Tensor:
     """Normalised float32 [batch, 3, 32, 32] from uint8: shifted, mirrored and, to `hide`, partly covered.
 
-    Photographs differ from CIFAR-10 in framing, proportions and light: a quarter of each batch is stretched,
-    and brightness and contrast vary by a fifth.
+    Photographs differ from CIFAR-10 in framing, proportions and light: some are stretched, and brightness and
+    contrast vary.
     """
     count = len(pixels)
     images = pixels.float() / 255
@@ -98,17 +116,17 @@ def augment(pixels: Tensor, random: torch.Generator, hide: bool) -> Tensor:
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return torch.rand(shape, generator=random) * (high - low) + low
 
-    stretched = count // 4
+    stretched = int(count * cycle.stretched)
     zoom = torch.zeros(stretched, 2, 3)
     zoom[:, 0, 0], zoom[:, 1, 1] = uniform(0.75, 1.15, stretched), uniform(0.75, 1.15, stretched)
-    grid = F.affine_grid(zoom, [stretched, 3, DRAWN_SIZE, DRAWN_SIZE], align_corners=False)
+    grid = F.affine_grid(zoom, [stretched, 3, IMAGE_SIZE, IMAGE_SIZE], align_corners=False)
     images[:stretched] = F.grid_sample(
         images[:stretched], grid, padding_mode="reflection", align_corners=False
     )
 
     margin = 4
     padded = F.pad(images, (margin,) * 4, mode="reflect")
-    line = torch.arange(DRAWN_SIZE)
+    line = torch.arange(IMAGE_SIZE)
     rows = torch.randint(2 * margin + 1, (count, 1), generator=random) + line
     columns = torch.randint(2 * margin + 1, (count, 1), generator=random) + line
     mirrored = torch.rand(count, generator=random) < 0.5
@@ -117,15 +135,15 @@ def augment(pixels: Tensor, random: torch.Generator, hide: bool) -> Tensor:
     images = padded.permute(0, 2, 3, 1)[one_each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
     average = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = (images - average) * uniform(0.8, 1.2, count, 1, 1, 1) + average
-    images = images * uniform(0.8, 1.2, count, 1, 1, 1)
+    images = (images - average) * uniform(1 - cycle.light, 1 + cycle.light, count, 1, 1, 1) + average
+    images = images * uniform(1 - cycle.light, 1 + cycle.light, count, 1, 1, 1)
     images = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
     if not hide:
         return images.contiguous(memory_format=torch.channels_last)
     hidden = 8
-    top = torch.randint(1 - hidden, DRAWN_SIZE, (count, 1), generator=random)
-    left = torch.randint(1 - hidden, DRAWN_SIZE, (count, 1), generator=random)
+    top = torch.randint(1 - hidden, IMAGE_SIZE, (count, 1), generator=random)
+    left = torch.randint(1 - hidden, IMAGE_SIZE, (count, 1), generator=random)
     in_rows = (line >= top) & (line < top + hidden)
     in_columns = (line >= left) & (line < left + hidden)
     covered = in_rows[:, None, :, None] & in_columns[:, None, None, :]
@@ -138,15 +156,24 @@ def build_optimizer(model: nn.Module) -> torch.optim.SGD:
     vectors = [weight for weight in model.parameters() if weight.ndim <= 1]
     return torch.optim.SGD(
         [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": vectors, "weight_decay": 0.0}],
-        lr=PEAK_LEARNING_RATE,
+        lr=CYCLES[0].peak_learning_rate,
         momentum=0.9,
         nesterov=True,
     )
 
 
-def learning_rate(progress: float) -> float:
+def learning_rate(cycle: Cycle, progress: float) -> float:
     """A straight rise to the peak, then a straight fall to nothing; `progress` goes from 0 to 1."""
-    return PEAK_LEARNING_RATE * min((progress + 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
+    return cycle.peak_learning_rate * min((progress + 0.01) / WARM_UP, (1 - progress) / (1 - WARM_UP))
+
+
+def cycle_of(epoch: int) -> tuple[Cycle, int]:
+    """The cycle that an epoch belongs to, and its place in it."""
+    for cycle in CYCLES:
+        if epoch < cycle.epochs:
+            return cycle, epoch
+        epoch -= cycle.epochs
+    raise ValueError("there are fewer epochs")
 
 
 @torch.no_grad()
@@ -158,8 +185,8 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
             value.lerp_(current[name], 1 - decay)
 
 
-def train(pictures: Pictures, epochs: int, checkpoint: Path) -> RegNetForImageClassification:
-    """The averaged model after `epochs`; goes on from `checkpoint` if there is one."""
+def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
+    """The averaged model after all cycles; goes on from `checkpoint` if there is one."""
     model = build_model(pictures.names)
     nn.Module.to(model, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval()
@@ -172,6 +199,7 @@ def train(pictures: Pictures, epochs: int, checkpoint: Path) -> RegNetForImageCl
         optimizer.load_state_dict(saved["optimizer"])
         first_epoch, seconds = saved["epoch"], saved["seconds"]
 
+    epochs = sum(cycle.epochs for cycle in CYCLES)
     steps = len(pictures.labels) // BATCH_SIZE
     bar = tqdm(total=epochs * steps, initial=first_epoch * steps, mininterval=5)
     model.train()
@@ -179,19 +207,17 @@ def train(pictures: Pictures, epochs: int, checkpoint: Path) -> RegNetForImageCl
         started = time.monotonic()
         # One generator an epoch, so that a resumed run sees what an uninterrupted one would have seen.
         random = torch.Generator().manual_seed(SEED + epoch)
-        # Towards the end pictures are as those that are served; before, small ones save time.
-        hide = epoch < epochs * WITH_HIDDEN_SQUARE
-        enlarge = epoch >= epochs * AT_DRAWN_SIZE
+        cycle, place = cycle_of(epoch)
+        # Towards the end pictures are whole, as those that are served.
+        hide = place < cycle.epochs * cycle.hidden
         order = torch.randperm(len(pictures.labels), generator=random)
         total_loss, correct = 0.0, 0
         for step in range(steps):
-            rate = learning_rate((epoch * steps + step) / (epochs * steps))
+            rate = learning_rate(cycle, (place * steps + step) / (cycle.epochs * steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
             chosen = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-            images, labels = augment(pictures.pixels[chosen], random, hide), pictures.labels[chosen]
-            if enlarge:
-                images = F.interpolate(images, (SERVED_SIZE, SERVED_SIZE), mode="bicubic", antialias=True)
+            images, labels = augment(pictures.pixels[chosen], random, cycle, hide), pictures.labels[chosen]
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(images).logits
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
@@ -237,7 +263,7 @@ def save_folder(model: RegNetForImageClassification, out: Path) -> None:
         "image_processor_type": "ViTImageProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": SERVED_SIZE, "width": SERVED_SIZE},
+        "size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
         "resample": int(Image.Resampling.BICUBIC),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -271,7 +297,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the two archives")
     parser.add_argument("--out", type=Path, default=Path("models/image_classifier_v1"))
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--evaluate-only", action="store_true", help="measure the folder that is there")
     options = parser.parse_args()
@@ -279,7 +304,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     if not options.evaluate_only:
         pictures = load_pictures(options.data / "cifar10-train.zip")
-        save_folder(train(pictures, options.epochs, options.checkpoint), options.out)
+        save_folder(train(pictures, options.checkpoint), options.out)
     evaluate(options.out, options.data / "cifar10-test.zip")
 
 

@@ -183,5 +183,5 @@ def storage_bytes(model: torch.nn.Module) -> int:
 def _one_line(error: Exception, folder: Path) -> str:
     """The first line of a library's message without any path in it."""
     first = (str(error).strip().splitlines() or [""])[0].replace(str(folder), folder.name)
-    line = re.sub(r"(?:~|\.{1,2})?/[\w.~-]+(?:/[\w.~-]*)*", "…", first)
+    line = re.sub(r"\S*/\S*", "…", first)
     return f"{type(error).__name__}: {line[:200]}"

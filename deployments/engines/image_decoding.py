@@ -95,6 +95,7 @@ def decoded(
     size, no side shorter than `at_least` pixels. The reservation is held until the block ends: `bytes_per_pixel` is
     what the block takes beside the picture. Raises InvalidImage for anything that is not a whole picture.
     """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # any library of this process may have turned it on
     with _pillow_errors(limits):
         image = Image.open(io.BytesIO(image_data), formats=FORMATS)
         _check(image, image_data, limits)

@@ -9,7 +9,9 @@ import shutil
 import threading
 import time
 import types
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,18 +62,20 @@ class Forward:
         batch = self._batched(pixel_values)
         compiled = self._compiled
         if compiled is not None and batch.shape[1:] == self._compiled_shape and len(batch) in self._compiled_sizes:
-            return self._probabilities(compiled(batch))
-        return self._probabilities(self._logits(batch))
+            return self._run(compiled, batch)
+        return self._run(self._logits, batch)
 
     def tune(self, example: torch.Tensor, compile_forward: bool) -> None:
         """Find the fastest form for pictures like `example`, [channels, height, width]."""
-        if self._dtype == torch.float32:
+        has_norms = any(isinstance(module, torch.nn.BatchNorm2d) for module in self._model.modules())
+        if has_norms and self._dtype == torch.float32:
             self.folded = self._fold(example)
         self._choose_layout(example)
         one = self._choose_batch_size(example)
         if compile_forward and one >= WORTH_COMPILING_S and _can_compile(self._device):
             self.compilation = "eager, being compiled"
-            threading.Thread(target=self._compile, args=(example,), name="compile", daemon=True).start()
+            arguments = (weakref.ref(self), example)
+            threading.Thread(target=_compile_in_turn, args=arguments, name="compile", daemon=True).start()
 
     def _batched(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
         """Always the same strides, whatever the pictures came in: the compiled forward is made for one layout."""
@@ -85,8 +89,8 @@ class Forward:
         logits: torch.Tensor = self._model(pixel_values=batch).logits
         return logits
 
-    def _probabilities(self, logits: torch.Tensor) -> torch.Tensor:
-        logits = logits.float()
+    def _run(self, logits_of: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+        logits = logits_of(batch).float()
         return (logits.sigmoid() if self._multi_label else logits.softmax(-1)).cpu()
 
     def _fold(self, example: torch.Tensor) -> int:
@@ -103,7 +107,7 @@ class Forward:
         for layout in (torch.contiguous_format, torch.channels_last):
             self._model.to(memory_format=layout)
             self.layout = layout
-            seconds[layout] = fastest_of(lambda: self([example]))
+            seconds[layout] = fastest_of(partial(self, [example]))
         self.layout = min(seconds, key=lambda layout: seconds[layout])
         self._model.to(memory_format=self.layout)
 
@@ -113,22 +117,21 @@ class Forward:
         for size in BATCH_SIZES[self._device.type]:
             pictures = [example] * size
             try:
-                per_picture[size] = fastest_of(lambda pictures=pictures: self(pictures)) / size  # type: ignore[misc]
+                per_picture[size] = fastest_of(partial(self, pictures)) / size
             except torch.OutOfMemoryError:
                 break
-            if per_picture[size] > 1.1 * min(per_picture.values()):
-                break  # larger batches only fall out of the caches
+            if per_picture[1] > MEASURING_S or per_picture[size] > 1.1 * min(per_picture.values()):
+                break  # the device is busy with one already, or larger batches only fall out of its caches
         best = min(per_picture.values())
         self.batch_size = next(size for size, seconds in per_picture.items() if seconds <= 1.1 * best)
         return per_picture[1]
 
     def _compile(self, example: torch.Tensor) -> None:
-        """In a thread of its own. inductor keeps its work on disk, so that the next start takes seconds."""
+        """inductor keeps its work on disk, so that the next start takes seconds."""
         try:
-            with _one_compilation_at_a_time:
-                compiled = torch.compile(_own_code(self._logits), fullgraph=True)
-                sizes = self._compile_sizes(compiled, example)
-                gain = self._gain(compiled, example, sizes)
+            compiled = torch.compile(_own_code(self._logits), fullgraph=True)
+            sizes = self._compile_sizes(compiled, example)
+            gain = self._gain(compiled, example, sizes)
         except Exception:
             logger.info("the forward stays eager: it cannot be compiled", exc_info=True)
             self.compilation = "eager (it cannot be compiled)"
@@ -157,11 +160,19 @@ class Forward:
         for size in {sizes[0], sizes[-1]}:
             batch = self._batched([example] * size)
             same = SAME if self._dtype == torch.float32 else 1e-2
-            if (self._probabilities(compiled(batch)) - self._probabilities(self._logits(batch))).abs().max() > same:
+            eager, fast = partial(self._run, self._logits, batch), partial(self._run, compiled, batch)
+            if (eager() - fast()).abs().max() > same:
                 return 0.0
-            eager = fastest_of(lambda batch=batch: self._logits(batch))  # type: ignore[misc]
-            gains.append(eager / fastest_of(lambda batch=batch: compiled(batch)))  # type: ignore[misc]
+            gains.append(fastest_of(eager) / fastest_of(fast))
         return min(gains)
+
+
+def _compile_in_turn(reference: "weakref.ref[Forward]", example: torch.Tensor) -> None:
+    """A forward that was dropped while others were compiled is not held here."""
+    with _one_compilation_at_a_time:
+        forward = reference()
+        if forward is not None:
+            forward._compile(example)
 
 
 def fastest_of(run: Callable[[], object]) -> float:

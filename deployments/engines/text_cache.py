@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-COLUMNS = 64  # Attention runs over a multiple of so many columns, so that few shapes occur.
+COLUMNS = 64  # The capacity of a cache is a multiple of this.
 
 
-class StepLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers registers subclasses untyped
+class StepLayer(DynamicLayer):
     """One layer for one decode step: writes a token a row at `positions` [rows] and attends over the whole view.
 
     Keys and values are views [rows, heads, columns, dim] into a `SlotCache`.
@@ -26,7 +26,8 @@ class StepLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers 
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[self.rows, :, self.positions] = key_states[:, :, 0]
         self.values[self.rows, :, self.positions] = value_states[:, :, 0]
         return self.keys, self.values
@@ -68,31 +69,25 @@ class SlotCache:
 
     def store(self, row: int, prefilled: DynamicCache, lengths: Sequence[int]) -> None:
         """Put the rows of a prefilled cache, each up to its length, into `row` and the rows after it."""
-        fresh_keys, fresh_values = _stored(prefilled, "keys"), _stored(prefilled, "values")
+        fresh = _stored(prefilled, "keys"), _stored(prefilled, "values")
         if not self.keys:
-            self.keys = [key.new_empty(0, key.shape[1], 0, key.shape[3]) for key in fresh_keys]
-            self.values = [value.new_empty(0, value.shape[1], 0, value.shape[3]) for value in fresh_values]
-        self.reserve(row + len(lengths), max(lengths))
-        for buffer, fresh in zip(self.keys + self.values, fresh_keys + fresh_values, strict=True):
+            self.keys, self.values = ([t.new_empty(0, t.shape[1], 0, t.shape[3]) for t in kind] for kind in fresh)
+        self.fit(max(self.slots, power_of_two(row + len(lengths))), max(self.capacity, whole_columns(max(lengths))))
+        for buffer, new in zip(self.keys + self.values, fresh[0] + fresh[1], strict=True):
             for source, length in enumerate(lengths):
-                buffer[row + source, :, :length] = fresh[source, :, :length]
+                buffer[row + source, :, :length] = new[source, :, :length]
 
-    def reserve(self, slots: int, columns: int) -> None:
-        """Make room, doubling what there is."""
-        if slots <= self.slots and columns <= self.capacity:
+    def fit(self, slots: int, capacity: int) -> None:
+        """Give the buffers another size; what lies within both sizes stays."""
+        if (slots, capacity) == (self.slots, self.capacity):
             return
-        slots = max(self.slots, _power_of_two(slots))
-        columns = max(self.capacity, COLUMNS, _power_of_two(columns))
+        kept, columns = min(slots, self.slots), min(capacity, self.capacity)
         for buffers in (self.keys, self.values):
             for index, old in enumerate(buffers):
                 # Zeros, since a masked column is still multiplied by 0, and 0 times what lay in memory may be NaN.
-                new = old.new_zeros(slots, old.shape[1], columns, old.shape[3])
-                new[: old.shape[0], :, : old.shape[2]] = old
+                new = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
+                new[:kept, :, :columns] = old[:kept, :, :columns]
                 buffers[index] = new
-
-    def view(self, rows: int, columns: int) -> tuple[list[Tensor], list[Tensor]]:
-        """The first rows and columns of every layer."""
-        return [key[:rows, :, :columns] for key in self.keys], [value[:rows, :, :columns] for value in self.values]
 
     def move(self, source: int, target: int, length: int) -> None:
         for tensor in self.keys + self.values:
@@ -108,9 +103,19 @@ class SlotCache:
         self.keys, self.values = [], []
 
 
-def _stored(cache: DynamicCache, name: str) -> list[Tensor]:
-    return [getattr(layer, name) for layer in cache.layers]
+def layer_shapes(prefilled: DynamicCache) -> list[tuple[int, int]]:
+    """Heads and dim of each layer."""
+    return [(keys.shape[1], keys.shape[3]) for keys in _stored(prefilled, "keys")]
 
 
-def _power_of_two(number: int) -> int:
+def _stored(prefilled: DynamicCache, name: str) -> list[Tensor]:
+    return [getattr(layer, name) for layer in prefilled.layers]
+
+
+def power_of_two(number: int) -> int:
+    """The least power of two that is not below `number`."""
     return 1 << max(0, number - 1).bit_length()
+
+
+def whole_columns(length: int) -> int:
+    return -(-length // COLUMNS) * COLUMNS

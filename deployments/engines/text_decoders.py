@@ -6,6 +6,7 @@ gets is found by trying: the fastest one whose logits agree with the model's pla
 
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,10 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from deployments.engines.text_cache import COLUMNS, SlotCache, StepCache, step_mask
+from deployments.engines.text_cache import COLUMNS, SlotCache, layer_shapes, power_of_two, whole_columns
+from deployments.engines.text_compile import StepModule
 from deployments.engines.text_model import CausalModel
+from deployments.engines.text_programs import StepPrograms
 
 CARRIED = ("past_key_values", "cache_params", "state")  # What models call the memory they hand back.
+SHRINK_AFTER_STEPS = 16
 PREFILL_TOKENS = 2_048  # Prompts are prefilled together up to so many tokens, padding included.
 
 
@@ -48,6 +52,9 @@ class Decoder(Protocol):
     def clear(self) -> None:
         """Give up all rows and their memory."""
 
+    def close(self) -> None:
+        """Give up everything. Nothing may be called after it."""
+
 
 def _finish(logits: Tensor) -> Step:
     logits = logits.float()
@@ -60,8 +67,11 @@ class SlotDecoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self._eager = StepModule(model)
         self._cache = SlotCache()
         self._lengths: list[int] = []
+        self._roomy = 0  # For how many steps the cache has been larger than it need be.
+        self.programs: StepPrograms | None = None
 
     @property
     def rows(self) -> int:
@@ -86,20 +96,27 @@ class SlotDecoder:
         return _finish(logits[range(len(prompts)), [last.index(length - 1) for length in lengths]])
 
     def step(self, tokens: Sequence[int]) -> Step:
-        longest = max(self._lengths) + 1
-        self._cache.reserve(self.rows, longest)
-        columns = min(-(-longest // COLUMNS) * COLUMNS, self._cache.capacity)
-        positions = self._tensor(self._lengths)
-        keys, values = self._cache.view(self.rows, columns)
-        logits = self._model(
-            input_ids=self._tensor(tokens)[:, None],
-            attention_mask=step_mask(positions, columns, self._model.dtype),
-            position_ids=positions[:, None],
-            past_key_values=StepCache(keys, values, positions),
-            use_cache=True,
-        ).logits
+        self._make_room()
+        rows, slots = self.rows, self._cache.slots
+        spare = [0] * (slots - rows)  # Slots without a request compute along; what they write is never read.
+        run = (self.programs and self.programs.step(slots)) or self._eager
+        inputs = self._tensor([*tokens, *spare]), self._tensor([*self._lengths, *spare])
+        logits, best, finite = run(*inputs, self._cache.keys, self._cache.values)
         self._lengths = [length + 1 for length in self._lengths]
-        return _finish(logits[:, -1])
+        return Step(logits[:rows], best.tolist()[:rows], finite.tolist()[:rows])
+
+    def _make_room(self) -> None:
+        """Room for one more token a row; a cache that has been too large for a while shrinks."""
+        slots, longest = power_of_two(self.rows), max(self._lengths) + 1
+        capacity = self._cache.capacity
+        if longest > capacity:
+            capacity = whole_columns(max(longest, capacity * 5 // 4))
+        self._roomy = self._roomy + 1 if slots < self._cache.slots or 2 * longest < capacity - COLUMNS else 0
+        if self._roomy > SHRINK_AFTER_STEPS:
+            self._roomy = 0
+            self._cache.fit(slots, whole_columns(longest))
+        else:
+            self._cache.fit(max(slots, self._cache.slots), capacity)
 
     def release(self, row: int, broken: bool = False) -> None:
         if broken:
@@ -108,10 +125,27 @@ class SlotDecoder:
         if row < self.rows:
             self._cache.move(self.rows, row, last)
             self._lengths[row] = last
+        if not self._lengths:
+            self._cache.clear()
 
     def clear(self) -> None:
         self._cache.clear()
         self._lengths = []
+
+    def close(self) -> None:
+        self.clear()
+        if self.programs:
+            self.programs.close()
+            self.programs = None
+
+    def compile_from(self, folder: Path) -> None:
+        """Look for compiled steps, and make them once the model is used much. Only on a CPU."""
+        if self._model.device.type != "cpu":
+            return
+        with torch.inference_mode():
+            probe = DynamicCache(config=self._model.config)
+            self._model(input_ids=self._tensor([[0]]), past_key_values=probe, use_cache=True)
+        self.programs = StepPrograms(self._model, folder, layer_shapes(probe))
 
     def _tensor(self, numbers: Sequence[Any]) -> Tensor:
         return torch.tensor(numbers, device=self._model.device)
@@ -166,6 +200,9 @@ class SingleDecoder:
 
     def clear(self) -> None:
         self._ids, self._memory = [], []
+
+    def close(self) -> None:
+        self.clear()
 
 
 def choose_decoder(loaded: CausalModel) -> tuple[Decoder, tuple[str, ...]]:

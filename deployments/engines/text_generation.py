@@ -1,18 +1,17 @@
 """Text generation on a Hugging Face folder by continuous batching. Knows tokens and text, not HTTP or Ray."""
 
 import logging
-import secrets
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from deployments.engines.sampling import Choice, Sampling, sample
-from deployments.engines.text_decoders import PREFILL_TOKENS, Decoder, Step, choose_decoder
+from deployments.engines.text_decoders import PREFILL_TOKENS, Decoder, SlotDecoder, Step, choose_decoder
 from deployments.engines.text_model import CausalModel
+from deployments.engines.text_requests import Chunk, Emit, Event, Failed, Finished, Generation
 from deployments.engines.text_tokens import Continuation, Tokens
 from deployments.errors import (
     Internal,
@@ -29,73 +28,11 @@ __all__ = ["Chunk", "Event", "Failed", "Finished", "Generation", "Sampling", "Te
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """New text that never changes any more. `index`: how many tokens were generated so far."""
-
-    text: str
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """`finish_reason`: "stop", "length" or "cancelled"."""
-
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    error: ServingError
-
-
-Event = Chunk | Finished | Failed
-Emit = Callable[[Event], None]
-
-
-class Generation:
-    """One request on its way through the engine."""
-
-    def __init__(self, prompt: list[int], limit: int, sampling: Sampling, text: Continuation, emit: Emit) -> None:
-        self.prompt_tokens = len(prompt)
-        self.tokens = prompt  # The prompt, then what is generated.
-        self.limit = limit
-        self.sampling = sampling
-        self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
-        self.text = text
-        self.cancelled = False
-        self._emit = emit
-
-    def cancel(self) -> None:
-        """End it within one step. May be called from any thread, at any time, more than once."""
-        self.cancelled = True
-
-    @property
-    def generated(self) -> int:
-        return len(self.tokens) - self.prompt_tokens
-
-    def tell(self, event: Event) -> None:
-        try:
-            self._emit(event)
-        except Exception:
-            log.exception("a listener failed; its generation is cancelled")
-            self.cancelled = True
-
-    def say(self, text: str) -> None:
-        if text:
-            self.tell(Chunk(text, self.generated))
-
-    def finish(self, reason: str) -> None:
-        self.tell(Finished(reason, self.prompt_tokens, self.generated))
-
-
 class TextGenerationEngine:
     """A model and the one thread that runs it. Requests join and leave between steps."""
 
     def __init__(self, loaded: CausalModel, decoder: Decoder, tokens: Tokens, max_batch_size: int) -> None:
-        self.notes: tuple[str, ...] = ()
+        self._notes: tuple[str, ...] = ()
         self._loaded: CausalModel | None = loaded
         self._decoder: Decoder = decoder
         self._tokens = tokens
@@ -112,21 +49,37 @@ class TextGenerationEngine:
 
     @classmethod
     def load(
-        cls, folder: Path, device: str = "cpu", dtype: str | None = None, max_batch_size: int = 16
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        dtype: str | None = None,
+        max_batch_size: int = 16,
+        compile_steps: bool = True,
     ) -> "TextGenerationEngine":
-        """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed."""
+        """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
+
+        `compile_steps`: use a compiled decode step where one lies on disk, make one once the model is used much.
+        """
         try:
             loaded = CausalModel.load(folder, device, dtype)
             tokens = Tokens.load(folder)
             decoder, notes = choose_decoder(loaded)
+            if compile_steps and isinstance(decoder, SlotDecoder):
+                decoder.compile_from(folder)
         except ServingError:
             raise
         except Exception as failure:
             log.exception("a text model did not load")
             raise ModelLoadFailed(f"the model cannot be read ({type(failure).__name__})") from None
         engine = cls(loaded, decoder, tokens, max_batch_size)
-        engine.notes = notes
+        engine._notes = notes
         return engine
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a status page should say of how this model runs."""
+        programs = self._decoder.programs if isinstance(self._decoder, SlotDecoder) else None
+        return (*self._notes, "compiled decode step") if programs and programs.ready else self._notes
 
     @property
     def resident_bytes(self) -> int:
@@ -291,7 +244,7 @@ class TextGenerationEngine:
             left = [*self._running, *self._waiting]
             self._waiting.clear()
         self._running = []
-        self._decoder.clear()
+        self._decoder.close()
         self._decoder = _Closed()
         self._loaded = None
         for generation in left:
@@ -313,6 +266,8 @@ class _Closed:
     def release(self, row: int, broken: bool = False) -> None: ...
 
     def clear(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def _as_serving_error(failure: Exception) -> ServingError:

@@ -12,11 +12,12 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from deployments import wire
-from deployments.errors import ERRORS, Internal, MethodNotAllowed, NotFound, quoted
+from deployments.errors import ERRORS, Internal, MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.failures import error_of
 from deployments.protocol import Error, InferRequest, InferResponse
 from serve_app.config import IngressSettings
-from serve_app.http.body import media_type, read_request
+from serve_app.http.batch import NDJSON, AnsweredLines, answer_list
+from serve_app.http.body import media_type, read_list, read_request
 from serve_app.http.openapi import openapi_document, openapi_page
 from serve_app.status import ModelStatus
 
@@ -42,6 +43,15 @@ def build_http_app(runtime: Runtime) -> Starlette:
         answer = await runtime.answer(lambda: read_request(request, limit_bytes), request_id)
         return _rendered(answer, _accepted(request))
 
+    async def infer_batch(request: Request) -> Response:
+        if media_type(request) == NDJSON:
+            return AnsweredLines(request, limit_bytes, runtime.answer)
+        try:
+            answers = await answer_list(await read_list(request, limit_bytes), runtime.answer)
+        except ServingError as failure:
+            return _rendered(Error.of(failure, _request_id(request)), wire.JSON)
+        return Response(answers, media_type=wire.JSON)
+
     async def models(request: Request) -> Response:
         return JSONResponse({"models": [status.model_dump() for status in await runtime.models()]})
 
@@ -65,6 +75,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
     app = Starlette(
         routes=[
             Route("/infer", infer, methods=["POST"]),
+            Route("/infer/batch", infer_batch, methods=["POST"]),
             Route("/models", models),
             Route("/healthz", healthz),
             Route("/readyz", readyz),

@@ -30,6 +30,7 @@ def openapi_document() -> dict[str, Any]:
         "info": {"title": "model-runtime", "version": version("model-runtime")},
         "paths": {
             "/infer": {"post": infer},
+            "/infer/batch": {"post": _batch()},
             "/models": {"get": _get("The models, their state and size", wire.JSON)},
             "/healthz": {"get": _get("200 while the process is alive", "text/plain")},
             "/readyz": {"get": _get("200 once every family can answer, else 503", "text/plain")},
@@ -98,6 +99,22 @@ def _tagged(kind: type[Variant], schemas: dict[str, Any]) -> dict[str, Any]:
         "properties": {kind.__name__: _ref(kind.__name__)},
         "required": [kind.__name__],
         "additionalProperties": False,
+    }
+
+
+def _batch() -> dict[str, Any]:
+    def listed(union: str) -> dict[str, Any]:
+        return {wire.JSON: {"schema": {"type": "array", "items": _ref(union)}}, "application/x-ndjson": {"schema": {}}}
+
+    return {
+        "summary": "Answers a list of requests, or JSON lines, in order",
+        "requestBody": {"required": True, "content": listed("InferRequest")},
+        "responses": {
+            "200": {"description": "An InferResponse for each request.", "content": listed("InferResponse")},
+            "400": _answer(_codes(400)),
+            "413": _answer(_codes(413)),
+            "415": _answer(_codes(415)),
+        },
     }
 
 

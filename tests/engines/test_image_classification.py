@@ -3,7 +3,6 @@
 import gc
 import io
 import json
-import shutil
 import threading
 import weakref
 from collections.abc import Iterator
@@ -22,14 +21,13 @@ from transformers import (
     ViTConfig,
     pipeline,
 )
-from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.convnext import ConvNextImageProcessorPil
 from transformers.models.mobilenet_v2 import MobileNetV2ImageProcessorPil
 from transformers.models.vit import ViTImageProcessorPil
 
 from deployments.engines import image_forward
 from deployments.engines.image_classification import ImageClassificationEngine
-from deployments.errors import Internal, InvalidImage, ModelLoadFailed, ServingError
+from deployments.errors import Internal, InvalidImage, ServingError
 
 LABELS = ["background", "tench, Tinca tinca", "crane", "crane", "goldfish"]
 
@@ -140,94 +138,6 @@ def test_probabilities_are_those_of_transformers(tmp_path: Path, kind: str) -> N
     assert "direct" in engine.notes[0]
 
 
-def test_batch_norms_are_folded_and_the_answers_stay(tmp_path: Path) -> None:
-    engine = loaded(saved(tmp_path, "mobilenet"))
-    assert any("52 batch norms folded" in note for note in engine.notes)
-
-
-class Norms(torch.nn.Module):
-    """A convolution, a norm, and perhaps the convolution's output again."""
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def __init__(self, again: float) -> None:
-        super().__init__()
-        self.convolution, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
-        self.norm.running_mean = torch.rand(4)
-        self.again = again
-
-    def forward(self, pixel_values: torch.Tensor) -> Any:
-        features = self.convolution(pixel_values)
-        return ImageClassifierOutput(logits=(self.norm(features) + self.again * features).mean((2, 3)))
-
-
-@pytest.mark.parametrize(("again", "folded"), [(0.0, 1), (-2.0, 0)])
-def test_a_norm_is_folded_only_where_the_answers_stay(again: float, folded: int) -> None:
-    model = Norms(again).eval()
-    example = torch.rand(3, 16, 16)
-    before = model(example[None]).logits.softmax(-1).detach()
-    forward = image_forward.Forward(model, multi_label=False)
-    forward.tune(example, compile_forward=False)
-    assert forward.folded == folded
-    np.testing.assert_allclose(forward([example]), before, atol=1e-6)
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore")  # of torch's own
-def test_a_forward_compiled_in_the_background_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", 0.0)
-    monkeypatch.setattr(
-        image_forward.Forward, "_choose_batch_size", lambda self, example: setattr(self, "batch_size", 4) or 1
-    )
-    monkeypatch.setattr(image_forward.Forward, "_gain", lambda *_: 2.0)  # whether it is faster is not the claim here
-    model = Norms(1.0).eval()
-    items = [torch.rand(3, 16, 16) for _ in range(4)]
-    before = model(torch.stack(items)).logits.softmax(-1).detach()
-    forward = image_forward.Forward(model, multi_label=False)
-    forward.tune(items[0], compile_forward=True)
-    np.testing.assert_allclose(forward(items), before, atol=1e-6)  # while it compiles
-    for thread in threading.enumerate():
-        if thread.name == "compile":
-            thread.join(240)
-    assert forward.compilation == "compiled"
-    forward._logits = None  # type: ignore[assignment,method-assign]  # no way back to the eager forward
-    for count in (1, 2, 3, 4):
-        np.testing.assert_allclose(forward(items[:count]), before[:count], atol=1e-6)
-    weights = weakref.ref(model.convolution.weight)
-    del model, forward
-    gc.collect()
-    assert weights() is None
-
-
-@pytest.mark.parametrize(
-    ("compilers", "worth", "allowed"), [(None, 0.0, True), ("/bin/true", 1e9, True), ("/bin/true", 0.0, False)]
-)
-def test_without_a_compiler_a_need_or_leave_nothing_is_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compilers: str | None, worth: float, allowed: bool
-) -> None:
-    monkeypatch.setattr(image_forward.shutil, "which", lambda name: compilers)
-    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", worth)
-    engine = ImageClassificationEngine.load(saved(tmp_path), compile_forward=allowed)
-    assert not [thread for thread in threading.enumerate() if thread.name == "compile"]
-    assert "forward: eager," in engine.notes[1]
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_compiler_that_fails_leaves_the_forward_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*_: object, **__: object) -> None:
-        raise RuntimeError("no")
-
-    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", 0.0)
-    monkeypatch.setattr(image_forward, "_can_compile", lambda device: True)
-    monkeypatch.setattr(image_forward.torch, "compile", failing)
-    engine = ImageClassificationEngine.load(saved(tmp_path))
-    for thread in threading.enumerate():
-        if thread.name == "compile":
-            thread.join(60)
-    assert "eager (it cannot be compiled)" in engine.notes[1]
-    assert answer(engine, encoded(photo())).shape == (len(LABELS),)
-
-
 def test_labels_are_as_the_folder_has_them(engine: ImageClassificationEngine) -> None:
     assert engine.labels == LABELS
 
@@ -305,12 +215,24 @@ def test_a_batch_answers_as_its_pictures_alone(engine: ImageClassificationEngine
     np.testing.assert_allclose(np.stack(engine.classify(items)), alone, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_pictures_of_unequal_size_are_answered_together_in_order(tmp_path: Path) -> None:
+def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engine = loaded(saved(tmp_path, "resnet"))
+    engine.batch_size = 8
     items = [torch.randn(3, side, side) for side in (32, 48, 32, 64, 48)]
-    for item, got in zip(items, engine.classify(items), strict=True):
-        assert isinstance(got, np.ndarray)
-        np.testing.assert_allclose(got, engine.classify([item])[0], atol=1e-5)
+    alone = [engine.classify([item])[0] for item in items]
+    assert engine._forward is not None
+    whole, sizes = engine._forward._logits, []
+
+    def counted(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        return whole(batch)
+
+    monkeypatch.setattr(engine._forward, "_logits", counted)
+    for got, expected_alone in zip(engine.classify(items), alone, strict=True):
+        np.testing.assert_allclose(got, expected_alone, atol=1e-5)  # type: ignore[arg-type]
+    assert sizes == [2, 2, 1]
 
 
 def test_a_picture_whose_answer_is_not_finite_fails_alone(engine: ImageClassificationEngine) -> None:
@@ -407,78 +329,6 @@ def test_close_drops_the_model_and_may_be_called_twice(tmp_path: Path) -> None:
     with pytest.raises(Internal):
         engine.preprocess(encoded(photo()))
     assert engine.notes == ()
-
-
-def emptied(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-
-
-def without(name: str) -> Any:
-    return lambda folder: (folder / name).unlink()
-
-
-def with_text(name: str, text: str) -> Any:
-    return lambda folder: (folder / name).write_text(text)
-
-
-def pickled_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-    torch.save({}, folder / "pytorch_model.bin")
-
-
-def truncated_weights(folder: Path) -> None:
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-
-
-def fewer_labels(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    config["hidden_size"] = 20
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def missing_weights(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    tensors = load_file(folder / "model.safetensors")
-    tensors.pop("classifier.weight")
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-
-BROKEN = {
-    "an empty folder": emptied,
-    "no config": without("config.json"),
-    "no weights": without("model.safetensors"),
-    "no preprocessor": without("preprocessor_config.json"),
-    "a config that is no JSON": with_text("config.json", "{"),
-    "a preprocessor that is no JSON": with_text("preprocessor_config.json", "{"),
-    "a preprocessor of another world": with_text("preprocessor_config.json", '{"image_processor_type": "Nothing"}'),
-    "another architecture": with_text("config.json", '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}'),
-    "code of its own": with_text(
-        "config.json", '{"model_type": "mine", "auto_map": {"AutoModelForImageClassification": "mine.Model"}}'
-    ),
-    "weights in pickle": pickled_weights,
-    "truncated weights": truncated_weights,
-    "weights of another shape": fewer_labels,
-    "missing weights": missing_weights,
-}
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_folder_fails_to_load_with_one_line_and_no_path(tmp_path: Path, fault: str) -> None:
-    BROKEN[fault](saved(tmp_path / "secret"))
-    with pytest.raises(ModelLoadFailed) as failed:
-        loaded(tmp_path / "secret")
-    assert "\n" not in failed.value.message
-    assert "/" not in failed.value.message
-    assert len(failed.value.message) > 20
-
-
-def test_an_unknown_dtype_fails_to_load(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadFailed, match="dtype"):
-        loaded(saved(tmp_path), dtype="nonsense")
 
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
 from deployments.errors import Internal, PromptTooLong
-from tests.engines.text_models import CONFIGS, CONTEXT, PROMPTS, Listener, Reference, ask, save_model
+from tests.engines.text_models import CONFIGS, CONTEXT, PROMPTS, Listener, Reference, ask, load, save_model
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +25,14 @@ def reference(folder: Path) -> Reference:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[TextGenerationEngine]:
-    engine = TextGenerationEngine.load(folder)
+    engine = load(folder)
     yield engine
     engine.close()
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
-    engine, reference = TextGenerationEngine.load(save_model(tmp_path, kind)), Reference(tmp_path)
+    engine, reference = load(save_model(tmp_path, kind)), Reference(tmp_path)
     listeners = [Listener() for _ in PROMPTS]
     try:
         for prompt in PROMPTS[:2]:
@@ -48,7 +48,7 @@ def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "note"), [("llama", None), ("mistral", "does not fit"), ("mamba", "no KV cache")])
 def test_a_model_that_cannot_share_a_batch_says_so(kind: str, note: str | None, tmp_path: Path) -> None:
-    engine = TextGenerationEngine.load(save_model(tmp_path, kind))
+    engine = load(save_model(tmp_path, kind))
     engine.close()
     assert (engine.notes == ()) if note is None else (note in engine.notes[0])
 
@@ -119,7 +119,7 @@ def test_an_eos_token_ends_the_text_and_is_not_part_of_it(folder: Path, tmp_path
     reference.model.generation_config.eos_token_id = [1, ids[3]]
     reference.model.generation_config.save_pretrained(tmp_path)
     reference.model.generation_config.eos_token_id = 1
-    engine = TextGenerationEngine.load(tmp_path)
+    engine = load(tmp_path)
     listener = ask(engine, PROMPTS[0], 20)
     engine.close()
     told = ids.index(ids[3])
@@ -159,7 +159,7 @@ def test_a_request_whose_logits_are_nan_fails_alone_and_leaves_a_clean_slot(tmp_
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.embed_tokens.weight"][poison] = torch.nan
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    engine = TextGenerationEngine.load(tmp_path, max_batch_size=2)
+    engine = load(tmp_path, max_batch_size=2)
     poisoned, healthy = Listener(), Listener()
     engine.submit("a~b", 20, Sampling(), poisoned)
     engine.submit(PROMPTS[0], 20, Sampling(), healthy)

@@ -5,14 +5,14 @@ import json
 import random
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
 from deployments.errors import ModelLoadFailed, Unavailable
-from tests.engines.text_models import PATIENCE_S, PROMPTS, Listener, ask, byte_level_tokenizer, save_model
+from tests.engines.text_models import PATIENCE_S, PROMPTS, Listener, ask, byte_level_tokenizer, load, save_model
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(folder: Path) -> Iterator[TextGenerationEngine]:
-    engine = TextGenerationEngine.load(folder, max_batch_size=4)
+    engine = load(folder, max_batch_size=4)
     yield engine
     engine.close()
 
@@ -93,7 +93,7 @@ def test_requests_from_many_threads_all_end(engine: TextGenerationEngine) -> Non
 
 
 def test_closing_under_load_fails_what_runs_and_gives_everything_back(folder: Path) -> None:
-    engine = TextGenerationEngine.load(folder, max_batch_size=4)
+    engine = load(folder, max_batch_size=4)
     model = weakref.ref(engine._loaded.model)  # type: ignore[union-attr]
     listeners = [Listener() for _ in range(12)]
     for listener in listeners:
@@ -113,7 +113,7 @@ def test_closing_under_load_fails_what_runs_and_gives_everything_back(folder: Pa
 
 
 def test_a_listener_may_close_the_engine(folder: Path) -> None:
-    engine = TextGenerationEngine.load(folder)
+    engine = load(folder)
     closed = threading.Event()
 
     def close(event: object) -> None:
@@ -127,7 +127,7 @@ def test_a_listener_may_close_the_engine(folder: Path) -> None:
 
 
 def test_resident_bytes_are_the_weights_and_then_the_cache_too(folder: Path) -> None:
-    engine = TextGenerationEngine.load(folder)
+    engine = load(folder)
     weights = (folder / "model.safetensors").stat().st_size
     before = engine.resident_bytes
     ask(engine, PROMPTS[0], 4)
@@ -137,11 +137,11 @@ def test_resident_bytes_are_the_weights_and_then_the_cache_too(folder: Path) -> 
     assert after > before
 
 
-def _without(name: str) -> "callable":  # type: ignore[valid-type]
+def _without(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
-def _set(name: str, **changes: object) -> "callable":  # type: ignore[valid-type]
+def _set(name: str, **changes: object) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         config = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**config, **changes}))
@@ -171,7 +171,7 @@ def test_a_broken_folder_is_refused_in_one_line_without_a_path(fault: str, tmp_p
     break_it, why = BROKEN[fault]
     break_it(save_model(tmp_path, "llama"))
     with pytest.raises(ModelLoadFailed, match=why) as caught:
-        TextGenerationEngine.load(tmp_path)
+        load(tmp_path)
     assert "\n" not in caught.value.message
     assert str(tmp_path) not in caught.value.message
     assert not any(thread.name == "text-generation" for thread in threading.enumerate())
@@ -179,12 +179,12 @@ def test_a_broken_folder_is_refused_in_one_line_without_a_path(fault: str, tmp_p
 
 def test_an_unknown_dtype_is_refused(folder: Path) -> None:
     with pytest.raises(ModelLoadFailed, match="no dtype"):
-        TextGenerationEngine.load(folder, dtype="int3")
+        load(folder, dtype="int3")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_models_generate(dtype: str, folder: Path) -> None:
-    engine = TextGenerationEngine.load(folder, dtype=dtype)
+    engine = load(folder, dtype=dtype)
     assert ask(engine, PROMPTS[0], 8).finished().completion_tokens == 8
     engine.close()
 

@@ -20,12 +20,14 @@ from transformers import (
     RwkvConfig,
 )
 
-from deployments.engines.text_generation import Chunk, Event as Told, Failed, Finished, Sampling, TextGenerationEngine
+from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
+from deployments.engines.text_generation import Event as Told
 
 CONTEXT = 96
 SPECIAL = ["<s>", "</s>", "<|endoftext|>"]
 VOCABULARY = 320
 PATIENCE_S = 60.0
+GREEDY = Sampling()
 PROMPTS = [
     "Once upon a time",
     "the quick brown fox jumps over the lazy dog and then some more words follow it",
@@ -55,7 +57,10 @@ def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(PROMPTS * 3, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
@@ -99,7 +104,12 @@ class Listener:
         return end
 
 
-def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: Sampling = Sampling()) -> Listener:
+def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> TextGenerationEngine:
+    """An engine that starts no compiler."""
+    return TextGenerationEngine.load(folder, dtype=dtype, max_batch_size=max_batch_size, compile_steps=False)
+
+
+def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: Sampling = GREEDY) -> Listener:
     """Submit and wait for the end."""
     listener = Listener()
     engine.submit(prompt, tokens, sampling, listener)
@@ -120,7 +130,12 @@ class Reference:
         inputs = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
         room = min(tokens, CONTEXT - inputs.input_ids.shape[1])
         answer = self.model.generate(
-            **inputs, max_new_tokens=room, do_sample=False, return_dict_in_generate=True, output_logits=True, pad_token_id=1
+            **inputs,
+            max_new_tokens=room,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+            pad_token_id=1,
         )
         ids = answer.sequences[0, inputs.input_ids.shape[1] :].tolist()
         best = torch.cat(answer.logits).topk(2).values

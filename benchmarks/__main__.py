@@ -1,0 +1,79 @@
+"""`python -m benchmarks`: peers and us in one go, on the same model and the same bytes."""
+
+import argparse
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks import image, ingress, text
+from benchmarks.contest import Pace
+from benchmarks.environment import setup, versions
+from benchmarks.load import require_wrk
+from benchmarks.report import Table, append, heading
+
+PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
+SHORT = Pace(seconds=3, rounds=1, lead_in_s=1, settle_s=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    run: Callable[[Pace, Path, Path | None], list[Table]]
+    peers: tuple[str, ...]
+    pace: Pace
+    """Of the full run."""
+    needs_wrk: bool
+
+
+SUITES = {
+    "image": Suite(image.run, image.PEERS, Pace(8, 2, 2, 180), needs_wrk=True),
+    "ingress": Suite(lambda pace, folder, _: ingress.run(pace, folder), ingress.PEERS, Pace(5, 2, 1, 60), True),
+    "text": Suite(lambda pace, folder, _: text.run(pace, folder), text.PEERS, Pace(10, 2, 3, 180), False),
+}
+
+
+def main() -> int:
+    """Returns 1 where a contestant failed."""
+    options = _options()
+    # So that a server is stopped whatever ends the benchmark.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    setup()
+    if options.suite == "setup":
+        return 0
+    chosen = [options.suite] if options.suite else list(SUITES)
+    if any(SUITES[name].needs_wrk for name in chosen):
+        require_wrk()
+    failed = False
+    for name in chosen:
+        suite = SUITES[name]
+        pace = suite.pace if options.suite else SHORT
+        pace = replace(pace, **{key: given for key in ("seconds", "rounds") if (given := getattr(options, key))})
+        written = [heading(f"python -m benchmarks {name}", versions(suite.peers), pace.rounds)]
+        with tempfile.TemporaryDirectory() as folder:
+            tables = suite.run(pace, Path(folder), options.model)
+        written += [table.markdown() for table in tables]
+        print("\n" + "\n".join(written), flush=True)
+        if options.write:
+            append(options.write, "\n".join(written))
+        failed |= any(table.failed for table in tables)
+    return int(failed)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "suite", nargs="?", choices=[*SUITES, "setup"], help="without one: all three, a few seconds a point, one round"
+    )
+    parser.add_argument("--model", type=Path, metavar="FOLDER", help="image: a real model instead of random weights")
+    parser.add_argument("--seconds", type=int, help="how long each point is measured")
+    parser.add_argument("--rounds", type=int, help="how often each contestant is started and measured")
+    parser.add_argument(
+        "--write", type=Path, nargs="?", const=PERFORMANCE, metavar="FILE", help="append to docs/performance.md"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

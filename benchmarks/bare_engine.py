@@ -1,0 +1,60 @@
+"""The text engine alone: reads orders as lines of JSON, writes what it measured as lines of JSON."""
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.load import generate
+from deployments.engines.device import default_device, use_threads
+from deployments.engines.text_generation import Chunk, Event, Failed, Sampling, TextGenerationEngine
+
+
+async def complete(engine: TextGenerationEngine, prompt: str, length: int) -> tuple[str, int]:
+    """The text and how many tokens it has. Raises ServingError."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[str, int]] = loop.create_future()
+    text: list[str] = []
+
+    def emit(event: Event) -> None:  # called in the engine's thread
+        match event:
+            case Chunk(text=new):
+                text.append(new)
+            case Failed(error=error):
+                loop.call_soon_threadsafe(ended.set_exception, error)
+            case _:
+                loop.call_soon_threadsafe(ended.set_result, ("".join(text), event.completion_tokens))
+
+    engine.submit(prompt, length, Sampling(), emit)
+    return await ended
+
+
+async def carry_out(engine: TextGenerationEngine, order: dict[str, Any]) -> Any:
+    if "prompts" in order:
+        return [(await complete(engine, prompt, order["tokens"]))[0] for prompt in order["prompts"]]
+
+    async def ask(prompt: str, length: int) -> int:
+        return (await complete(engine, prompt, length))[1]
+
+    # Imported here: it imports what reads orders elsewhere.
+    from benchmarks.text import PROMPTS
+
+    load = (order["connections"], order["lengths"], order["lead_in_s"], order["seconds"])
+    return asdict(await generate(ask, PROMPTS, *load))
+
+
+def main() -> None:
+    use_threads(len(os.sched_getaffinity(0)))
+    engine = TextGenerationEngine.load(Path(sys.argv[1]), default_device())
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # Whatever libraries print shall not be taken for an answer.
+    for line in sys.stdin:
+        print(json.dumps(asyncio.run(carry_out(engine, json.loads(line)))), file=answers, flush=True)
+    engine.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The peers' own virtual environment, and what this machine is."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from shutil import which
+
+FOLDER = Path(__file__).parent
+REQUIREMENTS = FOLDER / "requirements.txt"
+PEERS = FOLDER / ".venv"
+PEER_BIN = PEERS / "bin"
+PEER_PYTHON = PEER_BIN / "python"
+OUR_BIN = Path(sys.executable).parent
+SAME = ("torch", "transformers", "tokenizers", "numpy", "pillow")
+"""What both environments must have in the same version."""
+
+
+def setup() -> None:
+    """Makes the peers' environment unless it is there and current. Raises SystemExit if that fails."""
+    stamp = PEERS / "installed.txt"
+    wanted = REQUIREMENTS.read_text("utf-8")
+    if stamp.is_file() and stamp.read_text("utf-8") == wanted:
+        return
+    print(f"installing the peers in {os.path.relpath(PEERS)}; this takes some minutes …", flush=True)
+    install = [str(PEER_PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    for command in (
+        [sys.executable, "-m", "venv", str(PEERS)],
+        [*install, "--quiet", "-r", str(REQUIREMENTS)],
+    ):
+        if subprocess.run(command, check=False).returncode:
+            raise SystemExit(f"the peers' environment could not be made: {' '.join(command)}")
+    stamp.write_text(wanted, "utf-8")
+
+
+def versions(peers: tuple[str, ...]) -> dict[str, str]:
+    """Name to version: ours and the peers'. Raises SystemExit where both must be the same and are not."""
+    theirs = _versions_there((*SAME, *peers))
+    ours = {name: version(name) for name in SAME}
+    for name in SAME:
+        # A local label such as +cpu names the build, not the version.
+        if ours[name].split("+")[0] != theirs[name].split("+")[0]:
+            raise SystemExit(f"{name} is {ours[name]} here and {theirs[name]} in the peers' environment")
+    known = {"model-runtime": version("model-runtime"), "ray": version("ray"), **ours}
+    return known | {name: theirs[name] for name in peers} | {"python": platform.python_version()}
+
+
+def _versions_there(names: tuple[str, ...]) -> dict[str, str]:
+    ask = (
+        "import json, sys; from importlib.metadata import version; "
+        "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
+    )
+    told = subprocess.run([PEER_PYTHON, "-c", ask, *names], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(told.stdout)
+    return found
+
+
+def machine() -> str:
+    """Cores, processor, memory, and whether torch.compile can work: one line."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    compiler = "a C++ compiler" if any(map(which, ("g++", "clang++", "c++"))) else "no C++ compiler"
+    return f"{cores} cores of {_processor()}, {memory:.0f} GiB, {compiler}, {platform.system()} {platform.release()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.machine()

@@ -1,0 +1,169 @@
+"""The models and pictures of the benchmarks: random, but the same every time, in real folders and formats."""
+
+import base64
+import json
+import shutil
+from collections.abc import Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    LlamaConfig,
+    MobileNetV2Config,
+    PreTrainedTokenizerFast,
+    ResNetConfig,
+)
+
+SEED = 20
+VOCABULARY = 512
+IMAGENET_LABELS = 1001
+"""As the published MobileNetV2 has it: index 0 is the background."""
+
+
+def save_mobilenet(folder: Path) -> Path:
+    """MobileNetV2 1.0 at 224, 3.5 M parameters, with the published one's preprocessing."""
+    torch.manual_seed(SEED)
+    model: Any = AutoModelForImageClassification.from_config(MobileNetV2Config(**_labels(IMAGENET_LABELS)))
+    _calibrate(model, 224)
+    model.save_pretrained(folder)
+    _save_processor(
+        folder,
+        image_processor_type="MobileNetV2ImageProcessor",
+        size={"shortest_edge": 256},
+        do_center_crop=True,
+        crop_size={"height": 224, "width": 224},
+    )
+    return folder
+
+
+def save_tiny_resnet(folder: Path) -> Path:
+    """A ResNet of 15,000 parameters for 32×32 pixels."""
+    torch.manual_seed(SEED)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[16, 24], depths=[1, 1], layer_type="basic", **_labels(40))
+    model: Any = AutoModelForImageClassification.from_config(config)
+    _calibrate(model, 32)
+    model.save_pretrained(folder)
+    _save_processor(folder, image_processor_type="ViTImageProcessor", size={"height": 32, "width": 32})
+    return folder
+
+
+def save_llama(folder: Path) -> Path:
+    """A Llama of 6 M parameters, 512 tokens of vocabulary and no end of text, with a byte-level tokenizer."""
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        num_hidden_layers=6,
+        hidden_size=288,
+        intermediate_size=768,
+        num_attention_heads=6,
+        vocab_size=VOCABULARY,
+        max_position_embeddings=1024,
+        initializer_range=0.1,  # Wide enough that the best token stands clear of the second.
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def copy_model(source: Path, folder: Path) -> Path:
+    """Raises SystemExit if there is no model."""
+    if not (source / "config.json").is_file():
+        raise SystemExit(f"{source} holds no config.json")
+    return Path(shutil.copytree(source, folder))
+
+
+def jpeg(width: int, height: int, seed: int, at_most_bytes: int | None = None) -> bytes:
+    """A picture with detail of every size, like a photo; quality 90, less where the size asks for it."""
+    picture = _clouds(width, height, seed)
+    for quality in (90, 75, 60, 45, 30):
+        file = BytesIO()
+        picture.save(file, "JPEG", quality=quality)
+        if at_most_bytes is None or file.tell() <= at_most_bytes:
+            break
+    return file.getvalue()
+
+
+def as_base64(image_data: bytes) -> str:
+    return base64.b64encode(image_data).decode()
+
+
+def prompts(count: int) -> list[str]:
+    """Prompts of 32 characters that differ from the first on, so that no server can share their beginnings."""
+    words = ("stone", "river", "cloud", "amber", "field", "house", "night", "winter", "sailor", "garden", "copper")
+    rng = np.random.default_rng(SEED)
+    return [" ".join([f"{n:02d}", *rng.choice(words, 8)])[:32] for n in range(count)]
+
+
+def _labels(count: int) -> dict[str, Any]:
+    labels = {index: f"class {index:04d}" for index in range(count)}
+    return {"id2label": labels, "label2id": {label: index for index, label in labels.items()}}
+
+
+@torch.no_grad()
+def _calibrate(model: Any, size: int) -> None:
+    """Sets the batch norms by pictures: with their initial ones, random weights answer every picture the same."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # The plain average.
+    model.train()
+    pixels = np.stack([np.asarray(_clouds(size, size, 1000 + n), np.float32) for n in range(8)])
+    model(pixel_values=torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1)
+    model.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _save_processor(folder: Path, **settings: Any) -> None:
+    usual = {
+        "do_resize": True,
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(usual | settings, indent=1), "utf-8")
+
+
+def _clouds(width: int, height: int, seed: int) -> Image.Image:
+    rng = np.random.default_rng(seed)
+    picture = _noise(rng, 4, 3, width, height)
+    cells = 8
+    while cells < min(width, height):
+        picture = Image.blend(picture, _noise(rng, cells * 4 // 3, cells, width, height), 0.25)
+        cells *= 2
+    return picture
+
+
+def _noise(rng: np.random.Generator, columns: int, rows: int, width: int, height: int) -> Image.Image:
+    pixels = rng.integers(0, 256, (rows, columns, 3), np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def _corpus() -> Iterable[str]:
+    """Pronounceable nonsense: enough different pairs for every token of the vocabulary."""
+    rng = np.random.default_rng(SEED)
+    syllables = [first + second + third for first in "bdfgklmnprst" for second in "aeiou" for third in ("", "n", "r")]
+    return [" ".join("".join(rng.choice(syllables, 3)) for _ in range(20)) for _ in range(200)]

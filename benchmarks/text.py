@@ -1,0 +1,159 @@
+"""`text`: a Llama of 6 M parameters, greedy, beside `transformers serve --continuous-batching` and the bare engine."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.contest import Pace, Trial, compete
+from benchmarks.environment import OUR_BIN, PEER_BIN
+from benchmarks.load import Measure, generate
+from benchmarks.models import prompts, save_llama
+from benchmarks.report import US, Table
+from benchmarks.servers import Server, ServerFailed, plain_environment, running, settle, started, tail
+
+PEERS = ("openai", "fastapi", "uvicorn")
+MODEL_ID = "llama"
+PROMPTS = prompts(256)
+TOKENS = 64
+# From 8 to 128 in an order that mixes short and long.
+MIXED = tuple(8 + 8 * (step * 7 % 16) for step in range(16))
+CHECKED = 8
+ENGINE = "bare engine, one process, no HTTP"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """So many requests at a time, of these many tokens in turn."""
+
+    name: str
+    connections: int
+    lengths: tuple[int, ...]
+
+
+POINTS = (
+    Point("1 request", 1, (TOKENS,)),
+    Point("8 requests", 8, (TOKENS,)),
+    Point("16 requests", 16, (TOKENS,)),
+    Point("16 requests of 8–128 tokens", 16, MIXED),
+)
+
+
+def run(pace: Pace, folder: Path) -> list[Table]:
+    model = save_llama(folder / MODEL_ID)
+    texts: dict[str, list[str]] = {}
+    trials = {server.name: _trial(server, texts, pace) for server in (_ours(folder), _transformers(model))}
+    trials[ENGINE] = _engine_trial(model, texts, pace)
+    results, failures = compete(trials, pace.rounds)
+    table = Table(
+        "Text generation", "tokens/s", [point.name for point in POINTS], list(trials), results, failed=bool(failures)
+    )
+    table.notes += [_agreement(texts), *failures]
+    table.notes.append(
+        f"A Llama of 6 M parameters, random weights, no end of text; greedy, {TOKENS} tokens where nothing else is "
+        "said, not streamed; p50 and p99 are of whole answers; an error is an answer of another length than was asked for."
+    )
+    return [table]
+
+
+def _ours(repository: Path) -> Server:
+    def body(asked: tuple[str, int]) -> dict[str, Any]:
+        prompt, length = asked
+        return {"TextGeneration": {"model_id": MODEL_ID, "prompt": prompt, "max_tokens": length}}
+
+    def answer(reply: dict[str, Any]) -> tuple[str, int]:
+        result = reply["TextGenerationResult"]
+        return result["generated_text"], result["usage"]["completion_tokens"]
+
+    command = (OUR_BIN / "model-runtime", "serve", "--models", repository, "--port", "{port}")
+    return Server(US, command, "/infer", body, answer)
+
+
+def _transformers(model: Path) -> Server:
+    def body(asked: tuple[str, int]) -> dict[str, Any]:
+        prompt, length = asked
+        return {"model": str(model), "prompt": prompt, "max_tokens": length, "temperature": 0}
+
+    def answer(reply: dict[str, Any]) -> tuple[str, int]:
+        return reply["choices"][0]["text"], reply["usage"]["completion_tokens"]
+
+    options = ("--continuous-batching", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "error")
+    command = (PEER_BIN / "transformers", "serve", model, *options)
+    return Server("transformers serve", command, "/v1/completions", body, answer)
+
+
+def _trial(server: Server, texts: dict[str, list[str]], pace: Pace) -> Trial:
+    def trial() -> Mapping[str, Measure]:
+        with running(server, (PROMPTS[0], 2)) as url:
+            return asyncio.run(_measure(server, url, texts, pace))
+
+    return trial
+
+
+async def _measure(server: Server, url: str, texts: dict[str, list[str]], pace: Pace) -> Mapping[str, Measure]:
+    async with httpx.AsyncClient(timeout=300) as client:
+
+        async def answered(prompt: str, length: int) -> tuple[str, int]:
+            reply = await client.post(url, json=server.body((prompt, length)))
+            if reply.status_code != 200:
+                return "", 0
+            text, tokens = server.answer(reply.json())
+            return text, tokens
+
+        async def ask(prompt: str, length: int) -> int:
+            return (await answered(prompt, length))[1]
+
+        texts[server.name] = [(await answered(prompt, TOKENS))[0] for prompt in PROMPTS[:CHECKED]]
+        for point in POINTS:
+            await generate(ask, PROMPTS, point.connections, point.lengths, 0, pace.lead_in_s)
+        await asyncio.to_thread(settle, pace.settle_s)
+        return {
+            point.name: await generate(ask, PROMPTS, point.connections, point.lengths, pace.lead_in_s, pace.seconds)
+            for point in POINTS
+        }
+
+
+def _engine_trial(model: Path, texts: dict[str, list[str]], pace: Pace) -> Trial:
+    def trial() -> Mapping[str, Measure]:
+        command = (sys.executable, "-m", "benchmarks.bare_engine", str(model))
+        with tempfile.TemporaryDirectory() as folder:
+            environment = plain_environment(Path(folder)) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with started(command, environment, Path(folder), **pipes) as (process, log):
+                texts[ENGINE] = _tell(process, log, {"prompts": PROMPTS[:CHECKED], "tokens": TOKENS})
+                for point in POINTS:
+                    _tell(process, log, asdict(point) | {"lead_in_s": 0, "seconds": pace.lead_in_s})
+                settle(pace.settle_s)
+                times = {"lead_in_s": pace.lead_in_s, "seconds": pace.seconds}
+                return {point.name: Measure(**_tell(process, log, asdict(point) | times)) for point in POINTS}
+
+    return trial
+
+
+def _tell(process: "subprocess.Popen[str]", log: Path, order: dict[str, Any]) -> Any:
+    """One line to the process, one line back. Raises ServerFailed."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        pass
+    line = process.stdout.readline()
+    if not line:
+        raise ServerFailed(f"{ENGINE} ended:\n{tail(log)}")
+    return json.loads(line)
+
+
+def _agreement(texts: Mapping[str, Sequence[str]]) -> str:
+    rows = list(zip(*texts.values(), strict=True))
+    same = sum(len(set(row)) == 1 for row in rows)
+    told = "The same" if same == len(rows) else "**Not always the same**"
+    return f"{told} greedy text from all {len(texts)}: {same} of {len(rows)} prompts, {TOKENS} tokens each."

@@ -1,0 +1,206 @@
+"""Compiled decode steps of one model: found on disk or made in a child process, checked, timed, then offered.
+
+Until then, and where there is no compiler, the decoder runs the model eagerly. Nothing here delays it.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+from transformers import PreTrainedModel
+
+import deployments
+from deployments.engines import text_cache, text_compile
+from deployments.engines.text_compile import StepModule
+
+log = logging.getLogger(__name__)
+
+PAYS_AFTER_STEPS = 256  # A model that is used less is not worth a minute of compiling.
+COMPILE_S = 1_800.0
+COMPILERS = ("c++", "g++", "clang++")
+
+Step = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
+
+_one_compile_at_a_time = threading.Lock()
+
+
+class StepPrograms:
+    """The steps of one model for a single row and for many. Its thread ends when both are there, or at `close`."""
+
+    def __init__(self, model: PreTrainedModel, folder: Path, shapes: Sequence[tuple[int, int]]) -> None:
+        self.settled = threading.Event()  # Nothing more will come.
+        self._model = model
+        self._folder = folder.absolute()
+        self._shapes = list(shapes)
+        self._steps: dict[bool, Step] = {}
+        self._counted = 0
+        self._wanted = threading.Event()
+        self._closed = False
+        self._child: subprocess.Popen[str] | None = None
+        self._thread = threading.Thread(target=self._prepare, name="text-programs", daemon=True)
+        self._thread.start()
+
+    def step(self, rows: int) -> Step | None:
+        """The compiled step for so many rows, if there is one by now."""
+        self._counted += 1
+        if self._counted == PAYS_AFTER_STEPS:
+            self.want()
+        return self._steps.get(rows == 1)
+
+    def want(self) -> None:
+        """Compile what is not on disk."""
+        self._wanted.set()
+
+    @property
+    def ready(self) -> int:
+        return len(self._steps)
+
+    def close(self) -> None:
+        """End the child, if there is one, and the thread; let go of the model."""
+        self._closed = True
+        self._wanted.set()
+        self._end_child()
+        self._thread.join()
+        self._steps.clear()
+        del self._model
+
+    def _prepare(self) -> None:
+        try:
+            for single in (True, False):
+                package = self._find(single) or self._make(single)
+                if package is None or self._closed:
+                    break
+                self._offer(single, package)
+        except Exception as failure:  # Whatever it is: the eager step serves.
+            log.info("no compiled decode step: %s", failure)
+        finally:
+            self.settled.set()
+
+    def _find(self, single: bool) -> Path | None:
+        package = self._place(single)
+        return package if package.is_file() else None
+
+    def _place(self, single: bool) -> Path:
+        """Where the package lies: named by all that its code depends on."""
+        config = {key: value for key, value in self._model.config.to_dict().items() if key != "_name_or_path"}
+        sources = [Path(module.__file__ or "").read_text() for module in (text_cache, text_compile)]
+        cause = [torch.__version__, transformers.__version__, config, *self._arguments(single), *sources]
+        cause.append(torch.backends.cpu.get_cpu_capability())
+        digest = hashlib.sha256(json.dumps(cause, sort_keys=True, default=str).encode()).hexdigest()
+        return _own_folder() / f"{digest[:32]}.pt2"
+
+    def _arguments(self, single: bool) -> list[str]:
+        shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
+        dtype, attention = str(self._model.dtype).removeprefix("torch."), self._model.config._attn_implementation
+        return [dtype, attention, shapes, "single" if single else "many", str(torch.get_num_threads())]
+
+    def _make(self, single: bool) -> Path | None:
+        """Compile in a child once it is wanted; None if there is no compiler or no time."""
+        if not any(shutil.which(compiler) for compiler in COMPILERS):
+            return None
+        self._wanted.wait()
+        while not _one_compile_at_a_time.acquire(timeout=0.2):
+            if self._closed:
+                return None
+        try:
+            # An equal model may have made it meanwhile.
+            return self._find(single) or (None if self._closed else self._compile(single))
+        finally:
+            _one_compile_at_a_time.release()
+
+    def _compile(self, single: bool) -> Path | None:
+        place = self._place(single)
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+            package = Path(scratch) / "step.pt2"
+            command = [sys.executable, "-m", text_compile.__name__, str(self._folder), *self._arguments(single)]
+            self._child = subprocess.Popen(
+                [*command, str(package)],
+                cwd=Path(deployments.__file__ or "").parent.parent,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # So that its own children can be ended with it.
+            )
+            if self._closed:
+                self._end_child()
+            try:
+                _, said = self._child.communicate(timeout=COMPILE_S)
+            except subprocess.TimeoutExpired:
+                self._end_child()
+                return None
+            if self._child.returncode or not package.is_file():
+                log.info("the decode step does not compile: %s", said.strip().rpartition("\n")[2])
+                return None
+            package.replace(place)
+        return place
+
+    def _end_child(self) -> None:
+        child = self._child
+        if child and child.poll() is None:
+            os.killpg(child.pid, signal.SIGKILL)
+
+    @torch.inference_mode()
+    def _offer(self, single: bool, package: Path) -> None:
+        """Load a package; keep it if it says what the eager step says, sooner."""
+        eager = StepModule(self._model)
+        compiled = load_step(package, eager)
+        rows, columns = (1, 128) if single else (8, 128)
+        tokens, positions = torch.arange(rows) % 7, torch.arange(rows) * 11 % columns + 1
+        generator = torch.Generator().manual_seed(0)
+        caches = [torch.randn(rows, heads, columns, dim, generator=generator) for heads, dim in self._shapes * 2]
+        mine, theirs = ([cache.to(self._model.dtype, copy=True) for cache in caches] for _ in range(2))
+        half = len(self._shapes)
+        wanted = eager(tokens, positions, mine[:half], mine[half:])[0]
+        given = compiled(tokens, positions, theirs[:half], theirs[half:])[0]
+        slack = (1e-3 if self._model.dtype == torch.float32 else 0.1) * float(wanted.abs().max())
+        if not bool(((wanted - given).abs() <= slack).all()):
+            log.warning("a compiled decode step differs from the eager one and is not used")
+            return
+
+        def seconds(step: Step) -> float:
+            begun = time.perf_counter()
+            step(tokens, positions, mine[:half], mine[half:])
+            return time.perf_counter() - begun
+
+        # In turns, and the best of each, since others use the machine too.
+        times = [(seconds(compiled), seconds(eager)) for _ in range(5)]
+        if min(ours for ours, _ in times) < min(plain for _, plain in times):
+            self._steps[single] = compiled
+
+
+def load_step(package: Path, eager: StepModule) -> Step:
+    """A compiled step that works on the tensors of `eager`; no copy of them is made."""
+    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+    tensors: dict[str, Tensor] = dict(eager.named_parameters(remove_duplicate=False))
+    tensors |= dict(eager.named_buffers(remove_duplicate=False))
+    lent = {name: tensors[name].detach() for name in loader.get_constant_fqns()}
+    loader.load_constants(lent, False, True, True)
+
+    def step(tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Sequence[Tensor]:
+        return loader.run([tokens, positions, *keys, *values])
+
+    return step
+
+
+def _own_folder() -> Path:
+    """A folder in torch's cache that belongs to this user: what lies in it is run."""
+    folder = Path(cache_dir()) / "text-steps"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = folder.stat()
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise PermissionError("others may write into the compiler's cache")
+    return folder

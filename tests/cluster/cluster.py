@@ -1,0 +1,170 @@
+"""A Ray cluster started through the CLI as an operator starts one, with a token, ports and a folder of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from tests.conftest import free_port
+
+BIN = Path(sys.executable).parent
+PATIENCE_S = 120
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
+    """The condition's first true value. Fails after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.1)
+    return value
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The head's addresses, and an environment that holds its token."""
+
+    env: dict[str, str]
+    gcs: str
+    dashboard: str
+    http_port: int
+    models: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http_port}"
+
+    def command(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Runs one of the environment's programs to its end. stdout holds stderr as well."""
+        return subprocess.run(
+            [str(BIN / words[0]), *words[1:]],
+            env=self.env | env,
+            cwd=self.env["HOME"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+
+    def succeeds(self, *words: str) -> str:
+        """The output of a command that must not fail."""
+        done = self.command(*words)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    def api(self, method: str, path: str) -> httpx.Response:
+        """The dashboard's answer to a caller who has the token."""
+        token = Path(self.env["HOME"], ".ray", "auth_token").read_text()
+        headers = {"authorization": f"Bearer {token}"}
+        return httpx.request(method, self.dashboard + path, headers=headers, timeout=30)
+
+    def applications(self) -> dict[str, str]:
+        """The status of each of Serve's applications, as the dashboard shows it."""
+        shown = self.api("GET", "/api/serve/applications/").raise_for_status().json()["applications"]
+        return {name: application["status"] for name, application in shown.items()}
+
+    def stop_serve(self) -> None:
+        self.api("DELETE", "/api/serve/applications/").raise_for_status()
+        wait_until(lambda: not self._serve_runs(), "Serve has stopped")
+
+    def _serve_runs(self) -> bool:
+        details = self.api("GET", "/api/serve/applications/").raise_for_status().json()
+        return bool(details["controller_info"] or details["applications"])
+
+
+@contextmanager
+def started_cluster(models: Path) -> Iterator[Cluster]:
+    """A head node, until the block ends. Then nothing that it started is left, or this fails."""
+    # Short, since Ray's sockets lie in it and a socket's path ends at 107 bytes.
+    root = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))
+    gcs, dashboard, http = free_port(), free_port(), free_port()
+    env = {
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(root),
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    cluster = Cluster(env, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", http, models)
+    cluster.succeeds("ray", "get-auth-token", "--generate")
+    log = root / "ray-start.log"
+    with log.open("w") as output:
+        head = psutil.Popen(
+            [
+                *(
+                    str(BIN / "ray"),
+                    "start",
+                    "--head",
+                    "--block",
+                    "--num-cpus=8",
+                    f"--object-store-memory={90 * 2**20}",
+                ),
+                *(f"--temp-dir={root}/ray", f"--port={gcs}", "--dashboard-host=127.0.0.1"),
+                *(f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={free_port()}"),
+                *(f"--metrics-export-port={free_port()}", f"--ray-client-server-port={free_port()}"),
+            ],
+            env=env,
+            cwd=root,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until(lambda: _answers(cluster) or _ended(head, log), "the dashboard answers")
+        yield cluster
+    finally:
+        _stop(head, root)
+    shutil.rmtree(root)
+
+
+def _answers(cluster: Cluster) -> bool:
+    try:
+        return cluster.api("GET", "/api/version").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _ended(head: psutil.Popen, log: Path) -> bool:
+    assert head.poll() is None, log.read_text()
+    return False
+
+
+def _stop(head: psutil.Popen, root: Path) -> None:
+    """Ends the head as its operator would, and whatever remains of it by force; fails if there was any."""
+    started = {head, *head.children(recursive=True), *_processes_in(root)}
+    head.send_signal(signal.SIGTERM)
+    psutil.wait_procs(started, timeout=30)
+    left = [process for process in {*started, *_processes_in(root)} if _runs(process)]
+    told = [f"{process.pid} {process.name()}" for process in left]
+    for process in left:
+        process.kill()
+    psutil.wait_procs(left, timeout=10)
+    assert not told, f"left behind: {told}"
+
+
+def _processes_in(root: Path) -> set[psutil.Process]:
+    """Whoever works in the cluster's folder, or was told of it: also those whose parent is gone."""
+    return {process for process in psutil.process_iter() if _is_about(process, str(root))}
+
+
+def _is_about(process: psutil.Process, root: str) -> bool:
+    try:
+        return process.cwd().startswith(root) or any(root in word for word in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

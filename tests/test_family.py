@@ -1,0 +1,120 @@
+"""What every family's replica does alike, without Ray: deadlines, errors, preloading, its share of the cores."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deployments.errors import InvalidImage
+from deployments.family import FamilyReplica, ReplicaOptions
+from deployments.protocol import Call, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.repository import Model
+from deployments.settings import FamilySettings
+from tests.conftest import PROJECT
+
+
+class Shouter:
+    """An engine of no size."""
+
+    resident_bytes = 0
+
+    def close(self) -> None: ...
+
+
+class ShoutingReplica(FamilyReplica[TextGeneration, Shouter]):
+    """Answers in capitals; some prompts do worse."""
+
+    loads = 0
+
+    def load(self, model: Model) -> Shouter:
+        self.loads += 1
+        return Shouter()
+
+    async def answer(self, request: TextGeneration, model: Model, engine: Shouter) -> InferResponse:
+        if request.prompt == "wait":
+            await asyncio.Event().wait()
+        if request.prompt == "refuse":
+            raise InvalidImage("not today")
+        if request.prompt == "break":
+            raise RuntimeError("/a/secret")
+        return TextGenerationResult(generated_text=request.prompt.upper())
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"")
+    return tmp_path
+
+
+def replica(models: Path, **settings: object) -> ShoutingReplica:
+    options = ReplicaOptions("text_generation", models, {"text_generation": "ForCausalLM$"}, FamilySettings(**settings))
+    return ShoutingReplica(options)
+
+
+def call(prompt: str, timeout_s: float = 10, model_id: str = "m") -> Call:
+    return Call(TextGeneration(model_id=model_id, prompt=prompt, max_tokens=1), "request-1", timeout_s)
+
+
+async def test_a_call_is_answered(models: Path) -> None:
+    assert await replica(models).infer(call("a")) == TextGenerationResult(generated_text="A")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code", "said"),
+    [
+        ("refuse", "invalid_image", "not today"),
+        ("break", "internal", "internal error"),
+        ("wait", "deadline_exceeded", ""),
+    ],
+)
+async def test_what_goes_wrong_is_an_error_with_the_request_id(models: Path, prompt: str, code: str, said: str) -> None:
+    answer = await replica(models).infer(call(prompt, timeout_s=0.05 if prompt == "wait" else 10))
+    assert isinstance(answer, Error)
+    assert (answer.code, answer.request_id) == (code, "request-1")
+    assert said in answer.message
+    assert "secret" not in answer.message
+
+
+async def test_a_call_that_is_given_up_leaves_nothing_running(models: Path) -> None:
+    shouting = replica(models)
+    given_up = asyncio.create_task(shouting.infer(call("wait")))
+    while not shouting.residency.statuses():
+        await asyncio.sleep(0)
+    while shouting.residency.statuses()[0].state != "ready":
+        await asyncio.sleep(0)
+    given_up.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert shouting.residency.ledger.entries
+    assert all(not entry.leases for entry in shouting.residency.ledger.entries.values())
+
+
+async def test_an_unknown_model_is_not_found(models: Path) -> None:
+    answer = await replica(models).infer(call("a", model_id="n"))
+    assert isinstance(answer, Error)
+    assert answer.code == "model_not_found"
+
+
+async def test_ready_means_that_the_models_to_preload_are_loaded(models: Path) -> None:
+    shouting = replica(models, preload=("m", "missing"))
+    assert await asyncio.gather(shouting.ready(), shouting.ready()) == [True, True]
+    assert shouting.loads == 1
+    assert [status.state for status in shouting.residency.statuses()] == ["ready"]
+
+
+@pytest.mark.parametrize(("share", "cores"), [(0.01, 1), (0.5, max(1, len(os.sched_getaffinity(0)) // 2)), (1.0, None)])
+def test_a_replica_computes_on_its_share_of_the_cores(share: float, cores: int | None) -> None:
+    """In a process of its own: affinity is for good."""
+    check = (
+        "import os; from deployments.family import limit_cores; "
+        f"print(limit_cores({share}), len(os.sched_getaffinity(0)))"
+    )
+    run = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
+    expected = cores or len(os.sched_getaffinity(0))
+    assert run.stdout.split() == [str(expected)] * 2
