@@ -100,10 +100,7 @@ def scene_tokens(speeches: list[Ids], random: np.random.Generator) -> Ids:
     """One reading: cut after random speeches, each scene closed by the end token, in random order."""
     cuts = np.flatnonzero(random.random(len(speeches)) < 1 / SPEECHES_PER_SCENE) + 1
     bounds = [0, *cuts.tolist(), len(speeches)]
-    scenes = [
-        np.concatenate([*speeches[start:stop], np.array([END_ID])])
-        for start, stop in itertools.pairwise(bounds)
-    ]
+    scenes = [np.concatenate([*speeches[start:stop], np.array([END_ID])]) for start, stop in itertools.pairwise(bounds)]
     return np.concatenate([scenes[index] for index in random.permutation(len(scenes))])
 
 

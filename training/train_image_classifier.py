@@ -7,18 +7,15 @@ the folder's own weights. The test files are read for nothing else.
 
 import argparse
 import copy
-import io
 import json
 import os
 import time
-import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from pictures import IMAGE_SIZE, MEAN, STD, Pictures, Variation, augment, load_pictures, normalized, read_jpegs
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -30,10 +27,6 @@ from transformers import (
 )
 
 CHECKPOINT = Path("training/checkpoints/image_classifier_v1.pt")
-
-IMAGE_SIZE = 32
-MEAN = (0.4914, 0.4822, 0.4465)
-STD = (0.2470, 0.2435, 0.2616)
 
 BATCH_SIZE = 128
 WARM_UP = 0.2
@@ -49,43 +42,17 @@ class Cycle:
 
     epochs: int
     peak_learning_rate: float
-    stretched: float
-    """The share of each batch whose proportions are changed."""
-    light: float
-    """How far brightness and contrast vary to either side of 1."""
+    variation: Variation
     hidden: float
     """The share of the epochs in which a square of each picture is hidden."""
 
 
 # A strict first cycle, then gentler ones on pictures more like those that are served.
 CYCLES = (
-    Cycle(epochs=20, peak_learning_rate=0.2, stretched=0.25, light=0.2, hidden=0.75),
-    Cycle(epochs=14, peak_learning_rate=0.06, stretched=0.125, light=0.1, hidden=0.0),
-    Cycle(epochs=11, peak_learning_rate=0.08, stretched=0.125, light=0.1, hidden=0.6),
+    Cycle(epochs=20, peak_learning_rate=0.2, variation=Variation(stretched=0.25, light=0.2), hidden=0.75),
+    Cycle(epochs=14, peak_learning_rate=0.06, variation=Variation(stretched=0.125, light=0.1), hidden=0.0),
+    Cycle(epochs=11, peak_learning_rate=0.08, variation=Variation(stretched=0.125, light=0.1), hidden=0.6),
 )
-
-
-@dataclass
-class Pictures:
-    """Decoded images, uint8 [count, 3, 32, 32], and the index of each one's class in `names`."""
-
-    pixels: Tensor
-    labels: Tensor
-    names: list[str]
-
-
-def read_jpegs(archive: Path) -> Iterator[tuple[str, Image.Image]]:
-    """Each file's class, from its folder, and its picture, in the order of their names."""
-    with zipfile.ZipFile(archive) as files:
-        for name in sorted(name for name in files.namelist() if name.endswith(".jpg")):
-            yield name.split("/")[0], Image.open(io.BytesIO(files.read(name))).convert("RGB")
-
-
-def load_pictures(archive: Path) -> Pictures:
-    classes, images = zip(*read_jpegs(archive), strict=True)
-    names = sorted(set(classes))
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
-    return Pictures(pixels.contiguous(), torch.tensor([names.index(name) for name in classes]), names)
 
 
 def build_model(names: list[str]) -> RegNetForImageClassification:
@@ -102,52 +69,6 @@ def build_model(names: list[str]) -> RegNetForImageClassification:
             label2id={name: index for index, name in enumerate(names)},
         )
     )
-
-
-def augment(pixels: Tensor, random: torch.Generator, cycle: Cycle, hide: bool) -> Tensor:
-    """Normalised float32 [batch, 3, 32, 32] from uint8: shifted, mirrored and, to `hide`, partly covered.
-
-    Photographs differ from CIFAR-10 in framing, proportions and light: some are stretched, and brightness and
-    contrast vary.
-    """
-    count = len(pixels)
-    images = pixels.float() / 255
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return torch.rand(shape, generator=random) * (high - low) + low
-
-    stretched = int(count * cycle.stretched)
-    zoom = torch.zeros(stretched, 2, 3)
-    zoom[:, 0, 0], zoom[:, 1, 1] = uniform(0.75, 1.15, stretched), uniform(0.75, 1.15, stretched)
-    grid = F.affine_grid(zoom, [stretched, 3, IMAGE_SIZE, IMAGE_SIZE], align_corners=False)
-    images[:stretched] = F.grid_sample(
-        images[:stretched], grid, padding_mode="reflection", align_corners=False
-    )
-
-    margin = 4
-    padded = F.pad(images, (margin,) * 4, mode="reflect")
-    line = torch.arange(IMAGE_SIZE)
-    rows = torch.randint(2 * margin + 1, (count, 1), generator=random) + line
-    columns = torch.randint(2 * margin + 1, (count, 1), generator=random) + line
-    mirrored = torch.rand(count, generator=random) < 0.5
-    columns[mirrored] = columns[mirrored].flip(1)
-    one_each = torch.arange(count)[:, None, None]
-    images = padded.permute(0, 2, 3, 1)[one_each, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-    average = images.mean(dim=(1, 2, 3), keepdim=True)
-    images = (images - average) * uniform(1 - cycle.light, 1 + cycle.light, count, 1, 1, 1) + average
-    images = images * uniform(1 - cycle.light, 1 + cycle.light, count, 1, 1, 1)
-    images = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-
-    if not hide:
-        return images.contiguous(memory_format=torch.channels_last)
-    hidden = 8
-    top = torch.randint(1 - hidden, IMAGE_SIZE, (count, 1), generator=random)
-    left = torch.randint(1 - hidden, IMAGE_SIZE, (count, 1), generator=random)
-    in_rows = (line >= top) & (line < top + hidden)
-    in_columns = (line >= left) & (line < left + hidden)
-    covered = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    return images.masked_fill(covered, 0).contiguous(memory_format=torch.channels_last)
 
 
 def build_optimizer(model: nn.Module) -> torch.optim.SGD:
@@ -186,18 +107,19 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
-    """The averaged model after all cycles; goes on from `checkpoint` if there is one."""
+    """The mean of the last two cycles' ends; goes on from `checkpoint` if there is one."""
     model = build_model(pictures.names)
     nn.Module.to(model, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval()
     optimizer = build_optimizer(model)
     first_epoch, seconds = 0, 0.0
+    ends: list[dict[str, Tensor]] = []
     if checkpoint.exists():
         saved = torch.load(checkpoint)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
-        first_epoch, seconds = saved["epoch"], saved["seconds"]
+        first_epoch, seconds, ends = saved["epoch"], saved["seconds"], saved["ends"]
 
     epochs = sum(cycle.epochs for cycle in CYCLES)
     steps = len(pictures.labels) // BATCH_SIZE
@@ -217,7 +139,7 @@ def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             chosen = order[step * BATCH_SIZE : (step + 1) * BATCH_SIZE]
-            images, labels = augment(pictures.pixels[chosen], random, cycle, hide), pictures.labels[chosen]
+            images, labels = augment(pictures.pixels[chosen], random, cycle.variation, hide), pictures.labels[chosen]
             with torch.autocast("cpu", torch.bfloat16):
                 logits = model(images).logits
             loss = F.cross_entropy(logits.float(), labels, label_smoothing=LABEL_SMOOTHING)
@@ -230,6 +152,8 @@ def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
             total_loss += loss.item()
             correct += int((logits.argmax(1) == labels).sum())
             bar.update()
+        if place + 1 == cycle.epochs:
+            ends.append(copy.deepcopy(average.state_dict()))
         seconds += time.monotonic() - started
         accuracy = correct / (steps * BATCH_SIZE)
         tqdm.write(f"epoch {epoch + 1}: loss {total_loss / steps:.4f}, training accuracy {accuracy:.4f}")
@@ -239,13 +163,31 @@ def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
                 "model": model.state_dict(),
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "ends": ends,
                 "epoch": epoch + 1,
                 "seconds": seconds,
             },
         )
     bar.close()
     print(f"{epochs} epochs in {seconds / 60:.1f} minutes")
-    return average
+    last, before = ends[-1], ends[-2]
+    mean = {name: value.lerp(before[name], 0.5) if value.is_floating_point() else value for name, value in last.items()}
+    average.load_state_dict(mean)
+    return measure_statistics(average, pictures)
+
+
+@torch.no_grad()
+def measure_statistics(model: RegNetForImageClassification, pictures: Pictures) -> RegNetForImageClassification:
+    """Gives the batch norms the statistics of plain training pictures: a mean of weights has none of its own."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # The mean over all batches.
+    order = torch.randperm(len(pictures.labels), generator=torch.Generator().manual_seed(SEED))
+    model.train()
+    for chosen in order.split(500):
+        model(normalized(pictures.pixels[chosen].float() / 255))
+    return model.eval()
 
 
 def save_checkpoint(path: Path, state: dict[str, object]) -> None:

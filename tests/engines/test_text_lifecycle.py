@@ -126,15 +126,22 @@ def test_a_listener_may_close_the_engine(folder: Path) -> None:
     assert engine.resident_bytes == 0
 
 
-def test_resident_bytes_are_the_weights_and_then_the_cache_too(folder: Path) -> None:
+def test_resident_bytes_are_the_weights_and_while_it_runs_the_cache_too(folder: Path) -> None:
     engine = load(folder)
     weights = (folder / "model.safetensors").stat().st_size
-    before = engine.resident_bytes
-    ask(engine, PROMPTS[0], 4)
+    idle = engine.resident_bytes
+    held: list[int] = []
+    ended = threading.Event()
+
+    def weigh(event: Chunk | Finished | Failed) -> None:
+        (held.append(engine.resident_bytes) if isinstance(event, Chunk) else ended.set())
+
+    engine.submit(PROMPTS[0], 20, Sampling(), weigh)
+    assert ended.wait(PATIENCE_S)
     after = engine.resident_bytes
     engine.close()
-    assert 0.9 * weights < before < 1.1 * weights
-    assert after > before
+    assert 0.9 * weights < idle < 1.1 * weights
+    assert max(held) > idle == after
 
 
 def _without(name: str) -> Callable[[Path], None]:

@@ -1,0 +1,56 @@
+"""The two models that come with the project: small, whole, and what their cards say they are."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from deployments.engines.image_classification import ImageClassificationEngine
+from deployments.engines.text_generation import TextGenerationEngine
+from deployments.errors import PromptTooLong
+from serve_app.local import SAMPLE_IMAGE
+from tests.conftest import PROJECT
+from tests.engines.text_models import ask
+
+MODELS = PROJECT / "models"
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[TextGenerationEngine]:
+    engine = TextGenerationEngine.load(MODELS / "gpt-nano", compile_steps=False)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("folder", sorted(MODELS.iterdir()), ids=lambda folder: folder.name)
+def test_a_bundled_model_is_small_and_holds_data_only(folder: Path) -> None:
+    files = list(folder.iterdir())
+    assert {file.suffix for file in files} == {".json", ".md", ".safetensors"}
+    assert sum(file.stat().st_size for file in files) <= 8_000_000
+
+
+def test_the_classifier_knows_the_sample() -> None:
+    engine = ImageClassificationEngine.load(MODELS / "image_classifier_v1", compile_forward=False)
+    (probabilities,) = engine.classify([engine.preprocess(SAMPLE_IMAGE.read_bytes())])
+    assert engine.best(probabilities, 1)[0] == ["airplane"]  # type: ignore[arg-type]
+    assert len(engine.labels) == 10
+
+
+def test_the_generator_says_what_transformers_says(generator: TextGenerationEngine) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / "gpt-nano")
+    model = AutoModelForCausalLM.from_pretrained(MODELS / "gpt-nano")
+    prompt = tokenizer("ROMEO:", return_tensors="pt", return_token_type_ids=False)
+    ids = model.generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt.input_ids.shape[1] :]
+    assert ask(generator, "ROMEO:", 30).text == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_prompt_works(generator: TextGenerationEngine, prompt: str) -> None:
+    try:
+        assert isinstance(ask(generator, prompt, 2).text, str)
+    except PromptTooLong:
+        assert len(prompt) > 100
