@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -56,6 +57,8 @@ def wrk(url: str, body: Path, connections: int, seconds: int) -> Measure:
     told = subprocess.run([*command, "--", str(body)], capture_output=True, text=True, check=True)
     counted = json.loads(told.stdout.splitlines()[-1])
     answered = counted["requests"] - counted["refused"]
+    if answered <= 0:
+        return Measure(0, math.nan, math.nan, counted["refused"] + counted["broken"])
     return Measure(
         answered / (counted["duration"] / 1e6),
         counted["p50"] / 1e3,
@@ -68,7 +71,7 @@ def summarise(spans: Iterable[Span], begin: float, end: float) -> Measure:
     """What was done between begin and end. A request that reaches over an edge counts by its share inside."""
     inside = [span for span in spans if span.end > begin and span.start < end]
     if not inside:
-        return Measure(0, float("nan"), float("nan"))
+        return Measure(0, math.nan, math.nan)
     amount = sum(
         span.amount * (min(span.end, end) - max(span.start, begin)) / (span.end - span.start) for span in inside
     )

@@ -35,9 +35,10 @@ def contest(
     """The table of all servers at all points; `checked` are the pictures whose answers are compared."""
     answers: Answers = {}
     trials = {server.name: _trial(server, points, checked, answers, pace) for server in servers}
-    results, failures = compete(trials, pace.rounds)
-    notes = [_agreement(answers, len(checked)), *failures]
-    return Table(title, "requests/s", [point.name for point in points], list(trials), results, notes, bool(failures))
+    done = compete(trials, pace.rounds)
+    notes = [*done.notes, _agreement(answers, len(checked)), *done.failures]
+    names = [point.name for point in points]
+    return Table(title, "requests/s", names, list(trials), done.results, notes, bool(done.failures))
 
 
 def send_base64(image_data: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The table: for people on the terminal, as Markdown for docs/performance.md."""
 
 import datetime
-import os
+import math
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,6 @@ from benchmarks.environment import machine
 from benchmarks.load import Measure, median
 
 US = "model-runtime"
-BUSY = 0.5
 Results = dict[tuple[str, str], list[Measure]]
 """(point, contestant) to a measure a round."""
 
@@ -51,12 +50,10 @@ class Table:
 def heading(name: str, versions: Mapping[str, str], rounds: int) -> str:
     """What the figures were measured with and on."""
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])
-    load = os.getloadavg()[0]
-    warning = "; **the machine was busy, do not trust these figures**" if load > BUSY else ""
     named = ", ".join(f"{package} {number}" for package, number in versions.items())
     return (
         f"## {name}\n\n`{command}`, {datetime.date.today().isoformat()}, median of {rounds} "
-        f"round{'s' if rounds > 1 else ''}. {machine()}; load average {load:.1f} at the start{warning}. {named}.\n"
+        f"round{'s' if rounds > 1 else ''}. {machine()}. {named}.\n"
     )
 
 
@@ -82,11 +79,14 @@ def _ratios(ours: Sequence[Measure] | None, theirs: Sequence[Measure], contestan
 
 
 def _times(more: float, less: float) -> str:
-    return f"{more / less:.2f}×" if less else "–"
+    ratio = more / less if less else math.nan
+    return "–" if math.isnan(ratio) else f"{ratio:.2f}×"
 
 
 def _short(figure: float) -> str:
-    """Three digits that matter."""
+    """Three digits that matter; a dash where nothing was answered."""
+    if math.isnan(figure):
+        return "–"
     if figure >= 100:
         return f"{figure:,.0f}"
     return f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"

@@ -111,6 +111,7 @@ def _environment(bin_folder: Path, folder: Path) -> dict[str, str]:
         "PATH": f"{bin_folder}:{kept.get('PATH', '')}",
         "HF_HUB_OFFLINE": "1",
         "RAY_TMPDIR": str(folder),
+        "RAY_raylet_start_wait_time_s": "120",
         "BENTOML_HOME": str(folder / "bentoml"),
         "BENTOML_DO_NOT_TRACK": "True",
         "PYTHONUNBUFFERED": "1",

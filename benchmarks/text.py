@@ -51,14 +51,13 @@ def run(pace: Pace, folder: Path) -> list[Table]:
     texts: dict[str, list[str]] = {}
     trials = {server.name: _trial(server, texts, pace) for server in (_ours(folder), _transformers(model))}
     trials[ENGINE] = _engine_trial(model, texts, pace)
-    results, failures = compete(trials, pace.rounds)
-    table = Table(
-        "Text generation", "tokens/s", [point.name for point in POINTS], list(trials), results, failed=bool(failures)
-    )
-    table.notes += [_agreement(texts), *failures]
+    done = compete(trials, pace.rounds)
+    table = Table("Text generation", "tokens/s", [point.name for point in POINTS], list(trials), done.results)
+    table.notes += [*done.notes, _agreement(texts), *done.failures]
+    table.failed = bool(done.failures)
     table.notes.append(
-        f"A Llama of 6 M parameters, random weights, no end of text; greedy, {TOKENS} tokens where nothing else is "
-        "said, not streamed; p50 and p99 are of whole answers; an error is an answer of another length than was asked for."
+        f"A Llama of 6 M parameters, random weights, no end of text; greedy; {TOKENS} tokens unless said otherwise. "
+        "Not streamed; p50 and p99 are of whole answers. An error is an answer of another length than was asked for."
     )
     return [table]
 

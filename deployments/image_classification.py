@@ -51,9 +51,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         self.forwards = ThreadPoolExecutor(1, "forward")
 
     def load(self, model: Model) -> Classifier:
-        engine = self.engine_class.load(
-            model.folder, self.device, model.manifest.dtype, model.manifest.draft_decoding
-        )
+        engine = self.engine_class.load(model.folder, self.device, model.manifest.dtype, model.manifest.draft_decoding)
         max_batch_size = min(self.settings.max_batch_size, engine.batch_size)
         return Classifier(engine, Batcher(engine.classify, self.forwards, max_batch_size))
 

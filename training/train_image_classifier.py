@@ -109,7 +109,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
     """The mean of the last two cycles' ends; goes on from `checkpoint` if there is one."""
     model = build_model(pictures.names)
-    nn.Module.to(model, memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     average = copy.deepcopy(model).eval()
     optimizer = build_optimizer(model)
     first_epoch, seconds = 0, 0.0
@@ -187,7 +187,8 @@ def measure_statistics(model: RegNetForImageClassification, pictures: Pictures) 
     model.train()
     for chosen in order.split(500):
         model(normalized(pictures.pixels[chosen].float() / 255))
-    return model.eval()
+    model.eval()
+    return model
 
 
 def save_checkpoint(path: Path, state: dict[str, object]) -> None:
@@ -198,7 +199,7 @@ def save_checkpoint(path: Path, state: dict[str, object]) -> None:
 
 
 def save_folder(model: RegNetForImageClassification, out: Path) -> None:
-    nn.Module.to(model, memory_format=torch.contiguous_format)
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     model.save_pretrained(out)
     # Written out, not saved from a processor object: that would name its class, which may need torchvision.
     processor = {

@@ -27,7 +27,7 @@ async def answer_list(body: bytes, answer: Answer) -> bytes:
         raise InvalidRequest("expected a list of requests")
     if len(items) > MAX_ITEMS:
         raise InvalidRequest(f"a batch holds at most {MAX_ITEMS} requests, this one holds {len(items)}")
-    answers = await asyncio.gather(*(answer(_reading(lambda item=item: item), uuid.uuid4().hex) for item in items))
+    answers = await asyncio.gather(*(answer(_reading(item), uuid.uuid4().hex) for item in items))
     return b"[" + b",".join(wire.encode(one, wire.JSON) for one in answers) + b"]"
 
 
@@ -61,8 +61,7 @@ class AnsweredLines(Response):
 
     async def _read_into(self, under_way: "asyncio.Queue[asyncio.Task[InferResponse] | None]") -> None:
         async for line in self._lines():
-            reading = _reading(lambda line=line: self._parsed(line))
-            await under_way.put(asyncio.ensure_future(self.answer(reading, uuid.uuid4().hex)))
+            await under_way.put(asyncio.ensure_future(self.answer(self._reading_line(line), uuid.uuid4().hex)))
         await under_way.put(None)
 
     async def _lines(self) -> AsyncIterator[bytes]:
@@ -81,14 +80,17 @@ class AnsweredLines(Response):
         if rest.strip():
             yield rest.strip()
 
-    def _parsed(self, line: bytes) -> object:
-        if len(line) > self.limit_bytes:
-            raise PayloadTooLarge(f"a line is longer than {self.limit_bytes} bytes")
-        return wire.parse_json(line)
+    def _reading_line(self, line: bytes) -> Callable[[], Awaitable[InferRequest]]:
+        async def read() -> InferRequest:
+            if len(line) > self.limit_bytes:
+                raise PayloadTooLarge(f"a line is longer than {self.limit_bytes} bytes")
+            return wire.decode(line, wire.JSON, InferRequest)
+
+        return read
 
 
-def _reading(item: Callable[[], object]) -> Callable[[], Awaitable[InferRequest]]:
+def _reading(item: object) -> Callable[[], Awaitable[InferRequest]]:
     async def read() -> InferRequest:
-        return wire.from_object(item(), InferRequest)
+        return wire.from_object(item, InferRequest)
 
     return read
