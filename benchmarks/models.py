@@ -23,6 +23,10 @@ from transformers import (
 
 SEED = 20
 VOCABULARY = 512
+SHARPNESS = 0.1
+"""How much of a random kernel is kept beside its mean."""
+LOGITS_STD = 2.0
+"""Of one class over many pictures."""
 IMAGENET_LABELS = 1001
 """As the published MobileNetV2 has it: index 0 is the background."""
 
@@ -110,15 +114,28 @@ def _labels(count: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _calibrate(model: Any, size: int) -> None:
-    """Sets the batch norms by pictures: with their initial ones, random weights answer every picture the same."""
+    """Makes random weights tell pictures apart by what they show.
+
+    Kernels are smoothed, as those of trained networks are on the whole: random ones see the noise between pixels.
+    Batch norms and the scale of the logits are set by pictures.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.copy_(module.weight.mean((2, 3), keepdim=True) + SHARPNESS * module.weight)
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = None  # The plain average.
     model.train()
-    pixels = np.stack([np.asarray(_clouds(size, size, 1000 + n), np.float32) for n in range(8)])
-    model(pixel_values=torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1)
+    pixels = np.stack([np.asarray(_clouds(size, size, 1000 + n), np.float32) for n in range(16)])
+    pixel_values = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    model(pixel_values=pixel_values)
     model.eval()
+    classifier = next(module for module in reversed(list(model.modules())) if isinstance(module, torch.nn.Linear))
+    logits = model(pixel_values=pixel_values).logits
+    scale = LOGITS_STD / logits.std(0).mean()
+    classifier.weight *= scale
+    classifier.bias.copy_((classifier.bias - logits.mean(0)) * scale)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

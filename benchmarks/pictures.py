@@ -13,7 +13,7 @@ from benchmarks.contest import Pace, Trial, compete
 from benchmarks.load import Measure, wrk
 from benchmarks.models import as_base64
 from benchmarks.report import Table
-from benchmarks.servers import Server, running, settle
+from benchmarks.servers import Server, ServerFailed, running, settle
 
 Answers = dict[str, list[Any]]
 """Server to what it answered to each picture."""
@@ -66,7 +66,9 @@ def _measured(url: str, body: Path, point: Point, pace: Pace) -> Measure:
 
 def _ask(url: str, server: Server, picture: bytes) -> Any:
     reply = httpx.post(url, json=server.body(picture), timeout=120)
-    reply.raise_for_status()
+    if reply.status_code != 200:
+        size = len(picture)
+        raise ServerFailed(f"{server.name} answers {reply.status_code} to {size} bytes of JPEG: {reply.text[:200]}")
     return server.answer(reply.json())
 
 

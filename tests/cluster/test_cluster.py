@@ -214,6 +214,7 @@ def test_cluster_yaml_holds_commands_that_a_shell_can_parse(launcher: dict[str, 
         if not key.endswith("_commands"):
             continue
         for command in commands:
-            assert isinstance(command, str)
-            parsed = subprocess.run(["bash", "-n", "-c", command], capture_output=True, text=True)
+            # The launcher wraps each in parentheses, and `((` begins arithmetic.
+            assert not command.startswith("("), command
+            parsed = subprocess.run(["bash", "-n", "-c", f"({command})"], capture_output=True, text=True)
             assert parsed.returncode == 0, (command, parsed.stderr)

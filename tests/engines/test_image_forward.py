@@ -14,7 +14,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from deployments.engines import image_forward
 from deployments.engines.image_classification import ImageClassificationEngine
-from tests.engines.test_image_classification import LABELS, answer, encoded, loaded, photo, quick_measuring, saved
+from tests.engines.image_models import LABELS, answer, encoded, loaded, photo, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 

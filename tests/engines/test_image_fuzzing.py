@@ -7,7 +7,8 @@ import pytest
 
 from deployments.engines.image_decoding import DecodeLimits, decoded
 from deployments.errors import InvalidImage
-from tests.engines.test_image_decoding import FILES, encoded, photo, run_length_bmp
+from tests.engines.image_files import FILES, encoded, photo
+from tests.engines.test_image_decoding import run_length_bmp
 
 
 def mutated(whole: bytes, chance: random.Random) -> bytes:

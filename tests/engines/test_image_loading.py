@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deployments.errors import ModelLoadFailed
-from tests.engines.test_image_classification import loaded, quick_measuring, saved
+from tests.engines.image_models import loaded, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 

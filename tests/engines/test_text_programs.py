@@ -1,0 +1,91 @@
+"""A compiled decode step says what the eager one says; without one, and while one is made, nothing is missed."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deployments.engines import text_programs
+from deployments.engines.text_decoders import SlotDecoder
+from deployments.engines.text_generation import Sampling, TextGenerationEngine
+from deployments.engines.text_programs import COMPILERS, StepPrograms
+from tests.engines.text_models import PATIENCE_S, PROMPTS, Listener, Reference, ask, save_model
+
+COMPILE_S = 280.0
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("llama"), "llama")
+
+
+def programs_of(engine: TextGenerationEngine) -> StepPrograms:
+    assert isinstance(engine._decoder, SlotDecoder)
+    assert engine._decoder.programs
+    return engine._decoder.programs
+
+
+@needs_compiler
+def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone, then 9 rows in 16 slots, then fewer and fewer. Packages stay on disk, so that a second run is quick."""
+    monkeypatch.setattr(text_programs, "NICENESS", 0)  # Nobody is served meanwhile.
+    engine, reference = TextGenerationEngine.load(folder), Reference(folder)
+    programs = programs_of(engine)
+    programs.want()
+    assert programs.settled.wait(COMPILE_S)
+    assert programs.ready == 2
+    assert engine.notes == ("compiled decode step",)
+    assert reference.agrees(PROMPTS[0], 60, ask(engine, PROMPTS[0], 60).text)
+    listeners = [Listener() for _ in range(9)]
+    for number, listener in enumerate(listeners):
+        engine.submit(PROMPTS[number % 5], 6 + 6 * number, Sampling(), listener)
+    for number, listener in enumerate(listeners):
+        listener.finished()
+        assert reference.agrees(PROMPTS[number % 5], 6 + 6 * number, listener.text)
+    engine.close()
+
+
+@needs_compiler
+def test_closing_ends_the_compiler(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_programs, "cache_dir", lambda: str(tmp_path))
+    engine = TextGenerationEngine.load(folder)
+    programs = programs_of(engine)
+    started: list[subprocess.Popen[str]] = []
+
+    class Popen(subprocess.Popen[str]):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]  # passed on as they come
+            started.append(self)
+            engine._closing = programs._closed = True  # The engine closes at the worst moment.
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    programs.want()
+    assert programs.settled.wait(PATIENCE_S)
+    engine.close()
+    assert [child.poll() for child in started] == [-9]
+    assert list(tmp_path.rglob("*.pt2")) == []
+
+
+def test_without_a_compiler_the_model_serves_without_complaint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(text_programs, "cache_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(text_programs, "COMPILERS", ())
+    engine = TextGenerationEngine.load(folder)
+    assert programs_of(engine).settled.wait(PATIENCE_S)
+    assert ask(engine, PROMPTS[0], 5).finished().completion_tokens == 5
+    assert engine.notes == ()
+    engine.close()
+    assert not [record for record in caplog.records if record.name.startswith("deployments")]
+
+
+def test_a_package_of_someone_else_is_not_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_programs, "cache_dir", lambda: str(tmp_path))
+    (tmp_path / "text-steps").mkdir()
+    (tmp_path / "text-steps").chmod(0o777)
+    engine = TextGenerationEngine.load(folder)
+    assert programs_of(engine).settled.wait(PATIENCE_S)
+    assert programs_of(engine).ready == 0
+    engine.close()
