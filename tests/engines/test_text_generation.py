@@ -13,7 +13,6 @@ from deployments.engines.text_generation import Chunk, Failed, Finished, Samplin
 from deployments.errors import Internal, PromptTooLong
 from tests.engines.text_models import CONFIGS, CONTEXT, PATIENCE_S, PROMPTS, Listener, Reference, ask, load, save_model
 
-
 SINGLE = {
     "mistral": ("plain generation, row by row: its KV cache does not fit a shared batch",),
     "mamba": ("plain generation, row by row: no KV cache",),
@@ -34,6 +33,7 @@ def reference(folder: Path) -> Reference:
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[TextGenerationEngine]:
     engine = load(folder)
+    assert engine.notes == (), "these tests are about rows that share a forward"
     yield engine
     engine.close()
 
