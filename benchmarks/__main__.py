@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transformers.utils.logging import disable_progress_bar
+
 from benchmarks import image, ingress, text
 from benchmarks.contest import Pace
 from benchmarks.environment import setup, versions
@@ -37,6 +39,7 @@ SUITES = {
 def main() -> int:
     """Returns 1 where a contestant failed."""
     options = _options()
+    disable_progress_bar()
     # So that a server is stopped whatever ends the benchmark.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     setup()

@@ -23,7 +23,7 @@ def run(pace: Pace, folder: Path, source: Path | None) -> list[Table]:
     points.append(Point("12 megapixels, 4 connections", large, 4, patience=2))
     checked = [small, large, *(jpeg(320, 240, seed) for seed in range(3, 13)), *(jpeg(4000, 3000, s) for s in (13, 14))]
     table = contest("Image classification", servers(model), points, checked, pace)
-    named = source.name if source else "MobileNetV2 1.0 at 224, random weights"
+    named = source.name if source else "MobileNetV2 1.0 at 224, random weights with smoothed kernels"
     table.notes.append(
         f"{named}. JPEGs of {len(small) / 1e3:.0f} kB and {len(large) / 1e6:.1f} MB, as base64 in JSON to all; "
         "the answer is the best five labels."

@@ -107,6 +107,8 @@ def session_ray() -> Iterator[None]:
         include_dashboard=False,
     )
     yield
+    # Serve's threads outlive Ray and would complain after pytest's last line.
+    logging.getLogger("ray.serve").setLevel(logging.CRITICAL + 1)
     ray.shutdown()
 
 
