@@ -31,6 +31,10 @@ class Classifier:
     def resident_bytes(self) -> int:
         return self.engine.resident_bytes
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.engine.notes
+
     def close(self) -> None:
         self.engine.close()
 

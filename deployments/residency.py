@@ -1,7 +1,7 @@
 """Which models are in memory: leases, single flight, a byte budget, eviction, remembered failures.
 
 `Ledger` is the accounting, a pure state machine. `Residency` drives it: it loads and closes engines in threads while
-others keep answering. Knows engines by their `resident_bytes` and `close()` only.
+others keep answering. Knows engines by `Engine` only.
 """
 
 import asyncio
@@ -27,6 +27,10 @@ class Engine(Protocol):
 
     @property
     def resident_bytes(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How it runs, for people."""
 
     def close(self) -> None: ...
 
@@ -108,6 +112,7 @@ class ResidentStatus:
     bytes: int = 0
     load_s: float = 0.0
     reason: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -147,7 +152,7 @@ class Residency(Generic[EngineT]):
 
     def statuses(self) -> list[ResidentStatus]:
         ready = [
-            ResidentStatus(r.model.name, r.model.digest, "ready", r.entry.bytes, r.entry.load_s)
+            ResidentStatus(r.model.name, r.model.digest, "ready", r.entry.bytes, r.entry.load_s, notes=r.engine.notes)
             for r in self._residents.values()
         ]
         loading = [ResidentStatus(*_split(key), "loading") for key in self._loading]

@@ -22,6 +22,8 @@ class ModelStatus(BaseModel):
     declared_bytes: int
     resident_bytes: list[int]
     """What it takes in each replica that holds it."""
+    notes: list[str]
+    """How it runs, as its engines tell."""
 
 
 def model_statuses(models: Mapping[str, Model], residents: Iterable[ResidentStatus]) -> list[ModelStatus]:
@@ -47,4 +49,5 @@ def _status(model_id: str, model: Model, every: Iterable[Model], residents: list
         reason=model.problem or (reasons[0] if state == "failed" else None),
         declared_bytes=model.declared_bytes,
         resident_bytes=[resident.bytes for resident in residents if resident.state == "ready"],
+        notes=list(dict.fromkeys(note for resident in residents for note in resident.notes)),
     )

@@ -21,6 +21,7 @@ class Shouter:
     """An engine of no size."""
 
     resident_bytes = 0
+    notes = ()
 
     def close(self) -> None: ...
 

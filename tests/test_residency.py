@@ -23,6 +23,7 @@ def model(name: str, size_mb: float, pinned: bool = False) -> Model:
 class FakeEngine:
     resident_bytes: int
     closed: bool = False
+    notes: tuple[str, ...] = ("forward: fake",)
 
     def close(self) -> None:
         self.closed = True
@@ -190,7 +191,7 @@ async def test_a_failed_load_changes_nothing_and_is_remembered_for_a_while(
     clock.now += FIRST_BACK_OFF_S
     loader.failure = None
     await use(residency, model("bad", 10))
-    assert [status.state for status in residency.statuses()] == ["ready"]
+    assert [(status.state, status.notes) for status in residency.statuses()] == [("ready", ("forward: fake",))]
 
 
 async def test_an_unexpected_failure_keeps_its_reason_to_the_log(

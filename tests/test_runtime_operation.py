@@ -8,7 +8,7 @@ import httpx
 import pytest
 import ray
 
-from deployments.protocol import TextGeneration
+from deployments.protocol import ImageClassification, TextGeneration
 from serve_app.client import ModelRuntimeClient
 from tests.conftest import Running, replica_pids, until
 from tests.echo import Echo
@@ -26,13 +26,15 @@ def metric(text: str, name: str) -> float:
 
 
 def test_models_tell_their_state_and_a_broken_one_its_reason(runtime: Running) -> None:
-    for request in (FAILURES["model_load_failed"], TextGeneration(model_id="text", prompt="a", max_tokens=1)):
+    image = ImageClassification(model_id="image", image_data=runtime.picture.read_bytes())
+    for request in (FAILURES["model_load_failed"], TextGeneration(model_id="text", prompt="a", max_tokens=1), image):
         over_the_handle(runtime, request)
     with ModelRuntimeClient(runtime.url) as client:
         models = {status.model_id: status for status in client.models()}
     assert models.keys() == {"text", "team/nested", "versioned", "image", "broken", "huge"}
     assert models["text"].state == "ready"
     assert models["text"].resident_bytes[0] > 0
+    assert any("largest batch" in note for note in models["image"].notes)
     assert models["huge"].family == "text_generation"
     assert models["versioned"].versions == [1, 2]
     assert models["broken"].state == "failed"
