@@ -1,7 +1,9 @@
 """A family without a model that answers at once: what is left is the way there and back."""
 
+from deployments.calls import Call, Tell
 from deployments.family import ReplicaOptions
-from deployments.protocol import Call, InferRequest, InferResponse
+from deployments.protocol import InferRequest, InferResponse
+from deployments.replica import Replica
 from serve_app.app import Family
 
 
@@ -13,16 +15,14 @@ class MeasuredResult(InferResponse, index=1000):
     size: int
 
 
-class MeasuredReplica:
+class MeasuredReplica(Replica):
     def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__()
         self.family = options.family
 
-    async def infer(self, call: Call) -> InferResponse:
+    async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
         assert isinstance(call.request, Measured)
         return MeasuredResult(size=len(call.request.image_data))
-
-    async def ready(self) -> bool:
-        return True
 
 
 ECHO = Family("echo", Measured, MeasuredReplica, architectures=None)

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
+from deployments.calls import Call, Tell
 from deployments.errors import ServingError
-from deployments.failures import error_of
 from deployments.gpus import gpu_utilization
-from deployments.protocol import Call, InferRequest, InferResponse
+from deployments.protocol import InferRequest, InferResponse
+from deployments.replica import Replica
 from deployments.repository import Model, Repository
 from deployments.residency import MIB, Engine, Residency, ResidentStatus
 from deployments.settings import FamilySettings
@@ -33,10 +34,11 @@ class ReplicaOptions:
     settings: FamilySettings
 
 
-class FamilyReplica(abc.ABC, Generic[RequestT, EngineT]):
+class FamilyReplica(Replica, Generic[RequestT, EngineT]):
     """One replica of a family that serves models from the repository."""
 
     def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__()
         self.options = options
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
@@ -49,19 +51,15 @@ class FamilyReplica(abc.ABC, Generic[RequestT, EngineT]):
         """The model, ready to answer. Called in a thread."""
 
     @abc.abstractmethod
-    async def answer(self, request: RequestT, model: Model, engine: EngineT) -> InferResponse:
-        """The answer. Raises ServingError; leaves nothing running when cancelled."""
+    async def answer(self, request: RequestT, model: Model, engine: EngineT, tell: Tell | None) -> InferResponse:
+        """The answer; `tell` takes its chunks, where they are wanted. Raises ServingError; leaves nothing running when
+        cancelled."""
 
-    async def infer(self, call: Call) -> InferResponse:
-        """The answer to one call, or its Error. Never raises: Ray would wrap it beyond recognition."""
-        try:
-            async with asyncio.timeout(call.timeout_s):
-                model = self.repository.find(call.request.model_id, self.options.family)
-                async with self.residency.lease(model, call.timeout_s) as engine:
-                    # Dispatch sends each family its own variant.
-                    return await self.answer(cast(RequestT, call.request), model, engine)
-        except Exception as cause:
-            return error_of(cause, call.request_id)
+    async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
+        assert call.model is not None
+        async with asyncio.timeout(call.timeout_s), self.residency.lease(call.model, call.timeout_s) as engine:
+            # Dispatch sends each family its own variant.
+            return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
 
     async def ready(self) -> bool:
         """True once the models to preload are there, or known to have failed."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments.batching import Batcher
+from deployments.calls import Tell
 from deployments.family import FamilyReplica, ReplicaOptions
 from deployments.protocol import ImageClassification, ImageClassificationResult
 from deployments.repository import Model
@@ -59,7 +60,9 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         max_batch_size = min(self.settings.max_batch_size, engine.batch_size)
         return Classifier(engine, Batcher(engine.classify, self.forwards, max_batch_size))
 
-    async def answer(self, request: ImageClassification, model: Model, engine: Classifier) -> ImageClassificationResult:
+    async def answer(
+        self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None
+    ) -> ImageClassificationResult:
         loop = asyncio.get_running_loop()
         pixel_values = await loop.run_in_executor(self.decoders, engine.engine.preprocess, request.image_data)
         probabilities = await engine.batches.submit(pixel_values)

@@ -5,8 +5,9 @@ bincode `index` it declares; an index is never reused. Fields without a default 
 every format. Fields with one are optional extras: `None` means absent, and bincode does not carry them.
 """
 
+import secrets
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -48,6 +49,10 @@ class InferRequest(Variant):
 
     model_id: Text
 
+    def repeatable(self) -> Self:
+        """The same request with its random choices made, so that asking twice gives one answer."""
+        return self
+
 
 class InferResponse(Variant):
     """The union of responses."""
@@ -72,6 +77,11 @@ class TextGeneration(InferRequest, index=1):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
     seed: U64 | None = None
+
+    def repeatable(self) -> Self:
+        if not self.temperature or self.seed is not None:
+            return self
+        return self.model_copy(update={"seed": secrets.randbits(63)})
 
 
 class Usage(BaseModel):
@@ -125,9 +135,8 @@ class Error(InferResponse, index=2):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One request on its way to a family. `timeout_s` is what is left of its deadline when it is sent."""
+class Chunk:
+    """New text of a generation under way, final as it is. `index`: how many tokens were generated so far."""
 
-    request: InferRequest
-    request_id: str
-    timeout_s: float
+    text: str
+    index: int

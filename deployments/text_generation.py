@@ -3,8 +3,9 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from deployments.calls import Tell
 from deployments.family import FamilyReplica, ReplicaOptions
-from deployments.protocol import TextGeneration, TextGenerationResult, Usage
+from deployments.protocol import Chunk, TextGeneration, TextGenerationResult, Usage
 from deployments.repository import Model
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         )
 
     async def answer(
-        self, request: TextGeneration, model: Model, engine: "TextGenerationEngine"
+        self, request: TextGeneration, model: Model, engine: "TextGenerationEngine", tell: Tell | None
     ) -> TextGenerationResult:
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -48,8 +49,10 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
             await asyncio.shield(submitting)
             while True:
                 match await events.get():
-                    case self.engines.Chunk(text=new):
+                    case self.engines.Chunk(text=new, index=index):
                         text.append(new)
+                        if tell:
+                            tell(Chunk(new, index))
                     case self.engines.Failed(error=error):
                         raise error
                     case self.engines.Finished() as end:

@@ -15,11 +15,13 @@ from deployments.protocol import ImageClassification, InferRequest, TextGenerati
 from deployments.repository import Repository
 from deployments.settings import Autoscaling, FamilySettings, nearest
 from deployments.text_generation import TextGenerationReplica
+from serve_app.autoscaling import replicas_for_calls
 from serve_app.config import RuntimeConfig
 from serve_app.dispatch import Route
 from serve_app.ingress import METRICS_BOARD, Ingress
 
 SHARE_OF_A_GPU = 0.25
+EXCHANGES = 4096  # The ingress bounds what is under way: it counts calls, Serve would count exchanges.
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
@@ -82,9 +84,8 @@ def _deployment(family: Family, settings: FamilySettings, num_gpus: float) -> se
     return deployment.options(
         name=family.replica.__name__.removesuffix("Replica"),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
-        autoscaling_config=_autoscaling(settings.autoscaling),
-        max_ongoing_requests=settings.max_ongoing_requests,
-        max_queued_requests=settings.max_queued_requests,
+        autoscaling_config=_autoscaling(settings.autoscaling) | {"policy": {"policy_function": replicas_for_calls}},
+        max_ongoing_requests=EXCHANGES,
         health_check_period_s=1,
         logging_config=LOGGING,
         graceful_shutdown_timeout_s=5,
@@ -108,7 +109,7 @@ def _ingress(config: RuntimeConfig) -> serve.Deployment:
     )
 
 
-def _autoscaling(autoscaling: Autoscaling) -> dict[str, float]:
+def _autoscaling(autoscaling: Autoscaling) -> dict[str, Any]:
     # Looking back no longer than the delays, so that they mean what they say.
     look_back_s = max(min(autoscaling.upscale_delay_s, autoscaling.downscale_delay_s, 30.0), 1.0)
     return autoscaling.model_dump() | {"look_back_period_s": look_back_s, "metrics_interval_s": look_back_s / 3}

@@ -1,30 +1,28 @@
-"""One call to a family: which one, within the deadline, and once more elsewhere if its replica dies."""
+"""From a request to its answer: which family and model, by which deadline."""
 
 import asyncio
+import itertools
 import logging
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import (
-    BackPressureError,
-    DeploymentUnavailableError,
-    RayServeException,
-    ReplicaUnavailableError,
-)
+from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from deployments.errors import InvalidRequest, Overloaded, Unavailable
-from deployments.protocol import Call, InferRequest, InferResponse
-from deployments.repository import Repository
+from deployments.calls import Call, Reply, Tell
+from deployments.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from deployments.protocol import Chunk, InferRequest, InferResponse
+from deployments.repository import Model, Repository
 from deployments.residency import ResidentStatus
+from serve_app.lane import LOST, Lane, Pending
 
 logger = logging.getLogger("model_runtime.dispatch")
 
 CONTROL_TIMEOUT_S = 5.0
-LOST = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+SWEEP_LANES = 256
+"""With so many lanes the idle ones go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,10 @@ class Dispatcher:
         self.routes = {route.request: route for route in routes}
         # By value: a request is small beside what a trip through the object store costs.
         self.handles = {family: handle.options(_by_reference=False) for family, handle in handles.items()}
+        self.exchanges = {family: handle.options(stream=True).exchange for family, handle in self.handles.items()}
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._name = uuid.uuid4().hex[:8]
+        self._numbers = itertools.count()
 
     def route(self, request: InferRequest) -> Route:
         """Raises InvalidRequest for a variant that no family serves."""
@@ -59,25 +61,52 @@ class Dispatcher:
             raise InvalidRequest(f"no family serves {type(request).__name__}")
         return route
 
-    async def call(self, call: Call, route: Route) -> InferResponse:
-        """Raises Overloaded, Unavailable, and what `Repository.find` raises: an unknown model troubles no replica."""
-        if route.has_models:
-            self.repository.find(call.request.model_id, route.family)
-        give_up = time.monotonic() + call.timeout_s
-        for last_try in (False, True):
-            left = replace(call, timeout_s=max(give_up - time.monotonic(), 0.0))
-            try:
-                response: InferResponse = await self.handles[route.family].infer.remote(left)
-                return response
-            except BackPressureError:
-                busy = Overloaded(f"{route.family} has as many requests waiting as it may")
-                busy.retry_after_ms = 1000
-                raise busy from None
-            except LOST:
-                logger.warning("request %s: a replica of %s was lost", call.request_id, route.family)
-                if last_try:
-                    raise Unavailable(f"the replica of {route.family} was lost, twice") from None
-        raise AssertionError("unreachable")
+    async def call(self, request: InferRequest, request_id: str, route: Route) -> InferResponse:
+        """Raises Overloaded, Unavailable, DeadlineExceeded, and what `Repository.find` raises."""
+        return await self._answered(self._submit(request, request_id, route, None), route)
+
+    async def stream(self, request: InferRequest, request_id: str, route: Route) -> AsyncIterator[Reply]:
+        """The same in parts: chunks, then the response. Closing it takes the request back."""
+        chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        pending = self._submit(request, request_id, route, chunks.put_nowait)
+        answer = asyncio.create_task(self._answered(pending, route))
+        answer.add_done_callback(lambda _: chunks.put_nowait(None))
+        try:
+            while (chunk := await chunks.get()) is not None:
+                yield chunk
+            yield await answer
+        finally:
+            answer.cancel()
+
+    def _submit(self, request: InferRequest, request_id: str, route: Route, tell: Tell | None) -> Pending:
+        model = self.repository.find(request.model_id, route.family) if route.has_models else None
+        call_id = f"{self._name}-{next(self._numbers)}"
+        call = Call(request.repeatable(), request_id, route.deadline_s, model, tell is not None, call_id)
+        pending = Pending(call, tell)
+        self._lane(route, model).submit(pending)
+        return pending
+
+    async def _answered(self, pending: Pending, route: Route) -> InferResponse:
+        try:
+            async with asyncio.timeout(pending.call.timeout_s):
+                return await pending.response
+        except TimeoutError:
+            if pending.arrived:
+                raise DeadlineExceeded("no answer within the deadline") from None
+            raise Unavailable(f"no replica of {route.family} took the request within the deadline") from None
+
+    def _lane(self, route: Route, model: Model | None) -> Lane:
+        key = (route.family, model.name if model else "")
+        lane = self._lanes.get(key)
+        if lane is None:
+            if len(self._lanes) >= SWEEP_LANES:
+                self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle}
+
+            async def cancel(call_ids: Sequence[str]) -> None:
+                await self._ask_all(route.family, "cancel", call_ids)
+
+            lane = self._lanes[key] = Lane(self.exchanges[route.family], cancel)
+        return lane
 
     async def ready(self) -> bool:
         """Whether every family that keeps replicas has one that can answer."""
@@ -105,9 +134,9 @@ class Dispatcher:
         answers = await asyncio.gather(*(self._ask_all(family, method) for family in families))
         return [answer for replicas in answers for answer in replicas]
 
-    async def _ask_all(self, family: str, method: str) -> list[Any]:
+    async def _ask_all(self, family: str, method: str, *arguments: object) -> list[Any]:
         try:
-            asked = self.handles[family].broadcast(method)
+            asked = self.handles[family].broadcast(method, *arguments)
             answers = await asked.results_async(timeout_s=CONTROL_TIMEOUT_S, return_exceptions=True)
         except (TimeoutError, RayServeException) as failure:
             logger.warning("%s of %s: %s", method, family, type(failure).__name__)

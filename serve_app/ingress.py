@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ray import serve
@@ -12,10 +13,11 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments.errors import InvalidRequest
+from deployments.calls import Reply
+from deployments.errors import Cancelled, InvalidRequest
 from deployments.failures import error_of
 from deployments.metrics import Labels, Recorder
-from deployments.protocol import Call, Error, InferRequest, InferResponse
+from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.repository import Repository
 from serve_app.config import IngressSettings
 from serve_app.dispatch import Dispatcher, Route
@@ -26,6 +28,9 @@ logger = logging.getLogger("model_runtime.ingress")
 
 METRICS_BOARD = "metrics_board"
 REPORT_EVERY_S = 1.0
+
+Read = Callable[[], Awaitable[InferRequest]]
+"""Gives a request, or raises why there is none."""
 
 
 class Ingress:
@@ -49,31 +54,53 @@ class Ingress:
 
     async def infer(self, request: InferRequest, request_id: str | None = None) -> InferResponse:
         """The answer to one request. Never raises: every failure is an `Error`."""
+        return await self.answer(_given(request), request_id or uuid.uuid4().hex)
 
-        async def read() -> InferRequest:
-            if not isinstance(request, InferRequest):
-                raise InvalidRequest(f"expected an InferRequest, not {type(request).__name__}")
-            return request
+    async def infer_stream(self, request: InferRequest, request_id: str | None = None) -> AsyncIterator[Reply]:
+        """The same in parts, for `handle.options(stream=True)`: any number of `Chunk`, then the response."""
+        async for reply in self.stream(_given(request), request_id or uuid.uuid4().hex):
+            yield reply
 
-        return await self.answer(read, request_id or uuid.uuid4().hex)
-
-    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
+    async def answer(self, read: Read, request_id: str) -> InferResponse:
         """The answer to the request that `read` gives. What `read` raises is answered and counted as well."""
-        started = time.perf_counter()
-        model = family = "unknown"
+        counted = _Counted()
         try:
-            request = await read()
-            route = self.dispatcher.route(request)
-            family = route.family
-            if request.model_id in self.repository.models():
-                model = request.model_id
-            async with asyncio.timeout(route.deadline_s):
-                response = await self.dispatcher.call(Call(request, request_id, route.deadline_s), route)
+            request, route = await self._routed(read, counted)
+            response = await self.dispatcher.call(request, request_id, route)
         except Exception as cause:
             response = error_of(cause, request_id)
-        outcome = (response.code or "internal") if isinstance(response, Error) else "ok"
-        self.recorder.record(Labels(model, family, outcome), (time.perf_counter() - started) * 1000)
+        self._count(counted, response)
         return response
+
+    async def stream(self, read: Read, request_id: str) -> AsyncIterator[Reply]:
+        """Any number of chunks, then the response. Never raises; closing it takes the request back."""
+        counted = _Counted()
+        response: InferResponse = Error.of(Cancelled("the client went away"), request_id)
+        try:
+            request, route = await self._routed(read, counted)
+            async for reply in self.dispatcher.stream(request, request_id, route):
+                if isinstance(reply, InferResponse):
+                    response = reply
+                else:
+                    yield reply
+        except Exception as cause:
+            response = error_of(cause, request_id)
+        finally:
+            self._count(counted, response)
+        yield response
+
+    async def _routed(self, read: Read, counted: "_Counted") -> tuple[InferRequest, Route]:
+        request = await read()
+        route = self.dispatcher.route(request)
+        counted.family = route.family
+        if request.model_id in self.repository.models():
+            counted.model = request.model_id
+        return request, route
+
+    def _count(self, counted: "_Counted", response: InferResponse) -> None:
+        outcome = (response.code or "internal") if isinstance(response, Error) else "ok"
+        labels = Labels(counted.model, counted.family, outcome)
+        self.recorder.record(labels, (time.perf_counter() - counted.started) * 1000)
 
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
@@ -100,3 +127,21 @@ class Ingress:
     async def _report(self) -> None:
         report = self.recorder.report(await self.dispatcher.gpus())
         await serve.get_deployment_actor(METRICS_BOARD).report.remote(report)
+
+
+@dataclass
+class _Counted:
+    """What a request is counted under; an unknown model or family never becomes a label."""
+
+    model: str = "unknown"
+    family: str = "unknown"
+    started: float = field(default_factory=time.perf_counter)
+
+
+def _given(request: InferRequest) -> Read:
+    async def read() -> InferRequest:
+        if not isinstance(request, InferRequest):
+            raise InvalidRequest(f"expected an InferRequest, not {type(request).__name__}")
+        return request
+
+    return read

@@ -4,8 +4,10 @@ import asyncio
 
 from ray.serve import Application
 
+from deployments.calls import Call, Tell
 from deployments.family import ReplicaOptions
-from deployments.protocol import Call, InferRequest, InferResponse, Text
+from deployments.protocol import InferRequest, InferResponse, Text
+from deployments.replica import Replica
 from serve_app.app import FAMILIES, Family, compose
 from serve_app.config import RuntimeConfig
 
@@ -18,20 +20,18 @@ class EchoResult(InferResponse, index=3):
     text: str
 
 
-class EchoReplica:
+class EchoReplica(Replica):
     def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__()
         self.family = options.family
 
-    async def infer(self, call: Call) -> InferResponse:
+    async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
         assert isinstance(call.request, Echo)
         if call.request.text == "fail":
             raise RuntimeError("a secret that no caller may see")
         if call.request.text == "slow":
             await asyncio.sleep(1)
         return EchoResult(text=call.request.text)
-
-    async def ready(self) -> bool:
-        return True
 
 
 ECHO = Family("echo", Echo, EchoReplica, architectures=None)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from deployments.calls import Call, Tell
 from deployments.errors import InvalidImage
 from deployments.family import FamilyReplica, ReplicaOptions
-from deployments.protocol import Call, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.protocol import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.repository import Model
 from deployments.settings import FamilySettings
 from tests.conftest import PROJECT
@@ -35,13 +36,15 @@ class ShoutingReplica(FamilyReplica[TextGeneration, Shouter]):
         self.loads += 1
         return Shouter()
 
-    async def answer(self, request: TextGeneration, model: Model, engine: Shouter) -> InferResponse:
+    async def answer(self, request: TextGeneration, model: Model, engine: Shouter, tell: Tell | None) -> InferResponse:
         if request.prompt == "wait":
             await asyncio.Event().wait()
         if request.prompt == "refuse":
             raise InvalidImage("not today")
         if request.prompt == "break":
             raise RuntimeError("/a/secret")
+        for index, letter in enumerate(request.prompt.upper() if tell else "", 1):
+            tell(Chunk(letter, index))
         return TextGenerationResult(generated_text=request.prompt.upper())
 
 
@@ -58,12 +61,45 @@ def replica(models: Path, **settings: object) -> ShoutingReplica:
     return ShoutingReplica(options)
 
 
-def call(prompt: str, timeout_s: float = 10, model_id: str = "m") -> Call:
-    return Call(TextGeneration(model_id=model_id, prompt=prompt, max_tokens=1), "request-1", timeout_s)
+def call(replica: ShoutingReplica, prompt: str, timeout_s: float = 10, stream: bool = False) -> Call:
+    model = replica.repository.find("m", "text_generation")
+    request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
+    return Call(request, "request-1", timeout_s, model, stream, call_id=prompt)
 
 
-async def test_a_call_is_answered(models: Path) -> None:
-    assert await replica(models).infer(call("a")) == TextGenerationResult(generated_text="A")
+async def exchanged(replica: ShoutingReplica, calls: list[Call]) -> list[list[Chunk | InferResponse]]:
+    """All that is said of each call."""
+    said: list[list[Chunk | InferResponse]] = [[] for _ in calls]
+    async for replies in replica.exchange(calls):
+        for number, reply in replies:
+            said[number].append(reply)
+    return said
+
+
+async def test_each_call_of_an_exchange_is_answered(models: Path) -> None:
+    shouting = replica(models)
+    said = await exchanged(shouting, [call(shouting, prompt) for prompt in "ab"])
+    assert said == [[TextGenerationResult(generated_text=text)] for text in "AB"]
+    assert shouting.record_autoscaling_stats() == {"calls_under_way": 0}
+
+
+async def test_chunks_come_where_they_are_wanted(models: Path) -> None:
+    shouting = replica(models)
+    (said,) = await exchanged(shouting, [call(shouting, "ab", stream=True)])
+    assert said == [Chunk("A", 1), Chunk("B", 2), TextGenerationResult(generated_text="AB")]
+
+
+async def test_a_slow_call_holds_up_no_other(models: Path) -> None:
+    """The quick one is answered, the slow one is taken back, and then the exchange ends."""
+    shouting = replica(models)
+    exchange = shouting.exchange([call(shouting, "wait"), call(shouting, "a")])
+    heard = []
+    async for replies in exchange:
+        heard += replies
+        if heard == [(1, TextGenerationResult(generated_text="A"))]:
+            await shouting.cancel(["wait", "never heard of"])
+    ((number, error),) = heard[1:]
+    assert (number, error.code) == (0, "cancelled")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +111,8 @@ async def test_a_call_is_answered(models: Path) -> None:
     ],
 )
 async def test_what_goes_wrong_is_an_error_with_the_request_id(models: Path, prompt: str, code: str, said: str) -> None:
-    answer = await replica(models).infer(call(prompt, timeout_s=0.05 if prompt == "wait" else 10))
+    shouting = replica(models)
+    ((answer,),) = await exchanged(shouting, [call(shouting, prompt, timeout_s=0.05 if prompt == "wait" else 10)])
     assert isinstance(answer, Error)
     assert (answer.code, answer.request_id) == (code, "request-1")
     assert said in answer.message
@@ -84,7 +121,7 @@ async def test_what_goes_wrong_is_an_error_with_the_request_id(models: Path, pro
 
 async def test_a_call_that_is_given_up_leaves_nothing_running(models: Path) -> None:
     shouting = replica(models)
-    given_up = asyncio.create_task(shouting.infer(call("wait")))
+    given_up = asyncio.create_task(exchanged(shouting, [call(shouting, "wait")]))
     while not shouting.residency.statuses():
         await asyncio.sleep(0)
     while shouting.residency.statuses()[0].state != "ready":
@@ -94,12 +131,6 @@ async def test_a_call_that_is_given_up_leaves_nothing_running(models: Path) -> N
         await given_up
     assert shouting.residency.ledger.entries
     assert all(not entry.leases for entry in shouting.residency.ledger.entries.values())
-
-
-async def test_an_unknown_model_is_not_found(models: Path) -> None:
-    answer = await replica(models).infer(call("a", model_id="n"))
-    assert isinstance(answer, Error)
-    assert answer.code == "model_not_found"
 
 
 async def test_ready_means_that_the_models_to_preload_are_loaded(models: Path) -> None:

@@ -13,7 +13,9 @@ SOURCES = sorted(file for folder in ("serve_app", "deployments") for file in (PR
 RAY_MAY = {
     "serve_app/app.py",
     "serve_app/ingress.py",
+    "serve_app/autoscaling.py",
     "serve_app/dispatch.py",
+    "serve_app/lane.py",
     "serve_app/client.py",
     "serve_app/cli.py",
     "serve_app/local.py",

@@ -1,0 +1,190 @@
+"""Requests for one model on their way to its replicas: whatever waits at the same moment shares one handle call.
+
+At most one exchange of a lane is in transit, that is, sent and not yet heard of. What comes meanwhile gathers and goes
+with the next one. So a lone request never waits, and the busier the way, the fuller the calls.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
+
+from deployments.calls import Call, Tell
+from deployments.errors import Overloaded, Unavailable
+from deployments.protocol import Chunk, InferResponse
+
+logger = logging.getLogger("model_runtime.dispatch")
+
+LOST = (RayActorError, DeploymentUnavailableError, ReplicaUnavailableError)
+CALLS_TOGETHER = 64
+BYTES_TOGETHER = 4 << 20
+
+CancelCalls = Callable[[Sequence[str]], Coroutine[Any, Any, None]]
+
+
+class Pending:
+    """One call until its answer is there. `response` may be cancelled, which takes the call back."""
+
+    def __init__(self, call: Call, tell: Tell | None) -> None:
+        self.call = call
+        self.size = sum(len(value) for value in vars(call.request).values() if isinstance(value, bytes | str))
+        self.response: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
+        self.arrived = False
+        """Whether a replica took it."""
+        self.lost = 0
+        """How many replicas were lost with it."""
+        self._give_up = time.monotonic() + call.timeout_s
+        self._tell = tell
+        self._told = 0  # characters
+        self._skip = 0  # characters of a repeated answer that were told already
+
+    def to_send(self) -> Call:
+        return replace(self.call, timeout_s=max(self._give_up - time.monotonic(), 0.0))
+
+    def hear(self, reply: Chunk | InferResponse) -> None:
+        if self.response.done():
+            return
+        if isinstance(reply, InferResponse):
+            self.response.set_result(reply)
+        elif self._tell is not None:
+            new = reply.text[self._skip :]
+            self._skip = max(self._skip - len(reply.text), 0)
+            if new:
+                self._told += len(new)
+                self._tell(reply if new is reply.text else replace(reply, text=new))
+
+    def fail(self, cause: Exception) -> None:
+        if not self.response.done():
+            self.response.set_exception(cause)
+
+    def again(self) -> None:
+        """Before it is sent once more: requests are repeatable, so what was told will come again."""
+        self.lost += 1
+        self._skip = self._told
+
+
+class Lane:
+    """`exchange` is the handle's method, `cancel` reaches every replica with the ids of calls nobody waits for."""
+
+    def __init__(self, exchange: Any, cancel: CancelCalls) -> None:
+        self._exchange = exchange
+        self._cancel = cancel
+        self._waiting: deque[Pending] = deque()
+        self._in_transit = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+        self._dropped: list[str] = []
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting and not self._tasks
+
+    def submit(self, pending: Pending) -> None:
+        self._waiting.append(pending)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        """Sends at the end of this turn of the loop, together with what else comes within it."""
+        if not self._scheduled and not self._in_transit:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._send)
+
+    def _send(self) -> None:
+        self._scheduled = False
+        together: list[Pending] = []
+        size = 0
+        while self._waiting and len(together) < CALLS_TOGETHER and size < BYTES_TOGETHER:
+            pending = self._waiting.popleft()
+            if not pending.response.done():
+                together.append(pending)
+                size += pending.size
+        if together:
+            self._start(together)
+
+    def _start(self, together: list[Pending]) -> None:
+        self._in_transit += 1
+        task = asyncio.create_task(self._carry(together))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _carry(self, together: list[Pending]) -> None:
+        """One exchange, until each of its calls has its answer or is not waited for any more."""
+        arrived = False
+        left = len(together)
+        task = asyncio.current_task()
+        assert task is not None
+
+        def ended(response: "asyncio.Future[InferResponse]") -> None:
+            nonlocal left
+            left -= 1
+            if response.cancelled():
+                if left:
+                    self._drop(next(pending for pending in together if pending.response is response))
+                else:
+                    task.cancel()  # Nobody waits any more; the end of the stream tells the replica.
+
+        def heard() -> None:
+            nonlocal arrived
+            if not arrived:
+                arrived = True
+                self._in_transit -= 1
+                self._schedule()
+                for pending in together:
+                    pending.arrived = True
+
+        for pending in together:
+            pending.response.add_done_callback(ended)
+        stream = self._exchange.remote([pending.to_send() for pending in together])
+        try:
+            async for replies in stream:
+                heard()
+                for number, reply in replies:
+                    together[number].hear(reply)
+        except LOST:
+            self._retry(together)
+        except BackPressureError:
+            for pending in together:
+                pending.fail(Overloaded("the family has as many requests waiting as it may"))
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        except Exception as cause:
+            for pending in together:
+                pending.fail(cause)
+        else:
+            # A replica that stops between two calls ends its streams in good order.
+            self._retry(together)
+        finally:
+            if not arrived:
+                arrived = True
+                self._in_transit -= 1
+                self._schedule()
+
+    def _retry(self, together: list[Pending]) -> None:
+        """Each that has no answer is sent once more, alone, so that none can take others along."""
+        for pending in together:
+            if pending.response.done():
+                continue
+            logger.warning("request %s: its replica was lost", pending.call.request_id)
+            if pending.lost:
+                pending.fail(Unavailable("the replica was lost, twice"))
+                continue
+            pending.again()
+            self._start([pending])
+
+    def _drop(self, pending: Pending) -> None:
+        if not self._dropped:
+            asyncio.get_running_loop().call_soon(self._tell_dropped)
+        self._dropped.append(pending.call.call_id)
+
+    def _tell_dropped(self) -> None:
+        dropped, self._dropped = self._dropped, []
+        task = asyncio.create_task(self._cancel(dropped))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
