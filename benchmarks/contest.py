@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import psutil  # type: ignore[import-untyped]  # has no type information
+import psutil
 
 from benchmarks.load import Measure
 from benchmarks.report import Results

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil  # type: ignore[import-untyped]  # has no type information
+import psutil
 
 READY_S = 300.0
 STOPPING_S = 20.0

@@ -5,17 +5,22 @@ import asyncio
 import logging
 import os
 import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
+import psutil
+
 from deployments.calls import Call, Tell
 from deployments.errors import ServingError
 from deployments.gpus import gpu_utilization
+from deployments.place import replica_name
 from deployments.protocol import InferRequest, InferResponse
 from deployments.replica import Replica
 from deployments.repository import Model, Repository
-from deployments.residency import MIB, Engine, Residency, ResidentStatus
+from deployments.residency import MIB, Engine, Residency
+from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
 from deployments.settings import FamilySettings
 
 logger = logging.getLogger("model_runtime.family")
@@ -45,6 +50,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.repository = Repository(options.models, options.architectures)
         self.residency = Residency(options.settings.required_mem_mb * MIB, self.load)
         self._preloading: asyncio.Task[None] | None = None
+        self._resting_bytes = psutil.Process().memory_info().rss
 
     @abc.abstractmethod
     def load(self, model: Model) -> EngineT:
@@ -79,6 +85,40 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     async def statuses(self) -> list[ResidentStatus]:
         return self.residency.statuses()
+
+    async def replica_status(self) -> ReplicaStatus:
+        """Its budget, its models, and what its process takes."""
+        process, accounted = psutil.Process().memory_info().rss, self.residency.ledger.used_bytes
+        return ReplicaStatus(
+            replica=replica_name(),
+            family=self.options.family,
+            pid=os.getpid(),
+            budget_bytes=self.residency.budget_bytes,
+            accounted_bytes=accounted,
+            resting_bytes=self._resting_bytes,
+            process_bytes=process,
+            overhead_bytes=process - self._resting_bytes - accounted,
+            leaked_bytes=0,
+            cpu_s=time.process_time(),
+            models=tuple(self.residency.statuses()),
+        )
+
+    async def load_model(self, model: Model, timeout_s: float) -> None:
+        """In memory when this returns. Raises what a request for it would be answered with."""
+        async with self.residency.lease(model, timeout_s):
+            pass
+
+    async def unload_model(self, model: Model) -> bool:
+        """Whether it was in memory; requests under way keep it until they end."""
+        return await self.residency.unload(model)
+
+    async def pin(self, model: Model, pinned: bool) -> None:
+        """A pinned model is never evicted. Holds for this replica's life, also before the model is loaded."""
+        self.residency.pin(model, pinned)
+
+    async def plan(self, model: Model) -> Plan:
+        """What loading it would take now."""
+        return self.residency.plan(model, replica_name())
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()

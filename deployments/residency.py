@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from deployments.errors import ModelLoadFailed, OutOfMemory, Overloaded, ServingError
 from deployments.repository import Model
+from deployments.residency_status import Plan, ResidentStatus
 
 logger = logging.getLogger("model_runtime.residency")
 
@@ -101,20 +102,6 @@ class _Resident(Generic[EngineT]):
     entry: Entry
 
 
-@dataclass(frozen=True, slots=True)
-class ResidentStatus:
-    """One model in one replica."""
-
-    name: str
-    digest: str
-    state: str
-    """loading, ready or failed."""
-    bytes: int = 0
-    load_s: float = 0.0
-    reason: str | None = None
-    notes: tuple[str, ...] = ()
-
-
 @dataclass
 class Residency(Generic[EngineT]):
     """The models of one replica. `load` builds an engine and is called in a thread."""
@@ -152,7 +139,16 @@ class Residency(Generic[EngineT]):
 
     def statuses(self) -> list[ResidentStatus]:
         ready = [
-            ResidentStatus(r.model.name, r.model.digest, "ready", r.entry.bytes, r.entry.load_s, notes=r.engine.notes)
+            ResidentStatus(
+                r.model.name,
+                r.model.digest,
+                "ready",
+                r.entry.bytes,
+                r.entry.load_s,
+                notes=r.engine.notes,
+                pinned=r.entry.pinned,
+                leases=r.entry.leases,
+            )
             for r in self._residents.values()
         ]
         loading = [ResidentStatus(*_split(key), "loading") for key in self._loading]
@@ -161,6 +157,31 @@ class Residency(Generic[EngineT]):
             for key, failure in self._failures.items()
         ]
         return ready + loading + failed
+
+    def pin(self, model: Model, pinned: bool) -> None:
+        """From now on, whether it is in memory or not."""
+        if (resident := self._residents.get(_key(model))) is not None:
+            resident.entry.pinned = pinned
+
+    async def unload(self, model: Model) -> bool:
+        """Whether it was in memory and has left. Not while it is leased."""
+        resident = self._residents.get(_key(model))
+        if resident is None or resident.entry.leases:
+            return False
+        await self._evict(_key(model))
+        return True
+
+    def plan(self, model: Model, replica: str) -> Plan:
+        """What loading it would take now."""
+        resident = self._residents.get(_key(model))
+        free = self.budget_bytes - self.ledger.used_bytes
+        needs = model.declared_bytes if resident is None else resident.entry.bytes
+        try:
+            victims = [] if resident else self.ledger.room_for(needs, self.clock())
+        except OutOfMemory as never:
+            return Plan(replica, model.name, False, False, needs, False, free, reason=never.message)
+        evicts = tuple(_split(key)[0] for key in victims or [])
+        return Plan(replica, model.name, resident is not None, victims is not None, needs, False, free, evicts)
 
     async def close(self) -> None:
         for task in self._loading.values():

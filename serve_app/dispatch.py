@@ -15,7 +15,7 @@ from deployments.calls import Call, Reply, Tell
 from deployments.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.protocol import Chunk, InferRequest, InferResponse
 from deployments.repository import Model, Repository
-from deployments.residency import ResidentStatus
+from deployments.residency_status import ResidentStatus
 from serve_app.lane import LOST, Lane, Pending
 
 logger = logging.getLogger("model_runtime.dispatch")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel
 
 from deployments.repository import Model
-from deployments.residency import ResidentStatus
+from deployments.residency_status import ResidentStatus
 
 
 class ModelStatus(BaseModel):

@@ -21,6 +21,7 @@ RAY_MAY = {
     "serve_app/local.py",
     "deployments/metrics.py",
     "deployments/gpus.py",
+    "deployments/place.py",
     "deployments/image_classification.py",
     "deployments/text_generation.py",
 }

@@ -1,0 +1,98 @@
+"""What a replica tells of the models in its memory. Plain data: no torch, no Ray."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentStatus:
+    """One model in one replica, from its first load on: also once it has left."""
+
+    name: str
+    digest: str
+    state: str
+    """available (it has left), reserved (it waits for room), loading, ready, unloading or failed."""
+    bytes: int = 0
+    """What it is accounted at: as measured once it is loaded, before that as declared or as measured last time."""
+    load_s: float = 0.0
+    """Of the last load."""
+    reason: str | None = None
+    """Why the last load failed, in one line."""
+    notes: tuple[str, ...] = ()
+    """How it runs, as its engine tells."""
+    pinned: bool = False
+    leases: int = 0
+    """Requests that use it now."""
+    loads: int = 0
+    load_seconds: float = 0.0
+    """Of all loads."""
+    evictions: int = 0
+    last_use: float | None = None
+    """Wall clock, seconds."""
+    cpu_s: float = 0.0
+    """CPU seconds that its requests used."""
+    not_returned_bytes: int = 0
+    """Of its last unload: what the process's size did not fall by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """The process's size around one unload."""
+
+    name: str
+    bytes: int
+    """What the model was accounted at."""
+    rss_before: int
+    rss_after: int
+    at: float
+    """Wall clock, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica: its budget, what it holds, and what its process takes."""
+
+    replica: str
+    """Serve's name of it, unique in the runtime."""
+    family: str
+    pid: int
+    budget_bytes: int
+    """`required_mem_mb`: what its models may take above its resting size."""
+    accounted_bytes: int
+    """What its models, and those on their way in or out, are accounted at. Never more than the budget."""
+    resting_bytes: int
+    """The process's size before its first model."""
+    process_bytes: int
+    """The process's size now."""
+    overhead_bytes: int
+    """process − resting − accounted: what libraries, caches and requests under way take."""
+    leaked_bytes: int
+    """How much the overhead at rest has grown since the first unload: what unloads did not give back."""
+    cpu_s: float
+    """CPU seconds of the whole process."""
+    device: str = "cpu"
+    models: tuple[ResidentStatus, ...] = ()
+    unloads: tuple[Unload, ...] = ()
+    """The latest ones, newest last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What loading a model would take now, in one replica. Nothing is changed by asking."""
+
+    replica: str
+    name: str
+    resident: bool
+    fits: bool
+    """Whether it is resident, or can be loaded at once."""
+    needs_bytes: int
+    measured: bool
+    """Whether `needs_bytes` was measured by an earlier load, or is only declared."""
+    free_bytes: int
+    evicts: tuple[str, ...] = ()
+    """Models that would go."""
+    waits_for: tuple[str, ...] = ()
+    """Models in use, whose leases would have to end first."""
+    seconds: float | None = None
+    """How long the load would take: by earlier loads of this model, else by the pace of all loads; None before any."""
+    reason: str | None = None
+    """Why it can never fit, if so."""
