@@ -61,6 +61,10 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         """The answer; `tell` takes its chunks, where they are wanted. Raises ServingError; leaves nothing running when
         cancelled."""
 
+    def batch_limit(self, model: Model) -> int:
+        """The largest batch that the family and the model allow."""
+        return min(self.settings.max_batch_size, model.manifest.max_batch_size or self.settings.max_batch_size)
+
     async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
         assert call.model is not None
         async with asyncio.timeout(call.timeout_s), self.residency.lease(call.model, call.timeout_s) as engine:

@@ -57,7 +57,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
 
     def load(self, model: Model) -> Classifier:
         engine = self.engine_class.load(model.folder, self.device, model.manifest.dtype, model.manifest.draft_decoding)
-        max_batch_size = min(self.settings.max_batch_size, engine.batch_size)
+        max_batch_size = min(self.batch_limit(model), engine.batch_size)
         return Classifier(engine, Batcher(engine.classify, self.forwards, max_batch_size))
 
     async def answer(

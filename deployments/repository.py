@@ -1,37 +1,32 @@
 """Which models exist: Hugging Face folders under one root. Reads names and JSON, never weights; no torch, no Ray.
 
-`<root>/<model_id>/config.json` is a model; `<root>/<model_id>/<integer>/config.json` are its versions. A model id may
-hold slashes. Ids are looked up in the scanned table; no path is ever made out of a client's string.
+`<root>/<model_id>/config.json` is a model; `<root>/<model_id>/<integer>/config.json` are its versions. A folder with
+nothing but a model.yaml that names a `source` is a model too. A model id may hold slashes. Ids are looked up in the
+scanned table; no path is ever made out of a client's string.
 """
 
-import hashlib
-import json
+import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-import yaml
-from pydantic import Field, ValidationError
 
 from deployments.errors import ModelLoadFailed, ModelNotFound, WrongFamily, quoted
-from deployments.settings import Strict, mistakes, nearest
+from deployments.model_folder import (
+    CONFIG_BYTES,
+    MANIFEST,
+    check_names,
+    digest_of,
+    read_config,
+    read_manifest,
+    weight_files,
+)
+from deployments.model_manifest import Manifest, Unservable
+from deployments.settings import nearest
 
 RESCAN_AFTER_S = 2.0
-
-
-class Manifest(Strict):
-    """`model.yaml`, optional beside config.json."""
-
-    family: str | None = None
-    memory_mb: Annotated[float, Field(gt=0)] | None = None
-    """What the model is said to need; its weight files' size by default."""
-    dtype: str | None = None
-    pinned: bool = False
-    draft_decoding: bool = True
-    """Whether large JPEGs may be decoded small before they are resized."""
+LEVELS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +43,8 @@ class Model:
     weight_bytes: int = 0
     problem: str | None = None
     """Why the model cannot be served, in one line, if so."""
+    pinned: bool = False
+    """Whether it stays in memory once it is there."""
 
     @property
     def name(self) -> str:
@@ -59,8 +56,35 @@ class Model:
         return self.weight_bytes if declared is None else int(declared * 2**20)
 
 
+def find(models: Mapping[str, Model], model_id: str, family: str) -> Model:
+    """The model of that name. Raises ModelNotFound, WrongFamily, or ModelLoadFailed where it cannot be served."""
+    model = models.get(model_id)
+    if model is None:
+        raise ModelNotFound(f"no model {quoted(model_id)}{nearest(model_id[:256], models)}")
+    if model.problem is not None:
+        raise ModelLoadFailed(f"{model.name}: {model.problem}")
+    if model.family != family:
+        raise WrongFamily(f"{model.name} serves {model.family}, not {family}")
+    return model
+
+
+def by_name(versions: Iterable[Model]) -> dict[str, Model]:
+    """Every model by the names it answers to: the highest version without a problem serves."""
+    table: dict[str, Model] = {}
+    for model in versions:
+        table[model.name] = model
+        serving = table.get(model.model_id)
+        if serving is None or rank(model) >= rank(serving):
+            table[model.model_id] = model
+    return table
+
+
+def rank(model: Model) -> tuple[bool, int]:
+    return model.problem is None, model.version or 0
+
+
 class Repository:
-    """A table of models, scanned again when it is older than two seconds.
+    """The folders under `root`, and the table made of them, scanned again when it is older than two seconds.
 
     `architectures` gives each family the pattern of `architectures` entries in config.json that it serves.
     """
@@ -71,63 +95,61 @@ class Repository:
         self.root = root
         self.architectures = architectures
         self.clock = clock
-        self._models: dict[str, Model] = {}  # by name: `id` for the version that serves, `id@version` for each
+        self._versions: tuple[Model, ...] = ()
+        self._models: dict[str, Model] = {}
         self._scanned_at = -float("inf")
 
     def find(self, model_id: str, family: str) -> Model:
         """Raises ModelNotFound, WrongFamily, or ModelLoadFailed where the folder itself is at fault."""
-        model = self.models().get(model_id)
-        if model is None:
-            raise ModelNotFound(f"no model {quoted(model_id)}{nearest(model_id[:256], self._models)}")
-        if model.problem is not None:
-            raise ModelLoadFailed(f"{model.name}: {model.problem}")
-        if model.family != family:
-            raise WrongFamily(f"{model.name} serves {model.family}, not {family}")
-        return model
+        return find(self.models(), model_id, family)
 
     def models(self) -> Mapping[str, Model]:
         """Every model by the names it answers to."""
         if self.clock() - self._scanned_at >= RESCAN_AFTER_S:
-            self._models = self._scan()
+            self._models = by_name(self.scan())
             self._scanned_at = self.clock()
         return self._models
 
-    def _scan(self) -> dict[str, Model]:
-        known = {model.folder: model for model in self._models.values()}
-        table: dict[str, Model] = {}
+    def scan(self) -> tuple[Model, ...]:
+        """Every version there is now. Folders whose files have not changed are not read again."""
+        known = {model.folder: model for model in self._versions}
+        found = []
         for model_id, version, folder in _model_folders(self.root):
             try:
-                digest = _digest(folder)
+                digest = digest_of(folder)
+                before = known.get(folder)
+                unchanged = before is not None and before.digest == digest
+                found.append(before if before and unchanged else self._read(model_id, version, folder, digest))
             except OSError:  # taken away while we looked
                 continue
-            before = known.get(folder)
-            unchanged = before is not None and before.digest == digest
-            model = before if before and unchanged else self._read(model_id, version, folder, digest)
-            table[model.name] = model
-            serving = table.get(model_id)
-            # The highest version without a problem serves.
-            if serving is None or (model.problem is None, model.version or 0) >= (
-                serving.problem is None,
-                serving.version or 0,
-            ):
-                table[model_id] = model
-        return table
+        self._versions = tuple(found)
+        return self._versions
 
     def _read(self, model_id: str, version: int | None, folder: Path, digest: str) -> Model:
         family = None
         manifest = Manifest()
-        weights = [file for file in folder.glob("*.safetensors") if file.is_file()]
         problem = None
+        weight_bytes = 0
         try:
-            _refuse_code(folder, self.root)
-            manifest = _manifest(folder)
-            family = manifest.family or self._family(_config(folder))
-            if not weights:
-                raise _Unservable("no *.safetensors weights")
-        except _Unservable as unservable:
+            check_names(folder, self.root.resolve())
+            manifest = read_manifest(folder)
+            if manifest.source is not None:
+                family = self._known(manifest.family)
+                weight_bytes = sum(
+                    file.bytes or 0 for name, file in manifest.files.items() if name.endswith(".safetensors")
+                )
+            else:
+                config = read_config(_beginning(folder / "config.json"))
+                family = self._known(manifest.family) if manifest.family else self._family(config)
+                weight_bytes = sum(file.stat().st_size for file in weight_files(folder))
+        except Unservable as unservable:
             problem = str(unservable)
-        weight_bytes = sum(file.stat().st_size for file in weights)
-        return Model(model_id, version, folder, digest, family, manifest, weight_bytes, problem)
+        return Model(model_id, version, folder, digest, family, manifest, weight_bytes, problem, manifest.pinned)
+
+    def _known(self, family: str | None) -> str:
+        if family is None or family not in self.architectures:
+            raise Unservable(f"model.yaml: no family {quoted(family or '')}{nearest(family or '', self.architectures)}")
+        return family
 
     def _family(self, config: dict[str, object]) -> str:
         named = config.get("architectures")
@@ -135,60 +157,39 @@ class Repository:
         for family, pattern in self.architectures.items():
             if any(re.search(pattern, name) for name in architectures):
                 return family
-        raise _Unservable(f"no family serves architecture {quoted(', '.join(architectures) or 'none')}")
-
-
-class _Unservable(Exception):
-    """A folder that cannot be served, and why, in one line without paths."""
+        raise Unservable(f"no family serves architecture {quoted(', '.join(architectures) or 'none')}")
 
 
 def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:
-    """(model id, version, folder) for every folder with a config.json, at most three levels down."""
-    for depth in (1, 2, 3):
-        for config in sorted(root.glob("*/" * depth + "config.json")):
-            folder = config.parent
-            *parents, last = folder.relative_to(root).parts
-            if any(part.startswith(".") for part in (*parents, last)):
-                continue
-            if parents and last.isascii() and last.isdigit():
+    """(model id, version, folder) for every folder that is a model, at most three levels down.
+
+    Raises OSError where the root itself cannot be read.
+    """
+    rest: list[tuple[str, ...]] = [(name,) for name in _folders(root)]
+    while rest:
+        parts = rest.pop()
+        folder = root.joinpath(*parts)
+        try:
+            inner = _folders(folder) if len(parts) < LEVELS else []
+        except OSError:
+            continue
+        rest.extend((*parts, name) for name in inner)
+        if (folder / "config.json").is_file() or (not inner and (folder / MANIFEST).is_file()):
+            *parents, last = parts
+            if parents and last.isascii() and last.isdigit() and len(last) < 10:
                 yield "/".join(parents), int(last), folder
             else:
-                yield "/".join((*parents, last)), None, folder
+                yield "/".join(parts), None, folder
 
 
-def _digest(folder: Path) -> str:
-    files = sorted((file.name, (stat := file.lstat()).st_mtime_ns, stat.st_size) for file in folder.iterdir())
-    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted((entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."), reverse=True)
 
 
-def _config(folder: Path) -> dict[str, object]:
+def _beginning(file: Path) -> bytes:
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise _Unservable("config.json is not JSON") from None
-    if not isinstance(config, dict):
-        raise _Unservable("config.json is not an object")
-    if "auto_map" in config:
-        raise _Unservable("config.json names code of its own (auto_map)")
-    return config
-
-
-def _manifest(folder: Path) -> Manifest:
-    file = folder / "model.yaml"
-    if not file.exists():
-        return Manifest()
-    try:
-        return Manifest.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
-    except ValidationError as invalid:
-        raise _Unservable(f"model.yaml: {mistakes(invalid)[0]}") from None
-    except (OSError, ValueError, yaml.YAMLError):
-        raise _Unservable("model.yaml is not YAML") from None
-
-
-def _refuse_code(folder: Path, root: Path) -> None:
-    inside = root.resolve()
-    for file in folder.iterdir():
-        if file.suffix == ".py":
-            raise _Unservable(f"holds code ({file.name[:64]})")
-        if not file.resolve().is_relative_to(inside):
-            raise _Unservable(f"a symbolic link leaves the repository ({file.name[:64]})")
+        with file.open("rb") as stream:
+            return stream.read(CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        raise Unservable("there is no config.json") from None

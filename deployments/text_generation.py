@@ -27,7 +27,7 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
 
     def load(self, model: Model) -> "TextGenerationEngine":
         return self.engines.TextGenerationEngine.load(
-            model.folder, self.device, model.manifest.dtype, self.settings.max_batch_size
+            model.folder, self.device, model.manifest.dtype, self.batch_limit(model)
         )
 
     async def answer(

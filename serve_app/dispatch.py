@@ -80,6 +80,8 @@ class Dispatcher:
 
     def _submit(self, request: InferRequest, request_id: str, route: Route, tell: Tell | None) -> Pending:
         model = self.repository.find(request.model_id, route.family) if route.has_models else None
+        if model is not None:
+            request = model.manifest.with_defaults(request)
         call_id = f"{self._name}-{next(self._numbers)}"
         call = Call(request.repeatable(), request_id, route.deadline_s, model, tell is not None, call_id)
         pending = Pending(call, tell)
