@@ -65,8 +65,12 @@ class FamilySettings(Strict):
     """What one replica may hold for its models, above its resting size. Loads are reserved against it."""
     max_cpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the node's cores that one replica may compute on."""
-    max_ongoing_requests: Annotated[int, Field(ge=1)] = 128
+    max_ongoing_requests: Annotated[int, Field(ge=1)] = 64
+    """How many requests for one model may be under way in one replica; the others wait in the ingress."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 1024
+    """How many requests wait in the ingress; one more is refused with `overloaded`."""
+    max_queued_per_model: Annotated[int, Field(ge=1)] = 512
+    """How many of them may be for one model."""
     max_batch_size: Annotated[int, Field(ge=1)] = 16
     deadline_s: Annotated[float, Field(gt=0)] = 60
     """How long a request may take where its sender does not say."""

@@ -70,7 +70,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
                 family.name,
                 family.request,
                 has_models=family.architectures is not None,
-                deadline_s=settings.deadline_s,
+                settings=settings,
                 on_gpu=num_gpus > 0,
                 may_be_empty=settings.autoscaling.min_replicas == 0,
             )

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ray.serve.exceptions import BackPressureError, RayServeException
@@ -16,6 +17,9 @@ from deployments.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.protocol import Chunk, InferRequest, InferResponse
 from deployments.repository import Model, Repository
 from deployments.residency_status import ResidentStatus
+from deployments.settings import FamilySettings
+from serve_app.admission import Admission
+from serve_app.caller import CALLER
 from serve_app.lane import LOST, Lane, Pending
 
 logger = logging.getLogger("model_runtime.dispatch")
@@ -33,7 +37,7 @@ class Route:
     request: type[InferRequest]
     has_models: bool
     """False for a family that answers without the repository."""
-    deadline_s: float
+    settings: FamilySettings
     on_gpu: bool
     may_be_empty: bool
     """True where the family may have no replica at times."""
@@ -51,6 +55,9 @@ class Dispatcher:
         self.handles = {family: handle.options(_by_reference=False) for family, handle in handles.items()}
         self.exchanges = {family: handle.options(stream=True).exchange for family, handle in self.handles.items()}
         self._lanes: dict[tuple[str, str], Lane] = {}
+        self._admissions = {
+            route.family: Admission(route.settings, partial(_replicas, self.handles[route.family])) for route in routes
+        }
         self._name = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
 
@@ -82,10 +89,14 @@ class Dispatcher:
         model = self.repository.find(request.model_id, route.family) if route.has_models else None
         if model is not None:
             request = model.manifest.with_defaults(request)
+        caller = CALLER.get()
+        timeout_s = caller.patience_s(route.settings.deadline_s)
         call_id = f"{self._name}-{next(self._numbers)}"
-        call = Call(request.repeatable(), request_id, route.deadline_s, model, tell is not None, call_id)
-        pending = Pending(call, tell)
-        self._lane(route, model).submit(pending)
+        pending = Pending(Call(request.repeatable(), request_id, timeout_s, model, tell is not None, call_id), tell)
+        lane = self._lane(route, model)
+        gate = self._admissions[route.family].gate(model.name if model else "")
+        ticket = gate.enter(caller, timeout_s, partial(lane.submit, pending))
+        pending.response.add_done_callback(lambda _: gate.leave(ticket))
         return pending
 
     async def _answered(self, pending: Pending, route: Route) -> InferResponse:
@@ -93,7 +104,7 @@ class Dispatcher:
             async with asyncio.timeout(pending.call.timeout_s):
                 return await pending.response
         except TimeoutError:
-            if pending.arrived:
+            if pending.arrived or not pending.submitted:
                 raise DeadlineExceeded("no answer within the deadline") from None
             raise Unavailable(f"no replica of {route.family} took the request within the deadline") from None
 
@@ -145,3 +156,9 @@ class Dispatcher:
             return []
         # A replica on its way out raises; what is shown is what could be learnt.
         return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
+def _replicas(handle: DeploymentHandle[Any]) -> int:
+    """How many replicas the handle knows of. Serve has no public way to ask."""
+    router = getattr(getattr(handle, "_router", None), "_asyncio_router", None)
+    return len(getattr(getattr(router, "_request_router", None), "curr_replicas", ()))

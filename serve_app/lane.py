@@ -35,6 +35,8 @@ class Pending:
         self.call = call
         self.size = sum(len(value) for value in vars(call.request).values() if isinstance(value, bytes | str))
         self.response: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
+        self.submitted = False
+        """Whether its turn has come to be sent."""
         self.arrived = False
         """Whether a replica took it."""
         self.lost = 0
@@ -86,6 +88,7 @@ class Lane:
         return not self._waiting and not self._tasks
 
     def submit(self, pending: Pending) -> None:
+        pending.submitted = True
         self._waiting.append(pending)
         self._schedule()
 
