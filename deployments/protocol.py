@@ -7,9 +7,9 @@ every format. Fields with one are optional extras: `None` means absent, and binc
 
 import secrets
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from deployments.errors import ERRORS, Internal, ServingError
 
@@ -65,11 +65,30 @@ class ImageClassification(InferRequest, index=0):
     top_k: U32 | None = None
 
 
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: Text
+
+
 class TextGeneration(InferRequest, index=1):
-    """`max_tokens` counts new tokens. Without options decoding is greedy; `temperature` 0 is greedy too."""
+    """`max_tokens` counts new tokens. Without options decoding is greedy; `temperature` 0 is greedy too.
+
+    `messages`, put into the model's own chat template, or `prompt_ids` may stand in place of the prompt, which is
+    empty then. `stream`: over HTTP, server-sent events. `logprobs`: each token's, and so many alternatives.
+    `json_schema`: the text is JSON of this schema, `{}` for any.
+    """
 
     prompt: Text
     max_tokens: U32
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    prompt_ids: list[U32] | None = None
+    stream: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    json_schema: dict[str, Any] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: U32 | None = None
@@ -77,6 +96,12 @@ class TextGeneration(InferRequest, index=1):
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
     seed: U64 | None = None
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if bool(self.prompt) + (self.messages is not None) + (self.prompt_ids is not None) > 1:
+            raise ValueError("only one of prompt, messages and prompt_ids may be given")
+        return self
 
     def repeatable(self) -> Self:
         if not self.temperature or self.seed is not None:
@@ -89,6 +114,19 @@ class Usage(BaseModel):
 
     prompt_tokens: int
     completion_tokens: int
+
+
+class Alternative(BaseModel):
+    """A token and its natural logarithm of probability."""
+
+    token: str
+    logprob: float
+
+
+class TokenLogprob(Alternative):
+    """A token of the text, and the most probable ones in its place, best first."""
+
+    top: list[Alternative]
 
 
 class ImageClassificationResult(InferResponse, index=0):
@@ -106,6 +144,7 @@ class TextGenerationResult(InferResponse, index=1):
     model_id: str | None = None
     finish_reason: str | None = None
     usage: Usage | None = None
+    logprobs: list[TokenLogprob] | None = None
 
 
 class Error(InferResponse, index=2):
@@ -140,3 +179,8 @@ class Chunk:
 
     text: str
     index: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    def joined(self, later: "Chunk") -> "Chunk":
+        """This one and the one that follows it, as one."""
+        return Chunk(self.text + later.text, later.index, self.logprobs + later.logprobs)

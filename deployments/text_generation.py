@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from deployments.calls import Tell
 from deployments.family import FamilyReplica, ReplicaOptions
-from deployments.protocol import Chunk, TextGeneration, TextGenerationResult, Usage
+from deployments.protocol import TextGeneration, TextGenerationResult, Usage
 from deployments.repository import Model
 
 if TYPE_CHECKING:
-    from deployments.engines.text_generation import Event, Generation, Sampling, TextGenerationEngine
+    from deployments.engines.text_generation import Generation, Sampling, TextGenerationEngine
+    from deployments.listening import Bell
 
 
 class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"]):
@@ -18,12 +19,15 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
         # Imported here: only replicas pay for torch, not whoever builds the application.
+        from deployments import listening
         from deployments.engines import text_generation
         from deployments.engines.device import default_device, use_threads
 
         use_threads(self.cores)
         self.device = default_device()
         self.engines = text_generation
+        self.listening = listening
+        self.bell: Bell | None = None
 
     def load(self, model: Model) -> "TextGenerationEngine":
         return self.engines.TextGenerationEngine.load(
@@ -33,38 +37,29 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
     async def answer(
         self, request: TextGeneration, model: Model, engine: "TextGenerationEngine", tell: Tell | None
     ) -> TextGenerationResult:
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-
-        def emit(event: "Event") -> None:  # called in the engine's thread
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-        sampling = self._sampling(request)
+        listener = self.listening.Listener(self._bell(), tell)
         # In a thread: a long prompt takes a while to tokenise.
         submitting = asyncio.create_task(
-            asyncio.to_thread(engine.submit, request.prompt, request.max_tokens, sampling, emit)
+            asyncio.to_thread(engine.submit, request.prompt, request.max_tokens, self._sampling(request), listener)
         )
-        text: list[str] = []
         try:
             await asyncio.shield(submitting)
-            while True:
-                match await events.get():
-                    case self.engines.Chunk(text=new, index=index):
-                        text.append(new)
-                        if tell:
-                            tell(Chunk(new, index))
-                    case self.engines.Failed(error=error):
-                        raise error
-                    case self.engines.Finished() as end:
-                        return TextGenerationResult(
-                            generated_text="".join(text),
-                            model_id=model.name,
-                            finish_reason=end.finish_reason,
-                            usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
-                        )
+            end = await listener.finished
         finally:
             # Also where the caller left while the prompt was still being tokenised.
             submitting.add_done_callback(_cancel)
+            listener.finished.cancel()
+        return TextGenerationResult(
+            generated_text=listener.text,
+            model_id=model.name,
+            finish_reason=end.finish_reason,
+            usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
+        )
+
+    def _bell(self) -> "Bell":
+        if self.bell is None:
+            self.bell = self.listening.Bell(asyncio.get_running_loop())
+        return self.bell
 
     def _sampling(self, request: TextGeneration) -> "Sampling":
         stop = request.stop or ()

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from deployments import wire
 from deployments.errors import ServingError
-from deployments.protocol import TextGeneration
 from deployments.settings import mistakes
 from serve_app.client import DEFAULT_URL, ModelRuntimeClient
 from serve_app.config import RuntimeConfig, read_config
@@ -57,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     text.add_argument("--max-tokens", type=int, default=64)
     text.add_argument("--temperature", type=float)
     text.add_argument("--seed", type=int)
+    text.add_argument("--stream", action="store_true", help="print the text as it comes")
     text.set_defaults(run=_infer_text)
     raw = kinds.add_parser("json", help="send an InferRequest as it stands, print the InferResponse")
     raw.add_argument("request", help='{"Variant": {…}}')
@@ -96,15 +96,15 @@ def _infer_image(options: argparse.Namespace) -> None:
 
 
 def _infer_text(options: argparse.Namespace) -> None:
-    request = TextGeneration(
-        model_id=options.model,
-        prompt=options.prompt,
-        max_tokens=options.max_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
-    )
+    sampling = {"temperature": options.temperature, "seed": options.seed}
     with ModelRuntimeClient(options.url) as client:
-        print(getattr(client.infer(request), "generated_text", ""))
+        if not options.stream:
+            print(client.generate(options.model, options.prompt, options.max_tokens, **sampling).generated_text)
+            return
+        with client.generate_stream(options.model, options.prompt, options.max_tokens, **sampling) as stream:
+            for chunk in stream:
+                print(chunk.text, end="", flush=True)
+        print()
 
 
 def _infer_json(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@
 An `Error` is raised as the ServingError that its code names: `except ModelNotFound`, or `failure.code`.
 """
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -24,6 +25,7 @@ from deployments.protocol import (
     TextGenerationResult,
 )
 from serve_app.status import ModelStatus
+from serve_app.streams import AsyncReplies, AsyncTextStream, Replies, TextStream, async_replies_in, replies_in
 
 Image = bytes | Path
 """An image file's content, or where it lies."""
@@ -52,6 +54,11 @@ class ModelRuntimeClient:
         """The prompt's continuation. `options` are TextGeneration's: temperature, top_p, stop, seed, …"""
         request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, **options)
         return _as(TextGenerationResult, self.infer(request))
+
+    def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextStream:
+        """The same as it is written: iterate over its chunks."""
+        request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, stream=True, **options)
+        return TextStream(self._way.stream(request))
 
     def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
@@ -86,6 +93,11 @@ class AsyncModelRuntimeClient:
         request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, **options)
         return _as(TextGenerationResult, await self.infer(request))
 
+    def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> AsyncTextStream:
+        """The same as it is written: `async for` over its chunks."""
+        request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, stream=True, **options)
+        return AsyncTextStream(self._way.stream(request))
+
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
         return await self._way.models()
@@ -102,12 +114,14 @@ class AsyncModelRuntimeClient:
 
 class _Way(Protocol):
     def infer(self, request: InferRequest) -> InferResponse: ...
+    def stream(self, request: InferRequest) -> Replies: ...
     def models(self) -> list[ModelStatus]: ...
     def close(self) -> None: ...
 
 
 class _AsyncWay(Protocol):
     async def infer(self, request: InferRequest) -> InferResponse: ...
+    def stream(self, request: InferRequest) -> AsyncReplies: ...
     async def models(self) -> list[ModelStatus]: ...
     async def close(self) -> None: ...
 
@@ -119,6 +133,18 @@ class _Http:
     def infer(self, request: InferRequest) -> InferResponse:
         try:
             return _answer_of(self.http.post("/infer", content=wire.encode(request, wire.MSGPACK), headers=_HEADERS))
+        except httpx.TransportError as failure:
+            raise _unreachable(failure) from None
+
+    def stream(self, request: InferRequest) -> Replies:
+        body = wire.encode(request, wire.MSGPACK)
+        try:
+            with self.http.stream("POST", "/infer", content=body, headers=_HEADERS) as reply:
+                if _is_stream(reply):
+                    yield from replies_in(reply)
+                else:
+                    reply.read()
+                    yield _answer_of(reply)
         except httpx.TransportError as failure:
             raise _unreachable(failure) from None
 
@@ -143,6 +169,20 @@ class _AsyncHttp:
         except httpx.TransportError as failure:
             raise _unreachable(failure) from None
 
+    async def stream(self, request: InferRequest) -> AsyncReplies:
+        body = wire.encode(request, wire.MSGPACK)
+        try:
+            async with self.http.stream("POST", "/infer", content=body, headers=_HEADERS) as reply:
+                if _is_stream(reply):
+                    async with aclosing(async_replies_in(reply)) as replies:
+                        async for said in replies:
+                            yield said
+                else:
+                    await reply.aread()
+                    yield _answer_of(reply)
+        except httpx.TransportError as failure:
+            raise _unreachable(failure) from None
+
     async def models(self) -> list[ModelStatus]:
         try:
             return _statuses_of(await self.http.get("/models"))
@@ -156,11 +196,19 @@ class _AsyncHttp:
 class _Handle:
     def __init__(self, handle: Any, timeout_s: float) -> None:
         self.handle = handle
+        self.streaming = handle.options(stream=True)
         self.timeout_s = timeout_s
 
     def infer(self, request: InferRequest) -> InferResponse:
         response: InferResponse = self.handle.infer.remote(request).result(timeout_s=self.timeout_s)
         return response
+
+    def stream(self, request: InferRequest) -> Replies:
+        replies = self.streaming.infer_stream.remote(request)
+        try:
+            yield from replies
+        finally:
+            replies.cancel()
 
     def models(self) -> list[ModelStatus]:
         statuses: list[ModelStatus] = self.handle.models.remote().result(timeout_s=self.timeout_s)
@@ -173,10 +221,19 @@ class _Handle:
 class _AsyncHandle:
     def __init__(self, handle: Any) -> None:
         self.handle = handle
+        self.streaming = handle.options(stream=True)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         response: InferResponse = await self.handle.infer.remote(request)
         return response
+
+    async def stream(self, request: InferRequest) -> AsyncReplies:
+        replies = self.streaming.infer_stream.remote(request)
+        try:
+            async for said in replies:
+                yield said
+        finally:
+            replies.cancel()
 
     async def models(self) -> list[ModelStatus]:
         statuses: list[ModelStatus] = await self.handle.models.remote()
@@ -189,6 +246,11 @@ class _AsyncHandle:
 def _classification(model_id: str, image: Image, top_k: int | None) -> ImageClassification:
     image_data = image.read_bytes() if isinstance(image, Path) else image
     return ImageClassification(model_id=model_id, image_data=image_data, top_k=top_k)
+
+
+def _is_stream(reply: httpx.Response) -> bool:
+    content_type: str = reply.headers.get("content-type", "")
+    return content_type.startswith("text/event-stream")
 
 
 def _answer_of(reply: httpx.Response) -> InferResponse:

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,7 +72,7 @@ class Dispatcher:
         """Raises Overloaded, Unavailable, DeadlineExceeded, and what `Repository.find` raises."""
         return await self._answered(self._submit(request, request_id, route, None), route)
 
-    async def stream(self, request: InferRequest, request_id: str, route: Route) -> AsyncIterator[Reply]:
+    async def stream(self, request: InferRequest, request_id: str, route: Route) -> AsyncGenerator[Reply, None]:
         """The same in parts: chunks, then the response. Closing it takes the request back."""
         chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
         pending = self._submit(request, request_id, route, chunks.put_nowait)
@@ -80,7 +80,15 @@ class Dispatcher:
         answer.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
             while (chunk := await chunks.get()) is not None:
+                # Whoever takes them slowly gets together what came meanwhile.
+                ended = False
+                while not chunks.empty() and not ended:
+                    later = chunks.get_nowait()
+                    ended = later is None
+                    chunk = chunk if later is None else chunk.joined(later)
                 yield chunk
+                if ended:
+                    break
             yield await answer
         finally:
             answer.cancel()

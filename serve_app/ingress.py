@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,8 +59,9 @@ class Ingress:
 
     async def infer_stream(self, request: InferRequest, request_id: str | None = None) -> AsyncIterator[Reply]:
         """The same in parts, for `handle.options(stream=True)`: any number of `Chunk`, then the response."""
-        async for reply in self.stream(_given(request), request_id or uuid.uuid4().hex):
-            yield reply
+        async with aclosing(self.stream(_given(request), request_id or uuid.uuid4().hex)) as replies:
+            async for reply in replies:
+                yield reply
 
     async def answer(self, read: Read, request_id: str) -> InferResponse:
         """The answer to the request that `read` gives. What `read` raises is answered and counted as well."""
@@ -72,17 +74,18 @@ class Ingress:
         self._count(counted, response)
         return response
 
-    async def stream(self, read: Read, request_id: str) -> AsyncIterator[Reply]:
+    async def stream(self, read: Read, request_id: str) -> AsyncGenerator[Reply, None]:
         """Any number of chunks, then the response. Never raises; closing it takes the request back."""
         counted = _Counted()
         response: InferResponse = Error.of(Cancelled("the client went away"), request_id)
         try:
             request, route = await self._routed(read, counted)
-            async for reply in self.dispatcher.stream(request, request_id, route):
-                if isinstance(reply, InferResponse):
-                    response = reply
-                else:
-                    yield reply
+            async with aclosing(self.dispatcher.stream(request, request_id, route)) as replies:
+                async for reply in replies:
+                    if isinstance(reply, InferResponse):
+                        response = reply
+                    else:
+                        yield reply
         except Exception as cause:
             response = error_of(cause, request_id)
         finally:

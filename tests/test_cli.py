@@ -35,6 +35,15 @@ def test_infer_text_prints_the_continuation(runtime: Running, capsys: pytest.Cap
 
 
 @pytest.mark.ray
+def test_infer_text_streams_the_same_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]
+    assert main(command) == main([*command, "--stream"]) == 0
+    whole, streamed = capsys.readouterr().out.splitlines()
+    assert whole == streamed
+    assert main(["infer", "text", "nope", "p", "--stream", "--url", runtime.url]) == 1
+    assert "model_not_found" in capsys.readouterr().err
+
+
 def test_infer_json_sends_any_variant_as_it_stands(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["infer", "json", '{"Echo":{"model_id":"any","text":"hi"}}', "--url", runtime.url]) == 0
     assert json.loads(capsys.readouterr().out) == {"EchoResult": {"text": "hi"}}

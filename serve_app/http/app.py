@@ -3,7 +3,7 @@
 import re
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,14 +14,18 @@ from starlette.routing import Route
 from deployments import wire
 from deployments.errors import ERRORS, Internal, MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.failures import error_of
-from deployments.protocol import Error, InferRequest, InferResponse
+from deployments.protocol import Error, InferRequest, InferResponse, TextGeneration
 from serve_app.config import IngressSettings
 from serve_app.http.batch import NDJSON, AnsweredLines, answer_list
 from serve_app.http.body import media_type, read_list, read_request
+from serve_app.http.events import EventStream, Replies, opened, union_events
 from serve_app.http.openapi import openapi_document, openapi_page
 from serve_app.status import ModelStatus
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+Read = Callable[[], Awaitable[InferRequest]]
 
 
 class Runtime(Protocol):
@@ -29,7 +33,8 @@ class Runtime(Protocol):
 
     settings: IngressSettings
 
-    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse: ...
+    async def answer(self, read: Read, request_id: str) -> InferResponse: ...
+    def stream(self, read: Read, request_id: str) -> Replies: ...
     async def models(self) -> list[ModelStatus]: ...
     async def ready(self) -> bool: ...
     async def metrics(self) -> str: ...
@@ -40,8 +45,14 @@ def build_http_app(runtime: Runtime) -> Starlette:
 
     async def infer(request: Request) -> Response:
         request_id = _request_id(request)
-        answer = await runtime.answer(lambda: read_request(request, limit_bytes), request_id)
-        return _rendered(answer, _accepted(request))
+        asked, read = await _read(request, limit_bytes)
+        if isinstance(asked, TextGeneration) and asked.stream:
+            first, replies = await opened(runtime.stream(read, request_id))
+            if not isinstance(first, Error):
+                return EventStream(union_events(replies))
+            await replies.aclose()
+            return _rendered(first, _accepted(request))
+        return _rendered(await runtime.answer(read, request_id), _accepted(request))
 
     async def infer_batch(request: Request) -> Response:
         if media_type(request) == NDJSON:
@@ -87,6 +98,26 @@ def build_http_app(runtime: Runtime) -> Starlette:
     )
     app.router.redirect_slashes = False  # a route is there or it is not
     return app
+
+
+async def _read(request: Request, limit_bytes: int) -> tuple[InferRequest | None, Read]:
+    """What was asked, None where that cannot be read, and how the runtime learns it."""
+    try:
+        asked = await read_request(request, limit_bytes)
+    except Exception as cause:
+        return None, _raising(cause)
+
+    async def read() -> InferRequest:
+        return asked
+
+    return asked, read
+
+
+def _raising(cause: Exception) -> Read:
+    async def read() -> NoReturn:
+        raise cause
+
+    return read
 
 
 async def _no_such_route(request: Request, failure: Exception) -> Response:

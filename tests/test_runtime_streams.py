@@ -1,0 +1,80 @@
+"""Streams on a real Ray: the same text by every way, in whole characters."""
+
+import asyncio
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from deployments.errors import ModelNotFound, PromptTooLong
+from deployments.protocol import Chunk, TextGenerationResult
+from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
+from tests.conftest import Running
+from tests.engines.text_models import PROMPTS, Reference
+
+pytestmark = pytest.mark.ray
+
+Stream = Callable[[Running, str, str], tuple[list[Chunk], TextGenerationResult]]
+TOKENS = 40
+
+
+def with_the_client(target: str) -> Stream:
+    def stream(runtime: Running, model_id: str, prompt: str) -> tuple[list[Chunk], TextGenerationResult]:
+        with (
+            ModelRuntimeClient(getattr(runtime, target)) as client,
+            client.generate_stream(model_id, prompt, TOKENS) as text,
+        ):
+            return list(text), text.result
+
+    return stream
+
+
+def with_the_async_client(target: str) -> Stream:
+    def stream(runtime: Running, model_id: str, prompt: str) -> tuple[list[Chunk], TextGenerationResult]:
+        async def ask() -> tuple[list[Chunk], TextGenerationResult]:
+            async with (
+                AsyncModelRuntimeClient(getattr(runtime, target)) as client,
+                client.generate_stream(model_id, prompt, TOKENS) as text,
+            ):
+                return [chunk async for chunk in text], text.result
+
+        return asyncio.run(ask())
+
+    return stream
+
+
+STREAMS = {
+    "client": with_the_client("url"),
+    "client-on-handle": with_the_client("handle"),
+    "async-client": with_the_async_client("url"),
+    "async-client-on-handle": with_the_async_client("handle"),
+}
+
+
+@pytest.fixture(params=STREAMS)
+def stream(request: pytest.FixtureRequest) -> Stream:
+    return STREAMS[request.param]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS[:3])
+def test_the_chunks_are_the_text_that_transformers_gives(runtime: Running, stream: Stream, prompt: str) -> None:
+    chunks, result = stream(runtime, "text", prompt)
+    assert "".join(chunk.text for chunk in chunks) == result.generated_text
+    assert [chunk.index for chunk in chunks] == sorted({chunk.index for chunk in chunks})
+    assert result.usage
+    assert chunks[-1].index <= result.usage.completion_tokens
+    assert Reference(runtime.models / "text").agrees(prompt, TOKENS, result.generated_text)
+
+
+def test_what_fails_before_the_first_token_is_raised_by_its_code(runtime: Running, stream: Stream) -> None:
+    with pytest.raises(ModelNotFound):
+        stream(runtime, "nope", "a")
+    with pytest.raises(PromptTooLong):
+        stream(runtime, "text", "a" * 4000)
+
+
+@pytest.mark.parametrize(("model_id", "prompt", "status"), [("nope", "a", 404), ("text", "a" * 4000, 422)])
+def test_and_has_its_own_status_over_http(runtime: Running, model_id: str, prompt: str, status: int) -> None:
+    request = {"model_id": model_id, "prompt": prompt, "max_tokens": 4, "stream": True}
+    reply = httpx.post(f"{runtime.url}/infer", json={"TextGeneration": request}, timeout=60)
+    assert reply.status_code == status
