@@ -6,7 +6,7 @@ import logging
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
@@ -15,13 +15,14 @@ import psutil
 from deployments.calls import Call, Tell
 from deployments.errors import ServingError
 from deployments.gpus import gpu_utilization
+from deployments.model_gate import Gate
 from deployments.place import replica_name
 from deployments.protocol import InferRequest, InferResponse
 from deployments.replica import Replica
 from deployments.repository import Model, Repository
 from deployments.residency import MIB, Engine, Residency
 from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
-from deployments.settings import FamilySettings
+from deployments.settings import DEFAULT_CACHE, FamilySettings
 
 logger = logging.getLogger("model_runtime.family")
 
@@ -37,6 +38,7 @@ class ReplicaOptions:
     models: Path
     architectures: dict[str, str]
     settings: FamilySettings
+    cache: Path = DEFAULT_CACHE
 
 
 class FamilyReplica(Replica, Generic[RequestT, EngineT]):
@@ -48,13 +50,17 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
         self.repository = Repository(options.models, options.architectures)
-        self.residency = Residency(options.settings.required_mem_mb * MIB, self.load)
+        self.gate = Gate(options.models, options.cache)
+        self.residency = Residency(options.settings.required_mem_mb * MIB, self._admit_and_load)
         self._preloading: asyncio.Task[None] | None = None
         self._resting_bytes = psutil.Process().memory_info().rss
 
     @abc.abstractmethod
     def load(self, model: Model) -> EngineT:
         """The model, ready to answer. Called in a thread."""
+
+    def _admit_and_load(self, model: Model) -> EngineT:
+        return self.load(replace(model, folder=self.gate.admit(model)))
 
     @abc.abstractmethod
     async def answer(self, request: RequestT, model: Model, engine: EngineT, tell: Tell | None) -> InferResponse:

@@ -12,7 +12,7 @@ from deployments.safetensors_header import check_safetensors
 
 MANIFEST = "model.yaml"
 CONFIG_BYTES = 16 * 2**20
-TOKENIZER_BYTES = 256 * 2**20
+TOKENIZER_BYTES = 64 * 2**20
 FILES = 4096
 DEPTH = 4
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})

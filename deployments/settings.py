@@ -2,9 +2,12 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+DEFAULT_CACHE = Path.home() / ".cache" / "model-runtime"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -63,7 +63,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
     for family in families:
         settings = config.settings(family.name)
         num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
-        options = ReplicaOptions(family.name, models, architectures, settings)
+        options = ReplicaOptions(family.name, models, architectures, settings, config.cache)
         handles[family.name] = _deployment(family, settings, num_gpus).bind(options)
         routes.append(
             Route(

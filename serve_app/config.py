@@ -7,7 +7,7 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
-from deployments.settings import Autoscaling, FamilySettings, Strict, mistakes
+from deployments.settings import DEFAULT_CACHE, Autoscaling, FamilySettings, Strict, mistakes
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -27,6 +27,8 @@ class RuntimeConfig(Strict):
 
     models: Path = Path("models")
     """The model repository. A relative path is looked up in the current folder, then beside the package."""
+    cache: Path = DEFAULT_CACHE
+    """Where each node keeps what it learnt of model folders. Belongs to the runtime's user alone."""
     ingress: IngressSettings = IngressSettings()
     families: Mapping[str, FamilySettings] = {}
     """By family name; a family that is not named here has the defaults."""

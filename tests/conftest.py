@@ -129,6 +129,6 @@ def runtime(serve_url: str, repository: Path, picture: Path) -> Running:
 
     from tests.echo import build
 
-    config = RuntimeConfig(models=repository, ingress=IngressSettings(max_body_mb=1))
+    config = RuntimeConfig(models=repository, cache=repository.parent / "cache", ingress=IngressSettings(max_body_mb=1))
     handle = serve.run(build(config), name="model-runtime")
     return Running(serve_url, handle, repository, picture)

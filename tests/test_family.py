@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from deployments.calls import Call, Tell
 from deployments.errors import InvalidImage
@@ -52,12 +54,18 @@ class ShoutingReplica(FamilyReplica[TextGeneration, Shouter]):
 def models(tmp_path: Path) -> Path:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
-    (tmp_path / "m" / "model.safetensors").write_bytes(b"")
+    save_file({"w": torch.zeros(1)}, tmp_path / "m" / "model.safetensors")
     return tmp_path
 
 
 def replica(models: Path, **settings: object) -> ShoutingReplica:
-    options = ReplicaOptions("text_generation", models, {"text_generation": "ForCausalLM$"}, FamilySettings(**settings))
+    options = ReplicaOptions(
+        "text_generation",
+        models,
+        {"text_generation": "ForCausalLM$"},
+        FamilySettings(**settings),
+        models.parent / "cache",
+    )
     return ShoutingReplica(options)
 
 

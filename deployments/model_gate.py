@@ -1,0 +1,150 @@
+"""What stands between a model's folder and its loading: the checks, the inspection, and the memory of their verdicts.
+
+A verdict holds for a folder's content: it is remembered on disk under what the folder looked like when it was judged.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from importlib.metadata import version
+from pathlib import Path
+from select import select
+
+from deployments.errors import ModelLoadFailed
+from deployments.model_folder import check_files, digest_of
+from deployments.model_manifest import Unservable
+from deployments.repository import Model
+
+INSPECTION = "deployments.engines.inspection"  # a process of its own: this one does not import it
+_WORTH_IT = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "additional_chat_templates",
+)
+PATIENCE_S = 60.0
+"""On a machine so busy that a few seconds of computing take this long."""
+
+
+class Gate:
+    """Lets through the folders that may be loaded. For any thread; one inspection at a time."""
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        self.root = root
+        self.verdicts = private_folder(cache / "verdicts")
+        self._inspector = Inspector()
+        self._lock = threading.Lock()
+
+    def admit(self, model: Model) -> Path:
+        """The folder to load the model from. Raises ModelLoadFailed with one line that names no path."""
+        try:
+            fault = self._judged(model.folder, self.root)
+        except OSError as failure:
+            fault = f"its folder cannot be read ({type(failure).__name__})"
+        if fault is not None:
+            raise ModelLoadFailed(fault)
+        return model.folder
+
+    def close(self) -> None:
+        self._inspector.close()
+
+    def _judged(self, folder: Path, root: Path) -> str | None:
+        place = self.verdicts / f"{_fingerprint(folder)}.json"
+        try:
+            fault: str | None = json.loads(place.read_bytes())["fault"]
+            return fault
+        except (FileNotFoundError, ValueError, KeyError):
+            pass
+        try:
+            check_files(folder, root.resolve())
+            with self._lock:
+                fault = self._inspector.inspect(folder)
+        except Unservable as unservable:
+            fault = str(unservable)
+        # Not where it was changed meanwhile: what was judged is what is remembered.
+        if place.stem == _fingerprint(folder):
+            write_whole(place, json.dumps({"fault": fault}).encode())
+        return fault
+
+
+def _fingerprint(folder: Path) -> str:
+    """Of the folder as it is, and of what judges it."""
+    judges = [version("tokenizers"), version("jinja2"), version("model-runtime")]
+    seen = json.dumps([str(folder.resolve()), folder.stat().st_ino, digest_of(folder), judges])
+    return hashlib.sha256(seen.encode()).hexdigest()[:32]
+
+
+class Inspector:
+    """The inspecting process, kept warm. It is ended by what it inspects, if need be, and started again."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def inspect(self, folder: Path) -> str | None:
+        """What is wrong with the folder, in one line. Raises Unservable where it could not be found out."""
+        if not any((folder / name).exists() for name in _WORTH_IT):
+            return None
+        process = self._process = self._process or _start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        trying = "the folder"
+        try:
+            process.stdin.write(os.fsencode(str(folder.resolve()) + "\n"))
+            process.stdin.flush()
+            # Unbuffered, so that what select says holds for readline too.
+            while select([process.stdout], [], [], PATIENCE_S)[0] and (line := process.stdout.readline()):
+                said = json.loads(line)
+                if "fault" in said:
+                    fault: str | None = said["fault"]
+                    return fault
+                trying = said["trying"]
+        except BrokenPipeError:
+            pass
+        self.close()
+        if process.returncode == -signal.SIGPROF:
+            raise Unservable(f"{trying} takes too long to try")
+        raise Unservable(f"{trying} takes too much time or memory to try")
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if (process := self._process) is not None:
+            self._process = None
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    # A group of its own: a Ctrl-C is not for it.
+    return subprocess.Popen(
+        [sys.executable, "-m", INSPECTION],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        start_new_session=True,
+    )
+
+
+def private_folder(folder: Path) -> Path:
+    """A folder that belongs to this user alone: what lies in it is believed. Raises PermissionError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    facts = folder.stat()
+    if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
+        raise PermissionError(f"others may write into {folder}")
+    return folder
+
+
+def write_whole(place: Path, content: bytes) -> None:
+    """The file is there whole or not at all."""
+    draft = place.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    draft.write_bytes(content)
+    draft.replace(place)
