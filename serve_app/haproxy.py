@@ -8,6 +8,7 @@ union's shape) and becomes the real HAProxy.
 import ctypes
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -20,8 +21,10 @@ from deployments.errors import InvalidRequest, NotFound, RequestTimeout, Serving
 from deployments.protocol import Error
 from deployments.wire import JSON, to_object
 
+WRAPPER = "model-runtime-haproxy"
 SLOW_CLIENT_S = 10
 """How long a client may take to send its request's head."""
+RANGE = 200
 _PR_SET_PDEATHSIG = 1
 _REPLIES = {
     400: InvalidRequest("malformed HTTP"),
@@ -35,12 +38,13 @@ _REPLIES = {
 def fast_profile(folder: Path) -> dict[str, str]:
     """The environment in which Ray has to start for the fast profile; empty where there is no HAProxy.
 
-    `folder` is private to this runtime and takes HAProxy's configuration and sockets.
+    `folder` is private to this runtime and takes HAProxy's configuration and all sockets.
     """
-    wrapper = shutil.which("model-runtime-haproxy", path=str(Path(sys.executable).parent))
+    wrapper = shutil.which(WRAPPER, path=str(Path(sys.executable).parent))
     if wrapper is None or _binary() is None:
         return {}
-    metrics_port, stats_port = _free_ports(2)
+    metrics_port, stats_port, fallback_port, fallback_grpc_port = _free_ports(4)
+    first_port = _free_range()
     return {
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
@@ -53,6 +57,13 @@ def fast_profile(folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        # Serve's own ports are the same for every runtime of a machine, and shared: one would answer for another.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + RANGE // 2 - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first_port + RANGE // 2),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first_port + RANGE - 1),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
     }
@@ -85,12 +96,25 @@ def mended(configuration: str, folder: Path) -> str:
         reply.write_text(_reply(failure), "utf-8")
         ours.append(f"    errorfile {status} {reply}")
     mended = mended.replace("defaults\n    mode http\n", "\n".join(["defaults", "    mode http", *ours, ""]), 1)
+    mended = re.sub(
+        r"^( *server \S+-(\w+) )(\S+):(\d+)( check.*)$",
+        lambda line: _by_socket(line, folder.parent),
+        mended,
+        flags=re.MULTILINE,
+    )
     not_found = json.dumps(to_object(Error.of(NotFound("there is no such route")))).replace('"', r"\"")
     return re.sub(
         r"http-request return status 404 content-type text/plain lf-string .*",
         lambda _: f'http-request return status 404 content-type {JSON} string "{not_found}"',
         mended,
     )
+
+
+def _by_socket(line: re.Match[str], sockets: Path) -> str:
+    """An ingress replica of this node is reached through its own socket; Serve's port says whether it is well."""
+    server, replica_id, host, port, rest = line.groups()
+    path = sockets / f"{replica_id}.sock"
+    return f"{server}unix@{path}{rest} addr {host} port {port}" if path.is_socket() else line[0]
 
 
 def _reply(failure: ServingError) -> str:
@@ -110,6 +134,18 @@ def _binary() -> str | None:
         return str(get_haproxy_binary())
     except (ImportError, OSError, RuntimeError):
         return shutil.which("haproxy")
+
+
+def _free_range() -> int:
+    """The first of `RANGE` ports, below those that the system hands out, that nobody else is likely to use."""
+    while True:
+        first = random.randrange(20_000, 32_000, RANGE)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", first))
+            except OSError:
+                continue
+        return first
 
 
 def _free_ports(count: int) -> list[int]:

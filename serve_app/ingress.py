@@ -7,10 +7,12 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve._private import constants
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
@@ -22,7 +24,9 @@ from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.repository import Repository
 from serve_app.config import IngressSettings
 from serve_app.dispatch import Dispatcher, Route
+from serve_app.haproxy import WRAPPER
 from serve_app.http.app import build_http_app
+from serve_app.http.server import SocketServer
 from serve_app.status import ModelStatus, model_statuses
 
 logger = logging.getLogger("model_runtime.ingress")
@@ -49,9 +53,16 @@ class Ingress:
         self.dispatcher = Dispatcher(routes, handles, repository)
         self.recorder = Recorder(uuid.uuid4().hex)
         self._reporting = asyncio.create_task(self._report_forever())
+        self.http = build_http_app(self)
+        self._door = _own_door(self.http)
 
     def __serve_build_asgi_app__(self) -> Starlette:
-        return build_http_app(self)
+        return self.http
+
+    async def __del__(self) -> None:
+        """Called by Serve, once nothing new is sent here."""
+        if self._door:
+            await self._door.close()
 
     async def infer(self, request: InferRequest, request_id: str | None = None) -> InferResponse:
         """The answer to one request. Never raises: every failure is an `Error`."""
@@ -148,3 +159,11 @@ def _given(request: InferRequest) -> Read:
         return request
 
     return read
+
+
+def _own_door(app: Starlette) -> SocketServer | None:
+    """Where our HAProxy is in front, the socket by which it finds this replica."""
+    if not constants.RAY_SERVE_ENABLE_HA_PROXY or Path(constants.RAY_SERVE_HAPROXY_BINARY_PATH).name != WRAPPER:
+        return None
+    folder = Path(constants.RAY_SERVE_HAPROXY_CONFIG_FILE_LOC).parent
+    return SocketServer(app, folder / f"{serve.get_replica_context().replica_id.unique_id}.sock")
