@@ -12,23 +12,29 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Batches of what is ready: a lone item never waits for company.
 
-    `run` is called in `executor`, one batch at a time, and gives one result or exception for each item.
+    `run` is called in `executor`, `at_a_time` batches at a time, and gives one result or exception for each item.
     """
 
     def __init__(
-        self, run: Callable[[Sequence[Item]], Sequence[Result | Exception]], executor: Executor, max_batch_size: int
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result | Exception]],
+        executor: Executor,
+        max_batch_size: int,
+        at_a_time: int = 1,
     ) -> None:
         self.run = run
         self.executor = executor
         self.max_batch_size = max_batch_size
+        self.at_a_time = at_a_time
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item) -> Result:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._drain())
+        if len(self._running) < self.at_a_time:
+            draining = asyncio.create_task(self._drain())
+            self._running.add(draining)
         return await future
 
     async def _drain(self) -> None:
@@ -40,7 +46,8 @@ class Batcher(Generic[Item, Result]):
                 if batch:
                     await self._run(batch)
         finally:
-            self._running = None
+            # At once, not when the task is found done: who submits in between would wait for nobody.
+            self._running = {task for task in self._running if task is not asyncio.current_task()}
 
     async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
         items = [item for item, _ in batch]

@@ -1,8 +1,9 @@
-"""The ImageClassification deployment: decodes in threads, batches the forwards of each model."""
+"""The ImageClassification deployment: decodes in threads, beside the forwards of each model."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,17 +49,27 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         # Imported here: only replicas pay for torch, not whoever builds the application.
         from deployments.engines import image_classification
         from deployments.engines.device import default_device, use_threads
+        from deployments.engines.image_decoding import LIMITS
 
+        LIMITS.pixels = int(self.settings.max_megapixels * 1e6)
+        LIMITS.budget_mb = self.settings.decode_budget_mb
         use_threads(self.cores)
         self.device = default_device()
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
-        self.forwards = ThreadPoolExecutor(1, "forward")
+        # Forwards that take all cores have one thread, for libgomp: with two such teams the threads of both sleep at
+        # every operation, and a forward takes twice as long.
+        self.team = ThreadPoolExecutor(1, "team")
+        self.forwards = ThreadPoolExecutor(self.cores, "forward")
 
     def load(self, model: Model) -> Classifier:
-        engine = self.engine_class.load(model.folder, self.device, model.manifest.dtype, model.manifest.draft_decoding)
+        with ThreadPoolExecutor(1, "load") as own:  # its team ends with it
+            manifest = model.manifest
+            load = partial(self.engine_class.load, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
+            engine = own.submit(load, cores=self.cores).result()
+        forwards = self.forwards if engine.at_a_time > 1 else self.team
         max_batch_size = min(self.batch_limit(model), engine.batch_size)
-        return Classifier(engine, Batcher(engine.classify, self.forwards, max_batch_size))
+        return Classifier(engine, Batcher(engine.classify, forwards, max_batch_size, engine.at_a_time))
 
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None

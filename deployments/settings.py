@@ -79,3 +79,7 @@ class FamilySettings(Strict):
     """How long a request may take where its sender does not say."""
     preload: tuple[str, ...] = ()
     """Models that every replica loads before it takes requests."""
+    max_megapixels: Annotated[float, Field(gt=0)] = 40
+    """image_classification: a larger image is refused by its header."""
+    decode_budget_mb: Annotated[int, Field(ge=1)] = 512
+    """image_classification: what the decodes under way in one replica may take together."""

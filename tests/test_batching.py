@@ -39,6 +39,34 @@ async def test_what_waits_while_a_batch_runs_is_the_next_batch(executor: Executo
     assert [len(batch) for batch in batches] == [3, 3, 1]
 
 
+async def test_as_many_batches_run_at_a_time_as_may() -> None:
+    gate, together = threading.Event(), []
+
+    def run(items: Sequence[int]) -> list[int]:
+        together.append(list(items))
+        assert gate.wait(10)
+        return list(items)
+
+    with ThreadPoolExecutor(3) as executor:
+        batcher: Batcher[int, int] = Batcher(run, executor, 1, at_a_time=2)
+        answers = [asyncio.create_task(batcher.submit(item)) for item in range(5)]
+        await until(lambda: len(together) == 2)
+        assert together == [[0], [1]]
+        gate.set()
+        assert await asyncio.gather(*answers) == [0, 1, 2, 3, 4]
+
+
+async def test_who_comes_just_as_the_last_batch_ends_is_answered(executor: Executor) -> None:
+    batcher: Batcher[int, int] = Batcher(list, executor, 1)
+
+    async def again_and_again(item: int) -> None:
+        for _ in range(50):
+            assert await batcher.submit(item) == item
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(again_and_again(item) for item in range(2)))
+
+
 async def test_a_bad_item_fails_alone(executor: Executor) -> None:
     def run(items: Sequence[int]) -> list[int | Exception]:
         return [ValueError("odd") if item % 2 else item for item in items]

@@ -23,7 +23,8 @@ class ImageClassificationEngine:
     """One image classification model, ready to answer.
 
     `labels` are `id2label` in index order, as they are. `resident_bytes` is the tensor storage that the model holds.
-    `batch_size` is the largest batch worth making on this device. `notes` say how it runs, for a status page.
+    `batch_size` is the largest batch worth making on this device, `at_a_time` how many threads should classify at the
+    same time. `notes` say how it runs, for a status page.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class ImageClassificationEngine:
     ) -> None:
         self.labels = labels
         self.batch_size = forward.batch_size
+        self.at_a_time = forward.at_a_time
         self.resident_bytes = resident_bytes
         self._forward: Forward | None = forward
         self._preprocessing: Preprocessing | None = preprocessing
@@ -44,11 +46,13 @@ class ImageClassificationEngine:
         dtype: str | None = None,
         draft: bool = True,
         compile_forward: bool = True,
+        cores: int | None = None,
     ) -> "ImageClassificationEngine":
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
         `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small.
-        `compile_forward`: compile in the background where that promises to be faster.
+        `compile_forward`: compile in the background where that promises to be faster. `cores`: to compute on; as many
+        as torch uses where it is not said.
         """
         try:
             if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
@@ -56,7 +60,7 @@ class ImageClassificationEngine:
             model = _load_model(folder, device, dtype)
             labels = _labels(model.config)
             preprocessing = load_preprocessing(folder, _channels(model.config))
-            forward = Forward(model, _is_multi_label(model.config))
+            forward = Forward(model, _is_multi_label(model.config), cores)
             example = _example(preprocessing)
             # A folder whose parts do not fit together is found here, not by the first caller.
             answered = forward([example]).shape

@@ -1,7 +1,8 @@
 """The forward of an image classifier, in the form that is fastest on this device. Knows tensors, not pictures.
 
 Each form is tried at load and kept only where it measures faster and answers the same: batch norms folded into their
-convolutions, channels-last layout, the batch size, and, from a thread behind the first answers, `torch.compile`.
+convolutions, channels-last layout, all cores for one forward or a forward on each, the batch size, and, from a thread
+behind the first answers, `torch.compile`.
 """
 
 import logging
@@ -25,6 +26,9 @@ WORTH_COMPILING_S = 0.004
 BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 MEASURING_S = 0.4
 """What measuring one form may take, beyond its first two runs."""
+QUICK_S = 0.05
+"""A forward that takes longer on one core gets all of them, since a lone caller waits for it. Otherwise each core runs
+one of its own, on one picture: none waits for another at every operation, nor for a core that others use."""
 SAME = 5e-6
 """Probabilities of a rearranged float32 forward may differ by this much."""
 
@@ -34,12 +38,14 @@ _one_compilation_at_a_time = threading.Lock()
 class Forward:
     """Probabilities of a model, float32 [batch, labels], from pixel values of any float dtype.
 
-    `batch_size` is the smallest batch that is within a tenth of the best throughput.
+    `batch_size` is the smallest batch that is within a tenth of the best throughput, `at_a_time` how many threads
+    should call at the same time.
     """
 
-    def __init__(self, model: Any, multi_label: bool) -> None:
-        """As the library runs it, until `tune`."""
-        self.batch_size = 1
+    def __init__(self, model: Any, multi_label: bool, cores: int | None = None) -> None:
+        """As the library runs it, until `tune`. `cores`: to compute on; as many as torch uses where it is not said."""
+        self.batch_size = self.at_a_time = 1
+        self.threads = cores or torch.get_num_threads()
         self.layout = torch.contiguous_format
         self.folded = 0
         self.compilation = "eager"
@@ -54,11 +60,17 @@ class Forward:
     def notes(self) -> tuple[str, ...]:
         layout = "channels-last" if self.layout == torch.channels_last else "contiguous"
         folded = f", {self.folded} batch norms folded" if self.folded else ""
-        return (f"forward: {self.compilation}, {layout}{folded}", f"largest batch: {self.batch_size}")
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return (
+            f"forward: {self.compilation}, {layout}{folded}",
+            f"largest batch: {self.batch_size}; {self.at_a_time} at a time, {threads} each",
+        )
 
     @torch.inference_mode()
     def __call__(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
-        """`pixel_values`: pictures of one shape, each [channels, height, width]."""
+        """`pixel_values`: pictures of one shape, each [channels, height, width]. For any thread."""
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)  # of the calling thread
         batch = self._batched(pixel_values)
         compiled = self._compiled
         if compiled is not None and batch.shape[1:] == self._compiled_shape and len(batch) in self._compiled_sizes:
@@ -70,8 +82,9 @@ class Forward:
         has_norms = any(isinstance(module, torch.nn.BatchNorm2d) for module in self._model.modules())
         if has_norms and self._dtype == torch.float32:
             self.folded = self._fold(example)
-        self._choose_layout(example)
-        one = self._choose_batch_size(example)
+        one = self._choose_threads(example) if self._device.type == "cpu" else self._choose_layout(example)
+        if self.at_a_time == 1:
+            one = self._choose_batch_size(example)
         if compile_forward and one >= WORTH_COMPILING_S and _can_compile(self._device):
             self.compilation = "eager, being compiled"
             arguments = (weakref.ref(self), example)
@@ -102,7 +115,18 @@ class Forward:
         folding.undo()
         return 0
 
-    def _choose_layout(self, example: torch.Tensor) -> None:
+    def _choose_threads(self, example: torch.Tensor) -> float:
+        """Seconds for a picture alone, afterwards."""
+        cores, self.threads = self.threads, 1
+        one = self._choose_layout(example)
+        if one > QUICK_S:
+            self.threads = cores
+        else:
+            self.at_a_time = cores
+        return one
+
+    def _choose_layout(self, example: torch.Tensor) -> float:
+        """Seconds for a picture alone, afterwards."""
         seconds = {}
         for layout in (torch.contiguous_format, torch.channels_last):
             self._model.to(memory_format=layout)
@@ -110,6 +134,7 @@ class Forward:
             seconds[layout] = fastest_of(partial(self, [example]))
         self.layout = min(seconds, key=lambda layout: seconds[layout])
         self._model.to(memory_format=self.layout)
+        return seconds[self.layout]
 
     def _choose_batch_size(self, example: torch.Tensor) -> float:
         """Seconds for a batch of one."""
@@ -128,6 +153,7 @@ class Forward:
 
     def _compile(self, example: torch.Tensor) -> None:
         """inductor keeps its work on disk, so that the next start takes seconds."""
+        torch.set_num_threads(self.threads)  # the compiler writes their number into the code
         try:
             compiled = torch.compile(_own_code(self._logits), fullgraph=True)
             sizes = self._compile_sizes(compiled, example)

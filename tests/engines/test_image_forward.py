@@ -4,6 +4,7 @@ import gc
 import shutil
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,19 @@ def test_a_norm_is_folded_only_where_the_answers_stay(again: float, folded: int)
     np.testing.assert_allclose(forward([example]), before, atol=1e-6)
 
 
+@pytest.mark.parametrize(("quick_s", "at_a_time", "threads"), [(1e9, 3, 1), (0.0, 1, 3)])
+def test_a_quick_forward_runs_on_each_core_and_a_slow_one_on_all(
+    monkeypatch: pytest.MonkeyPatch, quick_s: float, at_a_time: int, threads: int
+) -> None:
+    monkeypatch.setattr(image_forward, "QUICK_S", quick_s)
+    forward = image_forward.Forward(Norms(0.0).eval(), multi_label=False, cores=3)
+    forward.tune(torch.rand(3, 16, 16), compile_forward=False)
+    assert (forward.at_a_time, forward.threads) == (at_a_time, threads)
+    forward([torch.rand(3, 16, 16)])
+    assert torch.get_num_threads() == threads
+    assert any(f"{at_a_time} at a time" in note for note in forward.notes)
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 @pytest.mark.filterwarnings("ignore")  # of torch's own
 def test_a_forward_compiled_in_the_background_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +86,9 @@ def test_a_forward_compiled_in_the_background_answers_the_same(monkeypatch: pyte
     forward._logits = None  # type: ignore[assignment,method-assign]  # no way back to the eager forward
     for count in (1, 2, 3, 4):
         np.testing.assert_allclose(forward(items[:count]), before[:count], atol=1e-6)
+    with ThreadPoolExecutor(4) as threads:
+        for n, answered in enumerate(threads.map(forward, [[items[n % 4]] for n in range(40)])):
+            np.testing.assert_allclose(answered[0], before[n % 4], atol=1e-6)
     weights = weakref.ref(model.convolution.weight)
     del model, forward
     gc.collect()

@@ -1,0 +1,85 @@
+"""The ImageClassification replica without Ray: the operator's limits, many pictures at a time, a bad one among them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.calls import Call
+from deployments.engines import image_decoding
+from deployments.family import ReplicaOptions
+from deployments.image_classification import ImageClassificationReplica
+from deployments.protocol import Error, ImageClassification, ImageClassificationResult, InferResponse
+from deployments.replica import Replica
+from deployments.settings import FamilySettings
+from tests.engines.image_models import LABELS, encoded, expected, photo, quick_measuring, saved
+
+__all__ = ["quick_measuring"]  # a fixture of every test here
+
+
+@pytest.fixture(autouse=True)
+def own_limits() -> Iterator[None]:
+    """They are the process's."""
+    limits = image_decoding.LIMITS
+    before = limits.pixels, limits.budget_mb
+    yield
+    limits.pixels, limits.budget_mb = before
+
+
+def replica(models: Path, **settings: object) -> ImageClassificationReplica:
+    families = {"image_classification": "ForImageClassification"}
+    return ImageClassificationReplica(
+        ReplicaOptions("image_classification", models, families, FamilySettings(**settings))
+    )
+
+
+async def answers(to: ImageClassificationReplica, files: list[bytes]) -> list[InferResponse]:
+    model = to.repository.find("m", "image_classification")
+    calls = [
+        Call(ImageClassification(model_id="m", image_data=file, top_k=0), f"request-{n}", 60, model, call_id=str(n))
+        for n, file in enumerate(files)
+    ]
+    replies = {n: reply async for said in Replica.exchange(to, calls) for n, reply in said}
+    return [replies[n] for n in range(len(files))]  # type: ignore[misc]
+
+
+async def test_an_operators_pixel_limit_holds(tmp_path: Path) -> None:
+    saved(tmp_path / "m")
+    [large, small] = await answers(
+        replica(tmp_path, max_megapixels=0.01), [encoded(photo(101, 100)), encoded(photo(100, 100))]
+    )
+    assert isinstance(large, Error)
+    assert (large.code, large.message) == ("invalid_image", "the image has more than 0.01 million pixels")
+    assert isinstance(small, ImageClassificationResult)
+
+
+async def test_an_operators_decode_budget_holds(tmp_path: Path) -> None:
+    saved(tmp_path / "m")
+    [large, small] = await answers(
+        replica(tmp_path, decode_budget_mb=1), [encoded(photo(500, 500)), encoded(photo(100, 100))]
+    )
+    assert isinstance(large, Error)
+    assert large.code == "invalid_image"
+    assert "memory" in large.message
+    assert isinstance(small, ImageClassificationResult)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+async def test_of_64_pictures_at_once_each_gets_its_own_answer_and_bad_ones_fail_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    saved(tmp_path / "m", "mobilenet")
+    images = [photo(seed=seed) for seed in range(8)]
+    files = [encoded(images[n % 8]) for n in range(64)]
+    files[13], files[40] = b"no picture", files[40][:-60]
+    crowd = replica(tmp_path)
+    crowd.cores = cores
+    got = await answers(crowd, files)
+    assert [n for n, answer in enumerate(got) if isinstance(answer, Error)] == [13, 40]
+    known = [expected(tmp_path / "m", image) for image in images]
+    for n, answer in enumerate(got):
+        if isinstance(answer, ImageClassificationResult):
+            order = np.argsort(-known[n % 8], kind="stable")
+            assert answer.class_labels == [LABELS[i] for i in order]
+            np.testing.assert_allclose(answer.probabilities, known[n % 8][order], atol=1e-5)
