@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,11 +25,21 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: int | None = None
+    """Tell the log-probability of each token, by the model's own logits, and of so many of the best beside it."""
+    json_schema: str | None = None
+    """The text shall be JSON that this schema allows."""
 
     @property
     def takes_the_best(self) -> bool:
         """Whether the largest of the model's own logits is the answer."""
-        return not self.draws and self.repetition_penalty == 1
+        return not self.draws and self.repetition_penalty == 1 and self.json_schema is None
+
+    def nth(self, index: int) -> "Sampling":
+        """For continuation `index` of one prompt: a seed of its own, given by the first one's, which keeps its."""
+        if self.seed is None or index == 0:
+            return self
+        return replace(self, seed=_mix(_mix(self.seed) + index) >> 1)
 
     @property
     def draws(self) -> bool:
@@ -77,6 +87,23 @@ def sample(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
             for row, token in zip(rows, draw(logits[rows].double() / temperature, chosen), strict=True):
                 best[row] = token
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Log-probability of a token, and of the best ones: (token, log-probability), most probable first."""
+
+    chosen: float
+    top: tuple[tuple[int, float], ...]
+
+
+def likelihoods(logits: Tensor, tokens: Sequence[int], tops: Sequence[int]) -> list[Likelihood]:
+    """For each row its token's likelihood and that of the `tops` best. Logits float [rows, vocabulary], finite."""
+    logs = logits.log_softmax(-1)
+    chosen = logs.gather(-1, torch.tensor(tokens, device=logits.device)[:, None]).squeeze(-1).tolist()
+    values, indices = logs.topk(min(max(tops), logits.shape[-1]), dim=-1)
+    best = [list(zip(*row, strict=True)) for row in zip(indices.tolist(), values.tolist(), strict=True)]
+    return [Likelihood(value, tuple(row[:top])) for value, row, top in zip(chosen, best, tops, strict=True)]
 
 
 def _penalised(logits: Tensor, choices: Sequence[Choice]) -> Tensor:

@@ -18,6 +18,7 @@ from deployments.engines.text_cache import COLUMNS, SlotCache, layer_shapes, pow
 from deployments.engines.text_compile import StepModule
 from deployments.engines.text_model import CausalModel
 from deployments.engines.text_programs import StepPrograms
+from deployments.errors import Unavailable
 
 CARRIED = ("past_key_values", "cache_params", "state")  # What models call the memory they hand back.
 SHRINK_AFTER_STEPS = 16
@@ -39,6 +40,10 @@ class Decoder(Protocol):
     @property
     def nbytes(self) -> int:
         """Bytes held for all rows."""
+
+    @property
+    def use(self) -> float:
+        """The share of these bytes that holds tokens, from 0 to 1."""
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         """Add a row for each prompt, after the present ones; the logits that follow each prompt."""
@@ -80,6 +85,11 @@ class SlotDecoder:
     @property
     def nbytes(self) -> int:
         return self._cache.nbytes
+
+    @property
+    def use(self) -> float:
+        columns = self._cache.slots * self._cache.capacity
+        return sum(self._lengths) / columns if columns else 0.0
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         lengths = [len(prompt) for prompt in prompts]
@@ -168,6 +178,10 @@ class SingleDecoder:
     def nbytes(self) -> int:
         return 0
 
+    @property
+    def use(self) -> float:
+        return 0.0
+
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         steps = []
         for prompt in prompts:
@@ -203,6 +217,26 @@ class SingleDecoder:
 
     def close(self) -> None:
         self.clear()
+
+
+class ClosedDecoder:
+    """The decoder of a closed engine: it holds nothing."""
+
+    rows = 0
+    nbytes = 0
+    use = 0.0
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
+        raise Unavailable("the model is being unloaded")
+
+    def step(self, tokens: Sequence[int]) -> Step:
+        raise Unavailable("the model is being unloaded")
+
+    def release(self, row: int, broken: bool = False) -> None: ...
+
+    def clear(self) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def choose_decoder(loaded: CausalModel) -> tuple[Decoder, tuple[str, ...]]:

@@ -1,17 +1,22 @@
 """From text to tokens and back while it grows. Knows a tokenizer and stop strings, not models."""
 
 import logging
+import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+from transformers.utils.chat_template_utils import encode_marked_chat
 
+from deployments.engines.text_chat import ChatTemplate
 from deployments.errors import ModelLoadFailed
 
 log = logging.getLogger(__name__)
 
 _CONTEXT = 6  # Tokens before the new ones that may change how these are spelled (a leading space, a joined accent).
+_BYTE_OF = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
 _PATIENCE = 32  # Tokens that may pass without a whole character at the end.
 
 
@@ -22,6 +27,8 @@ class Tokens:
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._byte_level = self._backend is not None and "ByteLevel" in repr(self._backend.decoder)
+        self._spellings: dict[int, bytes] = {}
         self.encode("a")  # The first call sets options on the tokenizer; later ones only read.
 
     @classmethod
@@ -50,6 +57,42 @@ class Tokens:
             return str(self._backend.decode(ids, skip_special_tokens=True))
         with self._lock:
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def spelling(self, token: int) -> bytes:
+        """The bytes of one token, which need not be whole characters."""
+        known = self._spellings.get(token)
+        if known is None:
+            known = self._spellings[token] = self._spell(token)
+        return known
+
+    def _spell(self, token: int) -> bytes:
+        with self._lock:
+            piece = self._tokenizer.convert_ids_to_tokens(token)
+            added = token in self._tokenizer.added_tokens_decoder
+        if not isinstance(piece, str):  # The model may have more tokens than its tokenizer.
+            return b""
+        if added:
+            return piece.encode()
+        if self._byte_level:
+            return b"".join(_BYTE_OF.get(character) or character.encode() for character in piece)
+        if re.fullmatch("<0x[0-9A-Fa-f]{2}>", piece):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace("▁", " ").encode() if "▁" in piece else self.decode([token]).encode()
+
+    def chat_template(self) -> ChatTemplate | None:
+        """The model's own template, if it has one."""
+        try:
+            source = self._tokenizer.get_chat_template()
+        except ValueError:
+            return None
+        variables = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
+        added = tuple((token.content, token.special) for token in self._tokenizer.added_tokens_decoder.values())
+        return ChatTemplate(source, variables, added)
+
+    def encode_chat(self, chat: str) -> list[int]:
+        """Token ids of a rendered chat. Only the template writes control tokens; what messages spell is text."""
+        with self._lock:
+            return list(encode_marked_chat(self._tokenizer, chat))
 
     def first(self, known: int) -> int:
         """The token an empty prompt stands for: BOS, else EOS, else the first of `known` tokens."""
@@ -92,6 +135,11 @@ class Continuation:
         if len(self._window) - self._untold < _PATIENCE:
             return False
         return spelled.endswith("\ufffd\ufffd") or len(self._window) - self._untold >= 2 * _PATIENCE
+
+    def add_all(self, tokens: Sequence[int]) -> str:
+        """Take the tokens of a whole continuation at once; for one that has no stop strings."""
+        self._window += tokens
+        return self.end()
 
     def end(self) -> str:
         """What was held back, once no token follows."""

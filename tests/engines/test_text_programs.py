@@ -22,9 +22,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def programs_of(engine: TextGenerationEngine) -> StepPrograms:
-    assert isinstance(engine._decoder, SlotDecoder)
-    assert engine._decoder.programs
-    return engine._decoder.programs
+    assert isinstance(engine._batch.decoder, SlotDecoder)
+    assert engine._batch.decoder.programs
+    return engine._batch.decoder.programs
 
 
 @needs_compiler
