@@ -13,11 +13,13 @@ from typing import Generic, TypeVar, cast
 import psutil
 
 from deployments.calls import Call, Tell
-from deployments.errors import ServingError
+from deployments.errors import ModelLoadFailed, ServingError
+from deployments.failures import error_of
 from deployments.gpus import gpu_utilization
 from deployments.model_gate import Gate
 from deployments.place import replica_name
-from deployments.protocol import InferRequest, InferResponse
+from deployments.proofs import Proofs
+from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.replica import Replica
 from deployments.repository import Model, Repository
 from deployments.residency import MIB, Engine, Residency
@@ -52,6 +54,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.repository = Repository(options.models, options.architectures)
         self.gate = Gate(options.models, options.cache)
         self.residency = Residency(options.settings.required_mem_mb * MIB, self._admit_and_load)
+        self.proofs = Proofs(self.gate, self._ask)
         self._preloading: asyncio.Task[None] | None = None
         self._resting_bytes = psutil.Process().memory_info().rss
 
@@ -73,9 +76,15 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
         assert call.model is not None
-        async with asyncio.timeout(call.timeout_s), self.residency.lease(call.model, call.timeout_s) as engine:
-            # Dispatch sends each family its own variant.
-            return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
+        async with asyncio.timeout(call.timeout_s):
+            await self.proofs.hold(call.model)
+            async with self.residency.lease(call.model, call.timeout_s) as engine:
+                # Dispatch sends each family its own variant.
+                return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
+
+    async def _ask(self, request: InferRequest, model: Model) -> InferResponse:
+        async with self.residency.lease(model, self.settings.deadline_s) as engine:
+            return await self.answer(cast(RequestT, request), model, engine, None)
 
     async def ready(self) -> bool:
         """True once the models to preload are there, or known to have failed."""
@@ -94,7 +103,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
                 logger.error("preload: %s", failure.message)
 
     async def statuses(self) -> list[ResidentStatus]:
-        return self.residency.statuses()
+        return [self.proofs.shown(status) for status in self.residency.statuses()]
 
     async def replica_status(self) -> ReplicaStatus:
         """Its budget, its models, and what its process takes."""
@@ -110,13 +119,20 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
             overhead_bytes=process - self._resting_bytes - accounted,
             leaked_bytes=0,
             cpu_s=time.process_time(),
-            models=tuple(self.residency.statuses()),
+            models=tuple(await self.statuses()),
         )
 
-    async def load_model(self, model: Model, timeout_s: float) -> None:
-        """In memory when this returns. Raises what a request for it would be answered with."""
-        async with self.residency.lease(model, timeout_s):
-            pass
+    async def load_model(self, model: Model, timeout_s: float) -> Error | None:
+        """In memory and held to its golden examples when this returns, or why not."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.proofs.hold(model)
+                async with self.residency.lease(model, timeout_s):
+                    return None
+        except Exception as cause:
+            if isinstance(cause, ModelLoadFailed):
+                await self.residency.unload(model)
+            return error_of(cause, "")
 
     async def unload_model(self, model: Model) -> bool:
         """Whether it was in memory; requests under way keep it until they end."""

@@ -12,13 +12,14 @@ from deployments.family import ReplicaOptions
 from deployments.image_classification import ImageClassificationReplica
 from deployments.metrics import MetricsBoard
 from deployments.protocol import ImageClassification, InferRequest, TextGeneration
-from deployments.repository import Repository
 from deployments.settings import Autoscaling, FamilySettings, nearest
 from deployments.text_generation import TextGenerationReplica
 from serve_app.autoscaling import replicas_for_calls
+from serve_app.catalog import MODEL_BOARD
 from serve_app.config import RuntimeConfig
 from serve_app.dispatch import Route
 from serve_app.ingress import METRICS_BOARD, Ingress
+from serve_app.model_board import ModelBoardActor
 
 SHARE_OF_A_GPU = 0.25
 EXCHANGES = 4096  # The ingress bounds what is under way: it counts calls, Serve would count exchanges.
@@ -75,14 +76,25 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
                 may_be_empty=settings.autoscaling.min_replicas == 0,
             )
         )
-    repository = Repository(models, architectures)
-    return _ingress(config).bind(config.ingress, tuple(routes), repository, handles)
+    deployments = {family.name: _name(family) for family in families}
+    board = DeploymentActorConfig(
+        name=MODEL_BOARD,
+        actor_class=ray.remote(ModelBoardActor),
+        init_args=(models, architectures, deployments),
+        actor_options={"num_cpus": 0},
+    )
+    return _ingress(config, board).bind(config.ingress, tuple(routes), handles)
+
+
+def _name(family: Family) -> str:
+    """Its deployment's."""
+    return family.replica.__name__.removesuffix("Replica")
 
 
 def _deployment(family: Family, settings: FamilySettings, num_gpus: float) -> serve.Deployment:
     deployment = cast(serve.Deployment, serve.deployment(family.replica))
     return deployment.options(
-        name=family.replica.__name__.removesuffix("Replica"),
+        name=_name(family),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
         autoscaling_config=_autoscaling(settings.autoscaling) | {"policy": {"policy_function": replicas_for_calls}},
         max_ongoing_requests=EXCHANGES,
@@ -92,8 +104,8 @@ def _deployment(family: Family, settings: FamilySettings, num_gpus: float) -> se
     )
 
 
-def _ingress(config: RuntimeConfig) -> serve.Deployment:
-    board = DeploymentActorConfig(
+def _ingress(config: RuntimeConfig, models: DeploymentActorConfig) -> serve.Deployment:
+    metrics = DeploymentActorConfig(
         name=METRICS_BOARD, actor_class=ray.remote(MetricsBoard), actor_options={"num_cpus": 0}
     )
     deployment = cast(serve.Deployment, serve.deployment(serve.ingress()(Ingress)))
@@ -105,7 +117,7 @@ def _ingress(config: RuntimeConfig) -> serve.Deployment:
         health_check_period_s=1,
         logging_config=LOGGING,
         graceful_shutdown_timeout_s=5,
-        deployment_actors=[board],
+        deployment_actors=[metrics, models],
     )
 
 

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import Call, Reply, Tell
 from deployments.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.protocol import Chunk, InferRequest, InferResponse
-from deployments.repository import Model, Repository
-from deployments.residency_status import ResidentStatus
+from deployments.repository import Model
 from deployments.settings import FamilySettings
 from serve_app.admission import Admission
 from serve_app.caller import CALLER
+from serve_app.catalog import Catalog
 from serve_app.lane import LOST, Lane, Pending
+from serve_app.replicas import CONTROL_TIMEOUT_S, everywhere
 
 logger = logging.getLogger("model_runtime.dispatch")
 
-CONTROL_TIMEOUT_S = 5.0
 SWEEP_LANES = 256
 """With so many lanes the idle ones go."""
 
@@ -47,9 +47,9 @@ class Dispatcher:
     """Sends calls to the families' deployments. Handles are built once."""
 
     def __init__(
-        self, routes: tuple[Route, ...], handles: Mapping[str, DeploymentHandle[Any]], repository: Repository
+        self, routes: tuple[Route, ...], handles: Mapping[str, DeploymentHandle[Any]], catalog: Catalog
     ) -> None:
-        self.repository = repository
+        self.catalog = catalog
         self.routes = {route.request: route for route in routes}
         # By value: a request is small beside what a trip through the object store costs.
         self.handles = {family: handle.options(_by_reference=False) for family, handle in handles.items()}
@@ -69,7 +69,7 @@ class Dispatcher:
         return route
 
     async def call(self, request: InferRequest, request_id: str, route: Route) -> InferResponse:
-        """Raises Overloaded, Unavailable, DeadlineExceeded, and what `Repository.find` raises."""
+        """Raises Overloaded, Unavailable, DeadlineExceeded, and what `Catalog.find` raises."""
         return await self._answered(self._submit(request, request_id, route, None), route)
 
     async def stream(self, request: InferRequest, request_id: str, route: Route) -> AsyncGenerator[Reply, None]:
@@ -94,7 +94,7 @@ class Dispatcher:
             answer.cancel()
 
     def _submit(self, request: InferRequest, request_id: str, route: Route, tell: Tell | None) -> Pending:
-        model = self.repository.find(request.model_id, route.family) if route.has_models else None
+        model = self.catalog.find(request.model_id, route.family) if route.has_models else None
         if model is not None:
             request = model.manifest.with_defaults(request)
         caller = CALLER.get()
@@ -124,7 +124,7 @@ class Dispatcher:
                 self._lanes = {key: lane for key, lane in self._lanes.items() if not lane.idle}
 
             async def cancel(call_ids: Sequence[str]) -> None:
-                await self._ask_all(route.family, "cancel", call_ids)
+                await everywhere(self.handles[route.family], "cancel", call_ids)
 
             lane = self._lanes[key] = Lane(self.exchanges[route.family], cancel)
         return lane
@@ -139,31 +139,11 @@ class Dispatcher:
             return False
         return True
 
-    async def residents(self) -> list[ResidentStatus]:
-        """Every model in every replica. A family that does not answer in time is left out."""
-        families = [route.family for route in self.routes.values() if route.has_models]
-        return [status for statuses in await self._broadcast("statuses", families) for status in statuses]
-
     async def gpus(self) -> dict[str, float]:
         """Utilisation in percent of every GPU in use, by its unique id."""
         families = [route.family for route in self.routes.values() if route.on_gpu]
-        return {
-            gpu: percent for gpus in await self._broadcast("gpu_utilization", families) for gpu, percent in gpus.items()
-        }
-
-    async def _broadcast(self, method: str, families: list[str]) -> list[Any]:
-        answers = await asyncio.gather(*(self._ask_all(family, method) for family in families))
-        return [answer for replicas in answers for answer in replicas]
-
-    async def _ask_all(self, family: str, method: str, *arguments: object) -> list[Any]:
-        try:
-            asked = self.handles[family].broadcast(method, *arguments)
-            answers = await asked.results_async(timeout_s=CONTROL_TIMEOUT_S, return_exceptions=True)
-        except (TimeoutError, RayServeException) as failure:
-            logger.warning("%s of %s: %s", method, family, type(failure).__name__)
-            return []
-        # A replica on its way out raises; what is shown is what could be learnt.
-        return [answer for answer in answers if not isinstance(answer, Exception)]
+        answers = await asyncio.gather(*(everywhere(self.handles[family], "gpu_utilization") for family in families))
+        return {gpu: percent for replicas in answers for gpus in replicas for gpu, percent in gpus.items()}
 
 
 def _replicas(handle: DeploymentHandle[Any]) -> int:

@@ -21,13 +21,14 @@ from deployments.errors import Cancelled, InvalidRequest
 from deployments.failures import error_of
 from deployments.metrics import Labels, Recorder
 from deployments.protocol import Error, InferRequest, InferResponse
-from deployments.repository import Repository
+from serve_app.administration import Administration
+from serve_app.catalog import Catalog
 from serve_app.config import IngressSettings
 from serve_app.dispatch import Dispatcher, Route
 from serve_app.haproxy import WRAPPER
 from serve_app.http.app import build_http_app
 from serve_app.http.server import SocketServer
-from serve_app.status import ModelStatus, model_statuses
+from serve_app.status import ModelStatus
 
 logger = logging.getLogger("model_runtime.ingress")
 
@@ -45,13 +46,15 @@ class Ingress:
         self,
         settings: IngressSettings,
         routes: tuple[Route, ...],
-        repository: Repository,
         handles: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
         self.settings = settings
-        self.repository = repository
-        self.dispatcher = Dispatcher(routes, handles, repository)
+        self.catalog = Catalog()
+        self.dispatcher = Dispatcher(routes, handles, self.catalog)
+        with_models = [route.family for route in routes if route.has_models]
+        self.administration = Administration(self.catalog, {family: handles[family] for family in with_models})
         self.recorder = Recorder(uuid.uuid4().hex)
+        self._following = asyncio.create_task(self.catalog.follow())
         self._reporting = asyncio.create_task(self._report_forever())
         self.http = build_http_app(self)
         self._door = _own_door(self.http)
@@ -107,7 +110,9 @@ class Ingress:
         request = await read()
         route = self.dispatcher.route(request)
         counted.family = route.family
-        if request.model_id in self.repository.models():
+        if route.has_models:
+            await self.catalog.ready()
+        if request.model_id in self.catalog.models():
             counted.model = request.model_id
         return request, route
 
@@ -118,7 +123,7 @@ class Ingress:
 
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
-        return model_statuses(self.repository.models(), await self.dispatcher.residents())
+        return await self.administration.models()
 
     async def ready(self) -> bool:
         """Whether every family can answer."""

@@ -65,7 +65,7 @@ def test_a_configuration_is_not_changed_in_place() -> None:
 
 def gpu_shares(application: Application) -> dict[str, float]:
     """`num_gpus` of each family's deployment, read off the built application."""
-    families = application._bound_deployment.init_args[3]
+    families = application._bound_deployment.init_args[2]
     options = {name: family._bound_deployment.ray_actor_options for name, family in families.items()}
     return {name: option["num_gpus"] for name, option in options.items()}
 

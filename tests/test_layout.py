@@ -12,6 +12,10 @@ PROJECT = Path(__file__).parent.parent
 SOURCES = sorted(file for folder in ("serve_app", "deployments") for file in (PROJECT / folder).rglob("*.py"))
 RAY_MAY = {
     "serve_app/app.py",
+    "serve_app/administration.py",
+    "serve_app/catalog.py",
+    "serve_app/model_board.py",
+    "serve_app/replicas.py",
     "serve_app/ingress.py",
     "serve_app/autoscaling.py",
     "serve_app/dispatch.py",
