@@ -117,10 +117,11 @@ class Usage(BaseModel):
 
 
 class Alternative(BaseModel):
-    """A token and its natural logarithm of probability."""
+    """A token and its natural logarithm of probability. `utf8`: its bytes, where it is but a part of a character."""
 
     token: str
     logprob: float
+    utf8: list[int]
 
 
 class TokenLogprob(Alternative):

@@ -1,10 +1,5 @@
 """The routes. Every failure on them is the union's `Error`, whatever raised it."""
 
-import re
-import uuid
-from collections.abc import Awaitable, Callable
-from typing import NoReturn, Protocol
-
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,36 +10,20 @@ from deployments import wire
 from deployments.errors import ERRORS, Internal, MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.failures import error_of
 from deployments.protocol import Error, InferRequest, InferResponse, TextGeneration
-from serve_app.config import IngressSettings
 from serve_app.http.batch import NDJSON, AnsweredLines, answer_list
-from serve_app.http.body import media_type, read_list, read_request
-from serve_app.http.events import EventStream, Replies, opened, union_events
+from serve_app.http.body import media_type, read_json, read_request
+from serve_app.http.events import EventStream, opened, union_events
+from serve_app.http.openai.failures import error_reply
+from serve_app.http.openai.routes import OpenAI
 from serve_app.http.openapi import openapi_document, openapi_page
-from serve_app.status import ModelStatus
-
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-
-Read = Callable[[], Awaitable[InferRequest]]
-
-
-class Runtime(Protocol):
-    """What the routes need of the ingress."""
-
-    settings: IngressSettings
-
-    async def answer(self, read: Read, request_id: str) -> InferResponse: ...
-    def stream(self, read: Read, request_id: str) -> Replies: ...
-    async def models(self) -> list[ModelStatus]: ...
-    async def ready(self) -> bool: ...
-    async def metrics(self) -> str: ...
+from serve_app.http.runtime import Read, Runtime, giving, raising, request_id_of
 
 
 def build_http_app(runtime: Runtime) -> Starlette:
     limit_bytes = int(runtime.settings.max_body_mb * 2**20)
 
     async def infer(request: Request) -> Response:
-        request_id = _request_id(request)
+        request_id = request_id_of(request)
         asked, read = await _read(request, limit_bytes)
         if isinstance(asked, TextGeneration) and asked.stream:
             first, replies = await opened(runtime.stream(read, request_id))
@@ -58,9 +37,9 @@ def build_http_app(runtime: Runtime) -> Starlette:
         if media_type(request) == NDJSON:
             return AnsweredLines(request, limit_bytes, runtime.answer)
         try:
-            answers = await answer_list(await read_list(request, limit_bytes), runtime.answer)
+            answers = await answer_list(await read_json(request, limit_bytes), runtime.answer)
         except ServingError as failure:
-            return _rendered(Error.of(failure, _request_id(request)), wire.JSON)
+            return _rendered(Error.of(failure, request_id_of(request)), wire.JSON)
         return Response(answers, media_type=wire.JSON)
 
     async def models(request: Request) -> Response:
@@ -93,6 +72,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
             Route("/metrics", metrics),
             Route("/openapi.json", openapi),
             Route("/docs", docs),
+            *OpenAI(runtime, limit_bytes).routes(),
         ],
         exception_handlers={HTTPException: _no_such_route, Exception: _unexpected},
     )
@@ -105,32 +85,25 @@ async def _read(request: Request, limit_bytes: int) -> tuple[InferRequest | None
     try:
         asked = await read_request(request, limit_bytes)
     except Exception as cause:
-        return None, _raising(cause)
-
-    async def read() -> InferRequest:
-        return asked
-
-    return asked, read
-
-
-def _raising(cause: Exception) -> Read:
-    async def read() -> NoReturn:
-        raise cause
-
-    return read
+        return None, raising(cause)
+    return asked, giving(asked)
 
 
 async def _no_such_route(request: Request, failure: Exception) -> Response:
     path = quoted(request.url.path)
     kind = MethodNotAllowed if getattr(failure, "status_code", 404) == 405 else NotFound
     message = f"{request.method} is not for {path}" if kind is MethodNotAllowed else f"there is no route {path}"
-    request_id = _request_id(request)
-    return _rendered(Error.of(kind(message), request_id), wire.JSON)
+    return _failed(request, Error.of(kind(message), request_id_of(request)))
 
 
 async def _unexpected(request: Request, failure: Exception) -> Response:
-    request_id = _request_id(request)
-    return _rendered(error_of(failure, request_id), wire.JSON)
+    return _failed(request, error_of(failure, request_id_of(request)))
+
+
+def _failed(request: Request, error: Error) -> Response:
+    """In the shape that the route's callers expect."""
+    path = request.url.path
+    return error_reply(error) if path == "/v1" or path.startswith("/v1/") else _rendered(error, wire.JSON)
 
 
 def _rendered(answer: InferResponse, content_type: str) -> Response:
@@ -147,8 +120,3 @@ def _accepted(request: Request) -> str:
     """The answer's type: what the caller asks for, else what it sent, else JSON."""
     accepted = [part.split(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")]
     return next((known for known in (*accepted, media_type(request)) if known in wire.MEDIA_TYPES), wire.JSON)
-
-
-def _request_id(request: Request) -> str:
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -32,8 +32,8 @@ async def read_request(request: Request, limit_bytes: int) -> InferRequest:
     return wire.decode(body, media_type(request), InferRequest)
 
 
-async def read_list(request: Request, limit_bytes: int) -> bytes:
-    """The body of a JSON list. Raises PayloadTooLarge, UnsupportedMediaType, Cancelled."""
+async def read_json(request: Request, limit_bytes: int) -> bytes:
+    """A body that is JSON, unparsed. Raises PayloadTooLarge, UnsupportedMediaType, Cancelled."""
     _check_encoding(request)
     if media_type(request) != wire.JSON:
         raise UnsupportedMediaType(f"content type {quoted(media_type(request))} is not supported; send {wire.JSON}")

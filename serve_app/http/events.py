@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from deployments import wire
 from deployments.calls import Reply
 from deployments.protocol import InferResponse
+from serve_app.http.runtime import Replies
 
 HOLD_S = 10.0
 """How long the status waits for a first reply, so that a failure before it has a status of its own."""
@@ -20,11 +22,11 @@ STALLED_S = 60.0
 """How long a client may leave unread what was sent."""
 _COMMENT = b": still at it\n\n"
 
-Replies = AsyncGenerator[Reply, None]
+Said = TypeVar("Said")
 Events = AsyncGenerator[bytes, None]
 
 
-async def opened(replies: Replies) -> tuple[Reply | None, Replies]:
+async def opened(replies: AsyncGenerator[Said, None]) -> tuple[Said | None, AsyncGenerator[Said, None]]:
     """The first reply, None where it is not there after a long while, and all replies, the first among them."""
     first = asyncio.ensure_future(anext(replies))
     try:
@@ -35,7 +37,7 @@ async def opened(replies: Replies) -> tuple[Reply | None, Replies]:
     return first.result() if first.done() else None, _all(first, replies)
 
 
-async def _all(first: "asyncio.Future[Reply]", replies: Replies) -> Replies:
+async def _all(first: "asyncio.Future[Said]", replies: AsyncGenerator[Said, None]) -> AsyncGenerator[Said, None]:
     async with aclosing(replies):
         yield await first
         async for reply in replies:

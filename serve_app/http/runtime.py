@@ -1,0 +1,52 @@
+"""What the routes need of the ingress, and how they hand it a request."""
+
+import re
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import NoReturn, Protocol
+
+from starlette.requests import Request
+
+from deployments.calls import Reply
+from deployments.protocol import InferRequest, InferResponse
+from serve_app.config import IngressSettings
+from serve_app.status import ModelStatus
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+Read = Callable[[], Awaitable[InferRequest]]
+"""Gives a request, or raises why there is none: that is answered and counted as well."""
+
+Replies = AsyncGenerator[Reply, None]
+
+
+class Runtime(Protocol):
+    """The ingress."""
+
+    settings: IngressSettings
+
+    async def answer(self, read: Read, request_id: str) -> InferResponse: ...
+    def stream(self, read: Read, request_id: str) -> Replies: ...
+    async def models(self) -> list[ModelStatus]: ...
+    async def ready(self) -> bool: ...
+    async def metrics(self) -> str: ...
+
+
+def giving(request: InferRequest) -> Read:
+    async def read() -> InferRequest:
+        return request
+
+    return read
+
+
+def raising(cause: Exception) -> Read:
+    async def read() -> NoReturn:
+        raise cause
+
+    return read
+
+
+def request_id_of(request: Request) -> str:
+    """The sender's, where it is one; else a new one."""
+    given = request.headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
