@@ -26,11 +26,11 @@ def build_http_app(runtime: Runtime) -> Starlette:
         request_id = request_id_of(request)
         asked, read = await _read(request, limit_bytes)
         if isinstance(asked, TextGeneration) and asked.stream:
-            first, replies = await opened(runtime.stream(read, request_id))
-            if not isinstance(first, Error):
+            replies = await opened(runtime.stream(read, request_id))
+            if not isinstance(replies.first, Error):
                 return EventStream(union_events(replies))
             await replies.aclose()
-            return _rendered(first, _accepted(request))
+            return _rendered(replies.first, _accepted(request))
         return _rendered(await runtime.answer(read, request_id), _accepted(request))
 
     async def infer_batch(request: Request) -> Response:

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar
+from typing import Generic, Self, TypeVar
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -13,7 +13,6 @@ from starlette.types import Receive, Scope, Send
 from deployments import wire
 from deployments.calls import Reply
 from deployments.protocol import InferResponse
-from serve_app.http.runtime import Replies
 
 HOLD_S = 10.0
 """How long the status waits for a first reply, so that a failure before it has a status of its own."""
@@ -26,25 +25,42 @@ Said = TypeVar("Said")
 Events = AsyncGenerator[bytes, None]
 
 
-async def opened(replies: AsyncGenerator[Said, None]) -> tuple[Said | None, AsyncGenerator[Said, None]]:
-    """The first reply, None where it is not there after a long while, and all replies, the first among them."""
+class Opened(Generic[Said]):
+    """Replies of which the first has come, or is still to come after a long while."""
+
+    def __init__(self, first: "asyncio.Future[Said]", rest: AsyncGenerator[Said, None]) -> None:
+        self.first = first.result() if first.done() else None
+        self._next: asyncio.Future[Said] | None = first
+        self._rest = rest
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Said:
+        if self._next is None:
+            return await anext(self._rest)
+        first, self._next = self._next, None
+        return await first
+
+    async def aclose(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait((self._next,))
+        await self._rest.aclose()
+
+
+async def opened(replies: AsyncGenerator[Said, None]) -> Opened[Said]:
+    """Waits for the first reply. Cancelled meanwhile, it takes the request back."""
     first = asyncio.ensure_future(anext(replies))
     try:
         await asyncio.wait((first,), timeout=HOLD_S)
     except asyncio.CancelledError:
         first.cancel()
         raise
-    return first.result() if first.done() else None, _all(first, replies)
+    return Opened(first, replies)
 
 
-async def _all(first: "asyncio.Future[Said]", replies: AsyncGenerator[Said, None]) -> AsyncGenerator[Said, None]:
-    async with aclosing(replies):
-        yield await first
-        async for reply in replies:
-            yield reply
-
-
-async def union_events(replies: Replies) -> Events:
+async def union_events(replies: Opened[Reply]) -> Events:
     """`event: token` for new text, closed by `event: result` with the whole response."""
     async with aclosing(replies):
         async for reply in replies:

@@ -10,10 +10,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deployments import wire
+from deployments.calls import Reply
 from deployments.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
 from deployments.protocol import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
 from serve_app.http.body import read_json
-from serve_app.http.events import Events, EventStream, data, opened
+from serve_app.http.events import Events, EventStream, Opened, data, opened
 from serve_app.http.openai.failures import InvalidField, error_object, error_reply
 from serve_app.http.openai.fields import Body, ChatBody, CompletionBody, body_of
 from serve_app.http.openai.shapes import Chat, Completion, Shape
@@ -23,8 +24,8 @@ from serve_app.status import ModelStatus
 FAMILY = "text_generation"
 LARGE_BODY_BYTES = 256 * 1024
 
-Numbered = AsyncGenerator[tuple[int, Chunk | InferResponse], None]
-"""Replies, each with its choice's number."""
+Numbered = tuple[int, Reply]
+"""A reply and its choice's number."""
 
 
 class OpenAI:
@@ -91,11 +92,11 @@ class OpenAI:
 
     async def _answered(self, body: Body, asked: Sequence[TextGeneration], shape: Shape, request_id: str) -> Response:
         if body.stream:
-            first, replies = await opened(self._merged(asked, request_id))
-            if first is None or not isinstance(first[1], Error):
+            replies = await opened(self._merged(asked, request_id))
+            if replies.first is None or not isinstance(replies.first[1], Error):
                 return EventStream(_events(shape, replies, len(asked), body.include_usage))
             await replies.aclose()
-            return error_reply(first[1])
+            return error_reply(replies.first[1])
         results = await self._all(asked, request_id)
         return (
             error_reply(results)
@@ -123,7 +124,7 @@ class OpenAI:
             return failed or Error.of(Internal("the model gave no text"), request_id)
         return results
 
-    async def _merged(self, asked: Sequence[TextGeneration], request_id: str) -> Numbered:
+    async def _merged(self, asked: Sequence[TextGeneration], request_id: str) -> AsyncGenerator[Numbered, None]:
         """The replies of all choices as they come."""
         if len(asked) == 1:
             async with aclosing(self.runtime.stream(giving(asked[0]), request_id)) as replies:
@@ -131,7 +132,7 @@ class OpenAI:
                     yield 0, reply
             return
         # Short, so that whoever reads slowly gets longer chunks, not more.
-        said: asyncio.Queue[tuple[int, Chunk | InferResponse]] = asyncio.Queue(1)
+        said: asyncio.Queue[Numbered] = asyncio.Queue(1)
 
         async def follow(number: int, one: TextGeneration) -> None:
             async with aclosing(self.runtime.stream(giving(one), request_id)) as replies:
@@ -151,7 +152,7 @@ class OpenAI:
             await asyncio.wait(tasks)
 
 
-async def _events(shape: Shape, replies: Numbered, choices: int, include_usage: bool) -> Events:
+async def _events(shape: Shape, replies: Opened[Numbered], choices: int, include_usage: bool) -> Events:
     """`data:` lines, closed by [DONE]. A failure ends them with its error."""
     results: dict[int, TextGenerationResult] = {}
     told: dict[int, int] = {}  # characters, by choice
