@@ -11,7 +11,7 @@ from starlette.types import Message
 from deployments.calls import Reply
 from deployments.errors import Overloaded
 from deployments.failures import error_of
-from deployments.protocol import Chunk, InferRequest, TextGenerationResult
+from deployments.protocol import Chunk, InferRequest, InferResponse, TextGenerationResult
 from serve_app.config import IngressSettings
 from serve_app.http import events
 from serve_app.http.app import build_http_app
@@ -30,6 +30,11 @@ class Scripted(Recording):
         self.settings = IngressSettings(max_body_mb=1)
         self.script = script
         self.asked_for, self.closed = asyncio.Event(), asyncio.Event()
+
+    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
+        *_, answer = [reply async for reply in self.stream(read, request_id)]
+        assert isinstance(answer, InferResponse)
+        return answer
 
     async def stream(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> AsyncGenerator[Reply, None]:
         try:
@@ -77,13 +82,13 @@ async def silent() -> AsyncGenerator[Reply, None]:
 class Connection:
     """One client of the application, by hand: it can go, and it can stop reading."""
 
-    def __init__(self, runtime: Scripted) -> None:
+    def __init__(self, runtime: Scripted, body: bytes = REQUEST) -> None:
         self.app = build_http_app(runtime)
         self.sent: list[Message] = []
         self.reads = asyncio.Event()
         self.reads.set()
         self.gone = asyncio.Event()
-        self._requests = [{"type": "http.request", "body": REQUEST, "more_body": False}]
+        self._requests = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive(self) -> Message:
         if self._requests:
@@ -157,8 +162,18 @@ async def test_when_the_client_goes_the_request_is_taken_back() -> None:
     assert runtime.closed.is_set()
 
 
-async def test_a_client_that_goes_before_the_first_token_takes_its_request_back() -> None:
-    """As Serve does it: the whole application is cancelled."""
+@pytest.mark.parametrize("body", [REQUEST, REQUEST.replace(b"true", b"false")])
+async def test_a_client_that_goes_before_the_first_token_takes_its_request_back(body: bytes) -> None:
+    runtime = Scripted(silent)
+    connection = Connection(runtime, body)
+    serving = asyncio.create_task(connection.run())
+    await runtime.asked_for.wait()
+    connection.gone.set()
+    await serving
+    assert runtime.closed.is_set()
+
+
+async def test_a_server_that_ends_takes_its_requests_back() -> None:
     runtime = Scripted(silent)
     serving = asyncio.create_task(Connection(runtime).run())
     await runtime.asked_for.wait()

@@ -1,7 +1,7 @@
 """OpenAI's interface in one process, asked with OpenAI's own client: what a field means, and what comes back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx2
@@ -9,84 +9,16 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from deployments.calls import Reply
 from deployments.errors import InputQuarantined, ModelNotFound, Overloaded, PromptTooLong, ServingError, Unavailable
 from deployments.failures import error_of
 from deployments.protocol import (
-    Alternative,
-    Chunk,
     InferRequest,
     InferResponse,
     Message,
     TextGeneration,
-    TextGenerationResult,
-    TokenLogprob,
-    Usage,
 )
-from serve_app.config import IngressSettings
 from serve_app.http.app import build_http_app
-from serve_app.status import ModelStatus
-
-SAID = (
-    TokenLogprob(
-        token="he", logprob=-0.5, utf8=[104, 101], top=[Alternative(token="hi", logprob=-0.4, utf8=[104, 105])]
-    ),
-    TokenLogprob(token="y", logprob=-1.5, utf8=[121], top=[Alternative(token="y", logprob=-1.5, utf8=[121])]),
-)
-
-
-class Parrot:
-    """A runtime that says "hey" to everything, or fails as it is told to."""
-
-    def __init__(self) -> None:
-        self.settings = IngressSettings(max_body_mb=1)
-        self.asked: list[TextGeneration] = []
-        self.fails_before: ServingError | None = None
-        self.fails_after: ServingError | None = None
-        self.under_way = 0
-
-    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
-        *_, answer = [reply async for reply in self.stream(read, request_id)]
-        assert isinstance(answer, InferResponse)
-        return answer
-
-    async def stream(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> AsyncGenerator[Reply, None]:
-        self.under_way += 1
-        try:
-            request = await read()
-            assert isinstance(request, TextGeneration)
-            self.asked.append(request)
-            if self.fails_before:
-                raise self.fails_before
-            logprobs = SAID if request.logprobs is not None else ()
-            yield Chunk("he", 1, logprobs[:1])
-            if self.fails_after:
-                raise self.fails_after
-            yield Chunk("y", 2, logprobs[1:])
-            yield TextGenerationResult(
-                generated_text="hey",
-                model_id="m@1",
-                finish_reason="stop",
-                usage=Usage(prompt_tokens=3, completion_tokens=2),
-                logprobs=list(SAID) if request.logprobs is not None else None,
-            )
-        except ServingError as cause:
-            yield error_of(cause, request_id)
-        finally:
-            self.under_way -= 1
-
-    async def models(self) -> list[ModelStatus]:
-        rest: dict[str, Any] = {"reason": None, "declared_bytes": 0, "resident_bytes": [], "notes": []}
-        return [
-            ModelStatus(model_id="team/m", version=2, versions=[1, 2], family="text_generation", state="ready", **rest),
-            ModelStatus(model_id="i", version=None, versions=[], family="image_classification", state="ready", **rest),
-        ]
-
-    async def ready(self) -> bool:
-        return True
-
-    async def metrics(self) -> str:
-        return ""
+from tests.parrot import Parrot
 
 
 @pytest.fixture
@@ -272,85 +204,11 @@ async def test_a_failure_on_the_way_is_raised_after_the_text_before_it(
     assert runtime.under_way == 0
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "param"),
-    [
-        ("n", 0, "n"),
-        ("n", 129, "n"),
-        ("temperature", 2.1, "temperature"),
-        ("temperature", "1", "temperature"),
-        ("presence_penalty", 0.5, "presence_penalty"),
-        ("frequency_penalty", -1, "frequency_penalty"),
-        ("logit_bias", {"5": 1}, "logit_bias"),
-        ("tools", [{"type": "function"}], "tools"),
-        ("modalities", ["audio"], "modalities"),
-        ("response_format", {"type": "xml"}, "response_format.type"),
-        ("response_format", {"type": "json_schema"}, "response_format"),
-        ("top_logprobs", 2, None),
-        ("stream_options", {"include_usage": True}, None),
-        ("messages", [], "messages"),
-        ("messages", "hi", "messages"),
-        ("messages", [{"role": "wizard", "content": ""}], "messages.0.role"),
-        ("messages", [{"role": "user", "content": [{"type": "image_url"}]}], "messages.0.content"),
-        ("nonsense", 1, "nonsense"),
-    ],
-)
-async def test_a_field_that_cannot_be_served_is_refused_by_its_name(
-    http: httpx2.AsyncClient, runtime: Parrot, field: str, value: object, param: str | None
-) -> None:
-    reply = await http.post("/v1/chat/completions", json={"model": "m", "messages": USER} | {field: value})
-    assert reply.status_code == 400
-    error = reply.json()["error"]
-    assert (error["type"], error["param"]) == ("invalid_request_error", param)
-    assert error["message"]
-    assert runtime.asked == []
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"best_of": 2},
-        {"suffix": "x"},
-        {"prompt": []},
-        {"prompt": ["a", 1]},
-        {"prompt": [True]},
-        {"prompt": [[]]},
-        {"prompt": [2**32]},
-        {"prompt": [1], "echo": True},
-        {"echo": True, "logprobs": 1},
-        {"prompt": ["a"] * 65, "n": 2},
-        {"max_tokens": -1},
-        {"messages": USER},
-    ],
-)
-async def test_a_completion_that_cannot_be_served_is_refused(http: httpx2.AsyncClient, fields: dict[str, Any]) -> None:
-    reply = await http.post("/v1/completions", json={"model": "m", "prompt": "p"} | fields)
-    assert reply.status_code == 400
-    assert reply.json()["error"]["type"] == "invalid_request_error"
-
-
 async def test_what_asks_for_nothing_is_accepted(client: AsyncOpenAI) -> None:
     await client.chat.completions.create(
         model="m", messages=USER, n=1, presence_penalty=0, frequency_penalty=0.0, logit_bias={}, tools=[], stop=None
     )
     await client.completions.create(model="m", prompt="p", best_of=1, suffix=None, user="u", max_tokens=0)
-
-
-@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b'{"model":"m","prompt":"p","n":NaN}', b'{"prompt":"p"}'])
-async def test_a_body_that_is_no_request_is_refused(http: httpx2.AsyncClient, body: bytes) -> None:
-    reply = await http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
-    assert reply.status_code == 400
-    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status"),
-    [("GET", "/v1", 404), ("POST", "/v1/nope", 404), ("GET", "/v1/completions", 405), ("DELETE", "/v1/models/m", 405)],
-)
-async def test_routes_that_are_not_there(http: httpx2.AsyncClient, method: str, path: str, status: int) -> None:
-    reply = await http.request(method, path)
-    assert reply.status_code == status
-    assert reply.json()["error"]["type"] == "invalid_request_error"
 
 
 async def test_models_are_the_ones_that_give_text(client: AsyncOpenAI) -> None:

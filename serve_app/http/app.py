@@ -16,6 +16,7 @@ from serve_app.http.events import EventStream, opened, union_events
 from serve_app.http.openai.failures import error_reply
 from serve_app.http.openai.routes import OpenAI
 from serve_app.http.openapi import openapi_document, openapi_page
+from serve_app.http.presence import unless_gone
 from serve_app.http.runtime import Read, Runtime, giving, raising, request_id_of
 
 
@@ -26,12 +27,18 @@ def build_http_app(runtime: Runtime) -> Starlette:
         request_id = request_id_of(request)
         asked, read = await _read(request, limit_bytes)
         if isinstance(asked, TextGeneration) and asked.stream:
-            replies = await opened(runtime.stream(read, request_id))
-            if not isinstance(replies.first, Error):
-                return EventStream(union_events(replies))
-            await replies.aclose()
-            return _rendered(replies.first, _accepted(request))
+            return await unless_gone(request, streamed(request, read, request_id))
+        return await unless_gone(request, answered(request, read, request_id))
+
+    async def answered(request: Request, read: Read, request_id: str) -> Response:
         return _rendered(await runtime.answer(read, request_id), _accepted(request))
+
+    async def streamed(request: Request, read: Read, request_id: str) -> Response:
+        replies = await opened(runtime.stream(read, request_id))
+        if not isinstance(replies.first, Error):
+            return EventStream(union_events(replies))
+        await replies.aclose()
+        return _rendered(replies.first, _accepted(request))
 
     async def infer_batch(request: Request) -> Response:
         if media_type(request) == NDJSON:

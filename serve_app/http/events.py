@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from deployments import wire
 from deployments.calls import Reply
 from deployments.protocol import InferResponse
+from serve_app.http.presence import until_gone
 
 HOLD_S = 10.0
 """How long the status waits for a first reply, so that a failure before it has a status of its own."""
@@ -98,7 +99,7 @@ class EventStream(Response):
         outlet = _Outlet(send)
         async with aclosing(self.events):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            works = (self._write(outlet), outlet.keep_alive(), _until_gone(receive))
+            works = (self._write(outlet), outlet.keep_alive(), until_gone(receive))
             tasks = [asyncio.create_task(work) for work in works]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -138,8 +139,3 @@ class _Outlet:
                 await self.put(_COMMENT)
                 silence = 0.0
             await asyncio.sleep(KEEP_ALIVE_S - silence)
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

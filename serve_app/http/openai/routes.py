@@ -18,6 +18,7 @@ from serve_app.http.events import Events, EventStream, Opened, data, opened
 from serve_app.http.openai.failures import InvalidField, error_object, error_reply
 from serve_app.http.openai.fields import Body, ChatBody, CompletionBody, body_of
 from serve_app.http.openai.shapes import Chat, Completion, Shape
+from serve_app.http.presence import unless_gone
 from serve_app.http.runtime import Runtime, giving, raising, request_id_of
 from serve_app.status import ModelStatus
 
@@ -64,7 +65,7 @@ class OpenAI:
         except ServingError as cause:
             return await self._refused(cause, request_id)
         shape = Completion(f"cmpl-{request_id}", int(time.time()), body.model, body.choices, body.echoes())
-        return await self._answered(body, asked, shape, request_id)
+        return await unless_gone(request, self._answered(body, asked, shape, request_id))
 
     async def chat(self, request: Request) -> Response:
         request_id = request_id_of(request)
@@ -74,7 +75,7 @@ class OpenAI:
         except ServingError as cause:
             return await self._refused(cause, request_id)
         shape = Chat(f"chatcmpl-{request_id}", int(time.time()), body.model, body.choices)
-        return await self._answered(body, asked, shape, request_id)
+        return await unless_gone(request, self._answered(body, asked, shape, request_id))
 
     def _model(self, model_id: str) -> dict[str, object]:
         return {"id": model_id, "object": "model", "created": self.since, "owned_by": "model-runtime"}
