@@ -1,4 +1,4 @@
-"""`image`: MobileNetV2 at 224, a small JPEG and 12-megapixel ones, beside LitServe and the transformers pipeline."""
+"""`image`: MobileNetV2 at 224, a small JPEG and 12-megapixel ones, beside peers and the bare engine."""
 
 import os
 from pathlib import Path
@@ -22,7 +22,7 @@ def run(pace: Pace, folder: Path, source: Path | None) -> list[Table]:
     points[0] = Point("320×240, 1 connection", small, 1)
     points.append(Point("12 megapixels, 4 connections", large, 4, patience=2))
     checked = [small, large, *(jpeg(320, 240, seed) for seed in range(3, 13)), *(jpeg(4000, 3000, s) for s in (13, 14))]
-    table = contest("Image classification", servers(model), points, checked, pace)
+    table = contest("Image classification", servers(model), points, checked, pace, engine_of=model)
     named = source.name if source else "MobileNetV2 1.0 at 224, random weights with smoothed kernels"
     table.notes.append(
         f"{named}. JPEGs of {len(small) / 1e3:.0f} kB and {len(large) / 1e6:.1f} MB, as base64 in JSON to all; "

@@ -1,6 +1,8 @@
 """Pictures posted to classifiers over HTTP: the trial that `image` and `ingress` share."""
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +15,9 @@ from benchmarks.contest import Pace, Trial, compete
 from benchmarks.load import Measure, wrk
 from benchmarks.models import as_base64
 from benchmarks.report import Table
-from benchmarks.servers import Server, ServerFailed, running, settle
+from benchmarks.servers import Server, ServerFailed, plain_environment, running, settle, started, tail
 
+ENGINE = "bare engine, one process, no HTTP"
 FEWEST_TURNS = 4
 LONGER = 4
 
@@ -33,11 +36,21 @@ class Point:
 
 
 def contest(
-    title: str, servers: Sequence[Server], points: Sequence[Point], checked: Sequence[bytes], pace: Pace
+    title: str,
+    servers: Sequence[Server],
+    points: Sequence[Point],
+    checked: Sequence[bytes],
+    pace: Pace,
+    engine_of: Path | None = None,
 ) -> Table:
-    """The table of all servers at all points; `checked` are the pictures whose answers are compared."""
+    """The table of all servers at all points; `checked` are the pictures whose answers are compared.
+
+    `engine_of`: a model's folder, whose engine is measured too.
+    """
     answers: Answers = {}
     trials = {server.name: _trial(server, points, checked, answers, pace) for server in servers}
+    if engine_of is not None:
+        trials[ENGINE] = _engine_trial(engine_of, points, checked, answers, pace)
     done = compete(trials, pace.rounds)
     notes = [*done.notes, _agreement(answers, len(checked)), *done.failures]
     names = [point.name for point in points]
@@ -60,6 +73,49 @@ def _trial(server: Server, points: Sequence[Point], checked: Sequence[bytes], an
             return {point.name: _measured(url, bodies[point.name], point, pace) for point in points}
 
     return trial
+
+
+def _engine_trial(
+    model: Path, points: Sequence[Point], checked: Sequence[bytes], answers: Answers, pace: Pace
+) -> Trial:
+    def trial() -> Mapping[str, Measure]:
+        command = (sys.executable, "-m", "benchmarks.bare_image_engine", str(model))
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+
+            def saved(pictures: Sequence[bytes]) -> list[str]:
+                files = [folder / f"{number}.jpg" for number in range(len(pictures))]
+                for file, picture in zip(files, pictures, strict=True):
+                    file.write_bytes(picture)
+                return [str(file) for file in files]
+
+            environment = plain_environment(folder) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            with started(command, environment, folder, **pipes) as (process, log):
+                answers[ENGINE] = _tell(process, log, {"pictures": saved(checked)})
+                measures = {}
+                for point in points:
+                    load = {"connections": point.connections, "lead_in_s": pace.lead_in_s, "seconds": pace.seconds}
+                    order = {"pictures": saved([point.picture]), **load}
+                    measures[point.name] = Measure(**_tell(process, log, order))
+                return measures
+
+    return trial
+
+
+def _tell(process: "subprocess.Popen[str]", log: Path, order: dict[str, Any]) -> Any:
+    """One line to the process, one line back. Raises ServerFailed."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        pass
+    line = process.stdout.readline()
+    if not line:
+        raise ServerFailed(f"{ENGINE} ended:\n{tail(log)}")
+    return json.loads(line)
 
 
 def _measured(url: str, body: Path, point: Point, pace: Pace) -> Measure:

@@ -1,0 +1,72 @@
+"""The image engine alone, decoding included: reads orders as lines of JSON, writes measures as lines of JSON."""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.load import Measure, Span, summarise
+from deployments.batching import Batcher
+from deployments.engines.device import default_device
+from deployments.engines.image_classification import ImageClassificationEngine
+
+Classify = Callable[[bytes], Awaitable[np.ndarray]]
+
+
+async def measured(classify: Classify, file: bytes, connections: int, lead_in_s: float, seconds: float) -> Measure:
+    """`connections` callers ask one after the other; counted after the lead-in. Pictures a second."""
+    spans: list[Span] = []
+    begin = time.perf_counter() + lead_in_s
+    end = begin + seconds
+
+    async def caller() -> None:
+        while (start := time.perf_counter()) < end:
+            await classify(file)
+            spans.append(Span(start, time.perf_counter(), 1))
+
+    await asyncio.gather(*(caller() for _ in range(connections)))
+    return summarise(spans, begin, end)
+
+
+async def carry_out(
+    engine: ImageClassificationEngine, cores: int, files: list[bytes], load: tuple[int, float, float] | None
+) -> Any:
+    """As the replica does it: decoding in threads, beside as many forwards as the engine wants."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(cores) as decoders, ThreadPoolExecutor(engine.at_a_time) as forwards:
+        batches: Batcher[Any, np.ndarray] = Batcher(engine.classify, forwards, engine.batch_size, engine.at_a_time)
+
+        async def classify(file: bytes) -> np.ndarray:
+            return await batches.submit(await loop.run_in_executor(decoders, engine.preprocess, file))
+
+        if load is None:
+            return [engine.best(await classify(file), 1)[0][0] for file in files]
+        return asdict(await measured(classify, files[0], *load))
+
+
+def main() -> None:
+    cores = len(os.sched_getaffinity(0))
+    engine = ImageClassificationEngine.load(Path(sys.argv[1]), default_device(), cores=cores)
+    for thread in threading.enumerate():
+        if thread.name == "compile":
+            thread.join()
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # Whatever libraries print shall not be taken for an answer.
+    for line in sys.stdin:
+        order = json.loads(line)
+        files = [Path(picture).read_bytes() for picture in order["pictures"]]
+        load = (order["connections"], order["lead_in_s"], order["seconds"]) if "connections" in order else None
+        print(json.dumps(asyncio.run(carry_out(engine, cores, files, load))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
