@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import msgpack
+import pybase64
 from pydantic import ValidationError
 
 from deployments.errors import InvalidRequest, UnsupportedMediaType, quoted
@@ -112,7 +113,7 @@ def _bytes_of(value: object, where: str) -> object:
     """Bytes from what JSON or MessagePack can say: base64 text, a list of integers, or bytes themselves."""
     try:
         if isinstance(value, str):
-            return base64.b64decode(value, validate=True)
+            return pybase64.b64decode(value, validate=True)
         if isinstance(value, list):
             # bytes() would take booleans for 0 and 1.
             if not set(map(type, value)) <= {int}:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deployments import wire
@@ -118,6 +118,23 @@ def test_image_bytes_may_be_base64_or_integers() -> None:
     for data in ("[0,255]", '"AP8="'):
         body = f'{{"ImageClassification":{{"model_id":"m","image_data":{data}}}}}'.encode()
         assert wire.decode(body, wire.JSON, InferRequest) == ImageClassification(model_id="m", image_data=b"\0\xff")
+
+
+@given(
+    st.text("AZaz09+/==-_ \n\u00e9", max_size=12) | st.binary(max_size=300).map(lambda b: base64.b64encode(b).decode())
+)
+@example("QUJD=")  # the standard library takes padding where none is due
+def test_a_base64_string_is_what_the_standard_library_makes_of_it_or_refused(text: str) -> None:
+    body = json.dumps({"ImageClassification": {"model_id": "m", "image_data": text}}).encode()
+    try:
+        expected = base64.b64decode(text, validate=True) if len(text) % 4 == 0 else None
+    except ValueError:
+        expected = None
+    if expected is None:
+        with pytest.raises(InvalidRequest, match="image_data: the string is not base64"):
+            wire.decode(body, wire.JSON, InferRequest)
+    else:
+        assert wire.decode(body, wire.JSON, InferRequest) == ImageClassification(model_id="m", image_data=expected)
 
 
 def test_an_unknown_media_type_is_refused() -> None:
