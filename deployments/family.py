@@ -16,6 +16,7 @@ from deployments.calls import Call, Tell
 from deployments.errors import ModelLoadFailed, ServingError
 from deployments.failures import error_of
 from deployments.gpus import gpu_utilization
+from deployments.measures import Measured
 from deployments.model_gate import Gate
 from deployments.place import replica_name
 from deployments.proofs import Proofs
@@ -145,6 +146,10 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
     async def plan(self, model: Model) -> Plan:
         """What loading it would take now."""
         return self.residency.plan(model, replica_name())
+
+    async def measurements(self) -> list[Measured]:
+        """What this family measures of its models."""
+        return []
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()

@@ -10,7 +10,7 @@ from functools import partial
 
 from deployments import protocol
 from deployments.calls import Tell
-from deployments.engines.text_requests import Chunk, Event, Failed, Finished
+from deployments.engines.text_requests import Chunk, Event, Failed, Finished, TokenLogprob
 
 
 class Bell:
@@ -41,6 +41,7 @@ class Listener:
         self._bell = bell
         self._tell = tell
         self._text: list[str] = []
+        self.logprobs: list[protocol.TokenLogprob] = []
         self.finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
 
     @property
@@ -52,8 +53,10 @@ class Listener:
             self._bell.ring(partial(self._end, event))
             return
         self._text.append(event.text)
+        logprobs = tuple(map(_logprob, event.logprobs))
+        self.logprobs += logprobs
         if self._tell:
-            self._bell.ring(partial(self._tell, protocol.Chunk(event.text, event.index)))
+            self._bell.ring(partial(self._tell, protocol.Chunk(event.text, event.index, logprobs)))
 
     def _end(self, event: Finished | Failed) -> None:
         if self.finished.done():  # nobody waits any more
@@ -62,3 +65,16 @@ class Listener:
             self.finished.set_exception(event.error)
         else:
             self.finished.set_result(event)
+
+
+def _logprob(said: TokenLogprob) -> protocol.TokenLogprob:
+    top = [
+        protocol.Alternative(token=other.text, logprob=_finite(other.logprob), utf8=list(other.utf8))
+        for other in said.top
+    ]
+    return protocol.TokenLogprob(token=said.text, logprob=_finite(said.logprob), utf8=list(said.utf8), top=top)
+
+
+def _finite(logprob: float) -> float:
+    """Impossible is as improbable as OpenAI says it."""
+    return max(logprob, -9999.0)

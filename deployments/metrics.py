@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
+from deployments.measures import Measured, Measures, escaped
+
 WINDOW_S = 60
 LATENCY_BUCKETS_MS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000]
 
@@ -46,6 +48,8 @@ class Report:
     seconds: list[Second]
     gpus: dict[str, float] = field(default_factory=dict)
     """Utilisation in percent by the GPU's unique id."""
+    measured: list[Measured] = field(default_factory=list)
+    """What the families measure of their models."""
 
 
 class Recorder:
@@ -72,8 +76,8 @@ class Recorder:
         self._seconds[-1].latency_ms += latency_ms
         self._histogram.observe(latency_ms, {"model": labels.model, "family": labels.family})
 
-    def report(self, gpus: dict[str, float]) -> Report:
-        return Report(self.name, self.clock(), dict(self._requests), list(self._seconds), gpus)
+    def report(self, gpus: dict[str, float], measured: list[Measured]) -> Report:
+        return Report(self.name, self.clock(), dict(self._requests), list(self._seconds), gpus, measured)
 
 
 class MetricsBoard:
@@ -83,6 +87,7 @@ class MetricsBoard:
         self.clock = clock
         self._reports: dict[str, Report] = {}
         self._requests: Tally[Labels] = Tally()
+        self._measures = Measures(clock)
         self._counter = Counter(
             "inference_requests_total", "Requests answered.", tag_keys=("model", "family", "outcome")
         )
@@ -97,6 +102,7 @@ class MetricsBoard:
                 self._requests[labels] += new
                 self._counter.inc(new, {"model": labels.model, "family": labels.family, "outcome": labels.outcome})
         self._reports[report.recorder] = report
+        self._measures.add(report.measured)
         self._latency.set(self.latency_avg_ms())
         gpu = self.gpu_utilization_percent()
         if gpu is not None:
@@ -116,10 +122,10 @@ class MetricsBoard:
         return sum(gpus.values()) / len(gpus) if gpus else None
 
     def render(self) -> str:
-        """The three metrics in Prometheus' text format."""
+        """The three metrics, and what the families measure, in Prometheus' text format."""
         lines = ["# HELP inference_requests_total Requests answered.", "# TYPE inference_requests_total counter"]
         for labels, count in sorted(self._requests.items(), key=lambda item: str(item[0])):
-            tags = f'model="{_escaped(labels.model)}",family="{labels.family}",outcome="{labels.outcome}"'
+            tags = f'model="{escaped(labels.model)}",family="{labels.family}",outcome="{labels.outcome}"'
             lines.append(f"inference_requests_total{{{tags}}} {count}")
         lines += [
             "# HELP inference_latency_avg_ms Mean latency of the requests of the last 60 s, in milliseconds.",
@@ -133,8 +139,4 @@ class MetricsBoard:
                 "# TYPE gpu_utilization_percent gauge",
                 f"gpu_utilization_percent {gpu:.1f}",
             ]
-        return "\n".join(lines) + "\n"
-
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+        return "\n".join([*lines, *self._measures.render()]) + "\n"

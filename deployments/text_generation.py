@@ -1,16 +1,20 @@
 """The TextGeneration deployment: hands requests to the model's engine, which batches them step by step."""
 
 import asyncio
+import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deployments.calls import Tell
 from deployments.family import FamilyReplica, ReplicaOptions
+from deployments.measures import Measured
 from deployments.protocol import TextGeneration, TextGenerationResult, Usage
 from deployments.repository import Model
+from deployments.text_measures import TextMeasures
 
 if TYPE_CHECKING:
     from deployments.engines.text_generation import Generation, Sampling, TextGenerationEngine
-    from deployments.listening import Bell
+    from deployments.listening import Bell, Listener
 
 
 class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"]):
@@ -28,6 +32,7 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         self.engines = text_generation
         self.listening = listening
         self.bell: Bell | None = None
+        self.measures = TextMeasures()
 
     def load(self, model: Model) -> "TextGenerationEngine":
         return self.engines.TextGenerationEngine.load(
@@ -37,11 +42,10 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
     async def answer(
         self, request: TextGeneration, model: Model, engine: "TextGenerationEngine", tell: Tell | None
     ) -> TextGenerationResult:
+        self.measures.watch(engine, model.name)
         listener = self.listening.Listener(self._bell(), tell)
-        # In a thread: a long prompt takes a while to tokenise.
-        submitting = asyncio.create_task(
-            asyncio.to_thread(engine.submit, request.prompt, request.max_tokens, self._sampling(request), listener)
-        )
+        # In a thread: a long prompt takes a while to tokenise, a chat to render.
+        submitting = asyncio.create_task(asyncio.to_thread(self._submit, engine, request, listener, tell is not None))
         try:
             await asyncio.shield(submitting)
             end = await listener.finished
@@ -49,12 +53,27 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
             # Also where the caller left while the prompt was still being tokenised.
             submitting.add_done_callback(_cancel)
             listener.finished.cancel()
+        self.measures.finished(model.name, end)
         return TextGenerationResult(
             generated_text=listener.text,
             model_id=model.name,
             finish_reason=end.finish_reason,
             usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
+            logprobs=None if request.logprobs is None else listener.logprobs,
         )
+
+    async def measurements(self) -> list[Measured]:
+        return self.measures.read()
+
+    def _submit(
+        self, engine: "TextGenerationEngine", request: TextGeneration, listener: "Listener", stream: bool
+    ) -> "Generation":
+        prompt: str | Sequence[int] = request.prompt
+        if request.messages is not None:
+            prompt = engine.chat([self.engines.ChatMessage(turn.role, turn.content) for turn in request.messages])
+        elif request.prompt_ids is not None:
+            prompt = request.prompt_ids
+        return engine.submit(prompt, request.max_tokens, self._sampling(request), listener, stream)
 
     def _bell(self) -> "Bell":
         if self.bell is None:
@@ -71,6 +90,8 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
             repetition_penalty=1.0 if request.repetition_penalty is None else request.repetition_penalty,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             seed=request.seed,
+            logprobs=request.logprobs,
+            json_schema=None if request.json_schema is None else json.dumps(request.json_schema),
         )
 
 

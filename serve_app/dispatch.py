@@ -14,6 +14,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.calls import Call, Reply, Tell
 from deployments.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from deployments.measures import Measured
 from deployments.protocol import Chunk, InferRequest, InferResponse
 from deployments.repository import Model
 from deployments.settings import FamilySettings
@@ -138,6 +139,12 @@ class Dispatcher:
         except (TimeoutError, BackPressureError, *LOST):
             return False
         return True
+
+    async def measurements(self) -> list[Measured]:
+        """What every replica measures of its models."""
+        families = [route.family for route in self.routes.values() if route.has_models]
+        answers = await asyncio.gather(*(everywhere(self.handles[family], "measurements") for family in families))
+        return [one for replicas in answers for measured in replicas for one in measured]
 
     async def gpus(self) -> dict[str, float]:
         """Utilisation in percent of every GPU in use, by its unique id."""

@@ -144,7 +144,7 @@ class Ingress:
                 logger.warning("metrics were not reported: %s", type(failure).__name__)
 
     async def _report(self) -> None:
-        report = self.recorder.report(await self.dispatcher.gpus())
+        report = self.recorder.report(await self.dispatcher.gpus(), await self.dispatcher.measurements())
         await serve.get_deployment_actor(METRICS_BOARD).report.remote(report)
 
 

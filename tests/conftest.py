@@ -14,6 +14,7 @@ import pytest
 
 from serve_app.config import IngressSettings, RuntimeConfig
 from serve_app.haproxy import fast_profile
+from tests.engines.test_text_chat import CHATML, save_chat_model
 from tests.tiny_models import save_image_model, save_picture, save_text_model
 
 PROJECT = Path(__file__).parent.parent
@@ -76,7 +77,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every kind: good, nested, with versions, broken, too large."""
     root = tmp_path_factory.mktemp("models")
     save_text_model(root / "text")
-    save_text_model(root / "team" / "nested")
+    save_chat_model(root / "team" / "nested", CHATML)
     save_text_model(root / "versioned" / "1")
     save_text_model(root / "versioned" / "2")
     save_image_model(root / "image")

@@ -28,6 +28,7 @@ RAY_MAY = {
     "deployments/place.py",
     "deployments/image_classification.py",
     "deployments/text_generation.py",
+    "deployments/text_measures.py",
 }
 PURE = (
     "deployments.protocol",

@@ -48,11 +48,11 @@ def test_counts_of_all_recorders_add_up_and_survive_them(clock: Clock) -> None:
         recorder = Recorder(name, clock)
         recorder.record(OK, 10)
         recorder.record(BAD, 1)
-        board.report(recorder.report({}))
+        board.report(recorder.report({}, []))
     clock.now += 10_000
     successor = Recorder("third", clock)
     successor.record(OK, 10)
-    board.report(successor.report({}))
+    board.report(successor.report({}, []))
     assert line(board, "inference_requests_total") == [
         'inference_requests_total{model="m",family="text_generation",outcome="ok"} 3',
         'inference_requests_total{model="unknown",family="unknown",outcome="invalid_request"} 2',
@@ -63,11 +63,11 @@ def test_a_report_sent_twice_or_lost_counts_each_request_once(clock: Clock) -> N
     board, recorder = MetricsBoard(clock), Recorder("one", clock)
     recorder.record(OK, 10)
     for _ in range(2):
-        board.report(recorder.report({}))
+        board.report(recorder.report({}, []))
     recorder.record(OK, 10)
-    recorder.report({})  # lost
+    recorder.report({}, [])  # lost
     recorder.record(OK, 10)
-    board.report(recorder.report({}))
+    board.report(recorder.report({}, []))
     assert line(board, "inference_requests_total")[0].endswith(" 3")
 
 
@@ -79,7 +79,7 @@ def test_latency_is_sum_over_count_of_the_last_60_seconds(clock: Clock) -> None:
         busy.record(OK, latency_ms)
     calm.record(OK, 100)
     for recorder in (busy, calm):
-        board.report(recorder.report({}))
+        board.report(recorder.report({}, []))
     assert line(board, "inference_latency_avg_ms") == ["inference_latency_avg_ms 40.000"]
     clock.now += 61
     assert line(board, "inference_latency_avg_ms") == ["inference_latency_avg_ms 0.000"]
@@ -87,17 +87,17 @@ def test_latency_is_sum_over_count_of_the_last_60_seconds(clock: Clock) -> None:
 
 def test_gpu_utilisation_is_the_mean_over_distinct_gpus_and_absent_without_one(clock: Clock) -> None:
     board = MetricsBoard(clock)
-    board.report(Recorder("cpu", clock).report({}))
+    board.report(Recorder("cpu", clock).report({}, []))
     assert line(board, "gpu_utilization_percent") == []
-    board.report(Recorder("a", clock).report({"GPU-1": 40, "GPU-2": 80}))
-    board.report(Recorder("b", clock).report({"GPU-1": 40}))
+    board.report(Recorder("a", clock).report({"GPU-1": 40, "GPU-2": 80}, []))
+    board.report(Recorder("b", clock).report({"GPU-1": 40}, []))
     assert line(board, "gpu_utilization_percent") == ["gpu_utilization_percent 60.0"]
 
 
 def test_a_label_can_not_break_out_of_its_quotes(clock: Clock) -> None:
     board, recorder = MetricsBoard(clock), Recorder("one", clock)
     recorder.record(Labels('a"\n\\', "f", "ok"), 1)
-    board.report(recorder.report({}))
+    board.report(recorder.report({}, []))
     assert line(board, "inference_requests_total") == [
         'inference_requests_total{model="a\\"\\n\\\\",family="f",outcome="ok"} 1'
     ]
