@@ -68,7 +68,9 @@ class Parrot:
             self.under_way -= 1
 
     async def models(self) -> list[ModelStatus]:
-        rest: dict[str, Any] = {"reason": None, "declared_bytes": 0, "resident_bytes": [], "notes": []}
+        rest: dict[str, Any] = dict.fromkeys(("resident_bytes", "replicas", "notes"), [])
+        rest |= dict.fromkeys(("declared_bytes", "loads", "evictions"), 0)
+        rest |= {"reason": None, "last_use": None, "pinned": False}
         return [
             ModelStatus(model_id="team/m", version=2, versions=[1, 2], family="text_generation", state="ready", **rest),
             ModelStatus(model_id="i", version=None, versions=[], family="image_classification", state="ready", **rest),

@@ -95,3 +95,11 @@ def test_routes_that_are_not_there(http: TestClient, method: str, path: str, sta
     reply = http.request(method, path)
     assert reply.status_code == status
     assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_the_openapi_document_has_what_is_honoured_and_nothing_else(http: TestClient) -> None:
+    document = http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert {"prompt", "echo", "seed"} <= schemas["CompletionBody"]["properties"].keys()
+    assert not {"user", "tools"} & schemas["ChatBody"]["properties"].keys()
+    assert "/v1/chat/completions" in http.get("/docs").text

@@ -7,6 +7,7 @@ from typing import Any
 from deployments import wire
 from deployments.errors import ERRORS
 from deployments.protocol import InferRequest, InferResponse, Variant
+from serve_app.http.openai.document import openai_paths
 
 
 def openapi_document() -> dict[str, Any]:
@@ -15,7 +16,8 @@ def openapi_document() -> dict[str, Any]:
     for union in (InferRequest, InferResponse):
         schemas[union.__name__] = {"oneOf": [_tagged(kind, schemas) for kind in union.variants.values()]}
     statuses = sorted({kind.status for kind in ERRORS.values()})
-    answers = {"200": _answer("The variant that answers the request.")}
+    answers: dict[str, Any] = {"200": _answer("The variant that answers the request.")}
+    answers["200"]["content"]["text/event-stream"] = {}  # where a TextGeneration says `stream`
     answers |= {str(status): _answer(_codes(status)) for status in statuses}
     content: dict[str, Any] = {kind: {"schema": _ref("InferRequest")} for kind in (wire.JSON, wire.MSGPACK)}
     content[wire.BINCODE] = {"schema": {"type": "string", "format": "binary"}}
@@ -35,6 +37,7 @@ def openapi_document() -> dict[str, Any]:
             "/healthz": {"get": _get("200 while the process is alive", "text/plain")},
             "/readyz": {"get": _get("200 once every family can answer, else 503", "text/plain")},
             "/metrics": {"get": _get("The metrics in Prometheus' text format", "text/plain")},
+            **openai_paths(schemas),
         },
         "components": {"schemas": schemas},
     }

@@ -6,7 +6,16 @@ A field is honoured, ignored where it changes no text, or refused with its name:
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from deployments.errors import quoted
 from deployments.protocol import U32, Message, Text, TextGeneration
@@ -164,8 +173,13 @@ def _seed(seed: int | None, choice: int) -> int | None:
     return int.from_bytes(blake2b(f"{seed}/{choice}".encode(), digest_size=8).digest())
 
 
+_IDS = {"type": "array", "items": {"type": "integer"}}
+_TEXT = {"type": "string"}
+_PROMPTS = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, _IDS, {"type": "array", "items": _IDS}]}
+
+
 class CompletionBody(Body):
-    prompt: Annotated[Any, BeforeValidator(_prompts)]
+    prompt: Annotated[Any, BeforeValidator(_prompts), WithJsonSchema(_PROMPTS)]
     max_tokens: U32 | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
