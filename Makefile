@@ -3,13 +3,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test check bench clean
+.PHONY: serve test fuzz-image check bench clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
 
 test: .venv/dev.stamp
 	$(BIN)/pytest
+
+# Twenty minutes: 20,000 mutations of each image format.
+fuzz-image: .venv/dev.stamp
+	$(BIN)/pytest tests/engines/test_image_fuzzing.py --image-mutations 20000
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

@@ -21,6 +21,10 @@ PROJECT = Path(__file__).parent.parent
 PRIVATE = tempfile.TemporaryDirectory(prefix="model-runtime-")  # pytest's are too deep for the name of a socket
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--image-mutations", type=int, default=150, help="of each image format; 20,000 in make fuzz-image")
+
+
 def pytest_configure() -> None:
     """Ray reads its environment when it is imported."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"

@@ -38,7 +38,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 
 
 class DecodeLimits:
@@ -127,19 +127,27 @@ def _pillow_errors(limits: DecodeLimits) -> Iterator[None]:
 
 def _check(image: ImageFile.ImageFile, image_data: bytes, limits: DecodeLimits) -> None:
     """Refuse by the header what would take too much to decode."""
-    pixels = image.width * image.height
+    pixels, pieces = image.width * image.height, 1
     if image.format == "TIFF":
         # libtiff allocates whole tiles, however small the picture in them.
         tags = image.tag_v2  # type: ignore[attr-defined]
-        pixels = max(pixels, tags.get(_TILE_WIDTH, 0) * tags.get(_TILE_LENGTH, 0))
+        tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+        pixels = max(pixels, tile[0] * tile[1])
+        pieces = _pieces(image.size, tile if all(tile) else (image.width, tags.get(_ROWS_PER_STRIP, image.height)))
     if pixels > limits.pixels:
         raise InvalidImage(_too_large(limits))
     jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg")
-    if jpeg and image_data.count(b"\xff\xda") > _MOST_SCANS:
+    if jpeg and image_data.count(b"\xff\xda") > _MOST_SCANS * pieces:
         raise InvalidImage(f"the image has more than {_MOST_SCANS} scans")
     run_length = image.format == "BMP" and bool(image.tile) and image.tile[0].codec_name == "bmp_rle"
     if run_length and (pixels > _RUN_LENGTH_PIXELS or len(image_data) > _RUN_LENGTH_BYTES):
         raise InvalidImage("the image is a run-length encoded BMP of more than 2 million pixels or 1 MB")
+
+
+def _pieces(size: tuple[int, int], piece: tuple[int, int]) -> int:
+    """Strips or tiles: in a TIFF each may be a JPEG of its own."""
+    across, down = (-(-side // length) for side, length in zip(size, piece, strict=True))
+    return across * down
 
 
 def _too_large(limits: DecodeLimits) -> str:

@@ -256,11 +256,15 @@ PHOTOS = {
 def test_real_photos_are_what_transformers_says_and_stay_so_at_twelve_megapixels() -> None:
     folder = SHARED / "models" / "tf2_mobilenet_v2_1.0_224"
     engine = loaded(folder)
+    by_library = pipeline("image-classification", str(folder))
     for name, labels in PHOTOS.items():
         file = SHARED / "photos" / name
         got = answer(engine, file.read_bytes())
         image = Image.open(file).convert("RGB")
         np.testing.assert_allclose(got, expected(folder, image), atol=1e-5)
+        theirs, ours = by_library(image, top_k=5), zip(*engine.best(got, 5), strict=True)
+        for row, (label, probability) in zip(theirs, ours, strict=True):
+            assert (row["label"], row["score"]) == (label, pytest.approx(probability, abs=1e-4))
         assert not labels or engine.best(got, 1)[0][0] in labels
         large = encoded(image.resize((4000, 4000 * image.height // image.width)), "JPEG", quality=90)
         assert answer(engine, large).argmax() == got.argmax()

@@ -201,6 +201,12 @@ def test_a_jpeg_with_hundreds_of_scans_is_refused() -> None:
         pixels(whole[:-2] + last * 200 + whole[-2:])
 
 
+def test_a_tiff_of_more_than_a_hundred_jpegs_is_decoded() -> None:
+    whole = encoded(photo(64, 4096), "TIFF", compression="jpeg", quality=90, tiffinfo={278: 16})
+    assert whole.count(b"\xff\xda") > 100
+    assert np.abs(pixels(whole).astype(int) - np.asarray(photo(64, 4096)).astype(int)).mean() < 8
+
+
 def run_length_bmp(width: int, height: int, body: bytes) -> bytes:
     palette = bytes(range(256)) * 4
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(body), 0, 0, 256, 0)
