@@ -68,7 +68,7 @@ class Parrot:
             self.under_way -= 1
 
     async def models(self) -> list[ModelStatus]:
-        rest: dict[str, Any] = dict.fromkeys(("resident_bytes", "replicas", "notes"), [])
+        rest: dict[str, Any] = {name: [] for name in ("resident_bytes", "replicas", "notes")}
         rest |= dict.fromkeys(("declared_bytes", "loads", "evictions"), 0)
         rest |= {"reason": None, "last_use": None, "pinned": False}
         return [
