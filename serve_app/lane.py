@@ -17,7 +17,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 
 from deployments.calls import Call, Tell
 from deployments.errors import Overloaded, Unavailable
-from deployments.protocol import Chunk, InferResponse
+from deployments.protocol import Chunk, InferResponse, Message
 
 logger = logging.getLogger("model_runtime.dispatch")
 
@@ -33,7 +33,7 @@ class Pending:
 
     def __init__(self, call: Call, tell: Tell | None) -> None:
         self.call = call
-        self.size = sum(len(value) for value in vars(call.request).values() if isinstance(value, bytes | str))
+        self.size = sum(map(_bytes_in, vars(call.request).values()))
         self.response: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
         self.submitted = False
         """Whether its turn has come to be sent."""
@@ -44,7 +44,10 @@ class Pending:
         self._give_up = time.monotonic() + call.timeout_s
         self._tell = tell
         self._told = 0  # characters
-        self._skip = 0  # characters of a repeated answer that were told already
+        self._told_logprobs = 0
+        # Of a repeated answer, what was told already:
+        self._skip = 0
+        self._skip_logprobs = 0
 
     def to_send(self) -> Call:
         return replace(self.call, timeout_s=max(self._give_up - time.monotonic(), 0.0))
@@ -57,9 +60,12 @@ class Pending:
         elif self._tell is not None:
             new = reply.text[self._skip :]
             self._skip = max(self._skip - len(reply.text), 0)
-            if new:
+            logprobs = reply.logprobs[self._skip_logprobs :]
+            self._skip_logprobs = max(self._skip_logprobs - len(reply.logprobs), 0)
+            if new or logprobs:
                 self._told += len(new)
-                self._tell(reply if new is reply.text else replace(reply, text=new))
+                self._told_logprobs += len(logprobs)
+                self._tell(Chunk(new, reply.index, logprobs))
 
     def fail(self, cause: Exception) -> None:
         if not self.response.done():
@@ -68,7 +74,16 @@ class Pending:
     def again(self) -> None:
         """Before it is sent once more: requests are repeatable, so what was told will come again."""
         self.lost += 1
-        self._skip = self._told
+        self._skip, self._skip_logprobs = self._told, self._told_logprobs
+
+
+def _bytes_in(value: object) -> int:
+    """About how many bytes a field takes on the way."""
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, list):
+        return 8 * len(value) + sum(len(turn.content) for turn in value if isinstance(turn, Message))
+    return 0
 
 
 class Lane:
