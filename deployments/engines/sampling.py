@@ -53,11 +53,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What one row needs for its next token. `seen` is the prompt and what was generated, `seed` is never None."""
+    """What one row needs for its next token. `seen` is the prompt and what was generated, `seed` is never None.
+
+    `allowed`, bool [vocabulary]: the only tokens there are.
+    """
 
     sampling: Sampling
     seed: int
     seen: Sequence[int]
+    allowed: Tensor | None = None
 
 
 def uniform(seed: int, position: int) -> float:
@@ -77,6 +81,8 @@ def sample(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
     logits = logits.float()
     if any(choice.sampling.repetition_penalty != 1 for choice in choices):
         logits = _penalised(logits, choices)
+    if any(choice.allowed is not None for choice in choices):
+        logits = _restricted(logits, choices)
     best = logits.argmax(-1).tolist()
     # Two kinds, so that the way a row is drawn depends on nothing but the row itself.
     for draw, warped in ((_draw, False), (_draw_warped, True)):
@@ -114,6 +120,14 @@ def _penalised(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
             seen = torch.tensor(sorted(set(choice.seen)), device=logits.device)
             scores = logits[row, seen]
             logits[row, seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
+    return logits
+
+
+def _restricted(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
+    logits = logits.clone()
+    for row, choice in enumerate(choices):
+        if choice.allowed is not None:
+            logits[row].masked_fill_(~choice.allowed.to(logits.device), -math.inf)
     return logits
 
 

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 
 from deployments.engines.sampling import Choice, Likelihood, likelihoods, sample
-from deployments.engines.text_decoders import PREFILL_TOKENS, Decoder, Step
 from deployments.engines.text_failures import as_serving_error
 from deployments.engines.text_requests import Failed, Generation
 from deployments.engines.text_stats import Meter
-from deployments.errors import Internal, OutOfMemory
+from deployments.engines.text_step import Decoder, Entering, Step
+from deployments.errors import Internal, OutOfMemory, ServingError
 
 log = logging.getLogger(__name__)
+
+PREFILL_TOKENS = 2_048  # Prompts are prefilled together up to so many tokens, padding included.
 
 Accepts = Callable[[Generation], bool]
 Take = Callable[[Accepts], Generation | None]
@@ -24,9 +26,15 @@ class Batch:
     def __init__(self, decoder: Decoder, stop_ids: frozenset[int], max_rows: int, meter: Meter) -> None:
         self.decoder = decoder
         self.running: list[Generation] = []  # Row i of the decoder belongs to running[i].
+        self._entering: tuple[Generation, Entering] | None = None  # A long prompt that has no row yet.
         self._stop_ids = stop_ids
         self._max_rows = max_rows
         self._meter = meter
+
+    @property
+    def requests(self) -> list[Generation]:
+        """All that run, those whose prompt is still being computed included."""
+        return [*self.running, *([self._entering[0]] if self._entering else [])]
 
     def step(self, take: Take) -> None:
         """One round: rows leave, rows join, and every row gets a token."""
@@ -34,6 +42,8 @@ class Batch:
         joined = self._join(take)
         if joined:
             self._prefill(joined)
+        if self._entering:
+            self._advance(*self._entering)
         if self.running:
             self._accept(self.decoder.step([generation.tokens[-1] for generation in self.running]), 0)
 
@@ -44,15 +54,23 @@ class Batch:
             longest = max(range(len(self.running)), key=lambda row: len(self.running[row].tokens))
             self._release(longest).tell(Failed(error))
             return
-        running, self.running = self.running, []
+        left = self.requests
+        self.forget()
         self.decoder.clear()
-        for generation in running:
+        for generation in left:
             generation.tell(Failed(error))
+
+    def forget(self) -> None:
+        """Let go of all requests without a word."""
+        self.running, self._entering = [], None
 
     def _leave(self) -> None:
         for row in reversed(range(len(self.running))):
             if self.running[row].cancelled:
                 self._release(row).finish("cancelled")
+        if self._entering and self._entering[0].cancelled:
+            generation, self._entering = self._entering[0], None
+            generation.finish("cancelled")
 
     def _join(self, take: Take) -> list[Generation]:
         """Take what there is room for, as far as it can be prefilled together."""
@@ -60,16 +78,38 @@ class Batch:
         longest = 0
 
         def fits(generation: Generation) -> bool:
+            if self._is_long(generation):
+                return self._entering is None and not joined
             return not joined or max(longest, len(generation.tokens)) * (len(joined) + 1) <= PREFILL_TOKENS
 
-        while len(self.running) + len(joined) < self._max_rows and (generation := take(fits)):
+        while len(self.requests) + len(joined) < self._max_rows and (generation := take(fits)):
             if generation.cancelled or generation.limit <= 0:
                 generation.finish("cancelled" if generation.cancelled else "length")
                 continue
-            longest = max(longest, len(generation.tokens))
             generation.joined_at = time.monotonic()
+            self._meter.prompt_tokens += generation.prompt_tokens
+            if self._is_long(generation):
+                self._entering = generation, self.decoder.enter(generation.tokens)
+                continue
+            longest = max(longest, len(generation.tokens))
             joined.append(generation)
         return joined
+
+    def _is_long(self, generation: Generation) -> bool:
+        return self.decoder.piece is not None and len(generation.tokens) > self.decoder.piece
+
+    def _advance(self, generation: Generation, entering: Entering) -> None:
+        """Compute one piece of the long prompt; with the last one it joins."""
+        try:
+            step = entering.advance()
+        except Exception as failure:
+            self._entering = None
+            generation.tell(Failed(as_serving_error(failure)))
+            return
+        if step is not None:
+            self._entering = None
+            self.running.append(generation)
+            self._accept(step, len(self.running) - 1)
 
     def _prefill(self, joined: Sequence[Generation]) -> None:
         try:
@@ -83,18 +123,13 @@ class Batch:
             return
         first = len(self.running)
         self.running += joined
-        self._meter.prompt_tokens += sum(generation.prompt_tokens for generation in joined)
         self._accept(step, first)
 
     def _accept(self, step: Step, first: int) -> None:
         """Give the rows from `first` on their next token; let go of those that end with it."""
         rows = self.running[first:]
         tokens = step.best
-        choosing = [n for n, row in enumerate(rows) if step.finite[n] and not row.sampling.takes_the_best]
-        if choosing:
-            choices = [Choice(rows[n].sampling, rows[n].seed, rows[n].tokens) for n in choosing]
-            for n, token in zip(choosing, sample(step.logits[choosing], choices), strict=True):
-                tokens[n] = token
+        failed = self._choose(step, rows)
         told = self._likelihoods(step, rows)
         self._meter.generated_tokens += len(rows)
         for n in reversed(range(len(rows))):
@@ -102,9 +137,30 @@ class Batch:
                 log.error("the model gave logits that are not finite")
                 self._release(first + n, broken=True).tell(Failed(Internal("the model failed on this request")))
                 continue
+            if n in failed:
+                self._release(first + n).tell(Failed(failed[n]))
+                continue
             reason = rows[n].extend(tokens[n], tokens[n] in self._stop_ids, told.get(n))
             if reason:
                 self._finish(self._release(first + n), reason)
+
+    def _choose(self, step: Step, rows: Sequence[Generation]) -> dict[int, ServingError]:
+        """Put the token of each row that does not take the best one in its place; rows for which there is none."""
+        choices: dict[int, Choice] = {}
+        failed: dict[int, ServingError] = {}
+        for n, row in enumerate(rows):
+            if row.sampling.takes_the_best or not step.finite[n]:
+                continue
+            try:
+                allowed = row.grammar.allowed() if row.grammar else None
+                choices[n] = Choice(row.sampling, row.seed, row.tokens, allowed)
+            except ServingError as failure:
+                failed[n] = failure
+        if choices:
+            chosen = sample(step.logits[list(choices)], list(choices.values()))
+            for n, token in zip(choices, chosen, strict=True):
+                step.best[n] = token
+        return failed
 
     def _likelihoods(self, step: Step, rows: Sequence[Generation]) -> dict[int, Likelihood]:
         """By row, where asked for."""

@@ -67,15 +67,17 @@ class SlotCache:
     def capacity(self) -> int:
         return self.keys[0].shape[2] if self.keys else 0
 
-    def store(self, row: int, prefilled: DynamicCache, lengths: Sequence[int]) -> None:
-        """Put the rows of a prefilled cache, each up to its length, into `row` and the rows after it."""
-        fresh = _stored(prefilled, "keys"), _stored(prefilled, "values")
+    def make_room(self, like: DynamicCache, rows: int, length: int) -> None:
+        """Room for so many rows, and for as many tokens in each; heads and dim as `like` has them."""
         if not self.keys:
-            self.keys, self.values = ([t.new_empty(0, t.shape[1], 0, t.shape[3]) for t in kind] for kind in fresh)
-        self.fit(max(self.slots, power_of_two(row + len(lengths))), max(self.capacity, whole_columns(max(lengths))))
-        for buffer, new in zip(self.keys + self.values, fresh[0] + fresh[1], strict=True):
-            for source, length in enumerate(lengths):
-                buffer[row + source, :, :length] = new[source, :, :length]
+            kinds = layer_tensors(like, 0)
+            self.keys, self.values = ([t.new_empty(0, t.shape[0], 0, t.shape[2]) for t in kind] for kind in kinds)
+        self.fit(max(self.slots, power_of_two(rows)), max(self.capacity, whole_columns(length)))
+
+    def store(self, row: int, keys: Sequence[Tensor], values: Sequence[Tensor], length: int) -> None:
+        """Put the first `length` tokens of a computed prompt into a row. For each layer [heads, tokens, dim]."""
+        for buffer, new in zip(self.keys + self.values, [*keys, *values], strict=True):
+            buffer[row, :, :length] = new[:, :length]
 
     def fit(self, slots: int, capacity: int) -> None:
         """Give the buffers another size; what lies within both sizes stays."""
@@ -105,11 +107,13 @@ class SlotCache:
 
 def layer_shapes(prefilled: DynamicCache) -> list[tuple[int, int]]:
     """Heads and dim of each layer."""
-    return [(keys.shape[1], keys.shape[3]) for keys in _stored(prefilled, "keys")]
+    return [(keys.shape[0], keys.shape[2]) for keys in layer_tensors(prefilled, 0)[0]]
 
 
-def _stored(prefilled: DynamicCache, name: str) -> list[Tensor]:
-    return [getattr(layer, name) for layer in prefilled.layers]
+def layer_tensors(prefilled: DynamicCache, row: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Keys and values of one row, for each layer [heads, tokens, dim]."""
+    keys, values = ([getattr(layer, name)[row] for layer in prefilled.layers] for name in ("keys", "values"))
+    return keys, values
 
 
 def power_of_two(number: int) -> int:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from deployments.engines.text_cache import StepCache, step_mask
+from deployments.engines.text_linear import swap_linears
 
 MOST_ROWS = 1_024
 MOST_COLUMNS = 1 << 20
@@ -68,7 +69,15 @@ def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], sing
 
 
 def main(
-    niceness: str, folder: str, dtype: str, attention: str, shapes: str, single: str, threads: str, package: str
+    niceness: str,
+    folder: str,
+    dtype: str,
+    attention: str,
+    linears: str,
+    shapes: str,
+    single: str,
+    threads: str,
+    package: str,
 ) -> None:
     os.nice(int(niceness))
     torch.set_num_threads(int(threads))  # The compiler writes their number into the code.
@@ -77,6 +86,8 @@ def main(
         model = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
         )
+    if linears == "packed":  # Whoever loads the package lends packed weights.
+        swap_linears(model, packed=False)
     sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
     compile_step(model.eval().requires_grad_(False), sizes, single == "single", Path(package))
 

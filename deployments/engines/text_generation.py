@@ -11,10 +11,13 @@ import torch
 from deployments.engines.sampling import Sampling
 from deployments.engines.text_batch import Accepts, Batch
 from deployments.engines.text_chat import ChatMessage, ChatRenderer
-from deployments.engines.text_decoders import ClosedDecoder, Decoder, SlotDecoder, choose_decoder
+from deployments.engines.text_decoders import ClosedDecoder, choose_decoder
+from deployments.engines.text_grammar import Grammars
 from deployments.engines.text_model import CausalModel
 from deployments.engines.text_requests import Chunk, Emit, Event, Failed, Finished, Generation, Timing, TokenLogprob
+from deployments.engines.text_slots import SlotDecoder
 from deployments.engines.text_stats import Distribution, EngineStats, Meter
+from deployments.engines.text_step import Decoder
 from deployments.engines.text_tokens import Tokens
 from deployments.errors import (
     InvalidRequest,
@@ -65,6 +68,7 @@ class TextGenerationEngine:
         self._max_waiting = max_waiting
         self._meter = Meter()
         self._batch = Batch(decoder, loaded.stop_ids, max_batch_size, self._meter)
+        self._grammars = Grammars(tokens.source, loaded.vocabulary, loaded.stop_ids)
         template = tokens.chat_template()
         self._chat = ChatRenderer(template) if template else None
         self._waiting: deque[Generation] = deque()
@@ -92,7 +96,7 @@ class TextGenerationEngine:
             tokens = Tokens.load(folder)
             decoder, notes = choose_decoder(loaded)
             if compile_steps and isinstance(decoder, SlotDecoder):
-                decoder.compile_from(folder)
+                decoder.compile_from(folder, loaded.packed)
         except ServingError:
             raise
         except Exception as failure:
@@ -118,7 +122,7 @@ class TextGenerationEngine:
     @property
     def running(self) -> int:
         """How many requests have a row."""
-        return len(self._batch.running)
+        return len(self._batch.requests)
 
     @property
     def waiting(self) -> int:
@@ -133,7 +137,7 @@ class TextGenerationEngine:
             running=self.running,
             waiting=self.waiting,
             prompt_tokens=meter.prompt_tokens,
-            shared_tokens=meter.shared_tokens,
+            shared_tokens=decoder.shared_tokens,
             generated_tokens=meter.generated_tokens,
             cache_bytes=decoder.nbytes,
             cache_use=decoder.use,
@@ -172,7 +176,8 @@ class TextGenerationEngine:
         if min(ids) < 0 or max(ids) >= self._vocabulary:
             raise InvalidRequest(f"the prompt holds a token that is not one of the model's {self._vocabulary}")
         limit = min(max_new_tokens, self._context - len(ids))
-        generation = Generation(ids, limit, sampling, self._tokens, emit, stream)
+        grammar = None if sampling.json_schema is None else self._grammars.of(sampling.json_schema)
+        generation = Generation(ids, limit, sampling, self._tokens, emit, stream, grammar)
         with self._wake:
             if self._closing:
                 raise Unavailable("the model is being unloaded")
@@ -210,7 +215,7 @@ class TextGenerationEngine:
     def _has_work(self) -> bool:
         """Wait for work; False once the engine closes."""
         with self._wake:
-            self._wake.wait_for(lambda: self._closing or self._batch.running or self._waiting)
+            self._wake.wait_for(lambda: self._closing or self._batch.requests or self._waiting)
             return not self._closing
 
     def _take(self, accepts: Accepts) -> Generation | None:
@@ -222,9 +227,9 @@ class TextGenerationEngine:
     def _end(self) -> None:
         batch = self._batch
         with self._wake:
-            left = [*batch.running, *self._waiting]
+            left = [*batch.requests, *self._waiting]
             self._waiting.clear()
-        batch.running = []
+        batch.forget()
         batch.decoder.close()
         batch.decoder = ClosedDecoder()
         self._loaded = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from deployments.engines.text_linear import pack_linears
 from deployments.errors import ModelLoadFailed
 
 DTYPES = {
@@ -25,12 +26,16 @@ UNBOUNDED_CONTEXT = 32_768  # For models that name no longest sequence (Mamba, R
 
 @dataclass(frozen=True, slots=True)
 class CausalModel:
-    """A loaded model with what its configuration says. `context` counts prompt and generated tokens together."""
+    """A loaded model with what its configuration says. `context` counts prompt and generated tokens together.
+
+    `packed`: its linear layers are `PackedLinear`.
+    """
 
     model: PreTrainedModel
     context: int
     vocabulary: int
     stop_ids: frozenset[int]
+    packed: bool = False
 
     @classmethod
     def load(cls, folder: Path, device: str, dtype: str | None) -> "CausalModel":
@@ -53,13 +58,17 @@ class CausalModel:
             if report[fault]:
                 raise ModelLoadFailed(f"the weights do not fit the configuration: {len(report[fault])} {fault}")
         model = model.to(device).eval().requires_grad_(False)
-        return cls(model, _context(config), model.get_input_embeddings().weight.shape[0], _stop_ids(model))
+        vocabulary, stop_ids = model.get_input_embeddings().weight.shape[0], _stop_ids(model)
+        packed = pack_linears(model, torch.arange(min(8, vocabulary))[None])
+        return cls(model, _context(config), vocabulary, stop_ids, packed)
 
     @property
     def nbytes(self) -> int:
         """Measured: the storage of every parameter and buffer, shared ones once."""
-        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in _tensors(self.model)}
-        return sum(storages.values())
+        tensors = list(_tensors(self.model))
+        packed = [t for t in tensors if t.is_mkldnn]  # These have no storage that could be asked.
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if not t.is_mkldnn}
+        return sum(storages.values()) + sum(t.numel() * t.element_size() for t in packed)
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:

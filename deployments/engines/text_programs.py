@@ -24,7 +24,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from transformers import PreTrainedModel
 
 import deployments
-from deployments.engines import text_cache, text_compile
+from deployments.engines import text_cache, text_compile, text_linear
 from deployments.engines.text_compile import StepModule
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,12 @@ _one_compile_at_a_time = threading.Lock()
 class StepPrograms:
     """The steps of one model for a single row and for many. Its thread ends when both are there, or at `close`."""
 
-    def __init__(self, model: PreTrainedModel, folder: Path, shapes: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, model: PreTrainedModel, folder: Path, shapes: Sequence[tuple[int, int]], packed: bool) -> None:
         self.settled = threading.Event()  # Nothing more will come.
         self._model = model
         self._folder = folder.absolute()
         self._shapes = list(shapes)
+        self._linears = "packed" if packed else "plain"
         self._steps: dict[bool, Step] = {}
         self._counted = 0
         self._wanted = threading.Event()
@@ -98,7 +99,7 @@ class StepPrograms:
     def _place(self, single: bool) -> Path:
         """Where the package lies: named by all that its code depends on."""
         config = {key: value for key, value in self._model.config.to_dict().items() if key != "_name_or_path"}
-        sources = [Path(module.__file__ or "").read_text() for module in (text_cache, text_compile)]
+        sources = [Path(module.__file__ or "").read_text() for module in (text_cache, text_compile, text_linear)]
         cause = [torch.__version__, transformers.__version__, config, *self._arguments(single), *sources]
         cause.append(torch.backends.cpu.get_cpu_capability())
         digest = hashlib.sha256(json.dumps(cause, sort_keys=True, default=str).encode()).hexdigest()
@@ -107,7 +108,7 @@ class StepPrograms:
     def _arguments(self, single: bool) -> list[str]:
         shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
         dtype, attention = str(self._model.dtype).removeprefix("torch."), self._model.config._attn_implementation
-        return [dtype, attention, shapes, "single" if single else "many", str(torch.get_num_threads())]
+        return [dtype, attention, self._linears, shapes, "single" if single else "many", str(torch.get_num_threads())]
 
     def _make(self, single: bool) -> Path | None:
         """Compile in a child once it is wanted; None if there is no compiler or no time."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deployments.engines.sampling import Likelihood, Sampling
+from deployments.engines.text_grammar import Grammar
 from deployments.engines.text_tokens import Continuation, Tokens
 from deployments.errors import ServingError
 
@@ -71,12 +72,20 @@ class Generation:
     """One request on its way through the engine. `stream`: tell text as it comes, not all of it at the end."""
 
     def __init__(
-        self, prompt: list[int], limit: int, sampling: Sampling, tokens: Tokens, emit: Emit, stream: bool = True
+        self,
+        prompt: list[int],
+        limit: int,
+        sampling: Sampling,
+        tokens: Tokens,
+        emit: Emit,
+        stream: bool = True,
+        grammar: Grammar | None = None,
     ) -> None:
         self.prompt_tokens = len(prompt)
         self.tokens = prompt  # The prompt, then what is generated.
         self.limit = limit
         self.sampling = sampling
+        self.grammar = grammar
         self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.cancelled = False
         self._text = Continuation(tokens, prompt, sampling.stop)
@@ -109,6 +118,9 @@ class Generation:
         if self._reads and not is_end:
             self._say(self._text.add(token))
         if self._text.stopped:
+            return "stop"
+        if not is_end and self.grammar is not None and self.grammar.accept(token):
+            self._say(self._last(False), ended=True)
             return "stop"
         if is_end or self.generated >= self.limit:
             self._say(self._last(is_end), ended=True)

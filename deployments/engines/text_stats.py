@@ -65,7 +65,6 @@ class Meter:
 
     def __init__(self) -> None:
         self.prompt_tokens = 0
-        self.shared_tokens = 0
         self.generated_tokens = 0
         self.queue = Histogram(QUEUE_BOUNDS)
         self.first_token = Histogram(FIRST_TOKEN_BOUNDS)

@@ -79,6 +79,12 @@ class Tokens:
             return bytes([int(piece[3:5], 16)])
         return piece.replace("▁", " ").encode() if "▁" in piece else self.decode([token]).encode()
 
+    @property
+    def source(self) -> str | None:
+        """As tokenizer.json has it, with all added tokens; None where the tokenizer is not of that kind."""
+        with self._lock:
+            return None if self._backend is None else str(self._backend.to_str())
+
     def chat_template(self) -> ChatTemplate | None:
         """The model's own template, if it has one."""
         try:

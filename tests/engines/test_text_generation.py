@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
 
 import pytest
 import torch
@@ -11,7 +10,18 @@ from safetensors.torch import load_file, save_file
 
 from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
 from deployments.errors import Internal, PromptTooLong
-from tests.engines.text_models import CONFIGS, CONTEXT, PATIENCE_S, PROMPTS, Listener, Reference, ask, load, save_model
+from tests.engines.text_models import (
+    CONFIGS,
+    CONTEXT,
+    PATIENCE_S,
+    PROMPTS,
+    Gate,
+    Listener,
+    Reference,
+    ask,
+    load,
+    save_model,
+)
 
 SINGLE = {
     "mistral": ("plain generation, row by row: its KV cache does not fit a shared batch",),
@@ -153,18 +163,6 @@ def test_chunks_count_tokens_and_are_never_empty(engine: TextGenerationEngine) -
     assert len(events) == len(chunks) + 1
     assert all(chunk.text for chunk in chunks)
     assert sorted({chunk.index for chunk in chunks})[-1] <= 30
-
-
-class Gate(Listener):
-    """Holds the engine at its first text until `opened`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.opened = Event()
-
-    def __call__(self, event: Chunk | Finished | Failed) -> None:
-        super().__call__(event)
-        assert self.opened.wait(PATIENCE_S)
 
 
 def test_a_request_whose_logits_are_nan_fails_alone_and_leaves_a_clean_slot(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from deployments.engines import text_programs
-from deployments.engines.text_decoders import SlotDecoder
 from deployments.engines.text_generation import Sampling, TextGenerationEngine
 from deployments.engines.text_programs import COMPILERS, StepPrograms
+from deployments.engines.text_slots import SlotDecoder
 from tests.engines.text_models import PATIENCE_S, PROMPTS, Listener, Reference, ask, save_model
 
 COMPILE_S = 280.0

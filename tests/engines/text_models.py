@@ -1,5 +1,6 @@
 """Tiny random models in real Hugging Face folders, and what transformers itself answers with them."""
 
+import time
 from functools import cache
 from pathlib import Path
 from threading import Event
@@ -74,17 +75,29 @@ def save_model(folder: Path, kind: str) -> Path:
     return folder
 
 
+def save_long_model(folder: Path, context: int = 1024) -> Path:
+    """A Llama for longer texts than the others take."""
+    torch.manual_seed(7)
+    config = LlamaConfig(**_WIDTH, **_ATTENTION | {"max_position_embeddings": context}, intermediate_size=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
 class Listener:
-    """Collects what an engine tells of one request."""
+    """Collects what an engine tells of one request, and when."""
 
     def __init__(self) -> None:
         self.events: list[Told] = []
         self.started, self.ended = Event(), Event()
+        self.started_at = self.ended_at = 0.0
 
     def __call__(self, event: Told) -> None:
         self.events.append(event)
+        self.started_at = self.started_at or time.perf_counter()
         self.started.set()
         if not isinstance(event, Chunk):
+            self.ended_at = time.perf_counter()
             self.ended.set()
 
     @property
@@ -104,6 +117,18 @@ class Listener:
         return end
 
 
+class Gate(Listener):
+    """Holds the engine at its first text until `opened`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = Event()
+
+    def __call__(self, event: Told) -> None:
+        super().__call__(event)
+        assert self.opened.wait(PATIENCE_S)
+
+
 def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> TextGenerationEngine:
     """An engine that starts no compiler."""
     return TextGenerationEngine.load(folder, dtype=dtype, max_batch_size=max_batch_size, compile_steps=False)
@@ -120,7 +145,8 @@ def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: Sampli
 class Reference:
     """`transformers.generate` on the same folder, greedy, in fp32."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, context: int = CONTEXT) -> None:
+        self.context = context
         self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.continuation = cache(self._continuation)
@@ -128,7 +154,7 @@ class Reference:
     def _continuation(self, prompt: str, tokens: int) -> tuple[str, bool]:
         """The text, and whether it is whole: it ends early where the two best logits lie within 1e-4."""
         inputs = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-        room = min(tokens, CONTEXT - inputs.input_ids.shape[1])
+        room = min(tokens, self.context - inputs.input_ids.shape[1])
         answer = self.model.generate(
             **inputs,
             max_new_tokens=room,

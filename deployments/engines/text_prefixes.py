@@ -1,0 +1,75 @@
+"""Keys and values of prompts' beginnings, kept so that a prompt that begins alike need not compute them again.
+
+They are kept in blocks of 64 tokens. A block is named by all tokens up to its end, so a chain of names is a prefix.
+The least recently used go first once the blocks take more than their share of memory.
+"""
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """For each layer the keys and the values of 64 tokens, [heads, 64, dim]."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.keys + self.values)
+
+
+class Prefixes:
+    """Blocks by name, within `most_bytes`."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.nbytes = 0
+        self._blocks: OrderedDict[bytes, Block] = OrderedDict()
+
+    def find(self, tokens: Sequence[int]) -> list[Block]:
+        """The blocks known of the beginning of `tokens`; never all of it, since the last token has to be computed."""
+        names = []
+        for name in _names(tokens[:-1]):
+            if name not in self._blocks:
+                break
+            names.append(name)
+        for name in reversed(names):  # So that a block goes before those that it follows.
+            self._blocks.move_to_end(name)
+        return [self._blocks[name] for name in names]
+
+    def keep(self, tokens: Sequence[int], keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Copy what is not known yet of a computed prompt. For each layer [heads, tokens or more, dim]."""
+        names = list(_names(tokens))
+        for number, name in reversed(list(enumerate(names))):
+            if name in self._blocks:
+                self._blocks.move_to_end(name)
+                continue
+            columns = slice(number * BLOCK, (number + 1) * BLOCK)
+            block = Block([key[:, columns].clone() for key in keys], [value[:, columns].clone() for value in values])
+            if block.nbytes * len(names) > self.most_bytes:
+                return
+            self._blocks[name] = block
+            self.nbytes += block.nbytes
+        while self.nbytes > self.most_bytes:
+            self.nbytes -= self._blocks.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        self._blocks.clear()
+        self.nbytes = 0
+
+
+def _names(tokens: Sequence[int]) -> Iterator[bytes]:
+    """The names of the whole blocks of `tokens`."""
+    name = b""
+    for end in range(BLOCK, len(tokens) + 1, BLOCK):
+        name = hashlib.sha256(name + array("q", tokens[end - BLOCK : end]).tobytes()).digest()
+        yield name
