@@ -12,7 +12,7 @@ from deployments.repository import Model, find
 from deployments.residency_status import Plan, ReplicaStatus
 from serve_app.catalog import Catalog, board
 from serve_app.replicas import everywhere
-from serve_app.status import ModelStatus, model_status, model_statuses
+from serve_app.status import ModelStatus, Told, Verb, model_status, model_statuses
 
 LOAD_S = 600.0
 UNLOAD_S = 60.0
@@ -30,6 +30,20 @@ class Administration:
         await self.catalog.ready()
         replicas = await self._replicas(list(self.handles))
         return model_statuses(self.catalog.table, replicas)
+
+    async def do(self, verb: Verb, name: str) -> Told:
+        """How the model stands afterwards, or its plans. Raises ServingError."""
+        match verb:
+            case Verb.SHOW:
+                return await self.model(name)
+            case Verb.LOAD:
+                return await self.load(name)
+            case Verb.UNLOAD:
+                return await self.unload(name)
+            case Verb.PIN | Verb.UNPIN:
+                return await self.pin(name, verb is Verb.PIN)
+            case Verb.PLAN:
+                return await self.plan(name)
 
     async def model(self, name: str) -> ModelStatus:
         """Raises ModelNotFound."""

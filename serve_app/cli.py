@@ -1,7 +1,6 @@
 """`model-runtime`: serve, infer, models, config. For people; programs have client.py."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from deployments import wire
 from deployments.errors import ServingError
 from deployments.settings import mistakes
+from serve_app import cli_models
 from serve_app.client import DEFAULT_URL, ModelRuntimeClient
 from serve_app.config import RuntimeConfig, read_config
 
@@ -62,9 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     raw.add_argument("request", help='{"Variant": {…}}')
     raw.set_defaults(run=_infer_json)
 
-    models = commands.add_parser("models", help="list the models and their state")
-    models.add_argument("--json", action="store_true")
-    models.set_defaults(run=_models)
+    models = commands.add_parser("models", help="list the models; show, load, unload, pin, unpin, plan one")
+    cli_models.add_arguments(models)
     for command in (image, text, raw, models):
         command.add_argument("--url", default=DEFAULT_URL)
 
@@ -117,19 +116,6 @@ def _infer_json(options: argparse.Namespace) -> int:
         return 1
     print(reply.text)
     return 0 if reply.status_code == 200 else 1
-
-
-def _models(options: argparse.Namespace) -> None:
-    with ModelRuntimeClient(options.url) as client:
-        statuses = client.models()
-    if options.json:
-        print(json.dumps([status.model_dump() for status in statuses], indent=2))
-        return
-    width = max((len(status.model_id) for status in statuses), default=0)
-    for status in statuses:
-        size = max(status.resident_bytes, default=status.declared_bytes) / 2**20
-        reason = f"  {status.reason}" if status.reason else ""
-        print(f"{status.model_id:<{width}}  {status.family or '–':<20}  {status.state:<9}  {size:8.1f} MiB{reason}")
 
 
 def _config(options: argparse.Namespace) -> None:

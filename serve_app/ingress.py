@@ -28,7 +28,7 @@ from serve_app.dispatch import Dispatcher, Route
 from serve_app.haproxy import WRAPPER
 from serve_app.http.app import build_http_app
 from serve_app.http.server import SocketServer
-from serve_app.status import ModelStatus
+from serve_app.status import ModelStatus, Told, Verb
 
 logger = logging.getLogger("model_runtime.ingress")
 
@@ -124,6 +124,13 @@ class Ingress:
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
         return await self.administration.models()
+
+    async def administer(self, verb: Verb, name: str) -> Told | Error:
+        """What an operator asks of one model. Never raises."""
+        try:
+            return await self.administration.do(verb, name)
+        except Exception as cause:
+            return error_of(cause, uuid.uuid4().hex)
 
     async def ready(self) -> bool:
         """Whether every family can answer."""

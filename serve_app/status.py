@@ -1,12 +1,13 @@
 """What `GET /models` tells of each model: what lies on disk, what of it serves, and where it is in memory."""
 
+import enum
 from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
 from deployments.model_board import Table
 from deployments.repository import Model
-from deployments.residency_status import ReplicaStatus, ResidentStatus
+from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
 
 
 class Status(BaseModel):
@@ -57,6 +58,20 @@ class ModelStatus(Status):
     refused: dict[str, str] = {}
     """Versions that were found and do not serve, by name: why."""
 
+
+class Verb(enum.StrEnum):
+    """What can be done with one model."""
+
+    SHOW = "show"
+    LOAD = "load"
+    UNLOAD = "unload"
+    PIN = "pin"
+    UNPIN = "unpin"
+    PLAN = "plan"
+
+
+Told = ModelStatus | list[Plan]
+"""What comes back: how the model stands afterwards, or its plans."""
 
 _STATES = {"ready": "ready", "reserved": "loading", "loading": "loading", "unloading": "unloading", "failed": "failed"}
 

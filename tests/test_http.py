@@ -6,12 +6,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from deployments import wire
-from deployments.errors import ERRORS, Overloaded
+from deployments.errors import ERRORS, ModelNotFound, Overloaded
 from deployments.failures import error_of
 from deployments.protocol import Error, ImageClassification, InferRequest, InferResponse, TextGeneration
 from serve_app.config import IngressSettings
 from serve_app.http.app import build_http_app
-from serve_app.status import ModelStatus
+from serve_app.status import ModelStatus, Told, Verb
 
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5}}'
 
@@ -24,6 +24,7 @@ class Recording:
         self.asked: list[InferRequest] = []
         self.reply: InferResponse | Exception = Error(message="nothing", code="unavailable")
         self.is_ready = True
+        self.administered: list[tuple[Verb, str]] = []
 
     async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
         try:
@@ -36,6 +37,10 @@ class Recording:
 
     async def models(self) -> list[ModelStatus]:
         raise RuntimeError("/a/path/that/no/caller/may/see")
+
+    async def administer(self, verb: Verb, name: str) -> Told | Error:
+        self.administered.append((verb, name))
+        return Error.of(ModelNotFound(f"no model {name}"), "request-1")
 
     async def ready(self) -> bool:
         return self.is_ready
@@ -207,3 +212,29 @@ def test_json_lines_are_answered_line_by_line(http: TestClient) -> None:
     reply = http.post("/infer/batch", content=iter(chunks), headers={"content-type": "application/x-ndjson"})
     codes = [wire.decode(line, wire.JSON, InferResponse).code for line in reply.content.splitlines()]  # type: ignore[attr-defined]
     assert codes == ["unavailable", "invalid_request", "unavailable", "payload_too_large"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "verb", "name"),
+    [
+        ("GET", "/models/m", Verb.SHOW, "m"),
+        ("GET", "/models/org/m@2", Verb.SHOW, "org/m@2"),
+        ("POST", "/models/org%2Fm/load", Verb.LOAD, "org/m"),
+        ("POST", "/models/m/unload", Verb.UNLOAD, "m"),
+        ("POST", "/models/m/pin", Verb.PIN, "m"),
+        ("POST", "/models/m/unpin", Verb.UNPIN, "m"),
+        ("POST", "/models/m/plan", Verb.PLAN, "m"),
+    ],
+)
+def test_one_model_is_administered_by_its_routes(
+    http: TestClient, runtime: Recording, method: str, path: str, verb: Verb, name: str
+) -> None:
+    reply = http.request(method, path)
+    assert runtime.administered == [(verb, name)]
+    assert reply.status_code == 404
+    assert error(reply)["code"] == "model_not_found"
+
+
+def test_a_verb_that_is_none_is_not_for_a_model(http: TestClient, runtime: Recording) -> None:
+    assert error(http.post("/models/m/explode"))["code"] == "method_not_allowed"
+    assert runtime.administered == []

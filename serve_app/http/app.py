@@ -13,6 +13,7 @@ from deployments.protocol import Error, InferRequest, InferResponse, TextGenerat
 from serve_app.http.batch import NDJSON, AnsweredLines, answer_list
 from serve_app.http.body import media_type, read_json, read_request
 from serve_app.http.events import EventStream, opened, union_events
+from serve_app.http.models import model_routes
 from serve_app.http.openai.failures import error_reply
 from serve_app.http.openai.routes import OpenAI
 from serve_app.http.openapi import openapi_document, openapi_page
@@ -74,6 +75,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
             Route("/infer", infer, methods=["POST"]),
             Route("/infer/batch", infer_batch, methods=["POST"]),
             Route("/models", models),
+            *model_routes(runtime, _rendered),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),

@@ -34,6 +34,12 @@ def openapi_document() -> dict[str, Any]:
             "/infer": {"post": infer},
             "/infer/batch": {"post": _batch()},
             "/models": {"get": _get("The models, their state and size", wire.JSON)},
+            "/models/{model_id}": {"get": _model("One model, its versions, and every replica that has had it")},
+            "/models/{model_id}/load": {"post": _model("Loads it into one replica and tries its golden examples")},
+            "/models/{model_id}/unload": {"post": _model("Takes it out of memory once its requests have ended")},
+            "/models/{model_id}/pin": {"post": _model("Keeps it in memory, once it is there")},
+            "/models/{model_id}/unpin": {"post": _model("Lets it be evicted again")},
+            "/models/{model_id}/plan": {"post": _model("What loading it would take, replica by replica")},
             "/healthz": {"get": _get("200 while the process is alive", "text/plain")},
             "/readyz": {"get": _get("200 once every family can answer, else 503", "text/plain")},
             "/metrics": {"get": _get("The metrics in Prometheus' text format", "text/plain")},
@@ -140,6 +146,15 @@ def _ref(name: str) -> dict[str, str]:
 
 def _answer(description: str) -> dict[str, Any]:
     return {"description": description, "content": {wire.JSON: {"schema": _ref("InferResponse")}}}
+
+
+def _model(summary: str) -> dict[str, Any]:
+    parameter = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    failures = {str(status): _answer(_codes(status)) for status in (404, 503, 507)}
+    return _get(summary, wire.JSON) | {
+        "parameters": [parameter],
+        "responses": {"200": {"description": "OK"}} | failures,
+    }
 
 
 def _get(summary: str, media_type: str) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import NoReturn, Protocol
 from starlette.requests import Request
 
 from deployments.calls import Reply
-from deployments.protocol import InferRequest, InferResponse
+from deployments.protocol import Error, InferRequest, InferResponse
 from serve_app.config import IngressSettings
-from serve_app.status import ModelStatus
+from serve_app.status import ModelStatus, Told, Verb
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -28,6 +28,7 @@ class Runtime(Protocol):
     async def answer(self, read: Read, request_id: str) -> InferResponse: ...
     def stream(self, read: Read, request_id: str) -> Replies: ...
     async def models(self) -> list[ModelStatus]: ...
+    async def administer(self, verb: Verb, name: str) -> Told | Error: ...
     async def ready(self) -> bool: ...
     async def metrics(self) -> str: ...
 

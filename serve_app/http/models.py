@@ -1,0 +1,34 @@
+"""The routes of one model: `GET /models/{id}`, and `POST /models/{id}/load`, `/unload`, `/pin`, `/unpin`, `/plan`."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from deployments import wire
+from deployments.protocol import Error, InferResponse
+from serve_app.http.runtime import Runtime
+from serve_app.status import ModelStatus, Verb
+
+
+def model_routes(runtime: Runtime, rendered: Callable[[InferResponse, str], Response]) -> list[BaseRoute]:
+    """`rendered` gives an `Error` its status. Ids may hold slashes, and `id@version` names a version."""
+
+    def doing(verb: Verb) -> Callable[[Request], "object"]:
+        async def do(request: Request) -> Response:
+            told = await runtime.administer(verb, request.path_params["model_id"])
+            if isinstance(told, Error):
+                return rendered(told, wire.JSON)
+            if isinstance(told, ModelStatus):
+                return JSONResponse(told.model_dump())
+            return JSONResponse({"plans": [asdict(plan) for plan in told]})
+
+        return do
+
+    changing = [verb for verb in Verb if verb is not Verb.SHOW]
+    return [
+        *(Route(f"/models/{{model_id:path}}/{verb}", doing(verb), methods=["POST"]) for verb in changing),
+        Route("/models/{model_id:path}", doing(Verb.SHOW)),
+    ]
