@@ -4,30 +4,38 @@ import abc
 import asyncio
 import logging
 import os
-import random
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
-import psutil
-
 from deployments.calls import Call, Tell
+from deployments.cores import limit_cores
+from deployments.cpu_time import CpuMeter
 from deployments.errors import ModelLoadFailed, ServingError
 from deployments.failures import error_of
+from deployments.footprint import Footprint
 from deployments.gpus import gpu_utilization
+from deployments.ledger import MIB
 from deployments.measures import Measured
+from deployments.metrics import model_cpu_seconds
 from deployments.model_gate import Gate
 from deployments.place import replica_name
 from deployments.proofs import Proofs
 from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.replica import Replica
 from deployments.repository import Model, Repository
-from deployments.residency import MIB, Engine, Residency
+from deployments.residency import Residency
 from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
+from deployments.room import Engine
 from deployments.settings import DEFAULT_CACHE, FamilySettings
 
 logger = logging.getLogger("model_runtime.family")
+
+SWEEP_EVERY_S = 1.0
+MODELS = "models"
+BUSY = "busy"
+FREE = "free"
 
 EngineT = TypeVar("EngineT", bound=Engine)
 RequestT = TypeVar("RequestT", bound=InferRequest)
@@ -54,17 +62,28 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.cores = limit_cores(options.settings.max_cpu_share)
         self.repository = Repository(options.models, options.architectures)
         self.gate = Gate(options.models, options.cache)
-        self.residency = Residency(options.settings.required_mem_mb * MIB, self._admit_and_load)
+        self.cpu = CpuMeter()
+        self.residency = Residency(
+            options.settings.required_mem_mb * MIB,
+            self._admit_and_load,
+            self.gate.admit,
+            idle_s=options.settings.unload_idle_s,
+        )
+        self.footprint = Footprint(self.residency.memory, self.residency.ledger)
+        self.device = "cpu"
         self.proofs = Proofs(self.gate, self._ask)
         self._preloading: asyncio.Task[None] | None = None
-        self._resting_bytes = psutil.Process().memory_info().rss
+        self._cpu_s: dict[str, float] = {}
+        self._cpu_seconds = model_cpu_seconds()
+        self._sweeping: asyncio.Task[None] | None = None
 
     @abc.abstractmethod
     def load(self, model: Model) -> EngineT:
         """The model, ready to answer. Called in a thread."""
 
     def _admit_and_load(self, model: Model) -> EngineT:
-        return self.load(replace(model, folder=self.gate.admit(model)))
+        with self.cpu.threads_of(model.name):
+            return self.load(replace(model, folder=self.gate.admit(model)))
 
     @abc.abstractmethod
     async def answer(self, request: RequestT, model: Model, engine: EngineT, tell: Tell | None) -> InferResponse:
@@ -77,11 +96,14 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
         assert call.model is not None
-        async with asyncio.timeout(call.timeout_s):
+        deadline = asyncio.get_running_loop().time() + call.timeout_s
+        async with asyncio.timeout_at(deadline):
             await self.proofs.hold(call.model)
-            async with self.residency.lease(call.model, call.timeout_s) as engine:
-                # Dispatch sends each family its own variant.
-                return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
+        # The lease keeps the deadline itself: it can tell what there was no time for.
+        left_s = deadline - asyncio.get_running_loop().time()
+        async with self.residency.lease(call.model, left_s) as engine, asyncio.timeout_at(deadline):
+            # Dispatch sends each family its own variant.
+            return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
 
     async def _ask(self, request: InferRequest, model: Model) -> InferResponse:
         async with self.residency.lease(model, self.settings.deadline_s) as engine:
@@ -89,6 +111,8 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     async def ready(self) -> bool:
         """True once the models to preload are there, or known to have failed."""
+        if self._sweeping is None:
+            self._sweeping = asyncio.create_task(self._sweep())
         if self._preloading is None:
             self._preloading = asyncio.create_task(self._preload())
         await asyncio.shield(self._preloading)
@@ -103,24 +127,38 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
             except ServingError as failure:
                 logger.error("preload: %s", failure.message)
 
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            self.residency.sweep()
+            self.footprint.look(len(self.residency.room.unloads))
+            before, self._cpu_s = self._cpu_s, self.cpu.sample()
+            for model, seconds in self._cpu_s.items():
+                if (new := seconds - before.get(model, 0.0)) > 0:
+                    self._cpu_seconds.inc(new, {"model": model, "family": self.options.family})
+
     async def statuses(self) -> list[ResidentStatus]:
-        return [self.proofs.shown(status) for status in self.residency.statuses()]
+        cpu = self.cpu.sample()
+        statuses = [replace(status, cpu_s=cpu.get(status.name, 0.0)) for status in self.residency.statuses()]
+        return [self.proofs.shown(status) for status in statuses]
 
     async def replica_status(self) -> ReplicaStatus:
         """Its budget, its models, and what its process takes."""
-        process, accounted = psutil.Process().memory_info().rss, self.residency.ledger.used_bytes
+        footprint, ledger = self.footprint, self.residency.ledger
         return ReplicaStatus(
             replica=replica_name(),
             family=self.options.family,
             pid=os.getpid(),
-            budget_bytes=self.residency.budget_bytes,
-            accounted_bytes=accounted,
-            resting_bytes=self._resting_bytes,
-            process_bytes=process,
-            overhead_bytes=process - self._resting_bytes - accounted,
-            leaked_bytes=0,
+            budget_bytes=ledger.budget_bytes,
+            accounted_bytes=ledger.used_bytes,
+            resting_bytes=footprint.resting_bytes,
+            process_bytes=footprint.memory.held(),
+            overhead_bytes=footprint.overhead_bytes,
+            leaked_bytes=footprint.leaked_bytes,
             cpu_s=time.process_time(),
+            device=self.device,
             models=tuple(await self.statuses()),
+            unloads=tuple(self.residency.room.unloads),
         )
 
     async def load_model(self, model: Model, timeout_s: float) -> Error | None:
@@ -151,15 +189,15 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         """What this family measures of its models."""
         return []
 
+    def record_routing_stats(self) -> dict[str, object]:
+        """For the router: which models it holds, whether it has as many calls as a replica should have, and the share
+        of its memory that is free, in tenths: every change goes to every router."""
+        ledger = self.residency.ledger
+        return {
+            MODELS: sorted(self.residency.holds()),
+            BUSY: len(self._under_way) >= self.settings.autoscaling.target_ongoing_requests,
+            FREE: round(max(0, ledger.free_bytes) / ledger.budget_bytes, 1),
+        }
+
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()
-
-
-def limit_cores(share: float) -> int:
-    """Confines this process to its share of the cores it may use, at least one. Returns how many."""
-    allowed = sorted(os.sched_getaffinity(0))
-    cores = max(1, int(share * len(allowed)))
-    if cores < len(allowed):
-        # Any of them, so that replicas do not crowd on the first.
-        os.sched_setaffinity(0, random.sample(allowed, cores))
-    return cores

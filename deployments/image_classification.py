@@ -48,12 +48,14 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         super().__init__(options)
         # Imported here: only replicas pay for torch, not whoever builds the application.
         from deployments.engines import image_classification
+        from deployments.engines.building import build_in_turn
         from deployments.engines.device import default_device, use_threads
         from deployments.engines.image_decoding import LIMITS
 
         LIMITS.pixels = int(self.settings.max_megapixels * 1e6)
         LIMITS.budget_mb = self.settings.decode_budget_mb
         use_threads(self.cores)
+        build_in_turn()
         self.device = default_device()
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
@@ -69,13 +71,16 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
             engine = own.submit(load, cores=self.cores).result()
         forwards = self.forwards if engine.at_a_time > 1 else self.team
         max_batch_size = min(self.batch_limit(model), engine.batch_size)
-        return Classifier(engine, Batcher(engine.classify, forwards, max_batch_size, engine.at_a_time))
+        return Classifier(
+            engine, Batcher(self.cpu.measured(model.name, engine.classify), forwards, max_batch_size, engine.at_a_time)
+        )
 
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None
     ) -> ImageClassificationResult:
         loop = asyncio.get_running_loop()
-        pixel_values = await loop.run_in_executor(self.decoders, engine.engine.preprocess, request.image_data)
+        preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
+        pixel_values = await loop.run_in_executor(self.decoders, preprocess, request.image_data)
         probabilities = await engine.batches.submit(pixel_values)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
         class_labels, best = engine.engine.best(probabilities, top_k)

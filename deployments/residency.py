@@ -1,105 +1,47 @@
-"""Which models are in memory: leases, single flight, a byte budget, eviction, remembered failures.
+"""Which models are in memory: leases, single flight, a byte budget, remembered failures.
 
-`Ledger` is the accounting, a pure state machine. `Residency` drives it: it loads and closes engines in threads while
-others keep answering. Knows engines by `Engine` only.
+`Room` says who may be there and lets others go for it. `Residency` loads engines in threads while others keep
+answering, and knows them by `Engine` only.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-from deployments.errors import ModelLoadFailed, OutOfMemory, Overloaded, ServingError
+from deployments.errors import DeadlineExceeded, ModelLoadFailed, OutOfMemory, Overloaded, ServingError, Unavailable
+from deployments.eviction import CostAware, Policy
+from deployments.ledger import MIB, Ledger, State
+from deployments.model_records import Failure, Record
+from deployments.planning import key_of, name_of, plan
+from deployments.process_memory import Memory, ProcessMemory
 from deployments.repository import Model
 from deployments.residency_status import Plan, ResidentStatus
+from deployments.room import EngineT, Room, Wish, in_thread
 
 logger = logging.getLogger("model_runtime.residency")
 
-MIB = 2**20
-FIRST_BACK_OFF_S = 5.0
-LAST_BACK_OFF_S = 300.0
-
-
-class Engine(Protocol):
-    """A loaded model. `close` gives all its memory back and may be called from any thread."""
-
-    @property
-    def resident_bytes(self) -> int: ...
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """How it runs, for people."""
-
-    def close(self) -> None: ...
-
-
-EngineT = TypeVar("EngineT", bound=Engine)
+LOADS_AT_ONCE = 4
+ROOM_SHARE = 0.9
+"""Of its time a request may wait for room: it has to be answered, too."""
+STAYS_FOR_LOADS = 1.0
+"""How long a model stays at least, in times of its load: so at most half of the time goes into loading."""
+STAYS_AT_MOST_S = 15.0
+"""Beyond this others need not wait for it."""
 
 
 @dataclass
-class Entry:
-    """What the ledger holds of one model, from the reservation for its load on."""
+class _Load:
+    """One load and everyone who waits for it."""
 
-    bytes: int
-    pinned: bool
-    load_s: float = 0.0
-    leases: int = 0
-    last_use: float = 0.0
-
-    def worth(self, now: float) -> float:
-        """How soon it is likely wanted × what a reload costs ÷ its bytes: seconds saved for each byte-second."""
-        idle_s = max(now - self.last_use, 1e-3)
-        return max(self.load_s, 1e-3) / idle_s / max(self.bytes, 1)
-
-
-class Ledger:
-    """Bytes reserved for models within `budget_bytes`. The sum of its entries never exceeds the budget."""
-
-    def __init__(self, budget_bytes: int) -> None:
-        self.budget_bytes = budget_bytes
-        self.entries: dict[str, Entry] = {}
-
-    @property
-    def used_bytes(self) -> int:
-        return sum(entry.bytes for entry in self.entries.values())
-
-    def room_for(self, size: int, now: float) -> list[str] | None:
-        """Names to evict so that `size` bytes fit, least worth first; None while leases hold the room.
-
-        Raises OutOfMemory where not even an empty budget, pinned models aside, would do.
-        """
-        pinned = sum(entry.bytes for entry in self.entries.values() if entry.pinned)
-        if size > self.budget_bytes - pinned:
-            beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
-            raise OutOfMemory(f"needs {size / MIB:.0f} MiB, the budget is {self.budget_bytes / MIB:.0f} MiB{beside}")
-        missing = size - (self.budget_bytes - self.used_bytes)
-        idle = [
-            (entry.worth(now), name) for name, entry in self.entries.items() if not entry.leases and not entry.pinned
-        ]
-        victims = []
-        for _, name in sorted(idle):
-            if missing <= 0:
-                break
-            victims.append(name)
-            missing -= self.entries[name].bytes
-        return victims if missing <= 0 else None
-
-
-@dataclass
-class _Failure:
-    error: ServingError
-    back_off_s: float
-    until: float
-
-
-@dataclass
-class _Resident(Generic[EngineT]):
+    wish: Wish
     model: Model
-    engine: EngineT
-    entry: Entry
+    task: "asyncio.Task[None]"
+    callers: int = 0
 
 
 @dataclass
@@ -108,180 +50,222 @@ class Residency(Generic[EngineT]):
 
     budget_bytes: int
     load: Callable[[Model], EngineT]
+    admit: Callable[[Model], object] = lambda model: None
+    """Raises what can be known to be wrong with a model before anything leaves for it. Called in a thread."""
     clock: Callable[[], float] = time.monotonic
-    ledger: Ledger = field(init=False)
+    policy: Policy = field(default_factory=CostAware)
+    idle_s: float | None = None
+    """A model that nobody used for so long leaves; None: never for that reason."""
+    memory: Memory = field(default_factory=ProcessMemory)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.budget_bytes)
-        self._residents: dict[str, _Resident[EngineT]] = {}
-        self._loading: dict[str, asyncio.Task[None]] = {}
-        self._failures: dict[str, _Failure] = {}
-        self._reserving = asyncio.Lock()
-        self._released = asyncio.Event()
+        self.room: Room[EngineT] = Room(self.ledger, self.policy, self.memory, self.clock)
+        self.records = self.room.records
+        self._loading: dict[str, _Load] = {}
+        self._pins: dict[str, bool] = {}
+        self._at_once = asyncio.Semaphore(LOADS_AT_ONCE)
+        self._admitters = ThreadPoolExecutor(LOADS_AT_ONCE, "admit")
 
     @asynccontextmanager
     async def lease(self, model: Model, timeout_s: float) -> AsyncIterator[EngineT]:
         """The model's engine, loaded if need be; it stays until the lease ends.
 
-        Raises ModelLoadFailed, OutOfMemory, or Overloaded where leases hold the room for `timeout_s`.
+        Raises ModelLoadFailed, OutOfMemory, Overloaded where leases hold the room, DeadlineExceeded.
         """
-        key = _key(model)
+        key, since = key_of(model), self.clock()
         # Asked again after each load: another load may have taken the room before this caller woke.
-        while (resident := self._residents.get(key)) is None:
-            await self._load_once(key, model, timeout_s)
-        resident.entry.leases += 1
+        while (resident := self.room.residents.get(key)) is None or resident.leaving:
+            await self._loaded(key, model, since + timeout_s)
+        since = self.clock()
+        self.policy.used(key, since)
+        self.ledger.lease(key)
         try:
             yield resident.engine
         finally:
-            resident.entry.leases -= 1
-            resident.entry.last_use = self.clock()
-            self._released.set()
-
-    def statuses(self) -> list[ResidentStatus]:
-        ready = [
-            ResidentStatus(
-                r.model.name,
-                r.model.digest,
-                "ready",
-                r.entry.bytes,
-                r.entry.load_s,
-                notes=r.engine.notes,
-                pinned=r.entry.pinned,
-                leases=r.entry.leases,
-            )
-            for r in self._residents.values()
-        ]
-        loading = [ResidentStatus(*_split(key), "loading") for key in self._loading]
-        failed = [
-            ResidentStatus(*_split(key), "failed", reason=failure.error.message)
-            for key, failure in self._failures.items()
-        ]
-        return ready + loading + failed
+            self.ledger.release(key)
+            record = self.records.of(key)
+            record.last_use = time.time()
+            record.leased(self.clock() - since)
+            self.room.measure(key)
+            if resident.leaving and not self.ledger.entries[key].leases:
+                self.room.evict(key)
+            self.room.look()
 
     def pin(self, model: Model, pinned: bool) -> None:
         """From now on, whether it is in memory or not."""
-        if (resident := self._residents.get(_key(model))) is not None:
-            resident.entry.pinned = pinned
+        self._pins[model.name] = pinned
+        if (load := self._loading.get(key_of(model))) is not None:
+            load.wish.pinned = pinned
+        if (entry := self.ledger.entries.get(key_of(model))) is not None:
+            entry.pinned = pinned
+        self.room.look()
 
     async def unload(self, model: Model) -> bool:
-        """Whether it was in memory and has left. Not while it is leased."""
-        resident = self._residents.get(_key(model))
-        if resident is None or resident.entry.leases:
+        """Whether it was in memory; it is gone when this returns. Requests under way end first, new ones wait."""
+        key = key_of(model)
+        resident = self.room.residents.get(key)
+        if resident is None:
             return False
-        await self._evict(_key(model))
+        if resident.leaving is None:
+            resident.leaving = asyncio.Event()
+            if not self.ledger.entries[key].leases:
+                self.room.evict(key)
+        await resident.leaving.wait()
         return True
 
+    def sweep(self) -> None:
+        """Measures what is there, and lets go of what nobody used for long. To be called every second or so."""
+        for key in list(self.room.residents):
+            entry = self.ledger.entries[key]
+            self.room.measure(key)
+            idle_s = time.time() - (self.records.of(key).last_use or 0.0)
+            if self.idle_s is not None and idle_s >= self.idle_s and entry.evictable(self.clock()):
+                self.room.evict(key)
+        self.records.forget_beyond(set(self.ledger.entries))
+
     def plan(self, model: Model, replica: str) -> Plan:
-        """What loading it would take now."""
-        resident = self._residents.get(_key(model))
-        free = self.budget_bytes - self.ledger.used_bytes
-        needs = model.declared_bytes if resident is None else resident.entry.bytes
-        try:
-            victims = [] if resident else self.ledger.room_for(needs, self.clock())
-        except OutOfMemory as never:
-            return Plan(replica, model.name, False, False, needs, False, free, reason=never.message)
-        evicts = tuple(_split(key)[0] for key in victims or [])
-        return Plan(replica, model.name, resident is not None, victims is not None, needs, False, free, evicts)
+        """What loading it would take now. Changes nothing."""
+        return plan(self.room, key_of(model), self._size(model), replica)
+
+    def statuses(self) -> list[ResidentStatus]:
+        return [self._status(key, record) for key, record in self.records.items()]
+
+    def holds(self) -> list[str]:
+        """Names of the models that are there or on their way."""
+        return [name_of(key) for key, entry in self.ledger.entries.items() if entry.state is not State.UNLOADING]
 
     async def close(self) -> None:
-        for task in self._loading.values():
-            task.cancel()
-        for key in list(self._residents):
-            await self._evict(key)
+        """Waits for loads under way, then gives everything back."""
+        for load in self._loading.values():
+            load.wish.room.cancel()
+        await asyncio.gather(*(load.task for load in self._loading.values()), return_exceptions=True)
+        await self.room.close()
+        self._admitters.shutdown(wait=False)
 
-    async def _load_once(self, key: str, model: Model, timeout_s: float) -> None:
-        failure = self._failures.get(key)
-        if failure is not None and self.clock() < failure.until:
-            raise failure.error.again()
-        task = self._loading.get(key)
-        if task is None:
-            task = asyncio.create_task(self._load(key, model, timeout_s))
-            self._loading[key] = task
-            task.add_done_callback(lambda task: self._loaded(key, task))
-        # Shielded: a caller who leaves does not take the others' load along.
-        await asyncio.shield(task)
+    async def _loaded(self, key: str, model: Model, give_up: float) -> None:
+        """Once the model was loaded, by whomever. A caller who leaves does not take the others' load along."""
+        now = self.clock()
+        if (resident := self.room.residents.get(key)) and resident.leaving:
+            try:
+                await asyncio.wait_for(resident.leaving.wait(), give_up - now)
+            except TimeoutError:
+                raise Overloaded(f"{model.name} is being unloaded") from None
+            now = self.clock()
+        failure = self.records.of(key).failure
+        if failure is not None and now < failure.until:
+            raise failure.again(now)
+        load = self._loading.get(key) or self._begin(key, model)
+        load.callers += 1
+        try:
+            await asyncio.wait(
+                {load.task, load.wish.room}, timeout=(give_up - now) * ROOM_SHARE, return_when="FIRST_COMPLETED"
+            )
+            if load.wish.waits and not load.wish.room.done():
+                raise self._overloaded(load)
+            await asyncio.wait({load.task}, timeout=give_up - self.clock())
+            if not load.task.done():
+                raise DeadlineExceeded(f"{model.name} is still being loaded")
+            load.task.result()
+        finally:
+            load.callers -= 1
+            # Nobody waits any more: where it has its room it goes on, else the next caller begins anew.
+            if not load.callers and load.wish.room.cancel():
+                self._loading.pop(key, None)
 
-    def _loaded(self, key: str, task: asyncio.Task[None]) -> None:
-        del self._loading[key]
+    def _begin(self, key: str, model: Model) -> _Load:
+        room = asyncio.get_running_loop().create_future()
+        wish = Wish(key, self._size(model), self._pins.get(model.name, model.manifest.pinned), room)
+        load = self._loading[key] = _Load(wish, model, asyncio.create_task(self._load(wish, model)))
+        load.task.add_done_callback(lambda task: self._ended(key, task))
+        return load
+
+    def _ended(self, key: str, task: "asyncio.Task[None]") -> None:
+        if (load := self._loading.get(key)) and load.task is task:
+            del self._loading[key]
         if not task.cancelled():
             task.exception()  # seen, even if every caller has left
+        self.room.look()
 
-    async def _load(self, key: str, model: Model, timeout_s: float) -> None:
+    async def _load(self, wish: Wish, model: Model) -> None:
+        key, record = wish.key, self.records.of(wish.key)
         try:
-            entry = await self._reserve(key, model, timeout_s)
-            try:
-                started = self.clock()
-                engine = await asyncio.to_thread(self.load, model)
-                entry.load_s = self.clock() - started
-                await self._settle(model, engine, entry)
-            except BaseException:
-                del self.ledger.entries[key]
-                raise
-        except Overloaded:
-            raise
+            await in_thread(self._admitters, lambda: self.admit(model))
         except Exception as cause:
-            self._remember(key, model, cause)
-            raise self._failures[key].error from cause
-        self._failures.pop(key, None)
-        self._residents[key] = _Resident(model, engine, entry)
-        logger.info("loaded %s: %.1f MiB in %.2f s", model.name, entry.bytes / MIB, entry.load_s)
-
-    async def _reserve(self, key: str, model: Model, timeout_s: float) -> Entry:
-        """Room for the model, entered in the ledger. Evicts only once that is known to suffice."""
-        give_up = self.clock() + timeout_s
-        async with self._reserving:
-            while (victims := self.ledger.room_for(model.declared_bytes, self.clock())) is None:
-                self._released.clear()
-                try:
-                    await asyncio.wait_for(self._released.wait(), give_up - self.clock())
-                except TimeoutError:
-                    raise Overloaded(f"{model.name}: models in use hold the memory it needs") from None
-            for victim in victims:
-                await self._evict(victim)
-            entry = self.ledger.entries[key] = Entry(model.declared_bytes, model.manifest.pinned, leases=1)
-        return entry
-
-    async def _settle(self, model: Model, engine: EngineT, entry: Entry) -> None:
-        """The measured size takes the place of the declared one, if it fits too."""
-        others = self.ledger.used_bytes - entry.bytes
-        if engine.resident_bytes > self.budget_bytes - others:
-            size = engine.resident_bytes
-            await asyncio.to_thread(engine.close)
-            raise OutOfMemory(
-                f"takes {size / MIB:.0f} MiB, {model.declared_bytes / MIB:.0f} MiB were declared, "
-                f"{(self.budget_bytes - others) / MIB:.0f} MiB are left: state memory_mb in model.yaml"
-            )
-        entry.bytes = engine.resident_bytes
-        # The load counts as a use, or the newcomer would be the first to go.
-        entry.leases, entry.last_use = 0, self.clock()
-
-    async def _evict(self, key: str) -> None:
-        resident = self._residents.pop(key)
+            raise self._remembered(record, model, cause) from cause
         try:
-            await asyncio.to_thread(resident.engine.close)
-        finally:
-            # Its bytes count until they are back.
-            del self.ledger.entries[key]
-        logger.info("evicted %s: %.1f MiB", resident.model.name, resident.entry.bytes / MIB)
+            await self.room.make(wish)
+        except asyncio.CancelledError:
+            raise Unavailable(f"{model.name}: nobody waited for it any more") from None
+        except OutOfMemory as never:  # Asked anew each time: it costs nothing, and what is pinned may change.
+            error = OutOfMemory(f"{model.name}: {never.message}")
+            record.failure = Failure(error, 0.0, self.clock())
+            raise error from None
+        started = self.clock()
+        try:
+            engine = await self._in_own_thread(model)
+            seconds = self.clock() - started
+        except Exception as cause:
+            self.ledger.gone(key)
+            raise self._remembered(record, model, cause) from cause
+        try:
+            await self.room.settle(wish, model, engine)
+        except OutOfMemory as cause:
+            raise self._remembered(record, model, cause) from None
+        record.loaded(seconds, self.ledger.entries[key].bytes)
+        record.last_use = time.time()  # The load counts as a use.
+        self.room.enter(key, model, engine, self.clock() + min(STAYS_FOR_LOADS * seconds, STAYS_AT_MOST_S))
+        logger.info("loaded %s: %.1f MiB in %.2f s", model.name, (record.measured_bytes or 0) / MIB, seconds)
 
-    def _remember(self, key: str, model: Model, cause: Exception) -> None:
-        """A failure is answered from memory for a while, twice as long each time."""
-        before = self._failures.get(key)
-        back_off_s = FIRST_BACK_OFF_S if before is None else min(before.back_off_s * 2, LAST_BACK_OFF_S)
+    async def _in_own_thread(self, model: Model) -> EngineT:
+        """A thread that ends with the load, and its team of OpenMP's with it."""
+
+        def load() -> EngineT:
+            engine = self.load(model)
+            self.memory.give_back()  # What only the load needed.
+            return engine
+
+        async with self._at_once:
+            pool = ThreadPoolExecutor(1, "load")
+            try:
+                return await in_thread(pool, load)
+            finally:
+                pool.shutdown(wait=False)
+
+    def _overloaded(self, load: _Load) -> Overloaded:
+        error = Overloaded(f"{load.model.name}: models in use hold the memory it needs")
+        error.retry_after_ms = int(1000 * min(max(self.room.usual_wait_s(load.wish.size), 0.1), 60.0))
+        return error
+
+    def _remembered(self, record: Record, model: Model, cause: Exception) -> ServingError:
         if isinstance(cause, ServingError):
             error: ServingError = type(cause)(f"{model.name}: {cause.message}")
         else:
             logger.error("loading %s failed", model.name, exc_info=cause)
             error = ModelLoadFailed(f"{model.name}: {type(cause).__name__} while loading")
-        error.retry_after_ms = int(back_off_s * 1000) if error.retryable else None
-        self._failures[key] = _Failure(error, back_off_s, self.clock() + back_off_s)
+        return record.failed(error, self.clock()).again(self.clock())
 
+    def _size(self, model: Model) -> int:
+        """As measured by an earlier load, else as declared."""
+        measured = self.records.seen(key_of(model)).measured_bytes
+        return model.declared_bytes if measured is None else measured
 
-def _key(model: Model) -> str:
-    """Changed files make another resident: the old one is left to eviction."""
-    return f"{model.name}#{model.digest}"
-
-
-def _split(key: str) -> tuple[str, str]:
-    name, _, digest = key.rpartition("#")
-    return name, digest
+    def _status(self, key: str, record: Record) -> ResidentStatus:
+        entry, resident = self.ledger.entries.get(key), self.room.residents.get(key)
+        absent = "reserved" if key in self._loading else "failed" if record.failure else "available"
+        return ResidentStatus(
+            name=record.name,
+            digest=record.digest,
+            state=str(entry.state) if entry else absent,
+            bytes=entry.bytes if entry else 0,
+            load_s=record.load_s,
+            reason=record.failure.error.message if record.failure else None,
+            notes=resident.engine.notes if resident else (),
+            pinned=entry.pinned if entry else self._pins.get(record.name, False),
+            leases=entry.leases if entry else 0,
+            loads=record.loads,
+            load_seconds=record.load_seconds,
+            evictions=record.evictions,
+            last_use=record.last_use,
+            not_returned_bytes=record.not_returned_bytes,
+        )

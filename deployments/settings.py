@@ -77,6 +77,8 @@ class FamilySettings(Strict):
     max_batch_size: Annotated[int, Field(ge=1)] = 16
     deadline_s: Annotated[float, Field(gt=0)] = 60
     """How long a request may take where its sender does not say."""
+    unload_idle_s: Annotated[float, Field(gt=0)] | None = None
+    """A model that nobody used for so long leaves memory. Absent: only where others need its room."""
     preload: tuple[str, ...] = ()
     """Models that every replica loads before it takes requests."""
     max_megapixels: Annotated[float, Field(gt=0)] = 40

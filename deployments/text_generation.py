@@ -25,9 +25,11 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         # Imported here: only replicas pay for torch, not whoever builds the application.
         from deployments import listening
         from deployments.engines import text_generation
+        from deployments.engines.building import build_in_turn
         from deployments.engines.device import default_device, use_threads
 
         use_threads(self.cores)
+        build_in_turn()
         self.device = default_device()
         self.engines = text_generation
         self.listening = listening

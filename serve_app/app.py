@@ -65,7 +65,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
         settings = config.settings(family.name)
         num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
         options = ReplicaOptions(family.name, models, architectures, settings, config.cache)
-        handles[family.name] = _deployment(family, settings, num_gpus).bind(options)
+        handles[family.name] = deployment_of(family, settings, num_gpus).bind(options)
         routes.append(
             Route(
                 family.name,
@@ -91,12 +91,17 @@ def _name(family: Family) -> str:
     return family.replica.__name__.removesuffix("Replica")
 
 
-def _deployment(family: Family, settings: FamilySettings, num_gpus: float) -> serve.Deployment:
+def deployment_of(family: Family, settings: FamilySettings, num_gpus: float) -> serve.Deployment:
+    """The family's replicas."""
     deployment = cast(serve.Deployment, serve.deployment(family.replica))
     return deployment.options(
         name=_name(family),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
         autoscaling_config=_autoscaling(settings.autoscaling) | {"policy": {"policy_function": replicas_for_calls}},
+        request_router_config={
+            "request_router_class": "serve_app.routing:ResidentFirst",
+            "request_routing_stats_period_s": 1.0,
+        },
         max_ongoing_requests=EXCHANGES,
         health_check_period_s=1,
         logging_config=LOGGING,

@@ -152,7 +152,7 @@ async def test_ready_means_that_the_models_to_preload_are_loaded(models: Path) -
 def test_a_replica_computes_on_its_share_of_the_cores(share: float, cores: int | None) -> None:
     """In a process of its own: affinity is for good."""
     check = (
-        "import os; from deployments.family import limit_cores; "
+        "import os; from deployments.cores import limit_cores; "
         f"print(limit_cores({share}), len(os.sched_getaffinity(0)))"
     )
     run = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from deployments.errors import ModelLoadFailed, OutOfMemory, Overloaded
+from deployments.ledger import MIB
+from deployments.model_records import FIRST_BACK_OFF_S
 from deployments.repository import Manifest, Model
-from deployments.residency import FIRST_BACK_OFF_S, MIB, Entry, Ledger, Residency
+from deployments.residency import Residency
 
 
 def model(name: str, size_mb: float, pinned: bool = False) -> Model:
@@ -71,7 +71,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def residency(loader: Loader, clock: Clock) -> AsyncIterator[Residency[FakeEngine]]:
-    residency = Residency(100 * MIB, loader, clock)
+    residency = Residency(100 * MIB, loader, clock=clock)
     yield residency
     loader.gate.set()
     await residency.close()
@@ -209,31 +209,3 @@ async def test_closing_closes_every_engine(residency: Residency[FakeEngine], loa
     await residency.close()
     assert all(engine.closed for engine in loader.engines.values())
     assert residency.ledger.used_bytes == 0
-
-
-entries = st.lists(
-    st.builds(Entry, st.integers(1, 60), st.booleans(), st.floats(0, 10), st.integers(0, 1), st.floats(0, 100)),
-    max_size=6,
-)
-
-
-@given(entries, st.integers(1, 120))
-def test_what_the_ledger_gives_up_suffices_and_spares_the_leased_and_pinned(given: list[Entry], size: int) -> None:
-    ledger = Ledger(100)
-    for index, entry in enumerate(given):
-        if ledger.used_bytes + entry.bytes <= 100:
-            ledger.entries[str(index)] = entry
-    try:
-        victims = ledger.room_for(size, now=100)
-    except OutOfMemory:
-        assert size > 100 - sum(entry.bytes for entry in ledger.entries.values() if entry.pinned)
-        return
-    spare = [entry for entry in ledger.entries.values() if not entry.leases and not entry.pinned]
-    free = 100 - ledger.used_bytes
-    if victims is None:
-        assert free + sum(entry.bytes for entry in spare) < size
-    else:
-        gone = [ledger.entries[victim] for victim in victims]
-        assert all(any(entry is one for one in spare) for entry in gone)
-        assert free + sum(entry.bytes for entry in gone) >= size
-        assert free + sum(entry.bytes for entry in gone[:-1]) < size or not gone

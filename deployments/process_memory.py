@@ -1,0 +1,56 @@
+"""The size of this process, and giving back what it no longer needs."""
+
+import ctypes
+import gc
+import os
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+STATM = Path("/proc/self/statm")
+
+
+class Memory(Protocol):
+    """Where models live, and how to see that it comes back."""
+
+    def held(self) -> int:
+        """Bytes that this process holds there."""
+
+    def give_back(self) -> None:
+        """Hand what was freed back to the system."""
+
+
+class ProcessMemory:
+    """Of the CPU."""
+
+    def held(self) -> int:
+        try:
+            return int(STATM.read_text().split()[1]) * PAGE
+        except OSError:  # not Linux
+            return int(psutil.Process().memory_info().rss)
+
+    def give_back(self) -> None:
+        """glibc keeps what was freed in its arenas, up to 100 MB a model, until it is told."""
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def unload(close: "Closes", size: int, memory: Memory) -> tuple[int, int]:
+    """Close an engine of `size` bytes. Bytes held before and after."""
+    before = memory.held()
+    close.close()
+    memory.give_back()
+    after = memory.held()
+    if before - after < size // 2:
+        # Cycles may hold it. Collecting them stops every thread for up to a quarter of a second, so only now.
+        gc.collect()
+        memory.give_back()
+        after = memory.held()
+    return before, after
+
+
+class Closes(Protocol):
+    def close(self) -> None: ...

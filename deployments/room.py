@@ -1,0 +1,255 @@
+"""Room for models: who has it, who waits for it, who leaves for it, and memory that comes back.
+
+`Ledger` is the accounting and `WaitingLine` the order; this drives both, and closes engines in a thread.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+from deployments.errors import OutOfMemory
+from deployments.eviction import Policy
+from deployments.ledger import MIB, Ledger
+from deployments.model_records import Records
+from deployments.process_memory import Memory, unload
+from deployments.repository import Model
+from deployments.residency_status import Unload
+from deployments.waiting_line import WaitingLine
+
+logger = logging.getLogger("model_runtime.residency")
+
+MEASURE_EVERY_S = 1.0
+UNLOADS_KEPT = 16
+
+
+class Engine(Protocol):
+    """A loaded model. `close` gives all its memory back and may be called from any thread."""
+
+    @property
+    def resident_bytes(self) -> int: ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How it runs, for people."""
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class GrowingEngine(Protocol):
+    """An engine whose memory follows its requests, and that asks before it takes more."""
+
+    def ask_before_growing(self, grant: Callable[[int], bool]) -> None:
+        """`grant(total_bytes)`: whether it may come to hold so many in all. From any thread; answers at once. Where
+        the answer is no, room is made of idle models if that can be, so it may be yes a moment later."""
+
+
+EngineT = TypeVar("EngineT", bound=Engine)
+T = TypeVar("T")
+
+
+@dataclass
+class Resident(Generic[EngineT]):
+    model: Model
+    engine: EngineT
+    measured_at: float
+    leaving: asyncio.Event | None = None
+    """Set once it is gone, where that was asked for."""
+
+
+@dataclass(eq=False)
+class Wish:
+    """A model that is to be loaded. `room` is set once room is promised."""
+
+    key: str
+    size: int
+    pinned: bool
+    room: "asyncio.Future[None]"
+    waits: bool = False
+    """Whether it stands in line."""
+
+
+class Room(Generic[EngineT]):
+    """The models that are in memory, within one budget."""
+
+    def __init__(self, ledger: Ledger, policy: Policy, memory: Memory, clock: Callable[[], float]) -> None:
+        self.ledger = ledger
+        self.policy = policy
+        self.memory = memory
+        self.clock = clock
+        self.records = Records()
+        self.residents: dict[str, Resident[EngineT]] = {}
+        self.unloads: deque[Unload] = deque(maxlen=UNLOADS_KEPT)
+        self._line: WaitingLine[Wish] = WaitingLine(ledger, self.worth, clock)
+        self._changed = asyncio.Event()
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closers = ThreadPoolExecutor(1, "unload")
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def make(self, wish: Wish) -> None:
+        """The model is *loading* in the ledger when this returns. Evicts only once that is known to suffice.
+
+        Raises OutOfMemory where it can never fit; cancelling `wish.room` takes the wish back.
+        """
+        while wish.key in self.ledger.entries and not wish.room.done():  # On its way out.
+            await self._change()
+        wish.waits = True
+        self._line.join(wish)
+        self.look()
+        try:
+            await wish.room
+        finally:
+            self._line.leave(wish)
+        while not self.ledger.begin(wish.key):  # Those who leave for it are not gone yet.
+            await self._change()
+
+    async def settle(self, wish: Wish, model: Model, engine: EngineT) -> None:
+        """The measured size takes the place of the reserved one. Raises OutOfMemory where it had to go."""
+        size = engine.resident_bytes
+        self.ledger.measured(wish.key, size)
+        if await self._back_within():
+            return
+        self.ledger.leave(wish.key)
+        left = self.ledger.budget_bytes - (self.ledger.used_bytes - size)
+        await self._close(wish.key, Resident(model, engine, self.clock()))
+        raise OutOfMemory(
+            f"takes {size / MIB:.0f} MiB, {wish.size / MIB:.0f} MiB were declared, "
+            f"{left / MIB:.0f} MiB are left: state memory_mb in model.yaml"
+        )
+
+    def enter(self, key: str, model: Model, engine: EngineT, held_until: float) -> None:
+        """It is ready."""
+        self.ledger.loaded(key, held_until)
+        self.residents[key] = Resident(model, engine, self.clock())
+        if isinstance(engine, GrowingEngine):
+            engine.ask_before_growing(self._grant_to(key))
+
+    def look(self) -> None:
+        """Something has changed: gives room to those who wait for it, as far as there is any now."""
+        self._changed.set()
+        while self._line and (admitted := self._line.admit()):
+            wish, victims = admitted
+            if wish.room.done():
+                continue
+            if isinstance(victims, OutOfMemory):
+                wish.room.set_exception(victims)
+                continue
+            for victim in victims:
+                self.evict(victim)
+            self.ledger.reserve(wish.key, wish.size, wish.pinned)
+            wish.room.set_result(None)
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._line:
+            self._timer = asyncio.get_running_loop().call_later(self._line.wait_s(), self.look)
+
+    def evict(self, key: str) -> None:
+        """From now on an idle model is leaving; its bytes count until they are back."""
+        resident = self.residents.pop(key)
+        self.ledger.leave(key)
+        if resident.leaving is None:
+            self.records.of(key).evictions += 1
+        task = asyncio.create_task(self._close(key, resident))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def measure(self, key: str) -> None:
+        """Engines' sizes change while they run. Does nothing where that was done a moment ago."""
+        resident = self.residents[key]
+        if self.clock() - resident.measured_at < MEASURE_EVERY_S:
+            return
+        resident.measured_at = self.clock()
+        entry, size = self.ledger.entries[key], resident.engine.resident_bytes
+        # What asks before it grows may have been granted more than it holds yet.
+        if size > entry.bytes or not isinstance(resident.engine, GrowingEngine):
+            self.ledger.measured(key, size)
+        record = self.records.of(key)
+        record.measured_bytes = max(record.measured_bytes or 0, entry.bytes)
+        if self.ledger.free_bytes < 0:
+            logger.warning("%s has grown to %.1f MiB, beyond the budget", resident.model.name, size / MIB)
+            self._evict_for(0)
+
+    def worth(self, key: str) -> float:
+        """What a byte of it is worth."""
+        entry, record = self.ledger.entries[key], self.records.of(key)
+        return self.policy.worth(key, entry.bytes, record.usual_load_s, self.clock())
+
+    def usual_wait_s(self, size: int) -> float:
+        """How long the leases last that hold the room for `size` bytes, as far as one can know."""
+        held = self.ledger.claim(size, self.worth).names
+        return max((self.records.of(key).lease_s for key in held if self.ledger.entries[key].leases), default=0.0)
+
+    async def close(self) -> None:
+        """Everything leaves. Nothing may be leased or loading."""
+        for key in list(self.residents):
+            self.evict(key)
+        await asyncio.gather(*self._closing)
+        if self._timer:
+            self._timer.cancel()
+        self._closers.shutdown(wait=False)
+
+    async def _back_within(self) -> bool:
+        """Whether idle models could make up for what is over the budget; they are gone then."""
+        while self.ledger.over_bytes or self.ledger.free_bytes < 0:
+            if self.ledger.free_bytes < 0 and not self._evict_for(0):
+                return False
+            if not self._closing:
+                return False
+            await self._change()
+        return True
+
+    def _evict_for(self, size: int) -> bool:
+        """Whether idle models could make room for `size` bytes; they leave then."""
+        try:
+            victims = self.ledger.room_for(size, self.clock(), self.worth)
+        except OutOfMemory:
+            return False
+        for victim in victims or ():
+            self.evict(victim)
+        return victims is not None
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def _close(self, key: str, resident: Resident[EngineT]) -> None:
+        size = self.ledger.entries[key].bytes
+        try:
+            before, after = await in_thread(self._closers, lambda: unload(resident.engine, size, self.memory))
+        except Exception:
+            logger.exception("unloading %s failed", resident.model.name)
+        else:
+            self.unloads.append(Unload(resident.model.name, size, before, after, time.time()))
+            self.records.of(key).not_returned_bytes = max(0, size - (before - after))
+            logger.info("unloaded %s: %.1f MiB", resident.model.name, size / MIB)
+        finally:
+            self.ledger.gone(key)
+            if resident.leaving:
+                resident.leaving.set()
+            self.look()
+
+    def _grant_to(self, key: str) -> Callable[[int], bool]:
+        loop = asyncio.get_running_loop()
+
+        def make_room(size: int) -> None:
+            entry = self.ledger.entries.get(key)
+            if entry is not None:
+                self._evict_for(max(0, size - entry.bytes))
+
+        def grant(size: int) -> bool:  # called in the engine's thread
+            granted = self.ledger.grow(key, size)
+            if not granted:
+                loop.call_soon_threadsafe(make_room, size)
+            return granted
+
+        return grant
+
+
+async def in_thread(pool: Executor, work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
