@@ -46,10 +46,12 @@ class ReplicaOptions:
     """What a replica is told when it starts."""
 
     family: str
-    models: Path
+    models: Path | str
+    """A folder, or a URL."""
     architectures: dict[str, str]
     settings: FamilySettings
     cache: Path = DEFAULT_CACHE
+    sources: tuple[str, ...] = ()
 
 
 class FamilyReplica(Replica, Generic[RequestT, EngineT]):
@@ -60,7 +62,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.options = options
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
-        self.repository = Repository(options.models, options.architectures)
+        self.repository = Repository(options.models, options.architectures, sources=options.sources)
         self.gate = Gate(options.models, options.cache)
         self.cpu = CpuMeter()
         self.residency = Residency(

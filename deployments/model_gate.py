@@ -10,13 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from select import select
 
 from deployments.errors import ModelLoadFailed
 from deployments.model_folder import check_files, digest_of
-from deployments.model_manifest import Unservable
+from deployments.model_manifest import SourceFile, Unservable
+from deployments.model_sources import staged, verify
 from deployments.repository import Model
 
 INSPECTION = "deployments.engines.inspection"  # a process of its own: this one does not import it
@@ -35,26 +37,38 @@ PATIENCE_S = 60.0
 class Gate:
     """Lets through the folders that may be loaded. For any thread; one inspection at a time."""
 
-    def __init__(self, root: Path, cache: Path) -> None:
+    def __init__(self, root: Path | str, cache: Path) -> None:
         self.root = root
         self.verdicts = private_folder(cache / "verdicts")
+        self.stagings = private_folder(cache / "staged")
         self._inspector = Inspector()
         self._lock = threading.Lock()
 
     def admit(self, model: Model) -> Path:
-        """The folder to load the model from. Raises ModelLoadFailed with one line that names no path."""
+        """The folder to load the model from, staged if need be.
+
+        Raises ModelLoadFailed with one line that names no path, Unavailable where a source cannot be reached.
+        """
+        manifest = model.manifest
         try:
-            fault = self._judged(model.folder, self.root)
+            if manifest.source is not None:
+                folder = root = staged(manifest.source, model.digest, manifest.files, self.stagings)
+                fault = self._judged(folder, root, {})
+            else:
+                folder, root = model.folder, Path(self.root)
+                fault = self._judged(folder, root, manifest.files)
+        except Unservable as unservable:
+            fault = str(unservable)
         except OSError as failure:
             fault = f"its folder cannot be read ({type(failure).__name__})"
         if fault is not None:
             raise ModelLoadFailed(fault)
-        return model.folder
+        return folder
 
     def close(self) -> None:
         self._inspector.close()
 
-    def _judged(self, folder: Path, root: Path) -> str | None:
+    def _judged(self, folder: Path, root: Path, files: Mapping[str, SourceFile]) -> str | None:
         place = self.verdicts / f"{_fingerprint(folder)}.json"
         try:
             fault: str | None = json.loads(place.read_bytes())["fault"]
@@ -63,6 +77,7 @@ class Gate:
             pass
         try:
             check_files(folder, root.resolve())
+            verify(folder, files)
             with self._lock:
                 fault = self._inspector.inspect(folder)
         except Unservable as unservable:

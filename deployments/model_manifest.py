@@ -83,14 +83,12 @@ class Manifest(Strict):
     source: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://")] | None = None
     """Where the files come from, as a URL; the folder then holds nothing but model.yaml. Needs `family`."""
     files: Mapping[FileName, SourceFile] = {}
-    """Sizes and SHA-256 of the source's files: with them nothing else is staged, and nothing that differs."""
+    """Sizes and SHA-256, held against the files before they are loaded. Of a source nothing else is staged then."""
 
     @model_validator(mode="after")
     def _source_needs_a_family(self) -> "Manifest":
         if self.source and not self.family:
             raise ValueError("a model with a source has to name its family")
-        if self.files and not self.source:
-            raise ValueError("files are those of a source, and there is none")
         return self
 
     def with_defaults(self, request: RequestT) -> RequestT:

@@ -23,6 +23,7 @@ from deployments.model_folder import (
     weight_files,
 )
 from deployments.model_manifest import Manifest, Unservable
+from deployments.model_sources import allowed
 from deployments.settings import nearest
 
 RESCAN_AFTER_S = 2.0
@@ -86,14 +87,20 @@ def rank(model: Model) -> tuple[bool, int]:
 class Repository:
     """The folders under `root`, and the table made of them, scanned again when it is older than two seconds.
 
-    `architectures` gives each family the pattern of `architectures` entries in config.json that it serves.
+    `root` may be a URL. `architectures` gives each family the pattern of `architectures` entries in config.json that it
+    serves. `sources` are the beginnings of URLs that a model.yaml may name.
     """
 
     def __init__(
-        self, root: Path, architectures: Mapping[str, str], clock: Callable[[], float] = time.monotonic
+        self,
+        root: Path | str,
+        architectures: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
+        sources: Iterable[str] = (),
     ) -> None:
         self.root = root
         self.architectures = architectures
+        self.sources = tuple(sources)
         self.clock = clock
         self._versions: tuple[Model, ...] = ()
         self._models: dict[str, Model] = {}
@@ -111,36 +118,48 @@ class Repository:
         return self._models
 
     def scan(self) -> tuple[Model, ...]:
-        """Every version there is now. Folders whose files have not changed are not read again."""
+        """Every version there is now. Folders whose files have not changed are not read again.
+
+        Raises OSError where the root cannot be read.
+        """
+        if isinstance(self.root, Path):
+            self._versions = tuple(self._scan(self.root))
+        else:
+            # Imported here: it builds on this module.
+            from deployments.remote_repository import scan_remote
+
+            known = {model.name: model for model in self._versions}
+            self._versions = tuple(scan_remote(self.root, known, self._family_of))
+        return self._versions
+
+    def _scan(self, root: Path) -> Iterator[Model]:
         known = {model.folder: model for model in self._versions}
-        found = []
-        for model_id, version, folder in _model_folders(self.root):
+        for model_id, version, folder in _model_folders(root):
             try:
                 digest = digest_of(folder)
                 before = known.get(folder)
                 unchanged = before is not None and before.digest == digest
-                found.append(before if before and unchanged else self._read(model_id, version, folder, digest))
+                yield before if before and unchanged else self._read(root, model_id, version, folder, digest)
             except OSError:  # taken away while we looked
                 continue
-        self._versions = tuple(found)
-        return self._versions
 
-    def _read(self, model_id: str, version: int | None, folder: Path, digest: str) -> Model:
+    def _read(self, root: Path, model_id: str, version: int | None, folder: Path, digest: str) -> Model:
         family = None
         manifest = Manifest()
         problem = None
         weight_bytes = 0
         try:
-            check_names(folder, self.root.resolve())
+            check_names(folder, root.resolve())
             manifest = read_manifest(folder)
             if manifest.source is not None:
+                if not allowed(manifest.source, self.sources):
+                    raise Unservable("model.yaml: its source is none that the configuration allows")
                 family = self._known(manifest.family)
                 weight_bytes = sum(
                     file.bytes or 0 for name, file in manifest.files.items() if name.endswith(".safetensors")
                 )
             else:
-                config = read_config(_beginning(folder / "config.json"))
-                family = self._known(manifest.family) if manifest.family else self._family(config)
+                family = self._family_of(manifest, read_config(_beginning(folder / "config.json")))
                 weight_bytes = sum(file.stat().st_size for file in weight_files(folder))
         except Unservable as unservable:
             problem = str(unservable)
@@ -151,7 +170,9 @@ class Repository:
             raise Unservable(f"model.yaml: no family {quoted(family or '')}{nearest(family or '', self.architectures)}")
         return family
 
-    def _family(self, config: dict[str, object]) -> str:
+    def _family_of(self, manifest: Manifest, config: dict[str, object]) -> str:
+        if manifest.family:
+            return self._known(manifest.family)
         named = config.get("architectures")
         architectures = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
         for family, pattern in self.architectures.items():
@@ -175,11 +196,15 @@ def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:
             continue
         rest.extend((*parts, name) for name in inner)
         if (folder / "config.json").is_file() or (not inner and (folder / MANIFEST).is_file()):
-            *parents, last = parts
-            if parents and last.isascii() and last.isdigit() and len(last) < 10:
-                yield "/".join(parents), int(last), folder
-            else:
-                yield "/".join(parts), None, folder
+            yield *place_of(parts), folder
+
+
+def place_of(parts: tuple[str, ...]) -> tuple[str, int | None]:
+    """(model id, version) of a folder by the names that lead to it."""
+    *parents, last = parts
+    if parents and last.isascii() and last.isdigit() and len(last) < 10:
+        return "/".join(parents), int(last)
+    return "/".join(parts), None
 
 
 def _folders(folder: Path) -> list[str]:

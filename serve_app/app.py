@@ -64,7 +64,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
     for family in families:
         settings = config.settings(family.name)
         num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
-        options = ReplicaOptions(family.name, models, architectures, settings, config.cache)
+        options = ReplicaOptions(family.name, models, architectures, settings, config.cache, config.sources)
         handles[family.name] = deployment_of(family, settings, num_gpus).bind(options)
         routes.append(
             Route(
@@ -80,7 +80,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
     board = DeploymentActorConfig(
         name=MODEL_BOARD,
         actor_class=ray.remote(ModelBoardActor),
-        init_args=(models, architectures, deployments),
+        init_args=(models, architectures, config.sources, deployments),
         actor_options={"num_cpus": 0},
     )
     return _ingress(config, board).bind(config.ingress, tuple(routes), handles)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from deployments import wire
 from deployments.errors import ServingError
+from deployments.model_sources import is_url
 from deployments.settings import mistakes
 from serve_app import cli_models
 from serve_app.client import DEFAULT_URL, ModelRuntimeClient
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C")
-    serve.add_argument("--models", type=Path, help="the model repository (default: models)")
+    serve.add_argument("--models", type=_place, help="the model repository, a folder or a URL (default: models)")
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
     serve.set_defaults(run=_serve)
@@ -69,9 +70,13 @@ def _parser() -> argparse.ArgumentParser:
 
     config = commands.add_parser("config", help="check the configuration and print it, defaults included")
     config.add_argument("--config", type=Path)
-    config.add_argument("--models", type=Path)
+    config.add_argument("--models", type=_place)
     config.set_defaults(run=_config)
     return parser
+
+
+def _place(text: str) -> Path | str:
+    return text if is_url(text) else Path(text)
 
 
 def _configuration(options: argparse.Namespace) -> RuntimeConfig:

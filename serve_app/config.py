@@ -7,7 +7,10 @@ from typing import Annotated
 import yaml
 from pydantic import Field, ValidationError
 
+from deployments.model_sources import DEFAULT_SOURCES
 from deployments.settings import DEFAULT_CACHE, Autoscaling, FamilySettings, Strict, mistakes
+
+Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -25,8 +28,11 @@ class IngressSettings(Strict):
 class RuntimeConfig(Strict):
     """The whole runtime."""
 
-    models: Path = Path("models")
-    """The model repository. A relative path is looked up in the current folder, then beside the package."""
+    models: Url | Path = Path("models")
+    """The model repository: a URL that fsspec knows (s3://, gs://, hf://), or a folder. A relative path is looked up in
+    the current folder, then beside the package."""
+    sources: tuple[Url, ...] = DEFAULT_SOURCES
+    """Beginnings of the URLs from which a model.yaml may have its model fetched."""
     cache: Path = DEFAULT_CACHE
     """Where each node keeps what it learnt of model folders. Belongs to the runtime's user alone."""
     ingress: IngressSettings = IngressSettings()
@@ -36,8 +42,10 @@ class RuntimeConfig(Strict):
     def settings(self, family: str) -> FamilySettings:
         return self.families.get(family, FamilySettings())
 
-    def repository(self) -> Path:
-        """The repository's absolute path. Raises ValueError if there is no such folder."""
+    def repository(self) -> Path | str:
+        """The repository's absolute path, or its URL. Raises ValueError if there is no such folder."""
+        if isinstance(self.models, str):
+            return self.models
         places = [self.models] if self.models.is_absolute() else [Path.cwd() / self.models, PROJECT / self.models]
         for place in places:
             if place.is_dir():

@@ -19,6 +19,8 @@ from serve_app.replicas import everywhere
 logger = logging.getLogger("model_runtime.board")
 
 SCAN_EVERY_S = 0.5
+LIST_EVERY_S = 15.0
+"""Of a remote repository."""
 SCANNING_SHARE = 0.1
 """Of its time at most; a repository that takes longer to scan is scanned less often."""
 ANSWER_WITHIN_S = 10.0
@@ -31,8 +33,15 @@ _NAMESPACE = b"model-runtime"
 class ModelBoardActor:
     """`deployments` are the deployments' names by family."""
 
-    def __init__(self, models: Path, architectures: Mapping[str, str], deployments: Mapping[str, str]) -> None:
-        self.repository = Repository(models, architectures)
+    def __init__(
+        self,
+        models: Path | str,
+        architectures: Mapping[str, str],
+        sources: tuple[str, ...],
+        deployments: Mapping[str, str],
+    ) -> None:
+        self.repository = Repository(models, architectures, sources=sources)
+        self.scan_every_s = SCAN_EVERY_S if isinstance(models, Path) else LIST_EVERY_S
         self.deployments = deployments
         self.application = serve.get_deployment_actor_context().app_name
         self._kept = _internal_kv_get(self._place, namespace=_NAMESPACE)
@@ -92,7 +101,7 @@ class ModelBoardActor:
             except OSError as failure:  # a share that is away for a moment; the models are not gone
                 logger.warning("the repository cannot be read: %s", failure)
             took_s = time.monotonic() - started
-            await asyncio.sleep(max(SCAN_EVERY_S, took_s / SCANNING_SHARE))
+            await asyncio.sleep(max(self.scan_every_s, took_s / SCANNING_SHARE))
 
     async def _publish(self) -> None:
         if (kept := self.board.kept()) != self._kept:

@@ -53,6 +53,12 @@ def test_the_models_folder_is_looked_up_here_and_beside_the_package(
         RuntimeConfig(models="elsewhere").repository()
 
 
+def test_the_models_may_lie_behind_a_url(tmp_path: Path) -> None:
+    assert config_of(tmp_path, "models: s3://bucket/models").repository() == "s3://bucket/models"
+    with pytest.raises(ValueError, match="sources.0: "):
+        config_of(tmp_path, "sources: [/etc]")
+
+
 def test_a_family_that_is_not_in_the_table_is_an_error() -> None:
     with pytest.raises(ValueError, match="unknown family 'text_generatoin'; did you mean 'text_generation'"):
         build(RuntimeConfig.model_validate({"families": {"text_generatoin": {}}}))
