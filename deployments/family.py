@@ -74,6 +74,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.footprint = Footprint(self.residency.memory, self.residency.ledger)
         self.device = "cpu"
         self.proofs = Proofs(self.gate, self._ask)
+        self._pins: dict[str, bool] = {}
         self._preloading: asyncio.Task[None] | None = None
         self._cpu_s: dict[str, float] = {}
         self._cpu_seconds = model_cpu_seconds()
@@ -98,6 +99,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
         assert call.model is not None
+        self._heed(call.model)
         deadline = asyncio.get_running_loop().time() + call.timeout_s
         async with asyncio.timeout_at(deadline):
             await self.proofs.hold(call.model)
@@ -106,6 +108,12 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         async with self.residency.lease(call.model, left_s) as engine, asyncio.timeout_at(deadline):
             # Dispatch sends each family its own variant.
             return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
+
+    def _heed(self, model: Model) -> None:
+        """Pins are the board's to decide: what it said last came with the call."""
+        if self._pins.get(model.name, model.manifest.pinned) != model.pinned:
+            self._pins[model.name] = model.pinned
+            self.residency.pin(model, model.pinned)
 
     async def _ask(self, request: InferRequest, model: Model) -> InferResponse:
         async with self.residency.lease(model, self.settings.deadline_s) as engine:
@@ -165,6 +173,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     async def load_model(self, model: Model, timeout_s: float) -> Error | None:
         """In memory and held to its golden examples when this returns, or why not."""
+        self._heed(model)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.proofs.hold(model)
@@ -180,8 +189,8 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         return await self.residency.unload(model)
 
     async def pin(self, model: Model, pinned: bool) -> None:
-        """A pinned model is never evicted. Holds for this replica's life, also before the model is loaded."""
-        self.residency.pin(model, pinned)
+        """A pinned model is never evicted. Holds until the board says otherwise, also before the model is loaded."""
+        self._heed(replace(model, pinned=pinned))
 
     async def plan(self, model: Model) -> Plan:
         """What loading it would take now."""

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,12 +34,14 @@ class ShoutingReplica(FamilyReplica[TextGeneration, Shouter]):
     """Answers in capitals; some prompts do worse."""
 
     loads = 0
+    asked: list[str] = []  # noqa: RUF012
 
     def load(self, model: Model) -> Shouter:
         self.loads += 1
         return Shouter()
 
     async def answer(self, request: TextGeneration, model: Model, engine: Shouter, tell: Tell | None) -> InferResponse:
+        self.asked = [*self.asked, request.prompt]
         if request.prompt == "wait":
             await asyncio.Event().wait()
         if request.prompt == "refuse":
@@ -158,3 +161,52 @@ def test_a_replica_computes_on_its_share_of_the_cores(share: float, cores: int |
     run = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
     expected = cores or len(os.sched_getaffinity(0))
     assert run.stdout.split() == [str(expected)] * 2
+
+
+def golden(models: Path, text: str) -> None:
+    (models / "m" / "model.yaml").write_text(f"golden: [{{prompt: a, max_tokens: 1, text: {text}}}]")
+
+
+async def test_a_model_whose_golden_examples_hold_answers_and_they_are_asked_once(models: Path) -> None:
+    golden(models, "A")
+    shouting = replica(models)
+    said = await exchanged(shouting, [call(shouting, prompt) for prompt in "bcd"])
+    assert [answer.generated_text for (answer,) in said] == ["B", "C", "D"]  # type: ignore[attr-defined]
+    assert shouting.asked == ["a", "b", "c", "d"]
+
+
+async def test_a_model_whose_golden_examples_do_not_hold_answers_nobody(models: Path) -> None:
+    golden(models, "nothing else")
+    shouting = replica(models)
+    for _ in range(2):
+        ((answer,),) = await exchanged(shouting, [call(shouting, "b")])
+        assert isinstance(answer, Error)
+        assert answer.code == "model_load_failed"
+        assert answer.message == "m: golden example 'a': 'A' instead of 'nothing else'"
+    assert shouting.asked == ["a"]
+    (status,) = await shouting.statuses()
+    assert (status.state, status.reason) == ("failed", answer.message)
+    error = await shouting.load_model(shouting.repository.find("m", "text_generation"), 10)
+    assert error is not None
+    assert error.code == "model_load_failed"
+
+
+async def test_pins_are_what_the_board_said_last(models: Path) -> None:
+    shouting = replica(models)
+    model = shouting.repository.find("m", "text_generation")
+    for pinned in (True, False):
+        calling = replace(call(shouting, "a"), model=replace(model, pinned=pinned))
+        await exchanged(shouting, [calling])
+        (status,) = await shouting.statuses()
+        assert status.pinned == pinned
+
+
+async def test_a_hostile_folder_is_refused_before_anything_of_it_is_loaded(models: Path) -> None:
+    shouting = replica(models)
+    good = shouting.repository.find("m", "text_generation")
+    save_file({"w": torch.zeros(8)}, models / "m" / "model.safetensors")
+    os.truncate(models / "m" / "model.safetensors", (models / "m" / "model.safetensors").stat().st_size - 1)
+    error = await shouting.load_model(good, 10)
+    assert error is not None
+    assert error.message == "m: model.safetensors: is truncated"
+    assert shouting.loads == 0
