@@ -2,12 +2,15 @@
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 
 from deployments.calls import Call, Reply, Tell
 from deployments.errors import Cancelled
 from deployments.failures import error_of
-from deployments.protocol import Chunk, Error, InferResponse
+from deployments.line import LineServer
+from deployments.place import private_socket
+from deployments.protocol import Error, InferResponse
 
 ACKNOWLEDGE_AFTER_S = 0.005
 CALLS_UNDER_WAY = "calls_under_way"
@@ -18,6 +21,13 @@ class Replica(abc.ABC):
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Task[None]] = {}
+        path = private_socket()
+        self._line = LineServer(path, self._answer) if path else None
+
+    def __del__(self) -> Coroutine[None, None, None] | None:
+        """Serve awaits it when the replica is to leave: what came over the line is answered first."""
+        line = getattr(self, "_line", None)
+        return line.close() if line else None
 
     @abc.abstractmethod
     async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
@@ -34,7 +44,10 @@ class Replica(abc.ABC):
         An empty list, after a while without a reply, says that the calls have arrived.
         """
         said: asyncio.Queue[tuple[int, Reply]] = asyncio.Queue()
-        tasks = [asyncio.create_task(self._answer(number, call, said)) for number, call in enumerate(calls)]
+        tasks = [
+            asyncio.create_task(self._answer(call, partial(_say_numbered, said, number)))
+            for number, call in enumerate(calls)
+        ]
         unanswered = len(calls)
         try:
             try:
@@ -64,18 +77,19 @@ class Replica(abc.ABC):
         """For Serve, which counts exchanges, not the calls in them."""
         return {CALLS_UNDER_WAY: float(len(self._under_way))}
 
-    async def _answer(self, number: int, call: Call, said: "asyncio.Queue[tuple[int, Reply]]") -> None:
-        def tell(chunk: Chunk) -> None:
-            said.put_nowait((number, chunk))
-
+    async def _answer(self, call: Call, say: Callable[[Reply], None]) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._under_way[call.call_id] = task
         answer: InferResponse = Error.of(Cancelled("the request was given up"), call.request_id)
         try:
-            answer = await self.infer(call, tell if call.stream else None)
+            answer = await self.infer(call, say if call.stream else None)
         except Exception as cause:
             answer = error_of(cause, call.request_id)
         finally:
             del self._under_way[call.call_id]
-            said.put_nowait((number, answer))
+            say(answer)
+
+
+def _say_numbered(said: "asyncio.Queue[tuple[int, Reply]]", number: int, reply: Reply) -> None:
+    said.put_nowait((number, reply))

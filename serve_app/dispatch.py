@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -22,9 +22,13 @@ from serve_app.admission import Admission
 from serve_app.caller import CALLER
 from serve_app.catalog import Catalog
 from serve_app.lane import LOST, Lane, Pending
+from serve_app.lines import Lines
 from serve_app.replicas import CONTROL_TIMEOUT_S, everywhere
 
 logger = logging.getLogger("model_runtime.dispatch")
+
+Known = Callable[[], Mapping[Any, object]]
+"""The replicas of a family that Serve tells of, by id."""
 
 SWEEP_LANES = 256
 """With so many lanes the idle ones go."""
@@ -56,9 +60,13 @@ class Dispatcher:
         self.handles = {family: handle.options(_by_reference=False) for family, handle in handles.items()}
         self.exchanges = {family: handle.options(stream=True).exchange for family, handle in self.handles.items()}
         self._lanes: dict[tuple[str, str], Lane] = {}
-        self._admissions = {
-            route.family: Admission(route.settings, partial(_replicas, self.handles[route.family])) for route in routes
-        }
+        self._admissions: dict[str, Admission] = {}
+        self._lines: dict[str, Lines] = {}
+        for route in routes:
+            known = partial(_replicas, self.handles[route.family])
+            self._admissions[route.family] = Admission(route.settings, partial(_count, known))
+            enough = route.settings.autoscaling.target_ongoing_requests
+            self._lines[route.family] = Lines(known, enough, partial(self._lost, route))
         self._name = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
 
@@ -102,11 +110,23 @@ class Dispatcher:
         timeout_s = caller.patience_s(route.settings.deadline_s)
         call_id = f"{self._name}-{next(self._numbers)}"
         pending = Pending(Call(request.repeatable(), request_id, timeout_s, model, tell is not None, call_id), tell)
-        lane = self._lane(route, model)
         gate = self._admissions[route.family].gate(model.name if model else "")
-        ticket = gate.enter(caller, timeout_s, partial(lane.submit, pending))
+        ticket = gate.enter(caller, timeout_s, partial(self._send, pending, route))
         pending.response.add_done_callback(lambda _: gate.leave(ticket))
         return pending
+
+    def _send(self, pending: Pending, route: Route) -> None:
+        model = pending.call.model
+        line = self._lines[route.family].choose(model.name if model else "")
+        if line is not None:
+            line.submit(pending)
+        else:
+            self._lane(route, model).submit(pending)
+
+    def _lost(self, route: Route, pendings: Sequence[Pending]) -> None:
+        """Their replica is gone. Serve's handle waits for another, if need be."""
+        for pending in pendings:
+            self._lane(route, pending.call.model).retry([pending])
 
     async def _answered(self, pending: Pending, route: Route) -> InferResponse:
         try:
@@ -153,7 +173,14 @@ class Dispatcher:
         return {gpu: percent for replicas in answers for gpus in replicas for gpu, percent in gpus.items()}
 
 
-def _replicas(handle: DeploymentHandle[Any]) -> int:
-    """How many replicas the handle knows of. Serve has no public way to ask."""
+def _replicas(handle: DeploymentHandle[Any]) -> Mapping[Any, object]:
+    """The replicas that the handle knows of, by id. Serve has no public way to ask."""
     router = getattr(getattr(handle, "_router", None), "_asyncio_router", None)
-    return len(getattr(getattr(router, "_request_router", None), "curr_replicas", ()))
+    return getattr(getattr(router, "_request_router", None), "curr_replicas", _NONE)
+
+
+_NONE: Mapping[Any, object] = {}
+
+
+def _count(known: Known) -> int:
+    return len(known())

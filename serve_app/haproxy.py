@@ -21,7 +21,6 @@ from deployments.errors import InvalidRequest, NotFound, RequestTimeout, Serving
 from deployments.protocol import Error
 from deployments.wire import JSON, to_object
 
-WRAPPER = "model-runtime-haproxy"
 SLOW_CLIENT_S = 10
 """How long a client may take to send its request's head."""
 RANGE = 200
@@ -40,7 +39,7 @@ def fast_profile(folder: Path) -> dict[str, str]:
 
     `folder` is private to this runtime and takes HAProxy's configuration and all sockets.
     """
-    wrapper = shutil.which(WRAPPER, path=str(Path(sys.executable).parent))
+    wrapper = shutil.which("model-runtime-haproxy", path=str(Path(sys.executable).parent))
     if wrapper is None or _binary() is None:
         return {}
     metrics_port, stats_port, fallback_port, fallback_grpc_port = _free_ports(4)

@@ -7,12 +7,10 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve._private import constants
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
@@ -20,12 +18,12 @@ from deployments.calls import Reply
 from deployments.errors import Cancelled, InvalidRequest
 from deployments.failures import error_of
 from deployments.metrics import Labels, Recorder
+from deployments.place import private_socket
 from deployments.protocol import Error, InferRequest, InferResponse
 from serve_app.administration import Administration
 from serve_app.catalog import Catalog
 from serve_app.config import IngressSettings
 from serve_app.dispatch import Dispatcher, Route
-from serve_app.haproxy import WRAPPER
 from serve_app.http.app import build_http_app
 from serve_app.http.server import SocketServer
 from serve_app.status import ModelStatus, Told, Verb
@@ -57,7 +55,8 @@ class Ingress:
         self._following = asyncio.create_task(self.catalog.follow())
         self._reporting = asyncio.create_task(self._report_forever())
         self.http = build_http_app(self)
-        self._door = _own_door(self.http)
+        path = private_socket()
+        self._door = SocketServer(self.http, path) if path else None
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self.http
@@ -171,11 +170,3 @@ def _given(request: InferRequest) -> Read:
         return request
 
     return read
-
-
-def _own_door(app: Starlette) -> SocketServer | None:
-    """Where our HAProxy is in front, the socket by which it finds this replica."""
-    if not constants.RAY_SERVE_ENABLE_HA_PROXY or Path(constants.RAY_SERVE_HAPROXY_BINARY_PATH).name != WRAPPER:
-        return None
-    folder = Path(constants.RAY_SERVE_HAPROXY_CONFIG_FILE_LOC).parent
-    return SocketServer(app, folder / f"{serve.get_replica_context().replica_id.unique_id}.sock")

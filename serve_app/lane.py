@@ -165,7 +165,7 @@ class Lane:
                 for number, reply in replies:
                     together[number].hear(reply)
         except LOST:
-            self._retry(together)
+            self.retry(together)
         except BackPressureError:
             for pending in together:
                 pending.fail(Overloaded("the family has as many requests waiting as it may"))
@@ -177,16 +177,16 @@ class Lane:
                 pending.fail(cause)
         else:
             # A replica that stops between two calls ends its streams in good order.
-            self._retry(together)
+            self.retry(together)
         finally:
             if not arrived:
                 arrived = True
                 self._in_transit -= 1
                 self._schedule()
 
-    def _retry(self, together: list[Pending]) -> None:
+    def retry(self, lost: Sequence[Pending]) -> None:
         """Each that has no answer is sent once more, alone, so that none can take others along."""
-        for pending in together:
+        for pending in lost:
             if pending.response.done():
                 continue
             logger.warning("request %s: its replica was lost", pending.call.request_id)

@@ -21,6 +21,7 @@ RAY_MAY = {
     "serve_app/dispatch.py",
     "serve_app/lane.py",
     "serve_app/routing.py",
+    "serve_app/lines.py",
     "serve_app/client.py",
     "serve_app/cli.py",
     "serve_app/local.py",

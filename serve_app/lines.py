@@ -1,0 +1,120 @@
+"""The ingress's ends of the direct lines to a family's replicas, and which replica a call goes to.
+
+Serve says which replicas there are; a replica whose socket lies on this machine gets a line. Where one lies elsewhere,
+or none has a line yet, calls take the handle (`serve_app.lane`) instead.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from deployments.calls import Reply
+from deployments.line import LineEnd
+from deployments.place import sibling_socket
+from serve_app.lane import Pending
+
+logger = logging.getLogger("model_runtime.dispatch")
+
+Lost = Callable[[Sequence[Pending]], None]
+
+
+class Line(LineEnd):
+    """To one replica. `lost` is told of the calls whose answers will not come."""
+
+    def __init__(self, lost: Lost) -> None:
+        super().__init__()
+        self.models: set[str] = set()
+        """Those it was asked for: they are, or were, in its memory."""
+        self.pending: dict[str, Pending] = {}
+        self.open = True
+        self._lost = lost
+
+    def submit(self, pending: Pending) -> None:
+        pending.submitted = pending.arrived = True
+        self.pending[pending.call.call_id] = pending
+        pending.response.add_done_callback(partial(self._ended, pending.call.call_id))
+        self.send(pending.to_send())
+
+    def received(self, item: tuple[str, Reply] | str) -> None:
+        if isinstance(item, str):  # LEAVING
+            self.open = False
+            return
+        call_id, reply = item
+        pending = self.pending.get(call_id)
+        if pending is not None:
+            pending.hear(reply)
+
+    def connection_lost(self, failure: Exception | None) -> None:
+        self.open = False
+        left, self.pending = list(self.pending.values()), {}
+        self._lost(left)
+
+    def _ended(self, call_id: str, response: "asyncio.Future[Any]") -> None:
+        if self.pending.pop(call_id, None) is not None and response.cancelled():
+            self.send(call_id)
+
+
+class Lines:
+    """A family's lines. `replicas` gives Serve's table of its replicas, a new one whenever it changes.
+
+    A model goes to a replica that has it, as long as that one has fewer than `enough` calls under way.
+    """
+
+    def __init__(self, replicas: Callable[[], Mapping[Any, object]], enough: float, lost: Lost) -> None:
+        self._replicas = replicas
+        self._enough = enough
+        self._lost = lost
+        self._seen: Mapping[Any, object] | None = None
+        self._lines: dict[str, Line | None] = {}  # None: being connected
+        self._all_here = False
+        self._connecting: set[asyncio.Task[None]] = set()
+
+    def choose(self, model: str) -> Line | None:
+        """The line to take; None where the handle has to do."""
+        replicas = self._replicas()
+        if replicas is not self._seen:
+            self._seen = replicas
+            self._meet({replica.unique_id for replica in replicas})
+        if not self._all_here:
+            return None
+        lines = [line for line in self._lines.values() if line is not None and line.open]
+        if not lines:
+            return None
+        chosen = lines[0]
+        if len(lines) > 1:
+            chosen = min(lines, key=lambda line: len(line.pending))
+            holders = [line for line in lines if model in line.models and len(line.pending) < self._enough]
+            chosen = min(holders, key=lambda line: len(line.pending), default=chosen)
+        chosen.models.add(model)
+        return chosen
+
+    def _meet(self, ids: set[str]) -> None:
+        for gone in self._lines.keys() - ids:
+            line = self._lines.pop(gone)
+            if line is not None:
+                line.open = False
+                if not line.pending and line.transport is not None:
+                    line.transport.close()
+        here = {replica_id for replica_id in ids if sibling_socket(replica_id).is_socket()}
+        self._all_here = here == ids
+        for new in here - self._lines.keys():
+            self._lines[new] = None
+            task = asyncio.create_task(self._connect(new))
+            self._connecting.add(task)
+            task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, replica_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            path = str(sibling_socket(replica_id))
+            _, line = await loop.create_unix_connection(lambda: Line(self._lost), path)
+        except OSError as failure:
+            logger.warning("no line to replica %s: %s", replica_id, failure)
+            self._all_here = False
+            return
+        if replica_id in self._lines:
+            self._lines[replica_id] = line
+        elif line.transport is not None:
+            line.transport.close()

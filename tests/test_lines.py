@@ -1,0 +1,165 @@
+"""The direct line to a replica: many calls at once, replies as they come, nothing lost when an end goes away."""
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from deployments.calls import Call, Reply
+from deployments.line import LineServer
+from deployments.protocol import Chunk, Error, TextGeneration, TextGenerationResult
+from serve_app import lines
+from serve_app.lane import Pending
+from serve_app.lines import Line, Lines
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:  # pytest's are too deep for the name of a socket
+        monkeypatch.setattr(lines, "sibling_socket", lambda replica_id: Path(name) / f"{replica_id}.sock")
+        yield Path(name)
+
+
+numbers = itertools.count()
+
+
+class Answering:
+    """A replica that answers at once, or after `go`, and remembers what was taken back."""
+
+    def __init__(self, path: Path) -> None:
+        self.go = asyncio.Event()
+        self.begun: list[str] = []
+        self.taken_back: list[str] = []
+        self.server = LineServer(path, self.answer)
+
+    async def answer(self, call: Call, say: Callable[[Reply], None]) -> None:
+        assert isinstance(call.request, TextGeneration)
+        self.begun.append(call.call_id)
+        try:
+            if call.request.prompt == "wait":
+                await self.go.wait()
+        except asyncio.CancelledError:
+            self.taken_back.append(call.call_id)
+            raise
+        for index, letter in enumerate(call.request.prompt, 1):
+            if call.stream:
+                say(Chunk(letter, index))
+        say(TextGenerationResult(generated_text=call.request.prompt))
+
+
+def pending(prompt: str, chunks: list[Chunk] | None = None) -> Pending:
+    request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
+    call = Call(request, "r", 60, stream=chunks is not None, call_id=str(next(numbers)))
+    return Pending(call, None if chunks is None else chunks.append)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def connected(path: Path, lost: Callable[[Sequence[Pending]], None] = lambda _: None) -> Line:
+    _, line = await asyncio.get_running_loop().create_unix_connection(lambda: Line(lost), str(path))
+    return line
+
+
+async def test_calls_are_answered_as_they_are_done_not_in_order(folder: Path) -> None:
+    replica = Answering(folder / "a.sock")
+    line = await connected(folder / "a.sock")
+    slow, chunks = pending("wait"), list[Chunk]()
+    quick = pending("ab", chunks)
+    for one in (slow, quick):
+        line.submit(one)
+    assert await quick.response == TextGenerationResult(generated_text="ab")
+    assert chunks == [Chunk("a", 1), Chunk("b", 2)]
+    assert not slow.response.done()
+    replica.go.set()
+    assert await slow.response == TextGenerationResult(generated_text="wait")
+    assert not line.pending
+    await replica.server.close()
+
+
+async def test_a_call_that_nobody_waits_for_is_taken_back(folder: Path) -> None:
+    replica = Answering(folder / "a.sock")
+    line = await connected(folder / "a.sock")
+    given_up = pending("wait")
+    line.submit(given_up)
+    await until(lambda: replica.begun)
+    given_up.response.cancel()
+    await until(lambda: replica.taken_back == [given_up.call.call_id])
+    await replica.server.close()
+
+
+async def test_a_replica_that_leaves_answers_what_it_has_first(folder: Path) -> None:
+    replica = Answering(folder / "a.sock")
+    line = await connected(folder / "a.sock")
+    slow = pending("wait")
+    line.submit(slow)
+    await until(lambda: replica.begun)
+    leaving = asyncio.create_task(replica.server.close())
+    await until(lambda: not line.open)
+    assert not (folder / "a.sock").exists()
+    replica.go.set()
+    assert await slow.response == TextGenerationResult(generated_text="wait")
+    await leaving
+
+
+async def test_what_was_under_way_on_a_lost_line_is_told(folder: Path) -> None:
+    replica, lost = Answering(folder / "a.sock"), list[Pending]()
+    line = await connected(folder / "a.sock", lost.extend)
+    answered, waiting = pending("a"), pending("wait")
+    for one in (answered, waiting):
+        line.submit(one)
+    await answered.response
+    (end,) = replica.server.ends
+    assert end.transport is not None
+    end.transport.abort()
+    await until(lambda: lost == [waiting])
+    assert not line.open
+    await replica.server.close()
+
+
+async def test_a_model_stays_with_its_replica_until_that_is_busy(folder: Path) -> None:
+    servers = [Answering(folder / f"{name}.sock") for name in "ab"]
+    table = {Id("a"): None, Id("b"): None}
+    known = Lines(lambda: table, enough=2, lost=lambda _: None)
+    assert known.choose("m") is None  # not connected yet: the handle does it
+    await until(lambda: len([line for line in known._lines.values() if line]) == 2)
+    first = known.choose("m")
+    assert first is not None
+    for _ in range(2):
+        assert known.choose("m") is first
+        first.submit(pending("wait"))
+    second = known.choose("m")
+    assert second is not None
+    assert second is not first
+    assert second.models == {"m"}
+    table = {Id("a"): None, Id("elsewhere"): None}
+    assert known.choose("m") is None  # a replica on another machine: the handle knows how to share
+    for server in servers:
+        server.go.set()
+        await server.server.close()
+
+
+class Id(str):
+    """As Serve's ReplicaID: hashable, with a unique id."""
+
+    @property
+    def unique_id(self) -> str:
+        return str(self)
+
+
+async def test_an_error_is_an_answer(folder: Path) -> None:
+    async def refuse(call: Call, say: Callable[[Reply], None]) -> None:
+        say(Error(message="no", code="internal"))
+
+    server = LineServer(folder / "a.sock", refuse)
+    line = await connected(folder / "a.sock")
+    asked = pending("a")
+    line.submit(asked)
+    assert await asked.response == Error(message="no", code="internal")
+    await server.close()
