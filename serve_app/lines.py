@@ -6,14 +6,17 @@ or none has a line yet, calls take the handle (`serve_app.lane`) instead.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from deployments.calls import Reply
+from deployments.family import FREE, MODELS
 from deployments.line import LineEnd
 from deployments.place import sibling_socket
 from serve_app.lane import Pending
+from serve_app.routing import SENT_LATELY_S
 
 logger = logging.getLogger("model_runtime.dispatch")
 
@@ -25,8 +28,8 @@ class Line(LineEnd):
 
     def __init__(self, lost: Lost) -> None:
         super().__init__()
-        self.models: set[str] = set()
-        """Those it was asked for: they are, or were, in its memory."""
+        self.sent: dict[str, float] = {}
+        """By model: when it was last asked for one that its replica may not tell of yet."""
         self.pending: dict[str, Pending] = {}
         self.open = True
         self._lost = lost
@@ -68,6 +71,7 @@ class Lines:
         self._lost = lost
         self._seen: Mapping[Any, object] | None = None
         self._lines: dict[str, Line | None] = {}  # None: being connected
+        self._ids: dict[Line, Any] = {}  # Serve's, as in its table
         self._all_here = False
         self._connecting: set[asyncio.Task[None]] = set()
 
@@ -76,36 +80,57 @@ class Lines:
         replicas = self._replicas()
         if replicas is not self._seen:
             self._seen = replicas
-            self._meet({replica.unique_id for replica in replicas})
+            self._meet({replica.unique_id: replica for replica in replicas})
         if not self._all_here:
             return None
         lines = [line for line in self._lines.values() if line is not None and line.open]
         if not lines:
             return None
-        chosen = lines[0]
-        if len(lines) > 1:
-            chosen = min(lines, key=lambda line: len(line.pending))
-            holders = [line for line in lines if model in line.models and len(line.pending) < self._enough]
-            chosen = min(holders, key=lambda line: len(line.pending), default=chosen)
-        chosen.models.add(model)
+        chosen = lines[0] if len(lines) == 1 else self._best(lines, model)
+        if model and len(self._lines) > 1:
+            chosen.sent[model] = time.monotonic()
         return chosen
 
-    def _meet(self, ids: set[str]) -> None:
-        for gone in self._lines.keys() - ids:
+    def _best(self, lines: list[Line], model: str) -> Line:
+        """As `serve_app.routing` has it for exchanges: who holds the model, then who has most room, then who has least
+        to do."""
+        free = [line for line in lines if len(line.pending) < self._enough]
+        holders = [line for line in free if self._holds(line, model)]
+        if holders:
+            return min(holders, key=_under_way)
+        return max(free, key=self._room) if free and model else min(lines, key=_under_way)
+
+    def _stats(self, line: Line) -> Mapping[str, Any]:
+        return getattr((self._seen or {}).get(self._ids[line]), "routing_stats", None) or {}
+
+    def _holds(self, line: Line, model: str) -> bool:
+        lately = time.monotonic() - line.sent.get(model, -SENT_LATELY_S) < SENT_LATELY_S
+        return lately or model in self._stats(line).get(MODELS, ())
+
+    def _room(self, line: Line) -> float:
+        """The share of its memory that is free, less a tenth for each model on its way there."""
+        stats, now = self._stats(line), time.monotonic()
+        held = stats.get(MODELS, ())
+        coming = sum(now - at < SENT_LATELY_S for model, at in line.sent.items() if model not in held)
+        return float(stats.get(FREE, 1.0)) - coming / 10
+
+    def _meet(self, ids: Mapping[str, Any]) -> None:
+        for gone in self._lines.keys() - ids.keys():
             line = self._lines.pop(gone)
             if line is not None:
                 line.open = False
+                self._ids.pop(line, None)
                 if not line.pending and line.transport is not None:
                     line.transport.close()
         here = {replica_id for replica_id in ids if sibling_socket(replica_id).is_socket()}
-        self._all_here = here == ids
+        self._all_here = here == ids.keys()
         for new in here - self._lines.keys():
             self._lines[new] = None
-            task = asyncio.create_task(self._connect(new))
+            task = asyncio.create_task(self._connect(new, ids[new]))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
 
-    async def _connect(self, replica_id: str) -> None:
+    async def _connect(self, replica_id: str, key: Any) -> None:
         loop = asyncio.get_running_loop()
         try:
             path = str(sibling_socket(replica_id))
@@ -116,5 +141,10 @@ class Lines:
             return
         if replica_id in self._lines:
             self._lines[replica_id] = line
+            self._ids[line] = key
         elif line.transport is not None:
             line.transport.close()
+
+
+def _under_way(line: Line) -> int:
+    return len(line.pending)

@@ -137,7 +137,7 @@ async def test_a_model_stays_with_its_replica_until_that_is_busy(folder: Path) -
     second = known.choose("m")
     assert second is not None
     assert second is not first
-    assert second.models == {"m"}
+    assert second.sent.keys() == {"m"}
     table = {Id("a"): None, Id("elsewhere"): None}
     assert known.choose("m") is None  # a replica on another machine: the handle knows how to share
     for server in servers:
