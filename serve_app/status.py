@@ -103,7 +103,7 @@ def _by_model(replicas: Iterable[ReplicaStatus]) -> _Seen:
 def _status(name: str, table: Table, seen: _Seen) -> ModelStatus:
     model = table.models[name]
     here = [(replica, status) for replica, status in seen.get(model.model_id, []) if _belongs(status, name, model)]
-    serving = [status for _, status in here if status.digest == model.digest]
+    serving = [status for _, status in here if (status.name, status.digest) == (model.name, model.digest)]
     states = {_STATES.get(status.state) for status in serving}
     state = next((state for state in ("ready", "loading", "unloading", "failed") if state in states), "available")
     refused = {other: reason for other, reason in table.reasons.items() if other.partition("@")[0] == model.model_id}

@@ -1,6 +1,7 @@
 """Models are found by what lies on disk; a folder at fault is that model's failure alone."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,22 @@ def test_changes_on_disk_are_seen_when_the_table_is_old(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"w" * 101)
     clock.now += RESCAN_AFTER_S
     assert models.find("m", "text_generation").digest != before
+
+
+def test_hundreds_of_folders_are_scanned_in_little_time_and_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(300):
+        put(tmp_path / f"m{number}")
+    models = repository(tmp_path)
+    before = models.scan()
+    assert len(before) == 300
+    monkeypatch.setattr(Repository, "_read", None)
+    started = time.process_time()
+    assert all(now is then for now, then in zip(models.scan(), before, strict=True))
+    assert time.process_time() - started < 0.5
+
+
+def test_a_root_that_cannot_be_read_is_no_empty_repository(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        repository(tmp_path / "away").scan()
