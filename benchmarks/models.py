@@ -74,7 +74,7 @@ def save_llama(folder: Path) -> Path:
         pad_token_id=None,
     )
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -168,7 +168,7 @@ def _noise(rng: np.random.Generator, columns: int, rows: int, width: int, height
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

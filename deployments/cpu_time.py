@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from deployments.measures import Measure
+
 TASKS = Path("/proc/self/task")
 PR_SET_NAME = 15
 
@@ -43,6 +45,10 @@ def named_threads() -> Iterator[tuple[str, int, float]]:
         except (OSError, ValueError, IndexError):  # it has just ended
             continue
         yield name, int(task.name), nanoseconds / 1e9
+
+
+def cpu_seconds(seconds: float) -> Measure:
+    return Measure("model_cpu_seconds_total", "counter", "CPU seconds that a model's requests used.", (seconds,))
 
 
 class CpuMeter:

@@ -11,14 +11,13 @@ from typing import Generic, TypeVar, cast
 
 from deployments.calls import Call, Tell
 from deployments.cores import limit_cores
-from deployments.cpu_time import CpuMeter
+from deployments.cpu_time import CpuMeter, cpu_seconds
 from deployments.errors import ModelLoadFailed, ServingError
 from deployments.failures import error_of
 from deployments.footprint import Footprint
 from deployments.gpus import gpu_utilization
 from deployments.ledger import MIB
 from deployments.measures import Measured
-from deployments.metrics import model_cpu_seconds
 from deployments.model_gate import Gate
 from deployments.place import replica_name
 from deployments.proofs import Proofs
@@ -76,8 +75,6 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.proofs = Proofs(self.gate, self._ask)
         self._pins: dict[str, bool] = {}
         self._preloading: asyncio.Task[None] | None = None
-        self._cpu_s: dict[str, float] = {}
-        self._cpu_seconds = model_cpu_seconds()
         self._sweeping: asyncio.Task[None] | None = None
 
     @abc.abstractmethod
@@ -142,10 +139,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
             await asyncio.sleep(SWEEP_EVERY_S)
             self.residency.sweep()
             self.footprint.look(len(self.residency.room.unloads))
-            before, self._cpu_s = self._cpu_s, self.cpu.sample()
-            for model, seconds in self._cpu_s.items():
-                if (new := seconds - before.get(model, 0.0)) > 0:
-                    self._cpu_seconds.inc(new, {"model": model, "family": self.options.family})
+            self.cpu.sample()
 
     async def statuses(self) -> list[ResidentStatus]:
         cpu = self.cpu.sample()
@@ -197,8 +191,9 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         return self.residency.plan(model, replica_name())
 
     async def measurements(self) -> list[Measured]:
-        """What this family measures of its models."""
-        return []
+        """What this replica measures of its models."""
+        replica, cpu = replica_name(), self.cpu.sample()
+        return [Measured(f"{replica}/cpu/{name}", name, (cpu_seconds(seconds),)) for name, seconds in cpu.items()]
 
     def record_routing_stats(self) -> dict[str, object]:
         """For the router: which models it holds, whether it has as many calls as a replica should have, and the share

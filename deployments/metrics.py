@@ -80,11 +80,6 @@ class Recorder:
         return Report(self.name, self.clock(), dict(self._requests), list(self._seconds), gpus, measured)
 
 
-def model_cpu_seconds() -> Counter:
-    """CPU seconds that the requests of each model used, for Ray's metrics. One per replica."""
-    return Counter("model_cpu_seconds_total", "CPU seconds that a model's requests used.", tag_keys=("model", "family"))
-
-
 class MetricsBoard:
     """Adds up the reports of all recorders, also of those that are gone. One actor for the whole runtime."""
 

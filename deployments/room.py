@@ -110,7 +110,8 @@ class Room(Generic[EngineT]):
 
     async def settle(self, wish: Wish, model: Model, engine: EngineT) -> None:
         """The measured size takes the place of the reserved one. Raises OutOfMemory where it had to go."""
-        size = engine.resident_bytes
+        # At its largest so far, where it was here before: its caches will grow again.
+        size = max(engine.resident_bytes, self.records.of(wish.key).measured_bytes or 0)
         self.ledger.measured(wish.key, size)
         if await self._back_within():
             return
@@ -166,11 +167,10 @@ class Room(Generic[EngineT]):
             return
         resident.measured_at = self.clock()
         entry, size = self.ledger.entries[key], resident.engine.resident_bytes
-        # What asks before it grows may have been granted more than it holds yet.
-        if size > entry.bytes or not isinstance(resident.engine, GrowingEngine):
-            self.ledger.measured(key, size)
-        record = self.records.of(key)
-        record.measured_bytes = max(record.measured_bytes or 0, entry.bytes)
+        if size <= entry.bytes:  # It may grow again without a word, or be granted more than it holds yet.
+            return
+        self.ledger.measured(key, size)
+        self.records.of(key).measured_bytes = size
         if self.ledger.free_bytes < 0:
             logger.warning("%s has grown to %.1f MiB, beyond the budget", resident.model.name, size / MIB)
             self._evict_for(0)

@@ -65,7 +65,7 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         )
 
     async def measurements(self) -> list[Measured]:
-        return self.measures.read()
+        return [*await super().measurements(), *self.measures.read()]
 
     def _submit(
         self, engine: "TextGenerationEngine", request: TextGeneration, listener: "Listener", stream: bool

@@ -1,0 +1,157 @@
+"""Sixty models of unequal size in a budget for about ten: `python -m benchmarks.residency [ours lru multiplexed]`.
+
+Zipf traffic (α = 1) from 16 clients against one replica, the same seed for each contestant. And, with `cycles`, whether
+500 loads and unloads leave the process as large as it was.
+"""
+
+import argparse
+import asyncio
+import gc
+import random
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.environment import machine
+from benchmarks.models import VOCABULARY, tokenizer
+from deployments.process_memory import ProcessMemory
+
+MODELS = 60
+CLIENTS = 16
+HELD = 10
+LIBRARY_SEED = 20
+
+
+def library(root: Path) -> dict[str, int]:
+    """Names, and what each model declares: its weights, and a quarter more for its cache."""
+    rng = random.Random(LIBRARY_SEED)
+    sizes = {}
+    for number in range(MODELS):
+        hidden = min(512, max(96, int(rng.lognormvariate(5.3, 0.5)) // 32 * 32))
+        config = LlamaConfig(
+            num_hidden_layers=2,
+            hidden_size=hidden,
+            intermediate_size=hidden * 3,
+            num_attention_heads=4,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=64,
+            bos_token_id=None,
+            eos_token_id=None,
+        )
+        torch.manual_seed(number)
+        folder = root / f"m{number:02d}"
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        sizes[folder.name] = weights + weights // 4 + 2**20
+    return sizes
+
+
+@dataclass
+class Outcome:
+    failed: int
+    latencies_ms: list[float]
+
+    def percentile(self, share: float) -> float:
+        ordered = sorted(self.latencies_ms)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+async def traffic(handle: Any, sizes: dict[str, int], seconds: float) -> Outcome:
+    names = sorted(sizes, key=lambda name: random.Random(name).random())
+    weights = [1 / rank for rank in range(1, len(names) + 1)]
+    until = time.monotonic() + seconds
+    outcome = Outcome(0, [])
+
+    async def client(number: int) -> None:
+        rng = random.Random(number)
+        while time.monotonic() < until:
+            name = rng.choices(names, weights)[0]
+            started = time.monotonic()
+            try:
+                await handle.ask.remote(name, sizes[name])
+            except Exception as failure:
+                print(f"failed: {type(failure).__name__}: {str(failure).splitlines()[-1][:200]}", flush=True)
+                outcome.failed += 1
+            outcome.latencies_ms.append((time.monotonic() - started) * 1000)
+
+    await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+    return outcome
+
+
+def contest(contestants: list[str], seconds: float) -> None:
+    import ray
+    from ray import serve
+
+    from benchmarks.shelves import Multiplexed, Shelf
+
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = library(Path(folder))
+        budget = sum(sizes.values()) * HELD // MODELS
+        ray.init(address="local", num_cpus=4, object_store_memory=2**27, log_to_driver=False, include_dashboard=False)
+        mib = [size / 2**20 for size in sizes.values()]
+        print(f"{machine()}\n{MODELS} models of {min(mib):.1f}–{max(mib):.1f} MiB, {sum(mib):.0f} in all, ")
+        print(f"budget {budget / 2**20:.0f} MiB, {CLIENTS} clients, {seconds:.0f} s\n")
+        print("| | requests | failed | hit rate | loads | reload s | p50 ms | p99 ms | most accounted | process grew |")
+        print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
+        for name in contestants:
+            given: tuple[type, Any] = (Multiplexed, HELD) if name == "multiplexed" else (Shelf, budget)
+            more = () if name == "multiplexed" else (name,)
+            deployment: Any = serve.deployment(given[0])
+            deployment = deployment.options(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 1})
+            handle = serve.run(deployment.bind(Path(folder), given[1], *more), name=name, route_prefix=None)
+            outcome = asyncio.run(traffic(handle, sizes, seconds))
+            tally = handle.tally.remote().result()
+            share = f"{tally.most_bytes / budget:.0%}" if tally.most_bytes else "–"
+            print(
+                f"| {name} | {tally.requests} | {outcome.failed} | {tally.hits / tally.requests:.3f} | {tally.loads} | "
+                f"{tally.reload_s:.1f} | {outcome.percentile(0.5):.0f} | {outcome.percentile(0.99):.0f} | {share} | "
+                f"{tally.process_mb:.0f} MiB |",
+                flush=True,
+            )
+            serve.delete(name)
+        ray.shutdown()
+
+
+def cycles(count: int) -> None:
+    """Loads and unloads the same few models over and over."""
+    from deployments.engines.text_generation import TextGenerationEngine
+    from deployments.process_memory import unload
+
+    memory = ProcessMemory()
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = library(Path(folder))
+        names = sorted(sizes)[:5]
+        seen = []
+        for number in range(count):
+            engine = TextGenerationEngine.load(Path(folder) / names[number % len(names)], compile_steps=False)
+            unload(engine, engine.resident_bytes, memory)
+            del engine
+            seen.append(memory.held() / 2**20)
+        gc.collect()
+    warm = seen[len(names) * 2 :]
+    print(f"{count} loads and unloads: {warm[0]:.1f} MiB after the first ten, {warm[-1]:.1f} at the end, ")
+    print(f"between {min(warm):.1f} and {max(warm):.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.residency", description=__doc__)
+    parser.add_argument("what", nargs="*", default=["ours", "lru", "multiplexed"])
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--cycles", type=int, default=500)
+    options = parser.parse_args()
+    disable_progress_bar()
+    if options.what == ["cycles"]:
+        cycles(options.cycles)
+    else:
+        contest(options.what, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Three ways to keep many models in little memory, each as a Serve deployment of one replica on the same engine."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import serve
+
+from benchmarks.eviction import LeastRecentlyUsed
+from deployments.engines.building import build_in_turn
+from deployments.engines.text_generation import Chunk, Event, Failed, Sampling, TextGenerationEngine
+from deployments.eviction import CostAware
+from deployments.ledger import Ledger
+from deployments.model_manifest import Manifest
+from deployments.process_memory import ProcessMemory
+from deployments.repository import Model
+from deployments.residency import Residency
+
+DEADLINE_S = 60.0
+
+
+@dataclass
+class Tally:
+    """What one contestant did."""
+
+    requests: int = 0
+    hits: int = 0
+    loads: int = 0
+    reload_s: float = 0.0
+    """Of loads of models that had been there before."""
+    most_bytes: int = 0
+    """The most that models were accounted at, at any step."""
+    process_mb: float = 0.0
+    """How far the process grew beyond its resting size."""
+
+
+class Loader:
+    """Loads engines and counts."""
+
+    def __init__(self, root: Path) -> None:
+        build_in_turn()
+        self.root = root
+        self.tally = Tally()
+        self.seen: set[str] = set()
+        self.resting = ProcessMemory().held()
+
+    def load(self, name: str) -> TextGenerationEngine:
+        started = time.perf_counter()
+        engine = TextGenerationEngine.load(self.root / name, compile_steps=False)
+        self.tally.loads += 1
+        if name in self.seen:
+            self.tally.reload_s += time.perf_counter() - started
+        self.seen.add(name)
+        return engine
+
+    def ended(self) -> Tally:
+        return self.tally
+
+    def look(self) -> None:
+        grown = (ProcessMemory().held() - self.resting) / 2**20
+        self.tally.process_mb = max(self.tally.process_mb, grown)
+
+
+async def answer(engine: TextGenerationEngine) -> None:
+    """One token."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Event] = loop.create_future()
+
+    def emit(event: Event) -> None:
+        if not isinstance(event, Chunk):
+            loop.call_soon_threadsafe(ended.set_result, event)
+
+    await asyncio.to_thread(engine.submit, "stone river", 1, Sampling(), emit)
+    if isinstance(end := await ended, Failed):
+        raise end.error
+
+
+class WatchedLedger(Ledger):
+    """Remembers its fullest moment."""
+
+    most_bytes = 0
+
+    def _in(self, name: str, *states: Any) -> Any:
+        self.most_bytes = max(self.most_bytes, self.used_bytes)
+        return super()._in(name, *states)
+
+
+class Shelf:
+    """Our residency, with a policy."""
+
+    def __init__(self, root: Path, budget_bytes: int, policy: str) -> None:
+        self.loader = Loader(root)
+        policies = {"ours": CostAware, "lru": LeastRecentlyUsed}
+        self.residency: Residency[TextGenerationEngine] = Residency(
+            budget_bytes, lambda model: self.loader.load(model.model_id), policy=policies[policy]()
+        )
+        self.ledger = WatchedLedger(budget_bytes)
+        self.residency.ledger = self.residency.room.ledger = self.residency.room._line.ledger = self.ledger
+
+    async def ask(self, name: str, size: int) -> None:
+        model = Model(name, None, self.loader.root / name, "", "text_generation", Manifest(memory_mb=size / 2**20))
+        self.loader.tally.requests += 1
+        self.loader.tally.hits += f"{name}#" in self.residency.room.residents
+        async with self.residency.lease(model, DEADLINE_S) as engine:
+            await answer(engine)
+        self.loader.look()
+
+    async def tally(self) -> Tally:
+        self.loader.tally.most_bytes = self.ledger.most_bytes
+        return self.loader.tally
+
+
+class Multiplexed:
+    """`@serve.multiplexed`: so many models, the least recently used one goes."""
+
+    def __init__(self, root: Path, models: int) -> None:
+        self.loader = Loader(root)
+        self.held: set[str] = set()
+
+    @serve.multiplexed(max_num_models_per_replica=10)  # type: ignore[untyped-decorator]  # Serve leaves it so
+    async def get(self, name: str) -> "Held":
+        return Held(name, await asyncio.to_thread(self.loader.load, name), self.held)
+
+    async def ask(self, name: str, size: int) -> None:
+        self.loader.tally.requests += 1
+        self.loader.tally.hits += name in self.held
+        held = await self.get(name)
+        await answer(held.engine)
+        self.loader.look()
+
+    async def tally(self) -> Tally:
+        return self.loader.tally
+
+
+class Held:
+    """Serve drops a model by calling its `__del__`."""
+
+    def __init__(self, name: str, engine: TextGenerationEngine, held: set[str]) -> None:
+        self.name, self.engine, self.held = name, engine, held
+        held.add(name)
+
+    def __del__(self) -> None:
+        self.held.discard(self.name)
+        self.engine.close()
