@@ -1,5 +1,6 @@
 """The ImageClassification replica without Ray: the operator's limits, many pictures at a time, a bad one among them."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,7 @@ async def test_an_operators_decode_budget_holds(tmp_path: Path) -> None:
 async def test_of_64_pictures_at_once_each_gets_its_own_answer_and_bad_ones_fail_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
-    saved(tmp_path / "m", "mobilenet")
+    saved(tmp_path / "m", "vit")
     images = [photo(seed=seed) for seed in range(8)]
     files = [encoded(images[n % 8]) for n in range(64)]
     files[13], files[40] = b"no picture", files[40][:-60]
@@ -78,6 +79,7 @@ async def test_of_64_pictures_at_once_each_gets_its_own_answer_and_bad_ones_fail
     got = await answers(crowd, files)
     assert [n for n, answer in enumerate(got) if isinstance(answer, Error)] == [13, 40]
     known = [expected(tmp_path / "m", image) for image in images]
+    assert min(np.abs(one - other).max() for one, other in itertools.combinations(known, 2)) > 1e-4
     for n, answer in enumerate(got):
         if isinstance(answer, ImageClassificationResult):
             order = np.argsort(-known[n % 8], kind="stable")
