@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, cast
 from deployments.calls import Call, Tell
 from deployments.cores import limit_cores
 from deployments.cpu_time import CpuMeter, cpu_seconds
-from deployments.errors import ModelLoadFailed, ServingError
+from deployments.errors import ModelLoadFailed, ServingError, WrongFamily
 from deployments.failures import error_of
 from deployments.footprint import Footprint
 from deployments.gpus import gpu_utilization
@@ -23,7 +23,7 @@ from deployments.place import replica_name
 from deployments.proofs import Proofs
 from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.replica import Replica
-from deployments.repository import Model, Repository
+from deployments.repository import Model, Repository, find
 from deployments.residency import Residency
 from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
 from deployments.room import Engine
@@ -126,11 +126,19 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         return True
 
     async def _preload(self) -> None:
-        for model_id in self.settings.preload:
+        try:
+            models = await asyncio.to_thread(self.repository.models)
+        except OSError:
+            logger.exception("preload: the repository cannot be read")
+            return
+        warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
+        for model_id in dict.fromkeys((*self.settings.preload, *warm)):
             try:
-                model = self.repository.find(model_id, self.options.family)
+                model = find(models, model_id, self.options.family)
                 async with self.residency.lease(model, self.settings.deadline_s):
                     pass
+            except WrongFamily:
+                continue
             except ServingError as failure:
                 logger.error("preload: %s", failure.message)
 
@@ -177,6 +185,11 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
             if isinstance(cause, ModelLoadFailed):
                 await self.residency.unload(model)
             return error_of(cause, "")
+
+    async def load_beside(self, serving: Model, model: Model, timeout_s: float) -> None:
+        """Loads what is to take the place of `serving`, where that is in memory."""
+        if serving.name in self.residency.holds():
+            await self.load_model(model, timeout_s)
 
     async def unload_model(self, model: Model) -> bool:
         """Whether it was in memory; requests under way keep it until they end."""

@@ -92,6 +92,10 @@ class ModelBoard:
             self._later[model.name] = _Later(failure.message, back_off_s, self.clock() + back_off_s)
         self._decide()
 
+    def serving(self, model_id: str) -> Model | None:
+        """The version that serves."""
+        return self._serving.get(model_id)
+
     def forgive(self, name: str) -> None:
         """A version that failed is to be tried again."""
         self._faults.pop(name, None)

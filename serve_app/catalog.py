@@ -30,6 +30,10 @@ class Catalog:
         self._there = asyncio.Event()
         self._news = asyncio.Condition()
 
+    @property
+    def is_known(self) -> bool:
+        return self._there.is_set()
+
     async def ready(self) -> None:
         """Returns once the table is there. Raises Unavailable where that takes long."""
         if self._there.is_set():

@@ -132,8 +132,8 @@ class Ingress:
             return error_of(cause, uuid.uuid4().hex)
 
     async def ready(self) -> bool:
-        """Whether every family can answer."""
-        return await self.dispatcher.ready()
+        """Whether it is known which models there are, and every family can answer."""
+        return self.catalog.is_known and await self.dispatcher.ready()
 
     async def metrics(self) -> str:
         """The runtime's metrics in Prometheus' text format."""

@@ -123,11 +123,14 @@ class ModelBoardActor:
                 self._start(self._retire(model, model.family))
 
     async def _try(self, model: Model, family: str) -> None:
-        """On one replica of its family, beside what serves. One trial of a family at a time."""
+        """On one replica of its family, beside what serves, and then on all that hold it. One at a time in a family."""
         try:
             handle = serve.get_deployment_handle(self.deployments[family], self.application)
             async with asyncio.timeout(TRIAL_S):
                 error: Error | None = await handle.load_model.remote(model, TRIAL_S)
+                if error is None and (serving := self.board.serving(model.model_id)) is not None:
+                    # So that no replica that serves the old one has its callers wait for the new one.
+                    await everywhere(handle, "load_beside", serving, model, timeout_s=TRIAL_S)
             failure: ServingError | None = error.exception() if error else None
         except Exception as cause:  # no replica, or one that was lost
             failure = Unavailable(f"the trial was cut short ({type(cause).__name__})")

@@ -210,3 +210,21 @@ async def test_a_hostile_folder_is_refused_before_anything_of_it_is_loaded(model
     assert error is not None
     assert error.message == "m: model.safetensors: is truncated"
     assert shouting.loads == 0
+
+
+async def test_a_model_to_be_warm_is_loaded_when_a_replica_starts(models: Path) -> None:
+    (models / "m" / "model.yaml").write_text("warm_up: true")
+    shouting = replica(models)
+    await shouting.ready()
+    assert [status.state for status in await shouting.statuses()] == ["ready"]
+
+
+async def test_a_new_version_is_loaded_where_the_old_one_is(models: Path) -> None:
+    old = replica(models).repository.find("m", "text_generation")
+    new = replace(old, digest="another")
+    holding, idle = replica(models), replica(models)
+    await exchanged(holding, [call(holding, "a")])
+    for shouting in (holding, idle):
+        await shouting.load_beside(old, new, 10)
+    assert {status.digest for status in await holding.statuses()} == {old.digest, new.digest}
+    assert await idle.statuses() == []
