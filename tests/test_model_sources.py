@@ -127,10 +127,13 @@ def test_many_who_want_a_model_at_once_fetch_it_once(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched = []
-    all_there = threading.Barrier(4)
+    all_there, another = threading.Barrier(4), threading.Event()
 
     def fetch(source: str, files: object, draft: Path) -> None:
         fetched.append(source)
+        if len(fetched) > 1:
+            another.set()
+        another.wait(0.3)  # for a second one, which must not come
         (draft / "config.json").write_text("{}")
 
     monkeypatch.setattr("deployments.model_sources._fetch", fetch)
