@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test fuzz-image check bench clean
+.PHONY: serve test fuzz-image fuzz-http check bench clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -14,6 +14,9 @@ test: .venv/dev.stamp
 # 20,000 mutations of each image format: some minutes.
 fuzz-image: .venv/dev.stamp
 	$(BIN)/pytest tests/engines/test_image_fuzzing.py --image-mutations 20000
+
+fuzz-http: .venv/dev.stamp
+	HOSTILE_REQUESTS=20000 $(BIN)/pytest tests/hostile/test_raw_http.py -k corpus
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

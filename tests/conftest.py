@@ -18,6 +18,7 @@ from tests.engines.test_text_chat import CHATML, save_chat_model
 from tests.tiny_models import save_image_model, save_picture, save_text_model
 
 PROJECT = Path(__file__).parent.parent
+CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
 PRIVATE = tempfile.TemporaryDirectory(prefix="model-runtime-")  # pytest's are too deep for the name of a socket
 
 
@@ -35,7 +36,7 @@ def pytest_configure() -> None:
     import ray.serve  # noqa: F401
 
     # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
-    os.environ.update(fast_profile(Path(PRIVATE.name)))
+    os.environ.update(fast_profile(Path(PRIVATE.name), CONFIG))
 
 
 def pytest_unconfigure() -> None:
@@ -134,6 +135,6 @@ def runtime(serve_url: str, repository: Path, picture: Path) -> Running:
 
     from tests.echo import build
 
-    config = RuntimeConfig(models=repository, cache=repository.parent / "cache", ingress=IngressSettings(max_body_mb=1))
+    config = CONFIG.model_copy(update={"models": repository, "cache": repository.parent / "cache"})
     handle = serve.run(build(config), name="model-runtime")
     return Running(serve_url, handle, repository, picture)

@@ -16,6 +16,7 @@ from deployments.protocol import (
     TokenLogprob,
     Usage,
 )
+from serve_app.access import Access, AccessSettings
 from serve_app.config import IngressSettings
 from serve_app.status import ModelStatus
 
@@ -32,6 +33,7 @@ class Parrot:
 
     def __init__(self) -> None:
         self.settings = IngressSettings(max_body_mb=1)
+        self.access = Access(AccessSettings())
         self.asked: list[TextGeneration] = []
         self.fails_before: ServingError | None = None
         self.fails_after: ServingError | None = None

@@ -12,6 +12,7 @@ from deployments.calls import Reply
 from deployments.errors import Overloaded
 from deployments.failures import error_of
 from deployments.protocol import Chunk, InferRequest, InferResponse, TextGenerationResult
+from serve_app.access import Access, AccessSettings
 from serve_app.config import IngressSettings
 from serve_app.http import events
 from serve_app.http.app import build_http_app
@@ -28,6 +29,7 @@ class Scripted(Recording):
     def __init__(self, script: Script) -> None:
         super().__init__()
         self.settings = IngressSettings(max_body_mb=1)
+        self.access = Access(AccessSettings())
         self.script = script
         self.asked_for, self.closed = asyncio.Event(), asyncio.Event()
 

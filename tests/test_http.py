@@ -9,6 +9,7 @@ from deployments import wire
 from deployments.errors import ERRORS, ModelNotFound, Overloaded
 from deployments.failures import error_of
 from deployments.protocol import Error, ImageClassification, InferRequest, InferResponse, TextGeneration
+from serve_app.access import Access, AccessSettings
 from serve_app.config import IngressSettings
 from serve_app.http.app import build_http_app
 from serve_app.status import ModelStatus, Told, Verb
@@ -21,6 +22,7 @@ class Recording:
 
     def __init__(self) -> None:
         self.settings = IngressSettings(max_body_mb=1)
+        self.access = Access(AccessSettings())
         self.asked: list[InferRequest] = []
         self.reply: InferResponse | Exception = Error(message="nothing", code="unavailable")
         self.is_ready = True

@@ -55,6 +55,6 @@ def test_haproxy_goes_through_the_sockets_that_are_there(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "abc123.sock"))
         (folder / "node").mkdir()
-        ours, other = mended(SERVER.format("abc123") + SERVER.format("xyz789"), folder / "node").splitlines()
+        _, ours, other = mended(SERVER.format("abc123") + SERVER.format("xyz789"), folder / "node").splitlines()
     assert f"unix@{folder}/abc123.sock check observe layer4 addr 127.0.0.1 port 30001" in ours
     assert other == SERVER.format("xyz789").rstrip()

@@ -2,22 +2,24 @@
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from deployments import wire
-from deployments.errors import ERRORS, Internal, MethodNotAllowed, NotFound, ServingError, quoted
+from deployments.errors import MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.failures import error_of
-from deployments.protocol import Error, InferRequest, InferResponse, TextGeneration
+from deployments.protocol import Error, InferRequest, TextGeneration
 from serve_app.http.batch import NDJSON, AnsweredLines, answer_list
 from serve_app.http.body import media_type, read_json, read_request
 from serve_app.http.events import EventStream, opened, union_events
+from serve_app.http.guard import Guard
 from serve_app.http.models import model_routes
-from serve_app.http.openai.failures import error_reply
 from serve_app.http.openai.routes import OpenAI
 from serve_app.http.openapi import openapi_document, openapi_page
 from serve_app.http.presence import unless_gone
+from serve_app.http.rendering import failure_response, rendered
 from serve_app.http.runtime import Read, Runtime, giving, raising, request_id_of
 
 
@@ -32,14 +34,14 @@ def build_http_app(runtime: Runtime) -> Starlette:
         return await unless_gone(request, answered(request, read, request_id))
 
     async def answered(request: Request, read: Read, request_id: str) -> Response:
-        return _rendered(await runtime.answer(read, request_id), _accepted(request))
+        return rendered(await runtime.answer(read, request_id), _accepted(request))
 
     async def streamed(request: Request, read: Read, request_id: str) -> Response:
         replies = await opened(runtime.stream(read, request_id))
         if not isinstance(replies.first, Error):
             return EventStream(union_events(replies))
         await replies.aclose()
-        return _rendered(replies.first, _accepted(request))
+        return rendered(replies.first, _accepted(request))
 
     async def infer_batch(request: Request) -> Response:
         if media_type(request) == NDJSON:
@@ -47,7 +49,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
         try:
             answers = await answer_list(await read_json(request, limit_bytes), runtime.answer)
         except ServingError as failure:
-            return _rendered(Error.of(failure, request_id_of(request)), wire.JSON)
+            return rendered(Error.of(failure, request_id_of(request)), wire.JSON)
         return Response(answers, media_type=wire.JSON)
 
     async def models(request: Request) -> Response:
@@ -75,7 +77,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
             Route("/infer", infer, methods=["POST"]),
             Route("/infer/batch", infer_batch, methods=["POST"]),
             Route("/models", models),
-            *model_routes(runtime, _rendered),
+            *model_routes(runtime, rendered),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
@@ -83,6 +85,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
             Route("/docs", docs),
             *OpenAI(runtime, limit_bytes).routes(),
         ],
+        middleware=[Middleware(Guard, runtime.access, int(runtime.settings.max_held_mb * 2**20))],
         exception_handlers={HTTPException: _no_such_route, Exception: _unexpected},
     )
     app.router.redirect_slashes = False  # a route is there or it is not
@@ -102,27 +105,11 @@ async def _no_such_route(request: Request, failure: Exception) -> Response:
     path = quoted(request.url.path)
     kind = MethodNotAllowed if getattr(failure, "status_code", 404) == 405 else NotFound
     message = f"{request.method} is not for {path}" if kind is MethodNotAllowed else f"there is no route {path}"
-    return _failed(request, Error.of(kind(message), request_id_of(request)))
+    return failure_response(request.url.path, Error.of(kind(message), request_id_of(request)))
 
 
 async def _unexpected(request: Request, failure: Exception) -> Response:
-    return _failed(request, error_of(failure, request_id_of(request)))
-
-
-def _failed(request: Request, error: Error) -> Response:
-    """In the shape that the route's callers expect."""
-    path = request.url.path
-    return error_reply(error) if path == "/v1" or path.startswith("/v1/") else _rendered(error, wire.JSON)
-
-
-def _rendered(answer: InferResponse, content_type: str) -> Response:
-    headers: dict[str, str] = {}  # x-request-id is Serve's to add
-    status = 200
-    if isinstance(answer, Error):
-        status = ERRORS.get(answer.code or "", Internal).status
-        if answer.retry_after_ms is not None:
-            headers["retry-after"] = str(-(-answer.retry_after_ms // 1000))
-    return Response(wire.encode(answer, content_type), status, headers, content_type)
+    return failure_response(request.url.path, error_of(failure, request_id_of(request)))
 
 
 def _accepted(request: Request) -> str:

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments import wire
-from deployments.errors import InvalidRequest, PayloadTooLarge
+from deployments.errors import InvalidRequest, PayloadTooLarge, ServingError
 from deployments.protocol import InferRequest, InferResponse
 
 NDJSON = "application/x-ndjson"
@@ -60,8 +60,11 @@ class AnsweredLines(Response):
                     left.cancel()
 
     async def _read_into(self, under_way: "asyncio.Queue[asyncio.Task[InferResponse] | None]") -> None:
-        async for line in self._lines():
-            await under_way.put(asyncio.ensure_future(self.answer(self._reading_line(line), uuid.uuid4().hex)))
+        try:
+            async for line in self._lines():
+                await under_way.put(asyncio.ensure_future(self.answer(self._reading_line(line), uuid.uuid4().hex)))
+        except ServingError as failure:  # the body came too slowly
+            await under_way.put(asyncio.ensure_future(self.answer(_raising(failure), uuid.uuid4().hex)))
         await under_way.put(None)
 
     async def _lines(self) -> AsyncIterator[bytes]:
@@ -87,6 +90,13 @@ class AnsweredLines(Response):
             return wire.decode(line, wire.JSON, InferRequest)
 
         return read
+
+
+def _raising(failure: ServingError) -> Callable[[], Awaitable[InferRequest]]:
+    async def read() -> InferRequest:
+        raise failure
+
+    return read
 
 
 def _reading(item: object) -> Callable[[], Awaitable[InferRequest]]:

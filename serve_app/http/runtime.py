@@ -5,10 +5,12 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import NoReturn, Protocol
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from deployments.calls import Reply
 from deployments.protocol import Error, InferRequest, InferResponse
+from serve_app.access import Access
 from serve_app.config import IngressSettings
 from serve_app.status import ModelStatus, Told, Verb
 
@@ -24,6 +26,7 @@ class Runtime(Protocol):
     """The ingress."""
 
     settings: IngressSettings
+    access: Access
 
     async def answer(self, read: Read, request_id: str) -> InferResponse: ...
     def stream(self, read: Read, request_id: str) -> Replies: ...
@@ -47,7 +50,8 @@ def raising(cause: Exception) -> Read:
     return read
 
 
-def request_id_of(request: Request) -> str:
+def request_id_of(request: Request | Headers) -> str:
     """The sender's, where it is one; else a new one."""
-    given = request.headers.get("x-request-id", "")
+    headers = request if isinstance(request, Headers) else request.headers
+    given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

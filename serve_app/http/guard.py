@@ -1,0 +1,141 @@
+"""What a request has to pass before any route sees it: a head within limits, a key, a body that keeps coming.
+
+Two layers of ASGI. `Threshold` stands before Ray Serve's own code in every process that takes HTTP, and takes away the
+headers with which a client could steer Serve. `Guard` stands before the routes, wherever a request came from.
+"""
+
+import asyncio
+
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.errors import NotFound, Overloaded, RequestTimeout, ServingError
+from deployments.protocol import Error
+from serve_app.access import Access
+from serve_app.caller import CALLER
+from serve_app.http.head import check_head, harmless
+from serve_app.http.rendering import failure_response
+from serve_app.http.runtime import request_id_of
+
+SLOW_BODY_S = 10.0
+SLOWEST_BYTES_S = 16 * 1024
+IDLE_STREAM_S = 25.0
+NDJSON = b"application/x-ndjson"
+
+
+class Threshold:
+    """Before Serve: refuses heads that are too large, drops what is not for clients or not UTF-8."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                check_head(scope)
+                if scope["path"] == "/-/routes":
+                    raise NotFound("there is no such route")
+            except ServingError as failure:
+                await _refuse(scope, receive, send, failure)
+                return
+            scope["headers"] = list(harmless(scope["headers"]))
+        await self.app(scope, receive, send)
+
+
+def server_middlewares() -> list[Middleware]:
+    """For RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
+    return [Middleware(Threshold)]
+
+
+class Guard:
+    """Before the routes. `max_held_bytes` is what the bodies of all requests under way may hold together."""
+
+    def __init__(self, app: ASGIApp, access: Access, max_held_bytes: int) -> None:
+        self.app = app
+        self.access = access
+        self.held = Held(max_held_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            check_head(scope)
+            caller = self.access.caller(scope["method"], scope["path"], Headers(scope=scope))
+            self.access.check(caller)
+        except ServingError as failure:
+            await _refuse(scope, receive, send, failure)
+            return
+        CALLER.set(caller)
+        body = Body(receive, self.held, streams=_media_type(scope) == NDJSON)
+        try:
+            await self.app(scope, body.receive, send)
+        finally:
+            body.release()
+
+
+class Held:
+    """Bytes of bodies in memory."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.bytes = 0
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded."""
+        if self.bytes + size > self.limit:
+            refused = Overloaded("the bodies of the requests under way take all the memory they may")
+            refused.retry_after_ms = 1000
+            raise refused
+        self.bytes += size
+
+
+class Body:
+    """A request's body as it comes in. Raises RequestTimeout where it comes too slowly.
+
+    A stream of lines is answered while it comes, so it may take its time and leaves memory as it goes.
+    """
+
+    def __init__(self, receive: Receive, held: Held, streams: bool) -> None:
+        self._receive = receive
+        self._held = held
+        self._streams = streams
+        self._size = 0
+        self._complete = False
+        self._give_up = asyncio.get_running_loop().time() + SLOW_BODY_S
+
+    async def receive(self) -> Message:
+        if self._complete:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + IDLE_STREAM_S if self._streams else self._give_up + self._size / SLOWEST_BYTES_S
+        try:
+            async with asyncio.timeout_at(give_up):
+                message = await self._receive()
+        except TimeoutError:
+            raise RequestTimeout("the body came too slowly") from None
+        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+        if not self._streams:
+            size = len(message.get("body", b""))
+            self._held.take(size)
+            self._size += size
+        return message
+
+    def release(self) -> None:
+        self._held.bytes -= self._size
+
+
+def _media_type(scope: Scope) -> bytes:
+    for name, value in scope["headers"]:
+        if name == b"content-type":
+            return bytes(value).split(b";")[0].strip().lower()
+    return b""
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, failure: ServingError) -> None:
+    error = Error.of(failure, request_id_of(Headers(scope=scope)))
+    await failure_response(scope["path"], error)(scope, receive, send)

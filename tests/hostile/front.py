@@ -1,0 +1,98 @@
+"""HAProxy as Serve would configure and `model-runtime-haproxy` mends it, in front of the routes; no Ray started."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from serve_app.config import IngressSettings, RuntimeConfig
+from serve_app.haproxy import BUFFER_BYTES, CONNECTIONS, IDLE_CLIENT_S, binary, fast_profile, mended
+from tests.conftest import free_port
+
+CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
+
+
+@dataclass(frozen=True)
+class Front:
+    """A running HAProxy and what is behind it."""
+
+    port: int
+    direct_port: int
+    processes: dict[str, int]
+    """Process ids: haproxy, server."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+def configuration(folder: Path, port: int, server_port: int) -> Path:
+    """Serve's own template for one application, mended."""
+    fast_profile(folder, CONFIG)
+    file = folder / "haproxy.cfg"
+    api = HAProxyApi(
+        HAProxyConfig(
+            socket_path=str(folder / "admin.sock"),
+            server_state_base=str(folder),
+            server_state_file=str(folder / "state"),
+            enable_hap_optimization=False,
+            maxconn=CONNECTIONS,
+            nbthread=1,
+            stats_port=free_port(),
+            metrics_port=free_port(),
+            timeout_client_s=IDLE_CLIENT_S,
+            timeout_server_s=75,
+            bufsize=BUFFER_BYTES,
+            has_received_routes=True,
+            has_received_servers=True,
+            http_options=HTTPOptions(host="127.0.0.1", port=port),
+            metrics_enabled=False,
+            is_head=True,
+        ),
+        {
+            "app": BackendConfig(
+                name="app", path_prefix="/", servers=[ServerConfig("one", "127.0.0.1", server_port)], app_name="app"
+            )
+        },
+        str(file),
+    )
+    api._generate_config_file_internal()
+    # Without Serve in front nothing answers its health check.
+    file.write_text(mended(file.read_text(), folder).replace("GET /-/healthz", "GET /healthz"))
+    return file
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Front]:
+    port, server_port = free_port(), free_port()
+    program = binary()
+    assert program is not None
+    file = configuration(folder, port, server_port)
+    server = subprocess.Popen([sys.executable, "-m", "tests.hostile.server", str(server_port)])
+    log = folder / "haproxy.log"
+    with log.open("wb") as sink:
+        proxy = subprocess.Popen([program, "-db", "-f", str(file)], stdout=sink, stderr=sink)
+    try:
+        give_up = time.monotonic() + 60
+        while True:
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert time.monotonic() < give_up
+            assert proxy.poll() is None, log.read_text()
+            assert server.poll() is None
+            time.sleep(0.1)
+        yield Front(port, server_port, {"haproxy": proxy.pid, "server": server.pid})
+    finally:
+        for process in (proxy, server):
+            process.kill()
+            process.wait()

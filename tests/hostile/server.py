@@ -1,0 +1,77 @@
+"""The HTTP surface without Ray: the guarded routes under uvicorn as Serve runs them, a runtime that answers at once.
+
+python -m tests.hostile.server PORT
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncGenerator
+
+import uvicorn
+from ray.serve._private.http_util import RequestIdMiddleware
+from starlette.types import ASGIApp
+
+from deployments.calls import Reply
+from deployments.failures import error_of
+from deployments.protocol import (
+    Chunk,
+    ImageClassification,
+    ImageClassificationResult,
+    InferResponse,
+    TextGeneration,
+    TextGenerationResult,
+)
+from serve_app.access import Access, AccessSettings
+from serve_app.config import IngressSettings
+from serve_app.http.app import Read, build_http_app
+from serve_app.http.guard import Threshold
+from serve_app.status import ModelStatus
+
+SLOW = "slow"
+"""A model that takes two seconds."""
+
+
+class AtOnce:
+    """Answers every request that can be read."""
+
+    def __init__(self) -> None:
+        self.settings = IngressSettings(max_body_mb=1, max_held_mb=64)
+        self.access = Access(AccessSettings())
+
+    async def answer(self, read: Read, request_id: str) -> InferResponse:
+        try:
+            request = await read()
+            if request.model_id == SLOW:
+                await asyncio.sleep(2)
+            if isinstance(request, ImageClassification):
+                return ImageClassificationResult(class_labels=["cat"], probabilities=[1.0], model_id=request.model_id)
+            assert isinstance(request, TextGeneration)
+            return TextGenerationResult(generated_text=request.prompt, model_id=request.model_id)
+        except Exception as cause:
+            return error_of(cause, request_id)
+
+    async def stream(self, read: Read, request_id: str) -> AsyncGenerator[Reply, None]:
+        yield Chunk("a", 1)
+        yield await self.answer(read, request_id)
+
+    async def models(self) -> list[ModelStatus]:
+        return []
+
+    async def ready(self) -> bool:
+        return True
+
+    async def metrics(self) -> str:
+        return "inference_requests_total 1\n"
+
+
+def app() -> ASGIApp:
+    return Threshold(RequestIdMiddleware(build_http_app(AtOnce())))
+
+
+def main(port: int) -> None:
+    """Without loops of uvicorn's own choice or signals, as in a replica."""
+    uvicorn.run(app(), host="127.0.0.1", port=port, lifespan="off", access_log=False, log_level="critical")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
