@@ -1,5 +1,7 @@
 """The composition: one table of families, and `build`, which makes the Serve application of it."""
 
+import hashlib
+import uuid
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -24,6 +26,7 @@ from serve_app.model_board import ModelBoardActor
 SHARE_OF_A_GPU = 0.25
 EXCHANGES = 4096  # The ingress bounds what is under way: it counts calls, Serve would count exchanges.
 REQUESTS = 1 << 20  # So that none waits in Serve, where nothing is known of keys, turns and deadlines.
+PROCESS = uuid.uuid4().hex
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
@@ -59,6 +62,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
         raise ValueError(f"families: unknown family {name!r}{nearest(name, names)}")
     models = config.repository()
     architectures = {family.name: family.architectures for family in families if family.architectures}
+    version = _version(config, names)
     gpus = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else 0
     handles: dict[str, Application] = {}
     routes = []
@@ -66,7 +70,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
         settings = config.settings(family.name)
         num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
         options = ReplicaOptions(family.name, models, architectures, settings, config.cache, config.sources)
-        handles[family.name] = deployment_of(family, settings, num_gpus).bind(options)
+        handles[family.name] = deployment_of(family, settings, num_gpus, version).bind(options)
         routes.append(
             Route(
                 family.name,
@@ -84,7 +88,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
         init_args=(models, architectures, config.sources, deployments),
         actor_options={"num_cpus": 0},
     )
-    return _ingress(config, board).bind(config.ingress, tuple(routes), handles)
+    return _ingress(config, board, version).bind(config.ingress, tuple(routes), handles)
 
 
 def _name(family: Family) -> str:
@@ -92,7 +96,16 @@ def _name(family: Family) -> str:
     return family.replica.__name__.removesuffix("Replica")
 
 
-def deployment_of(family: Family, settings: FamilySettings, num_gpus: float) -> serve.Deployment:
+def _version(config: RuntimeConfig, families: list[str]) -> str:
+    """Of all that replicas are started with. Deployed again by this process without a change of it, an application
+    keeps its replicas, which take a new `user_config` as they run; Serve would else start all of them anew."""
+    lasting = config.model_dump_json(exclude={"access"})
+    return hashlib.sha256(f"{PROCESS} {families} {lasting}".encode()).hexdigest()[:16]
+
+
+def deployment_of(
+    family: Family, settings: FamilySettings, num_gpus: float, version: str | None = None
+) -> serve.Deployment:
     """The family's replicas."""
     deployment = cast(serve.Deployment, serve.deployment(family.replica))
     return deployment.options(
@@ -107,10 +120,12 @@ def deployment_of(family: Family, settings: FamilySettings, num_gpus: float) -> 
         health_check_period_s=1,
         logging_config=LOGGING,
         graceful_shutdown_timeout_s=5,
+        version=version,
+        _internal=True,
     )
 
 
-def _ingress(config: RuntimeConfig, models: DeploymentActorConfig) -> serve.Deployment:
+def _ingress(config: RuntimeConfig, models: DeploymentActorConfig, version: str) -> serve.Deployment:
     metrics = DeploymentActorConfig(
         name=METRICS_BOARD, actor_class=ray.remote(MetricsBoard), actor_options={"num_cpus": 0}
     )
@@ -124,6 +139,8 @@ def _ingress(config: RuntimeConfig, models: DeploymentActorConfig) -> serve.Depl
         health_check_period_s=1,
         logging_config=LOGGING,
         graceful_shutdown_timeout_s=5,
+        version=version,
+        _internal=True,
         deployment_actors=[metrics, models],
     )
 

@@ -13,8 +13,11 @@ from deployments.errors import ServingError
 from deployments.model_sources import is_url
 from deployments.settings import mistakes
 from serve_app import cli_models
+from serve_app.access import new_key
 from serve_app.client import DEFAULT_URL, ModelRuntimeClient
 from serve_app.config import RuntimeConfig, read_config
+from serve_app.reload import Reload
+from serve_app.ways import bearer, key_in
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
     cli_models.add_arguments(models)
     for command in (image, text, raw, models):
         command.add_argument("--url", default=DEFAULT_URL)
+        command.add_argument("--key-file", type=Path, help="a file that holds the API key")
+
+    keys = commands.add_parser("keys", help="make API keys").add_subparsers(required=True, metavar="ACTION")
+    new = keys.add_parser("new", help="print a new key, and the lines that let the runtime know it")
+    new.add_argument("name", help="whom the key is for")
+    new.add_argument("--administrator", action="store_true", help="may load, unload and pin models")
+    new.set_defaults(run=_new_key)
 
     config = commands.add_parser("config", help="check the configuration and print it, defaults included")
     config.add_argument("--config", type=Path)
@@ -88,11 +98,24 @@ def _serve(options: argparse.Namespace) -> int:
     # Imported here: `infer` and `models` need not wait for Ray.
     from serve_app.local import serve_until_interrupted
 
-    return serve_until_interrupted(_configuration(options), options.port)
+    config = _configuration(options)
+    reload = Reload(options.config, lambda: _configuration(options), config) if options.config else None
+    return serve_until_interrupted(config, options.port, reload)
+
+
+def _new_key(options: argparse.Namespace) -> None:
+    key, sha256 = new_key()
+    settings = {"sha256": sha256} | ({"administrator": True} if options.administrator else {})
+    print(f"# The key, which is nowhere kept:\n#   {key}\n# For the configuration:")
+    print(yaml.safe_dump({"access": {"keys": {options.name: settings}}}, sort_keys=False), end="")
+
+
+def _client(options: argparse.Namespace) -> ModelRuntimeClient:
+    return ModelRuntimeClient(options.url, api_key=key_in(options.key_file))
 
 
 def _infer_image(options: argparse.Namespace) -> None:
-    with ModelRuntimeClient(options.url) as client:
+    with _client(options) as client:
         result = client.classify(options.model, options.file, options.top_k)
     width = max(map(len, result.class_labels), default=0)
     for label, probability in zip(result.class_labels, result.probabilities, strict=True):
@@ -101,7 +124,7 @@ def _infer_image(options: argparse.Namespace) -> None:
 
 def _infer_text(options: argparse.Namespace) -> None:
     sampling = {"temperature": options.temperature, "seed": options.seed}
-    with ModelRuntimeClient(options.url) as client:
+    with _client(options) as client:
         if not options.stream:
             print(client.generate(options.model, options.prompt, options.max_tokens, **sampling).generated_text)
             return
@@ -114,7 +137,10 @@ def _infer_text(options: argparse.Namespace) -> None:
 def _infer_json(options: argparse.Namespace) -> int:
     try:
         reply = httpx.post(
-            f"{options.url}/infer", content=options.request, headers={"content-type": wire.JSON}, timeout=120
+            f"{options.url}/infer",
+            content=options.request,
+            headers={"content-type": wire.JSON} | bearer(key_in(options.key_file)),
+            timeout=120,
         )
     except httpx.TransportError as failure:
         print(f"the runtime cannot be reached: {failure}", file=sys.stderr)

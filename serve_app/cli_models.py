@@ -11,6 +11,7 @@ from typing import Any
 from deployments.residency_status import Plan
 from serve_app.client import ModelRuntimeClient
 from serve_app.status import ModelStatus, Told, Verb
+from serve_app.ways import key_in
 
 MIB = 2**20
 
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int | None:
     if (options.verb is None) != (options.model is None):
         print(f"usage: model-runtime models [{'|'.join(Verb)} MODEL]", file=sys.stderr)
         return 2
-    with ModelRuntimeClient(options.url) as client:
+    with ModelRuntimeClient(options.url, api_key=key_in(options.key_file)) as client:
         if options.verb is None:
             statuses = client.models()
             print(_json(statuses) if options.json else table([_row(status) for status in statuses]))

@@ -35,8 +35,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 class ModelRuntimeClient:
     """`target` is the runtime's URL, or the application's handle (`serve.get_app_handle("model-runtime")`)."""
 
-    def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120) -> None:
-        self._way: Way = OverHttp(target, timeout_s) if isinstance(target, str) else OverHandle(target, timeout_s)
+    def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120, api_key: str | None = None) -> None:
+        http = isinstance(target, str)
+        self._way: Way = OverHttp(target, timeout_s, api_key) if http else OverHandle(target, timeout_s)
 
     def infer(self, request: InferRequest) -> InferResponse:
         """The answer to any request. Raises ServingError."""
@@ -93,8 +94,9 @@ class ModelRuntimeClient:
 class AsyncModelRuntimeClient:
     """ModelRuntimeClient's methods, to be awaited."""
 
-    def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120) -> None:
-        self._way: AsyncWay = AsyncOverHttp(target, timeout_s) if isinstance(target, str) else AsyncOverHandle(target)
+    def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120, api_key: str | None = None) -> None:
+        http = isinstance(target, str)
+        self._way: AsyncWay = AsyncOverHttp(target, timeout_s, api_key) if http else AsyncOverHandle(target)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """The answer to any request. Raises ServingError."""

@@ -17,29 +17,39 @@ from types import FrameType
 from deployments.errors import ServingError, Unavailable
 from deployments.protocol import ImageClassificationResult, TextGenerationResult
 from serve_app.client import ModelRuntimeClient
-from serve_app.config import RuntimeConfig
+from serve_app.config import RuntimeConfig, is_loopback
 from serve_app.haproxy import fast_profile, guarded_profile
+from serve_app.reload import Reload
 
 MIB = 2**20
 APPLICATION = "model-runtime"
+LOOPBACK = "127.0.0.1"
+RELOAD_EVERY_S = 1.0
 SAMPLE_IMAGE = Path(__file__).parent / "samples" / "airplane.jpg"
 SAMPLE_PROMPT = "ROMEO:"
 
 
-def serve_until_interrupted(config: RuntimeConfig, port: int) -> int:
-    """Starts Ray and the application on 127.0.0.1, tries it, and waits for SIGINT or SIGTERM. Returns 0."""
+def serve_until_interrupted(config: RuntimeConfig, port: int, reload: Reload | None = None) -> int:
+    """Starts Ray and the application, tries it, and waits for SIGINT or SIGTERM. Returns 0.
+
+    `reload` is asked meanwhile for a configuration that has changed; SIGHUP makes it look again.
+    """
     # Before anything is started, so that a Ctrl-C at any moment stops what has been.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _Stop(stop))
     config.repository()
-    _refuse_taken(port)
+    if reload:
+        signal.signal(signal.SIGHUP, lambda number, frame: setattr(reload, "forced", True))
+    _refuse_taken(config.host, port)
     started = time.monotonic()
     try:
         _start_ray(config, started)
         _deploy(config, port, started)
-        _introduce(f"http://127.0.0.1:{port}", started)
-        stop.wait()
+        _introduce(config, port, started)
+        while not stop.wait(RELOAD_EVERY_S):
+            if reload and (changed := reload.poll(_say)):
+                _hand_over(changed)
     except KeyboardInterrupt:
         pass
     finally:
@@ -60,13 +70,13 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
+def _refuse_taken(host: str, port: int) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise OSError(f"port {port} is taken; choose another with --port") from None
+            probe.bind((host, port))
+        except OSError as refused:
+            raise OSError(f"{host}:{port} cannot be had ({refused.strerror}); choose another with --port") from None
 
 
 def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> ModelRuntimeClient:
@@ -102,7 +112,13 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
             flush=True,
         )
     with _progress("starting Ray", started):
-        ray.init(address="local", object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(
+            address="local",
+            object_store_memory=256 * MIB,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _node_ip_address=LOOPBACK,  # Else Ray's own servers listen on the machine's address.
+        )
 
 
 def _stop_ray() -> None:
@@ -119,13 +135,31 @@ def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
 
     with _progress("starting the runtime", started):
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
-        serve.start(http_options={"host": "127.0.0.1", "port": port}, logging_config={"log_level": "WARNING"})
+        serve.start(http_options={"host": config.host, "port": port}, logging_config={"log_level": "WARNING"})
         serve.run(build(config), name=APPLICATION)
 
 
-def _introduce(url: str, started: float) -> None:
+def _hand_over(config: RuntimeConfig) -> None:
+    """The running replicas take what may change; none is started anew."""
+    from ray import serve
+
+    from serve_app.app import build
+
+    serve.run(build(config), name=APPLICATION)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _introduce(config: RuntimeConfig, port: int, started: float) -> None:
     """Sends one real request to the first model of each kind, and shows how to repeat it."""
-    with ModelRuntimeClient(url) as client, _progress("loading models", started):
+    from ray import serve
+
+    url = f"http://{LOOPBACK if is_loopback(config.host) else config.host}:{port}"
+    # Nobody but its owner has a key.
+    target = serve.get_app_handle(APPLICATION) if config.access.keys else url
+    with ModelRuntimeClient(target) as client, _progress("loading models", started):
         families: dict[str, str] = {}
         for status in client.models():
             families.setdefault(status.family or "", status.model_id)

@@ -1,6 +1,7 @@
 """How a client reaches the runtime: over HTTP or a DeploymentHandle, sync and async. What fails raises ServingError."""
 
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -36,9 +37,19 @@ class AsyncWay(Protocol):
     async def close(self) -> None: ...
 
 
+def key_in(file: Path | None) -> str | None:
+    """The API key that a file holds."""
+    return file.read_text("utf-8").strip() if file else None
+
+
+def bearer(api_key: str | None) -> dict[str, str]:
+    """The header that a key travels in."""
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
 class OverHttp:
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self.http = httpx.Client(base_url=url, timeout=timeout_s)
+    def __init__(self, url: str, timeout_s: float, api_key: str | None) -> None:
+        self.http = httpx.Client(base_url=url, timeout=timeout_s, headers=bearer(api_key))
 
     def infer(self, request: InferRequest) -> InferResponse:
         try:
@@ -75,8 +86,8 @@ class OverHttp:
 
 
 class AsyncOverHttp:
-    def __init__(self, url: str, timeout_s: float) -> None:
-        self.http = httpx.AsyncClient(base_url=url, timeout=timeout_s)
+    def __init__(self, url: str, timeout_s: float, api_key: str | None) -> None:
+        self.http = httpx.AsyncClient(base_url=url, timeout=timeout_s, headers=bearer(api_key))
 
     async def infer(self, request: InferRequest) -> InferResponse:
         body = wire.encode(request, wire.MSGPACK)
