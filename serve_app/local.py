@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from deployments.errors import ServingError, Unavailable
 from deployments.protocol import ImageClassificationResult, TextGenerationResult
@@ -99,7 +100,6 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
     # Read by Ray when it is imported. Without the last one, Serve's threads start another Ray after the shutdown.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_ENABLE_AUTO_CONNECT="0")
     with _progress("importing Ray", started):
-        import ray
         from ray import serve  # noqa: F401
 
     # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
@@ -112,13 +112,23 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
             flush=True,
         )
     with _progress("starting Ray", started):
-        ray.init(
-            address="local",
-            object_store_memory=256 * MIB,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            _node_ip_address=LOOPBACK,  # Else Ray's own servers listen on the machine's address.
-        )
+        init_on_loopback(object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
+
+
+def init_on_loopback(**options: Any) -> None:
+    """`ray.init` for this machine alone: every server that Ray starts listens on loopback.
+
+    Ray has no option for it, it takes the machine's own address where it is told loopback.
+    """
+    import ray
+    from ray._private import services
+
+    resolve = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        ray.init(address="local", _node_ip_address=LOOPBACK, **options)
+    finally:
+        services.resolve_ip_for_localhost = resolve
 
 
 def _stop_ray() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from serve_app.config import IngressSettings, RuntimeConfig
 from serve_app.haproxy import fast_profile
+from serve_app.local import init_on_loopback
 from tests.engines.test_text_chat import CHATML, save_chat_model
 from tests.tiny_models import save_image_model, save_picture, save_text_model
 
@@ -103,8 +104,7 @@ def session_ray() -> Iterator[None]:
     """Ray with more CPUs than there are, and one GPU that is only a number; the fast profile in front."""
     import ray
 
-    ray.init(
-        address="local",
+    init_on_loopback(
         num_cpus=16,
         num_gpus=1,
         object_store_memory=100 * 2**20,

@@ -1,0 +1,112 @@
+"""The guard on the running runtime: who listens where, keys that come and go, clients that leave."""
+
+import ipaddress
+import json
+import socket
+import time
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import grpc
+import httpx
+import psutil
+import pytest
+from ray import serve
+
+from serve_app.access import AccessSettings, KeySettings, new_key
+from tests.conftest import CONFIG, Running, replica_pids, until
+from tests.echo import build
+
+pytestmark = pytest.mark.ray
+
+ECHO = {"Echo": {"model_id": "any", "text": "x"}}
+SLOTS = 64
+
+
+def listeners() -> Iterator[tuple[str, str, int]]:
+    """(process, address, port) of every TCP socket that this process and all it started listen on."""
+    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
+        try:
+            for connection in process.net_connections("inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    yield process.name(), connection.laddr.ip, connection.laddr.port
+        except psutil.Error:
+            continue
+
+
+def is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
+def refuses_without_rays_token(port: int) -> bool:
+    """Ray Serve's own channel between replicas listens on every address, and has no setting for it."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
+        except grpc.RpcError as refused:
+            return refused.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+    return False
+
+
+def test_every_listener_is_on_loopback_or_asks_for_rays_token(runtime: Running) -> None:
+    assert httpx.post(f"{runtime.url}/infer", json=ECHO).status_code == 200
+    found = sorted(set(listeners()))
+    rules = {
+        f"{process} {address}:{port}": "loopback"
+        if is_loopback(address)
+        else ("Ray's token" if "ServeReplica" in process and refuses_without_rays_token(port) else "UNGUARDED")
+        for process, address, port in found
+    }
+    print(json.dumps(rules, indent=1))
+    assert any("haproxy" in process for process, *_ in found)
+    assert [listener for listener, rule in rules.items() if rule == "UNGUARDED"] == []
+
+
+def test_keys_come_and_go_and_no_replica_is_started_anew(runtime: Running) -> None:
+    key, sha256 = new_key()
+    keys = AccessSettings(keys={"team": KeySettings(sha256=sha256)})
+    config = CONFIG.model_copy(update={"models": runtime.models, "cache": runtime.models.parent / "cache"})
+    deployments = ("Ingress", "TextGeneration", "ImageClassification")
+    pids = [replica_pids("model-runtime", name) for name in deployments]
+    url = f"{runtime.url}/infer"
+    try:
+        serve.run(build(config.model_copy(update={"access": keys})), name="model-runtime")
+        until(lambda: httpx.post(url, json=ECHO).status_code == 401)
+        assert httpx.post(url, json=ECHO, headers={"authorization": f"Bearer {key}"}).status_code == 200
+        assert httpx.get(f"{runtime.url}/healthz").status_code == 200
+    finally:
+        serve.run(build(config), name="model-runtime")
+    until(lambda: httpx.post(url, json=ECHO).status_code == 200)
+    assert pids == [
+        replica_pids("model-runtime", name) for name in ("Ingress", "TextGeneration", "ImageClassification")
+    ]
+
+
+def test_clients_that_leave_free_their_slots(runtime: Running) -> None:
+    """Twice as many slow requests as there are slots, all of them given up, delay nobody."""
+    address = urlsplit(runtime.url)
+    slow = json.dumps({"Echo": {"model_id": "any", "text": "slow"}}).encode()
+    said = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
+        slow
+    )
+    replicas = len(replica_pids("model-runtime", "Echo"))
+    connections = []
+    for _ in range(2 * SLOTS * replicas):
+        connection = socket.create_connection((address.hostname or "", address.port or 0))
+        connection.sendall(said + slow)
+        connections.append(connection)
+    for connection in connections:
+        connection.close()
+    begin = time.monotonic()
+    assert httpx.post(f"{runtime.url}/infer", json=ECHO, timeout=30).status_code == 200
+    assert time.monotonic() - begin < 0.9  # A slow one takes a second.
+
+
+def test_a_deadline_that_passes_is_told_at_once(runtime: Running) -> None:
+    begin = time.monotonic()
+    slow = {"Echo": {"model_id": "any", "text": "slow"}}
+    reply = httpx.post(f"{runtime.url}/infer", json=slow, headers={"x-deadline-ms": "200"})
+    assert reply.json()["Error"]["code"] == "deadline_exceeded"
+    assert time.monotonic() - begin < 0.9
