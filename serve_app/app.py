@@ -104,7 +104,7 @@ def _version(config: RuntimeConfig, families: list[str]) -> str:
 
 
 def deployment_of(
-    family: Family, settings: FamilySettings, num_gpus: float, version: str | None = None
+    family: Family, settings: FamilySettings, num_gpus: float, version: str = PROCESS
 ) -> serve.Deployment:
     """The family's replicas."""
     deployment = cast(serve.Deployment, serve.deployment(family.replica))
