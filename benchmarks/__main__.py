@@ -4,17 +4,17 @@ import argparse
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks import image, ingress, text
+from benchmarks import image, ingress, overload, text
 from benchmarks.contest import Pace
 from benchmarks.environment import setup, versions
 from benchmarks.load import require_wrk
-from benchmarks.report import Table, append, heading
+from benchmarks.report import Claims, Table, append, heading
 
 PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
 SHORT = Pace(seconds=3, rounds=1, lead_in_s=1, settle_s=90)
@@ -22,7 +22,7 @@ SHORT = Pace(seconds=3, rounds=1, lead_in_s=1, settle_s=90)
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    run: Callable[[Pace, Path, Path | None], list[Table]]
+    run: Callable[[Pace, Path, Path | None], Sequence[Table | Claims]]
     peers: tuple[str, ...]
     pace: Pace
     """Of the full run."""
@@ -32,6 +32,7 @@ class Suite:
 SUITES = {
     "image": Suite(image.run, image.PEERS, Pace(8, 2, 2, 180), needs_wrk=True),
     "ingress": Suite(lambda pace, folder, _: ingress.run(pace, folder), ingress.PEERS, Pace(5, 2, 1, 60), True),
+    "overload": Suite(lambda pace, folder, _: overload.run(pace, folder), (), Pace(10, 1, 1, 60), False),
     "text": Suite(lambda pace, folder, _: text.run(pace, folder), text.PEERS, Pace(10, 2, 3, 180), False),
 }
 
@@ -67,7 +68,10 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "suite", nargs="?", choices=[*SUITES, "setup"], help="without one: all three, a few seconds a point, one round"
+        "suite",
+        nargs="?",
+        choices=[*SUITES, "setup"],
+        help="without one: all, a few seconds a point, one round",
     )
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="image: a real model instead of random weights")
     parser.add_argument("--seconds", type=int, help="how long each point is measured")

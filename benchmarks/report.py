@@ -47,6 +47,23 @@ class Table:
         return rows
 
 
+@dataclass
+class Claims:
+    """What was promised, and what was measured."""
+
+    title: str
+    rows: list[tuple[str, str, str]]
+    """(what, measured, promised)."""
+    notes: list[str] = field(default_factory=list)
+    failed: bool = False
+    """Whether a promise was not kept."""
+
+    def markdown(self) -> str:
+        notes = "".join(f"\n- {note}" for note in self.notes)
+        rows = [list(row) for row in self.rows]
+        return f"### {self.title}\n\n{_aligned(['', 'measured', 'promised'], rows)}\n{notes}\n"
+
+
 def heading(name: str, versions: Mapping[str, str], rounds: int) -> str:
     """What the figures were measured with and on."""
     command = shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]])

@@ -116,7 +116,7 @@ class Ingress:
         request = await read()
         self.access.take(counted.caller)
         if isinstance(request, TextGeneration):
-            self._refuse_long(request.prompt)
+            self._refuse_long(request)
         route = self.dispatcher.route(request)
         counted.family = route.family
         if route.has_models:
@@ -125,9 +125,10 @@ class Ingress:
             counted.model = request.model_id
         return request, route
 
-    def _refuse_long(self, prompt: str) -> None:
+    def _refuse_long(self, request: TextGeneration) -> None:
         limit = int(self.settings.max_prompt_kb * 1024)
-        if len(prompt) * 4 > limit and (size := len(prompt.encode())) > limit:
+        texts = [request.prompt, *(message.content for message in request.messages or ())]
+        if sum(map(len, texts)) * 4 > limit and (size := sum(len(text.encode()) for text in texts)) > limit:
             raise PromptTooLong(f"the prompt has {size} bytes; at most {limit} are taken")
 
     def _count(self, counted: "_Counted", response: InferResponse) -> None:

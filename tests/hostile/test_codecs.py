@@ -1,0 +1,147 @@
+"""Every codec: what is written reads back the same, and no bytes whatever make anything but a clean refusal."""
+
+import json
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from deployments import wire
+from deployments.errors import InvalidRequest, ServingError
+from deployments.protocol import (
+    Error,
+    ImageClassification,
+    ImageClassificationResult,
+    InferRequest,
+    InferResponse,
+    TextGeneration,
+    TextGenerationResult,
+    Variant,
+)
+
+TEXT = some.text()
+U32 = some.integers(0, 2**32 - 1)
+F32 = some.floats(width=32, allow_nan=False, allow_infinity=False)
+REQUESTS = some.one_of(
+    some.builds(ImageClassification, model_id=TEXT, image_data=some.binary(), top_k=some.none() | U32),
+    some.builds(
+        TextGeneration,
+        model_id=TEXT,
+        prompt=TEXT,
+        max_tokens=U32,
+        temperature=some.none() | some.floats(0, 100),
+        seed=some.none() | some.integers(0, 2**64 - 1),
+        stop=some.none() | TEXT.filter(bool),
+    ),
+)
+RESPONSES = some.one_of(
+    some.lists(some.tuples(TEXT, F32)).map(
+        lambda pairs: ImageClassificationResult(
+            class_labels=[label for label, _ in pairs], probabilities=[probability for _, probability in pairs]
+        )
+    ),
+    some.builds(TextGenerationResult, generated_text=TEXT, model_id=some.none() | TEXT),
+    some.builds(Error, message=TEXT, code=some.none() | TEXT, retry_after_ms=some.none() | U32),
+)
+
+
+def own_fields(variant: Variant) -> dict[str, object]:
+    """What every format carries."""
+    return {name: getattr(variant, name) for name, info in type(variant).model_fields.items() if info.is_required()}
+
+
+@pytest.mark.parametrize("media_type", wire.MEDIA_TYPES)
+@pytest.mark.parametrize("union", ["request", "response"])
+def test_what_is_written_reads_back_the_same(media_type: str, union: str) -> None:
+    kind: type[Variant] = InferRequest if union == "request" else InferResponse
+
+    @given(REQUESTS if union == "request" else RESPONSES)
+    @settings(max_examples=150, deadline=None)
+    def claim(variant: Variant) -> None:
+        read = wire.decode(wire.encode(variant, media_type), media_type, kind)
+        if media_type == wire.BINCODE:
+            assert type(read) is type(variant)
+            assert own_fields(read) == own_fields(variant)
+        else:
+            assert read == variant
+
+    claim()
+
+
+ANY_JSON = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats() | TEXT,
+    lambda inner: some.lists(inner) | some.dictionaries(TEXT, inner),
+    max_leaves=30,
+)
+NEARLY = some.dictionaries(
+    some.sampled_from(["TextGeneration", "ImageClassification", "Error", "?"]),
+    some.dictionaries(
+        some.sampled_from(
+            ["model_id", "prompt", "max_tokens", "image_data", "stop", "seed", "stream", "logprobs", "x"]
+        ),
+        ANY_JSON | some.binary(),
+    ),
+    max_size=2,
+)
+
+
+def refused_or_read(body: bytes, media_type: str) -> None:
+    try:
+        wire.decode(body, media_type, InferRequest)
+    except InvalidRequest as refused:
+        assert len(refused.message) < 1000
+        assert refused.message.isprintable()
+
+
+@pytest.mark.parametrize("media_type", wire.MEDIA_TYPES)
+def test_no_bytes_make_anything_but_a_clean_refusal(media_type: str) -> None:
+    @given(some.binary() | REQUESTS.flatmap(lambda request: broken(wire.encode(request, media_type))))
+    @settings(max_examples=400, deadline=None)
+    def claim(body: bytes) -> None:
+        refused_or_read(body, media_type)
+
+    claim()
+
+
+def broken(body: bytes) -> some.SearchStrategy[bytes]:
+    """With a few bytes changed, cut or put in."""
+    places = some.lists(some.tuples(some.integers(0, max(len(body) - 1, 0)), some.binary(max_size=9)), max_size=4)
+    return places.map(lambda changes: _changed(body, changes))
+
+
+def _changed(body: bytes, changes: list[tuple[int, bytes]]) -> bytes:
+    for at, new in changes:
+        body = body[:at] + new + body[at + len(new) // 2 :]
+    return body
+
+
+@given(NEARLY)
+@settings(max_examples=400, deadline=None)
+def test_nearly_a_request_is_read_or_refused(value: dict[str, object]) -> None:
+    refused_or_read(msgpack.packb(value, default=str) if _packs(value) else b"", wire.MSGPACK)
+    refused_or_read(json.dumps(value, default=lambda data: data.decode("latin-1")).encode(), wire.JSON)
+
+
+def _packs(value: object) -> bool:
+    try:
+        msgpack.packb(value)
+    except (OverflowError, ValueError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("depth", [100, 900, 5_000, 1_000_000])
+@pytest.mark.parametrize(("media_type", "opening"), [(wire.JSON, b"["), (wire.JSON, b'{"a":'), (wire.MSGPACK, b"\x91")])
+def test_however_deep_it_is_nested_it_is_refused(media_type: str, opening: bytes, depth: int) -> None:
+    with pytest.raises(ServingError):
+        wire.decode(opening * depth, media_type, InferRequest)
+
+
+@pytest.mark.parametrize("count", [2**31, 2**63, 2**64 - 1])
+def test_a_length_beyond_the_body_allocates_nothing(count: int) -> None:
+    body = b"\x00\x00\x00\x00" + count.to_bytes(8, "little") + b"x" * 64
+    with pytest.raises(InvalidRequest):
+        wire.decode(body, wire.BINCODE, InferRequest)
+    with pytest.raises(InvalidRequest):
+        wire.decode(b"\xc6\xff\xff\xff\xff" + b"x" * 64, wire.MSGPACK, InferRequest)
