@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from serve_app.config import IngressSettings, RuntimeConfig
@@ -35,6 +36,10 @@ def pytest_configure() -> None:
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
     import ray.serve  # noqa: F401
+
+    # A busy machine is no failure.
+    hypothesis.settings.register_profile("patient", deadline=None)
+    hypothesis.settings.load_profile("patient")
 
     # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
     os.environ.update(fast_profile(Path(PRIVATE.name), CONFIG))
