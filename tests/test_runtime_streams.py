@@ -1,6 +1,7 @@
 """Streams on a real Ray: the same text by every way, in whole characters."""
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import httpx
@@ -9,8 +10,9 @@ import pytest
 from deployments.errors import ModelNotFound, PromptTooLong
 from deployments.protocol import Chunk, TextGenerationResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
-from tests.conftest import Running
-from tests.engines.text_models import PROMPTS, Reference
+from tests.conftest import Running, until
+from tests.engines.text_models import CONTEXT, PROMPTS, Reference
+from tests.test_runtime_operation import metric
 
 pytestmark = pytest.mark.ray
 
@@ -78,3 +80,37 @@ def test_and_has_its_own_status_over_http(runtime: Running, model_id: str, promp
     request = {"model_id": model_id, "prompt": prompt, "max_tokens": 4, "stream": True}
     reply = httpx.post(f"{runtime.url}/infer", json={"TextGeneration": request}, timeout=60)
     assert reply.status_code == status
+
+
+def test_streams_that_are_cut_anywhere_leave_nothing_behind(runtime: Running) -> None:
+    async def cut(client: AsyncModelRuntimeClient, number: int) -> None:
+        chance = random.Random(number)
+        text = client.generate_stream("text", PROMPTS[number % 3], CONTEXT, temperature=1, seed=number)
+        async with asyncio.timeout(60), text:
+            left = chance.randrange(CONTEXT)
+            async for _ in text:
+                left -= 1
+                if left <= 0:
+                    return
+
+    async def abandon(client: AsyncModelRuntimeClient, number: int) -> None:
+        task = asyncio.create_task(cut(client, number))
+        if number % 3 == 0:
+            # Anywhere, also before it is sent or while it waits for its turn.
+            await asyncio.sleep(random.Random(number).random() / 10)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def all_of_them() -> None:
+        for target in (runtime.url, runtime.handle):
+            async with AsyncModelRuntimeClient(target) as client:
+                await asyncio.gather(*(abandon(client, number) for number in range(60)))
+
+    def now(name: str) -> float:
+        return metric(httpx.get(f"{runtime.url}/metrics", timeout=30).text, f'{name}{{model="text"}}')
+
+    asyncio.run(all_of_them())
+    until(lambda: now("text_requests_running") == now("text_requests_waiting") == 0)
+    # All slots are there for whoever comes next.
+    chunks, result = STREAMS["client"](runtime, "text", PROMPTS[0])
+    assert "".join(chunk.text for chunk in chunks) == result.generated_text
