@@ -1,6 +1,7 @@
 """OpenAI's client against the application on a real Ray."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,6 +107,21 @@ def test_logprobs_are_those_of_the_text(client: OpenAI) -> None:
     assert len(choice.logprobs.tokens or []) == 8
     for chosen, top in zip(choice.logprobs.token_logprobs or [], choice.logprobs.top_logprobs or [], strict=True):
         assert chosen == max(top.values()) <= 0  # greedy
+
+
+def test_a_schema_is_kept(client: OpenAI) -> None:
+    schema: Any = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]}
+    schema["additionalProperties"] = False
+    answer = client.chat.completions.create(
+        model=CHAT,
+        messages=USER,
+        seed=1,
+        response_format={"type": "json_schema", "json_schema": {"name": "verdict", "schema": schema}},
+    )
+    assert json.loads(answer.choices[0].message.content or "") in ({"ok": True}, {"ok": False})
+    odd: Any = {"type": "json_schema", "json_schema": {"name": "odd", "schema": {"type": "no type"}}}
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model=CHAT, messages=USER, response_format=odd)
 
 
 def test_failures_are_typed_exceptions_with_a_request_id(runtime: Running, client: OpenAI) -> None:
