@@ -28,7 +28,7 @@ async def complete(engine: TextGenerationEngine, prompt: str, length: int) -> tu
             case _:
                 loop.call_soon_threadsafe(ended.set_result, ("".join(text), event.completion_tokens))
 
-    engine.submit(prompt, length, Sampling(), emit)
+    engine.submit(prompt, length, Sampling(), emit, stream=False)
     return await ended
 
 

@@ -4,6 +4,7 @@ A process of its own, since tracing and compiling would hold up the thread that 
 it depends on the configuration alone, and whoever loads it lends it the tensors of the model that serves already.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from deployments.engines.text_cache import StepCache, step_mask
+from deployments.engines.text_int8 import quantise_linears
 from deployments.engines.text_linear import swap_linears
 
 MOST_ROWS = 1_024
@@ -86,8 +88,10 @@ def main(
         model = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
         )
-    if linears == "packed":  # Whoever loads the package lends packed weights.
-        swap_linears(model, packed=False)
+    if linears == "int8":
+        quantise_linears(model)
+    elif linears != "plain":  # Whoever loads the package lends packed weights.
+        swap_linears(model, json.loads(linears), packed=False)
     sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
     compile_step(model.eval().requires_grad_(False), sizes, single == "single", Path(package))
 

@@ -96,7 +96,7 @@ class TextGenerationEngine:
             tokens = Tokens.load(folder)
             decoder, notes = choose_decoder(loaded)
             if compile_steps and isinstance(decoder, SlotDecoder):
-                decoder.compile_from(folder, loaded.packed)
+                decoder.compile_from(folder, loaded.linears)
         except ServingError:
             raise
         except Exception as failure:

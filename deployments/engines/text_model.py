@@ -1,6 +1,7 @@
 """A causal language model from a folder. Knows tensors, not text or requests."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from deployments.engines.text_linear import pack_linears
+from deployments.engines.text_int8 import quantise_linears
+from deployments.engines.text_linear import may_pack, swap_linears, trace_linears
 from deployments.errors import ModelLoadFailed
 
 DTYPES = {
     None: "auto",
+    "int8": torch.float32,  # What is computed with the rounded weights.
     "fp32": torch.float32,
     "float32": torch.float32,
     "fp16": torch.float16,
@@ -28,20 +31,20 @@ UNBOUNDED_CONTEXT = 32_768  # For models that name no longest sequence (Mamba, R
 class CausalModel:
     """A loaded model with what its configuration says. `context` counts prompt and generated tokens together.
 
-    `packed`: its linear layers are `PackedLinear`.
+    `linears`: what became of its linear layers, "plain", "int8", or as JSON which siblings are one and all are packed.
     """
 
     model: PreTrainedModel
     context: int
     vocabulary: int
     stop_ids: frozenset[int]
-    packed: bool = False
+    linears: str = "plain"
 
     @classmethod
     def load(cls, folder: Path, device: str, dtype: str | None) -> "CausalModel":
         """Raises ModelLoadFailed."""
         if dtype not in DTYPES:
-            raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16 and bfloat16")
+            raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16 and int8")
         if not (folder / "config.json").is_file():
             raise ModelLoadFailed("there is no config.json")
         if not any(folder.glob("*.safetensors")):
@@ -50,17 +53,12 @@ class CausalModel:
         config = AutoConfig.from_pretrained(folder, **local)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise ModelLoadFailed(f"a model of type {config.model_type!r} does not generate text")
-        # Weights of another shape are let through here and refused below, with a reason.
-        local |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=DTYPES[dtype], **local)
-        model, report = loaded
-        for fault in ("missing_keys", "mismatched_keys"):
-            if report[fault]:
-                raise ModelLoadFailed(f"the weights do not fit the configuration: {len(report[fault])} {fault}")
-        model = model.to(device).eval().requires_grad_(False)
-        vocabulary, stop_ids = model.get_input_embeddings().weight.shape[0], _stop_ids(model)
-        packed = pack_linears(model, torch.arange(min(8, vocabulary))[None])
-        return cls(model, _context(config), vocabulary, stop_ids, packed)
+        if dtype == "int8":
+            model, linears = _read(folder, config, device, DTYPES[dtype]), "int8"
+            quantise_linears(model)
+        else:
+            model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]))
+        return cls(model, _context(config), _vocabulary(model), _stop_ids(model), linears)
 
     @property
     def nbytes(self) -> int:
@@ -71,9 +69,54 @@ class CausalModel:
         return sum(storages.values()) + sum(t.numel() * t.element_size() for t in packed)
 
 
+def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> PreTrainedModel:
+    """Raises ModelLoadFailed."""
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    # Weights of another shape are let through here and refused below, with a reason.
+    local |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **local)
+    model, report = loaded
+    for fault in ("missing_keys", "mismatched_keys"):
+        if report[fault]:
+            raise ModelLoadFailed(f"the weights do not fit the configuration: {len(report[fault])} {fault}")
+    read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+    return read
+
+
+def _packed(read: Callable[[], PreTrainedModel]) -> tuple[PreTrainedModel, str]:
+    """The model with its linear layers packed, if it says the same then: some reach into their layers' weights.
+
+    One that does not is read again, since the plain weights are given up as they are packed.
+    """
+    model = read()
+    if not may_pack(model):
+        return model, "plain"
+    ids = torch.arange(min(8, _vocabulary(model)))[None]
+    with torch.inference_mode():
+        expected, siblings = trace_linears(model, ids)
+        for attempt in dict.fromkeys((siblings, ())):
+            swap_linears(model, attempt, packed=True)
+            if _says(model, ids, expected):
+                return model, json.dumps(attempt)
+            model = read()
+    return model, "plain"
+
+
+def _says(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:
+    try:
+        return bool((model(input_ids=ids).logits - expected).abs().max() <= 1e-3 * expected.abs().max())
+    except Exception:  # Whatever it is: not so.
+        return False
+
+
 def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.weight.shape[0])
 
 
 def _context(config: PretrainedConfig) -> int:

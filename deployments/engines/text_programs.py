@@ -24,7 +24,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from transformers import PreTrainedModel
 
 import deployments
-from deployments.engines import text_cache, text_compile, text_linear
+from deployments.engines import text_cache, text_compile, text_int8, text_linear
 from deployments.engines.text_compile import StepModule
 
 log = logging.getLogger(__name__)
@@ -42,12 +42,12 @@ _one_compile_at_a_time = threading.Lock()
 class StepPrograms:
     """The steps of one model for a single row and for many. Its thread ends when both are there, or at `close`."""
 
-    def __init__(self, model: PreTrainedModel, folder: Path, shapes: Sequence[tuple[int, int]], packed: bool) -> None:
+    def __init__(self, model: PreTrainedModel, folder: Path, shapes: Sequence[tuple[int, int]], linears: str) -> None:
         self.settled = threading.Event()  # Nothing more will come.
         self._model = model
         self._folder = folder.absolute()
         self._shapes = list(shapes)
-        self._linears = "packed" if packed else "plain"
+        self._linears = linears
         self._steps: dict[bool, Step] = {}
         self._counted = 0
         self._wanted = threading.Event()
@@ -99,7 +99,9 @@ class StepPrograms:
     def _place(self, single: bool) -> Path:
         """Where the package lies: named by all that its code depends on."""
         config = {key: value for key, value in self._model.config.to_dict().items() if key != "_name_or_path"}
-        sources = [Path(module.__file__ or "").read_text() for module in (text_cache, text_compile, text_linear)]
+        sources = [
+            Path(module.__file__ or "").read_text() for module in (text_cache, text_compile, text_int8, text_linear)
+        ]
         cause = [torch.__version__, transformers.__version__, config, *self._arguments(single), *sources]
         cause.append(torch.backends.cpu.get_cpu_capability())
         digest = hashlib.sha256(json.dumps(cause, sort_keys=True, default=str).encode()).hexdigest()

@@ -166,14 +166,14 @@ class SlotDecoder:
             self.programs.close()
             self.programs = None
 
-    def compile_from(self, folder: Path, packed: bool) -> None:
+    def compile_from(self, folder: Path, linears: str) -> None:
         """Look for compiled steps, and make them once the model is used much. Only on a CPU."""
         if self._model.device.type != "cpu":
             return
         with torch.inference_mode():
             probe = DynamicCache(config=self._model.config)
             self._model(input_ids=self._tensor([[0]]), past_key_values=probe, use_cache=True)
-        self.programs = StepPrograms(self._model, folder, layer_shapes(probe), packed)
+        self.programs = StepPrograms(self._model, folder, layer_shapes(probe), linears)
 
     def _tensor(self, numbers: Sequence[Any]) -> Tensor:
         return torch.tensor(numbers, device=self._model.device)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
 from deployments.errors import ModelLoadFailed, Unavailable
@@ -194,6 +195,18 @@ def test_half_precision_models_generate(dtype: str, folder: Path) -> None:
     engine = load(folder, dtype=dtype)
     assert ask(engine, PROMPTS[0], 8).finished().completion_tokens == 8
     engine.close()
+
+
+def test_int8_weights_take_less_memory_and_lose_little(folder: Path) -> None:
+    whole, rounded = load(folder), load(folder, dtype="int8")
+    ids = torch.arange(3, 40)[None]
+    with torch.inference_mode():
+        expected, given = (engine._loaded.model(ids).logits for engine in (whole, rounded))  # type: ignore[union-attr]
+    assert rounded.resident_bytes < 0.7 * whole.resident_bytes, "the embedding stays as it was"
+    assert (given - expected).abs().max() < 0.05 * expected.abs().max()
+    assert ask(rounded, PROMPTS[0], 8).finished().completion_tokens == 8
+    whole.close()
+    rounded.close()
 
 
 def test_byte_level_tokenizer_knows_every_prompt() -> None:
