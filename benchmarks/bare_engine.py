@@ -4,9 +4,12 @@ import asyncio
 import json
 import os
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from benchmarks.load import generate
 from deployments.engines.device import default_device, use_threads
@@ -32,7 +35,20 @@ async def complete(engine: TextGenerationEngine, prompt: str, length: int) -> tu
     return await ended
 
 
+def bandwidth_gb_s(size: int = 1 << 29, rounds: int = 5) -> float:
+    """What the threads of one operation read from memory: the best of some rounds over more than any cache holds."""
+    numbers = torch.ones(size // 4)
+    best = 0.0
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        numbers.sum()
+        best = max(best, size / (time.perf_counter() - begun) / 1e9)
+    return best
+
+
 async def carry_out(engine: TextGenerationEngine, order: dict[str, Any]) -> Any:
+    if "bandwidth" in order:
+        return bandwidth_gb_s()
     if "prompts" in order:
         return [(await complete(engine, prompt, order["tokens"]))[0] for prompt in order["prompts"]]
 

@@ -58,14 +58,14 @@ def save_tiny_resnet(folder: Path) -> Path:
     return folder
 
 
-def save_llama(folder: Path) -> Path:
+def save_llama(folder: Path, layers: int = 6, hidden: int = 288, intermediate: int = 768, heads: int = 6) -> Path:
     """A Llama of 6 M parameters, 512 tokens of vocabulary and no end of text, with a byte-level tokenizer."""
     torch.manual_seed(SEED)
     config = LlamaConfig(
-        num_hidden_layers=6,
-        hidden_size=288,
-        intermediate_size=768,
-        num_attention_heads=6,
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_attention_heads=heads,
         vocab_size=VOCABULARY,
         max_position_embeddings=1024,
         initializer_range=0.1,  # Wide enough that the best token stands clear of the second.
@@ -76,6 +76,11 @@ def save_llama(folder: Path) -> Path:
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def save_large_llama(folder: Path) -> Path:
+    """A Llama of 134 M parameters, otherwise as the small one."""
+    return save_llama(folder, layers=18, hidden=768, intermediate=2176, heads=12)
 
 
 def copy_model(source: Path, folder: Path) -> Path:

@@ -1,21 +1,29 @@
-"""`text`: a Llama of 6 M parameters, greedy, beside `transformers serve --continuous-batching` and the bare engine."""
+"""`text`: a Llama of 6 M parameters, greedy, beside `transformers serve --continuous-batching` and the bare engine.
+
+After it the time to the first token of streams, and a Llama of 134 M parameters beside what memory allows.
+"""
 
 import asyncio
 import json
+import math
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+from safetensors.torch import load_file
 
 from benchmarks.contest import Pace, Trial, compete
 from benchmarks.environment import OUR_BIN, PEER_BIN
 from benchmarks.load import Measure, generate
-from benchmarks.models import prompts, save_llama
+from benchmarks.models import prompts, save_large_llama, save_llama
 from benchmarks.report import US, Table
 from benchmarks.servers import Server, ServerFailed, plain_environment, running, settle, started, tail
 
@@ -26,6 +34,8 @@ TOKENS = 64
 # From 8 to 128 in an order that mixes short and long.
 MIXED = tuple(8 + 8 * (step * 7 % 16) for step in range(16))
 CHECKED = 8
+STREAMED = "16 streams, to the first token"
+LARGE_ID = "llama-134m"
 ENGINE = "bare engine, one process, no HTTP"
 
 
@@ -47,19 +57,43 @@ POINTS = (
 
 
 def run(pace: Pace, folder: Path) -> list[Table]:
-    model = save_llama(folder / MODEL_ID)
+    model, large = save_llama(folder / MODEL_ID), save_large_llama(folder / LARGE_ID)
     texts: dict[str, list[str]] = {}
     trials = {server.name: _trial(server, texts, pace) for server in (_ours(folder), _transformers(model))}
     trials[ENGINE] = _engine_trial(model, texts, pace)
     done = compete(trials, pace.rounds)
-    table = Table("Text generation", "tokens/s", [point.name for point in POINTS], list(trials), done.results)
+    names = [point.name for point in POINTS]
+    table = Table("Text generation", "tokens/s", [*names, STREAMED], list(trials), done.results)
     table.notes += [*done.notes, _agreement(texts), *done.failures]
     table.failed = bool(done.failures)
     table.notes.append(
         f"A Llama of 6 M parameters, random weights, no end of text; greedy; {TOKENS} tokens unless said otherwise. "
-        "Not streamed; p50 and p99 are of whole answers. An error is an answer of another length than was asked for."
+        "p50 and p99 are of whole answers, in the last row of first tokens. "
+        "An error is an answer of another length than was asked for."
     )
-    return [table]
+    return [table, _large(large, pace)]
+
+
+def _large(model: Path, pace: Pace) -> Table:
+    """The engine alone at one request, beside reading the weights once a token."""
+    weights = sum(
+        tensor.nbytes for name, tensor in load_file(model / "model.safetensors").items() if "embed_tokens" not in name
+    )
+    point = Point("1 request", 1, (TOKENS,))
+    with _engine(model) as tell:
+        tell({"prompts": PROMPTS[:1], "tokens": TOKENS})
+        tell(asdict(point) | {"lead_in_s": 0, "seconds": max(10, pace.lead_in_s)})
+        settle(pace.settle_s)
+        before = tell({"bandwidth": True})
+        measure = Measure(**tell(asdict(point) | {"lead_in_s": pace.lead_in_s, "seconds": pace.seconds}))
+        bandwidth = max(before, tell({"bandwidth": True}))
+    allowed = bandwidth * 1e9 / weights
+    table = Table("A Llama of 134 M parameters", "tokens/s", [point.name], [ENGINE], {(point.name, ENGINE): [measure]})
+    table.notes.append(
+        f"Memory gives {bandwidth:.1f} GB/s; {weights / 1e6:.0f} MB read once a token allow {allowed:.1f} tokens/s; "
+        f"this is {measure.rate / allowed:.0%} of it."
+    )
+    return table
 
 
 def _ours(repository: Path) -> Server:
@@ -113,27 +147,59 @@ async def _measure(server: Server, url: str, texts: dict[str, list[str]], pace: 
         for point in POINTS:
             await generate(ask, PROMPTS, point.connections, point.lengths, 0, pace.lead_in_s)
         await asyncio.to_thread(settle, pace.settle_s)
-        return {
+        measures = {
             point.name: await generate(ask, PROMPTS, point.connections, point.lengths, pace.lead_in_s, pace.seconds)
             for point in POINTS
         }
+        measures[STREAMED] = await _streams(client, url.removesuffix(server.path), server, pace)
+        return measures
+
+
+async def _streams(client: httpx.AsyncClient, root: str, server: Server, pace: Pace) -> Measure:
+    """As OpenAI streams; tokens a second, and the latencies of first tokens."""
+    firsts: list[float] = []
+
+    async def ask(prompt: str, length: int) -> int:
+        begun = time.perf_counter()
+        first = True
+        body = {"model": server.body((prompt, length)).get("model", MODEL_ID), "prompt": prompt, "max_tokens": length}
+        body |= {"temperature": 0, "stream": True}
+        async with client.stream("POST", root + "/v1/completions", json=body) as reply:
+            async for line in reply.aiter_lines():
+                if first and line.startswith("data: {") and any(c.get("text") for c in json.loads(line[6:])["choices"]):
+                    first = False
+                    firsts.append((time.perf_counter() - begun) * 1e3)
+        return 0 if first else length
+
+    counted = await generate(ask, PROMPTS, 16, (TOKENS,), pace.lead_in_s, pace.seconds)
+    firsts.sort()
+    if not firsts:
+        return Measure(0, math.nan, math.nan, counted.errors)
+    return Measure(counted.rate, statistics.median(firsts), firsts[int(len(firsts) * 0.99)], counted.errors)
 
 
 def _engine_trial(model: Path, texts: dict[str, list[str]], pace: Pace) -> Trial:
     def trial() -> Mapping[str, Measure]:
-        command = (sys.executable, "-m", "benchmarks.bare_engine", str(model))
-        with tempfile.TemporaryDirectory() as folder:
-            environment = plain_environment(Path(folder)) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            with started(command, environment, Path(folder), **pipes) as (process, log):
-                texts[ENGINE] = _tell(process, log, {"prompts": PROMPTS[:CHECKED], "tokens": TOKENS})
-                for point in POINTS:
-                    _tell(process, log, asdict(point) | {"lead_in_s": 0, "seconds": pace.lead_in_s})
-                settle(pace.settle_s)
-                times = {"lead_in_s": pace.lead_in_s, "seconds": pace.seconds}
-                return {point.name: Measure(**_tell(process, log, asdict(point) | times)) for point in POINTS}
+        with _engine(model) as tell:
+            texts[ENGINE] = tell({"prompts": PROMPTS[:CHECKED], "tokens": TOKENS})
+            for point in POINTS:
+                tell(asdict(point) | {"lead_in_s": 0, "seconds": pace.lead_in_s})
+            settle(pace.settle_s)
+            times = {"lead_in_s": pace.lead_in_s, "seconds": pace.seconds}
+            return {point.name: Measure(**tell(asdict(point) | times)) for point in POINTS}
 
     return trial
+
+
+@contextmanager
+def _engine(model: Path) -> Iterator[Callable[[dict[str, Any]], Any]]:
+    """An engine in a process of its own; what carries out orders there."""
+    command = (sys.executable, "-m", "benchmarks.bare_engine", str(model))
+    with tempfile.TemporaryDirectory() as folder:
+        environment = plain_environment(Path(folder)) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with started(command, environment, Path(folder), **pipes) as (process, log):
+            yield lambda order: _tell(process, log, order)
 
 
 def _tell(process: "subprocess.Popen[str]", log: Path, order: dict[str, Any]) -> Any:
