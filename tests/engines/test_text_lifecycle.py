@@ -73,7 +73,7 @@ def test_1000_requests_with_random_cancellation_leave_no_slot_and_no_thread(engi
             generation.cancel()
     reasons = {listener.finished().finish_reason for listener in listeners}
     assert {"cancelled", "length"} <= reasons
-    assert engine.running == engine.waiting == 0
+    assert engine.running == engine.waiting == engine.stats.cache_bytes == 0
     assert all(sum(not isinstance(event, Chunk) for event in listener.events) == 1 for listener in listeners)
     assert threading.active_count() == threads
 
