@@ -3,13 +3,17 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test fuzz-image fuzz-http check bench clean
+.PHONY: serve test test-residency fuzz-image fuzz-http check bench clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
 
 test: .venv/dev.stamp
 	$(BIN)/pytest
+
+# 10,000 steps of the residency state machine: some minutes.
+test-residency: .venv/dev.stamp
+	RESIDENCY_LONG=1 $(BIN)/pytest tests/test_residency_machine.py --timeout 1800
 
 # 20,000 mutations of each image format: some minutes.
 fuzz-image: .venv/dev.stamp

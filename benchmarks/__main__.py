@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks import image, ingress, overload, text
+from benchmarks import image, ingress, overload, residency, text
 from benchmarks.contest import Pace
 from benchmarks.environment import setup, versions
 from benchmarks.load import require_wrk
@@ -43,6 +43,9 @@ def main() -> int:
     disable_progress_bar()
     # So that a server is stopped whatever ends the benchmark.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    if options.suite == "residency":
+        residency.contest(["ours", "lru", "multiplexed"], options.seconds or 120)
+        return 0
     setup()
     if options.suite == "setup":
         return 0
@@ -70,8 +73,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "suite",
         nargs="?",
-        choices=[*SUITES, "setup"],
-        help="without one: all, a few seconds a point, one round",
+        choices=[*SUITES, "residency", "setup"],
+        help="without one: all but residency, a few seconds a point, one round",
     )
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="image: a real model instead of random weights")
     parser.add_argument("--seconds", type=int, help="how long each point is measured")

@@ -1,11 +1,12 @@
 """Sixty models of unequal size in a budget for about ten: `python -m benchmarks.residency [ours lru multiplexed]`.
 
 Zipf traffic (α = 1) from 16 clients against one replica, the same seed for each contestant. And, with `cycles`, whether
-500 loads and unloads leave the process as large as it was.
+500 loads and unloads leave the process as large as it was; with `failing`, whether a model that fails hurts another.
 """
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import random
 import tempfile
@@ -20,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.environment import machine
 from benchmarks.models import VOCABULARY, tokenizer
+from deployments.errors import ServingError
 from deployments.process_memory import ProcessMemory
 
 MODELS = 60
@@ -140,6 +142,42 @@ def cycles(count: int) -> None:
     print(f"between {min(warm):.1f} and {max(warm):.1f}")
 
 
+async def failing(seconds: float) -> None:
+    """Whether a model that is in memory notices 200 callers of one that does not load."""
+    from benchmarks.shelves import Shelf
+
+    with tempfile.TemporaryDirectory() as folder:
+        sizes = library(Path(folder))
+        good = min(sizes, key=lambda name: sizes[name])
+        shelf = Shelf(Path(folder), sum(sizes.values()), "ours")
+        bad = Path(folder) / "bad"
+        bad.mkdir()
+        (bad / "config.json").write_text('{"model_type": "llama"}')
+
+        async def p99(callers: int) -> float:
+            until, latencies = time.monotonic() + seconds, []
+
+            async def storm() -> None:
+                while time.monotonic() < until:
+                    with contextlib.suppress(ServingError):
+                        await shelf.ask("bad", 2**20)
+                    await asyncio.sleep(1)
+
+            async with asyncio.TaskGroup() as group:
+                for _ in range(callers):
+                    group.create_task(storm())
+                while time.monotonic() < until:
+                    started = time.monotonic()
+                    await shelf.ask(good, sizes[good])
+                    latencies.append((time.monotonic() - started) * 1000)
+            return Outcome(0, latencies).percentile(0.99)
+
+        await shelf.ask(good, sizes[good])
+        usual, beside = await p99(0), await p99(200)
+        print(f"p99 of a model in memory: {usual:.1f} ms alone, {beside:.1f} ms beside 200 callers of one that fails")
+        print(f"attempts to load the one that fails: {shelf.loader.failed} in {seconds:.0f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.residency", description=__doc__)
     parser.add_argument("what", nargs="*", default=["ours", "lru", "multiplexed"])
@@ -147,7 +185,9 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=500)
     options = parser.parse_args()
     disable_progress_bar()
-    if options.what == ["cycles"]:
+    if options.what == ["failing"]:
+        asyncio.run(failing(options.seconds / 4))
+    elif options.what == ["cycles"]:
         cycles(options.cycles)
     else:
         contest(options.what, options.seconds)

@@ -11,6 +11,7 @@ from ray import serve
 from benchmarks.eviction import LeastRecentlyUsed
 from deployments.engines.building import build_in_turn
 from deployments.engines.text_generation import Chunk, Event, Failed, Sampling, TextGenerationEngine
+from deployments.errors import ServingError
 from deployments.eviction import CostAware
 from deployments.ledger import Ledger
 from deployments.model_manifest import Manifest
@@ -44,19 +45,21 @@ class Loader:
         self.root = root
         self.tally = Tally()
         self.seen: set[str] = set()
+        self.failed = 0
         self.resting = ProcessMemory().held()
 
     def load(self, name: str) -> TextGenerationEngine:
         started = time.perf_counter()
-        engine = TextGenerationEngine.load(self.root / name, compile_steps=False)
+        try:
+            engine = TextGenerationEngine.load(self.root / name, compile_steps=False)
+        except ServingError:
+            self.failed += 1
+            raise
         self.tally.loads += 1
         if name in self.seen:
             self.tally.reload_s += time.perf_counter() - started
         self.seen.add(name)
         return engine
-
-    def ended(self) -> Tally:
-        return self.tally
 
     def look(self) -> None:
         grown = (ProcessMemory().held() - self.resting) / 2**20

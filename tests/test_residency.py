@@ -194,6 +194,21 @@ async def test_a_failed_load_changes_nothing_and_is_remembered_for_a_while(
     assert [(status.state, status.notes) for status in residency.statuses()] == [("ready", ("forward: fake",))]
 
 
+async def test_200_callers_of_a_failing_model_make_one_attempt_in_each_back_off_window(
+    residency: Residency[FakeEngine], loader: Loader, clock: Clock
+) -> None:
+    loader.failure = ModelLoadFailed("no good")
+    for attempt, window_s in enumerate((5, 10, 20), 1):
+        for _ in range(3):
+            answers = await asyncio.gather(
+                *(use(residency, model("bad", 10)) for _ in range(200)), return_exceptions=True
+            )
+            assert all(isinstance(answer, ModelLoadFailed) for answer in answers)
+            clock.now += window_s / 4
+        assert loader.loads == ["bad"] * attempt
+        clock.now += window_s / 4
+
+
 async def test_an_unexpected_failure_keeps_its_reason_to_the_log(
     residency: Residency[FakeEngine], loader: Loader, caplog: pytest.LogCaptureFixture
 ) -> None:
