@@ -20,6 +20,7 @@ from deployments.ledger import MIB
 from deployments.measures import Measured
 from deployments.model_gate import Gate
 from deployments.place import replica_name
+from deployments.process_memory import Memory
 from deployments.proofs import Proofs
 from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.replica import Replica
@@ -207,6 +208,13 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         """What this replica measures of its models."""
         replica, cpu = replica_name(), self.cpu.sample()
         return [Measured(f"{replica}/cpu/{name}", name, (cpu_seconds(seconds),)) for name, seconds in cpu.items()]
+
+    def live_on(self, gpu: Memory, total_bytes: int) -> None:
+        """Keeps its models on its share of a GPU, within that share too."""
+        ledger = self.residency.ledger
+        ledger.budget_bytes = min(ledger.budget_bytes, total_bytes)
+        self.residency.memory = self.residency.room.memory = gpu
+        self.footprint = Footprint(gpu, ledger)
 
     def record_routing_stats(self) -> dict[str, object]:
         """For the router: which models it holds, whether it has as many calls as a replica should have, and the share

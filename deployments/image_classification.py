@@ -49,7 +49,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         # Imported here: only replicas pay for torch, not whoever builds the application.
         from deployments.engines import image_classification
         from deployments.engines.building import build_in_turn
-        from deployments.engines.device import default_device, use_threads
+        from deployments.engines.device import default_device, gpu_share, use_threads
         from deployments.engines.image_decoding import LIMITS
 
         LIMITS.pixels = int(self.settings.max_megapixels * 1e6)
@@ -57,6 +57,8 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         use_threads(self.cores)
         build_in_turn()
         self.device = default_device()
+        if gpu := gpu_share(self.settings.num_gpus):
+            self.live_on(gpu, gpu.total_bytes)
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
         # Forwards that take all cores have one thread, for libgomp: with two such teams the threads of both sleep at

@@ -26,11 +26,13 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         from deployments import listening
         from deployments.engines import text_generation
         from deployments.engines.building import build_in_turn
-        from deployments.engines.device import default_device, use_threads
+        from deployments.engines.device import default_device, gpu_share, use_threads
 
         use_threads(self.cores)
         build_in_turn()
         self.device = default_device()
+        if gpu := gpu_share(self.settings.num_gpus):
+            self.live_on(gpu, gpu.total_bytes)
         self.engines = text_generation
         self.listening = listening
         self.bell: Bell | None = None
