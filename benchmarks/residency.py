@@ -33,6 +33,7 @@ LIBRARY_SEED = 20
 def library(root: Path) -> dict[str, int]:
     """Names, and what each model declares: its weights, and a quarter more for its cache."""
     rng = random.Random(LIBRARY_SEED)
+    words = tokenizer()
     sizes = {}
     for number in range(MODELS):
         hidden = min(512, max(96, int(rng.lognormvariate(5.3, 0.5)) // 32 * 32))
@@ -49,7 +50,7 @@ def library(root: Path) -> dict[str, int]:
         torch.manual_seed(number)
         folder = root / f"m{number:02d}"
         AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        tokenizer().save_pretrained(folder)
+        words.save_pretrained(folder)
         weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         sizes[folder.name] = weights + weights // 4 + 2**20
     return sizes
