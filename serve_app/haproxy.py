@@ -14,7 +14,7 @@ import shutil
 import signal
 import socket
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from deployments.errors import (
@@ -231,11 +231,15 @@ def _free_range() -> int:
 
 
 def _free_ports(count: int) -> list[int]:
+    """Below those that the system hands out too: any connection on loopback may take one of these at any time."""
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        found: list[int] = []
+        while len(found) < count:
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", random.randrange(10_000, 20_000)))
+                found.append(probe.getsockname()[1])
+        return found
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import socket
 import tempfile
 import time
@@ -60,10 +61,15 @@ class Running:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Below those that the system hands out too: a connection on loopback could take one of these meanwhile."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", random.randrange(10_000, 20_000)))
+            except OSError:
+                continue
+            port: int = probe.getsockname()[1]
+            return port
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
