@@ -27,7 +27,7 @@ class Classifier:
     """An engine and the batcher that feeds it."""
 
     engine: "ImageClassificationEngine"
-    batches: "Batcher[torch.Tensor, np.ndarray]"
+    batches: "Batcher[torch.Tensor | bytes, np.ndarray]"
 
     @property
     def resident_bytes(self) -> int:
@@ -50,7 +50,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         from deployments.engines import image_classification
         from deployments.engines.building import build_in_turn
         from deployments.engines.device import default_device, gpu_share, use_threads
-        from deployments.engines.image_decoding import LIMITS
+        from deployments.engines.image_decoding import LIMITS, is_small
 
         LIMITS.pixels = int(self.settings.max_megapixels * 1e6)
         LIMITS.budget_mb = self.settings.decode_budget_mb
@@ -59,6 +59,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         self.device = default_device()
         if gpu := gpu_share(self.settings.num_gpus):
             self.live_on(gpu, gpu.total_bytes)
+        self.is_small = is_small
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
         # Forwards that take all cores have one thread, for libgomp: with two such teams the threads of both sleep at
@@ -80,10 +81,11 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None
     ) -> ImageClassificationResult:
-        loop = asyncio.get_running_loop()
-        preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
-        pixel_values = await loop.run_in_executor(self.decoders, preprocess, request.image_data)
-        probabilities = await engine.batches.submit(pixel_values)
+        picture: torch.Tensor | bytes = request.image_data
+        if not self.is_small(request.image_data):
+            preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
+            picture = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
+        probabilities = await engine.batches.submit(picture)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
         class_labels, best = engine.engine.best(probabilities, top_k)
         # The shortest decimals that read back as the same f32, as serde writes them.

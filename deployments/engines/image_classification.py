@@ -93,11 +93,21 @@ class ImageClassificationEngine:
                 logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
                 raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
 
-    def classify(self, pixel_values: Sequence[torch.Tensor]) -> list[np.ndarray | ServingError]:
-        """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone."""
-        answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pixel_values)
+    def classify(self, pictures: Sequence[torch.Tensor | bytes]) -> list[np.ndarray | ServingError]:
+        """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone.
+
+        A picture is what `preprocess` gave, or a file that is small enough to be preprocessed here.
+        """
+        answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pictures)
+        pixel_values: dict[int, torch.Tensor] = {}
         groups: dict[torch.Size, list[int]] = defaultdict(list)
-        for index, item in enumerate(pixel_values):
+        for index, picture in enumerate(pictures):
+            try:
+                item = self.preprocess(picture) if isinstance(picture, bytes) else picture
+            except ServingError as refused:
+                answers[index] = refused
+                continue
+            pixel_values[index] = item
             groups[item.shape].append(index)
         for indices in groups.values():
             for start in range(0, len(indices), self.batch_size):

@@ -28,6 +28,8 @@ _MOST_SCANS = 100
 _RUN_LENGTH_PIXELS, _RUN_LENGTH_BYTES = 2_000_000, 1_000_000
 """Pillow decodes run-length BMPs in Python: beyond these some take over a second."""
 
+_SMALL_BYTES, _SMALL_PIXELS = 32_768, 100_000
+
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -109,6 +111,17 @@ def decoded(
             picture = _upright(_flattened(image, mode), image)
         del image  # it may be as large as the picture
         yield picture
+
+
+def is_small(image_data: bytes) -> bool:
+    """Whether decoding takes about as long as handing the file to another thread. By its length and its header."""
+    if len(image_data) > _SMALL_BYTES:
+        return False
+    try:
+        image = Image.open(io.BytesIO(image_data), formats=FORMATS)
+    except Exception:  # to be refused at once
+        return True
+    return image.width * image.height <= _SMALL_PIXELS
 
 
 @contextmanager

@@ -83,8 +83,10 @@ class Forward:
         if has_norms and self._dtype == torch.float32:
             self.folded = self._fold(example)
         one = self._choose_threads(example) if self._device.type == "cpu" else self._choose_layout(example)
-        if self.at_a_time == 1:
+        if self.at_a_time == 1 or one < WORTH_COMPILING_S:
             one = self._choose_batch_size(example)
+            if self.batch_size > 1:
+                self.at_a_time = 1  # Mostly overhead: one larger batch does more than several beside each other.
         if compile_forward and one >= WORTH_COMPILING_S and _can_compile(self._device):
             self.compilation = "eager, being compiled"
             arguments = (weakref.ref(self), example)
@@ -145,7 +147,8 @@ class Forward:
                 per_picture[size] = fastest_of(partial(self, pictures)) / size
             except torch.OutOfMemoryError:
                 break
-            if per_picture[1] > MEASURING_S or per_picture[size] > 1.1 * min(per_picture.values()):
+            slower = per_picture[size] > (1.1 if per_picture[1] > WORTH_COMPILING_S else 2) * min(per_picture.values())
+            if per_picture[1] > MEASURING_S or slower:
                 break  # the device is busy with one already, or larger batches only fall out of its caches
         best = min(per_picture.values())
         self.batch_size = next(size for size, seconds in per_picture.items() if seconds <= 1.1 * best)

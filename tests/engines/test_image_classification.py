@@ -151,6 +151,13 @@ def test_a_picture_whose_answer_is_not_finite_fails_alone(engine: ImageClassific
     assert [type(item) for item in answers] == [np.ndarray, Internal, np.ndarray]
 
 
+def test_files_are_answered_beside_pixels_and_a_damaged_one_fails_alone(engine: ImageClassificationEngine) -> None:
+    file = encoded(photo())
+    from_file, damaged, from_pixels = engine.classify([file, b"no picture", engine.preprocess(file)])
+    assert isinstance(damaged, InvalidImage)
+    np.testing.assert_allclose(from_file, from_pixels, atol=1e-6)  # type: ignore[arg-type]
+
+
 def test_a_forward_that_fails_is_split_until_the_offender_stands_alone(
     engine: ImageClassificationEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from deployments.engines.image_decoding import DecodeLimits, decoded
+from deployments.engines.image_decoding import DecodeLimits, decoded, is_small
 from deployments.errors import InvalidImage
 from tests.engines.image_files import BLUE, FILES, RED, WHITE, colours, encoded, photo, pixels, two_by_one
 
@@ -267,3 +267,11 @@ def test_messages_tell_nothing_of_the_inside() -> None:
     for image_data in (b"", b"GIF89a", b"\xff\xd8\xff", encoded(photo(), "PNG")[:60]):
         with pytest.raises(InvalidImage, match=r"^the image is (damaged or cut short|not one of JPEG, PNG)"):
             pixels(image_data)
+
+
+def test_small_is_what_its_header_says() -> None:
+    """A file of few bytes may hold many pixels; what is no picture is refused at once wherever it is decoded."""
+    assert is_small(encoded(Image.new("RGB", (320, 240)), "JPEG"))
+    assert not is_small(encoded(Image.new("L", (2000, 2000)), "PNG"))
+    assert not is_small(b"\0" * 100_000)
+    assert is_small(b"no picture")

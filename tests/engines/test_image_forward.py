@@ -52,11 +52,16 @@ def test_a_norm_is_folded_only_where_the_answers_stay(again: float, folded: int)
     np.testing.assert_allclose(forward([example]), before, atol=1e-6)
 
 
-@pytest.mark.parametrize(("quick_s", "at_a_time", "threads"), [(1e9, 3, 1), (0.0, 1, 3)])
-def test_a_quick_forward_runs_on_each_core_and_a_slow_one_on_all(
-    monkeypatch: pytest.MonkeyPatch, quick_s: float, at_a_time: int, threads: int
+@pytest.mark.parametrize(
+    ("quick_s", "overhead_s", "at_a_time", "threads"), [(1e9, 0.0, 3, 1), (1e9, 1e9, 1, 1), (0.0, 0.0, 1, 3)]
+)
+def test_a_quick_forward_runs_on_each_core_a_slow_one_on_all_and_one_that_is_overhead_in_batches(
+    monkeypatch: pytest.MonkeyPatch, quick_s: float, overhead_s: float, at_a_time: int, threads: int
 ) -> None:
     monkeypatch.setattr(image_forward, "QUICK_S", quick_s)
+    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", overhead_s)
+    if overhead_s:
+        monkeypatch.setattr(image_forward, "fastest_of", lambda run: 0.1)  # whatever the batch
     forward = image_forward.Forward(Norms(0.0).eval(), multi_label=False, cores=3)
     forward.tune(torch.rand(3, 16, 16), compile_forward=False)
     assert (forward.at_a_time, forward.threads) == (at_a_time, threads)
