@@ -59,12 +59,9 @@ async def test_as_many_batches_run_at_a_time_as_may() -> None:
 async def test_who_comes_just_as_the_last_batch_ends_is_answered(executor: Executor) -> None:
     batcher: Batcher[int, int] = Batcher(list, executor, 1)
 
-    async def again_and_again(item: int) -> None:
-        for _ in range(50):
-            assert await batcher.submit(item) == item
-
     async with asyncio.timeout(10):
-        await asyncio.gather(*(again_and_again(item) for item in range(2)))
+        for item in range(50):
+            assert await batcher.submit(item) == item
 
 
 async def test_a_bad_item_fails_alone(executor: Executor) -> None:
