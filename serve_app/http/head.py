@@ -25,7 +25,9 @@ def check_head(scope: Mapping[str, Any]) -> None:
     if len(headers) > MAX_HEADERS:
         raise HeadersTooLarge(f"more than {MAX_HEADERS} headers")
     size = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
-    if size + sum(len(name) + len(value) for name, value in headers) > MAX_HEAD_BYTES:
+    for name, value in headers:
+        size += len(name) + len(value)
+    if size > MAX_HEAD_BYTES:
         raise HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of path and headers")
 
 
