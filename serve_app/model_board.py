@@ -130,7 +130,7 @@ class ModelBoardActor:
                 error: Error | None = await handle.load_model.remote(model, TRIAL_S)
                 if error is None and (serving := self.board.serving(model.model_id)) is not None:
                     # So that no replica that serves the old one has its callers wait for the new one.
-                    await everywhere(handle, "load_beside", serving, model, timeout_s=TRIAL_S)
+                    await everywhere(handle, "load_beside", serving, model, TRIAL_S, timeout_s=TRIAL_S)
             failure: ServingError | None = error.exception() if error else None
         except Exception as cause:  # no replica, or one that was lost
             failure = Unavailable(f"the trial was cut short ({type(cause).__name__})")

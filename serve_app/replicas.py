@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from ray.exceptions import RayTaskError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -21,4 +22,7 @@ async def everywhere(
     except (TimeoutError, RayServeException) as failure:
         logger.warning("%s of %s: %s", method, handle.deployment_name, type(failure).__name__)
         return []
+    for answer in answers:
+        if isinstance(answer, RayTaskError):  # not lost, but at fault
+            logger.warning("%s of %s: %s", method, handle.deployment_name, answer.cause)
     return [answer for answer in answers if not isinstance(answer, Exception)]
