@@ -61,6 +61,7 @@ def test_a_quick_forward_runs_on_each_core_a_slow_one_on_all_and_one_that_is_ove
     monkeypatch.setattr(image_forward, "QUICK_S", quick_s)
     monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", overhead_s)
     if overhead_s:
+        monkeypatch.setattr(image_forward, "MEASURING_S", 1.0)
         monkeypatch.setattr(image_forward, "fastest_of", lambda run: 0.1)  # whatever the batch
     forward = image_forward.Forward(Norms(0.0).eval(), multi_label=False, cores=3)
     forward.tune(torch.rand(3, 16, 16), compile_forward=False)
