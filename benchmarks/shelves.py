@@ -27,7 +27,6 @@ class Tally:
     """What one contestant did."""
 
     requests: int = 0
-    hits: int = 0
     loads: int = 0
     reload_s: float = 0.0
     """Of loads of models that had been there before."""
@@ -105,7 +104,6 @@ class Shelf:
     async def ask(self, name: str, size: int) -> None:
         model = Model(name, None, self.loader.root / name, "", "text_generation", Manifest(memory_mb=size / 2**20))
         self.loader.tally.requests += 1
-        self.loader.tally.hits += f"{name}#" in self.residency.room.residents
         async with self.residency.lease(model, DEADLINE_S) as engine:
             await answer(engine)
         self.loader.look()
@@ -120,15 +118,13 @@ class Multiplexed:
 
     def __init__(self, root: Path, models: int) -> None:
         self.loader = Loader(root)
-        self.held: set[str] = set()
 
     @serve.multiplexed(max_num_models_per_replica=10)  # type: ignore[untyped-decorator]  # Serve leaves it so
     async def get(self, name: str) -> "Held":
-        return Held(name, await asyncio.to_thread(self.loader.load, name), self.held)
+        return Held(await asyncio.to_thread(self.loader.load, name))
 
     async def ask(self, name: str, size: int) -> None:
         self.loader.tally.requests += 1
-        self.loader.tally.hits += name in self.held
         held = await self.get(name)
         await answer(held.engine)
         self.loader.look()
@@ -140,10 +136,8 @@ class Multiplexed:
 class Held:
     """Serve drops a model by calling its `__del__`."""
 
-    def __init__(self, name: str, engine: TextGenerationEngine, held: set[str]) -> None:
-        self.name, self.engine, self.held = name, engine, held
-        held.add(name)
+    def __init__(self, engine: TextGenerationEngine) -> None:
+        self.engine = engine
 
     def __del__(self) -> None:
-        self.held.discard(self.name)
         self.engine.close()

@@ -3,13 +3,18 @@
 import ctypes
 import gc
 import os
+import time
 from pathlib import Path
 from typing import Protocol
 
 import psutil
 
+COLLECT_EVERY_S = 30.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STATM = Path("/proc/self/statm")
+
+
+_collected_at = -COLLECT_EVERY_S
 
 
 class Memory(Protocol):
@@ -44,8 +49,11 @@ def unload(close: "Closes", size: int, memory: Memory) -> tuple[int, int]:
     close.close()
     memory.give_back()
     after = memory.held()
-    if before - after < size // 2:
-        # Cycles may hold it. Collecting them stops every thread for up to a quarter of a second, so only now.
+    global _collected_at
+    if before - after < size // 2 and time.monotonic() - _collected_at > COLLECT_EVERY_S:
+        # Cycles may hold it. Collecting them stops every thread for up to a quarter of a second, so only now and then:
+        # what did not come back may as well be what another load took meanwhile.
+        _collected_at = time.monotonic()
         gc.collect()
         memory.give_back()
         after = memory.held()

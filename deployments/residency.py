@@ -42,6 +42,8 @@ class _Load:
     model: Model
     task: "asyncio.Task[None]"
     callers: int = 0
+    holds: bool = False
+    """Whether it leases the model until those who wait have it: else another load might take it before they wake."""
 
 
 @dataclass
@@ -88,9 +90,7 @@ class Residency(Generic[EngineT]):
             record.last_use = time.time()
             record.leased(self.clock() - since)
             self.room.measure(key)
-            if resident.leaving and not self.ledger.entries[key].leases:
-                self.room.evict(key)
-            self.room.look()
+            self._released(key)
 
     def pin(self, model: Model, pinned: bool) -> None:
         """From now on, whether it is in memory or not."""
@@ -169,9 +169,14 @@ class Residency(Generic[EngineT]):
             load.task.result()
         finally:
             load.callers -= 1
-            # Nobody waits any more: where it has its room it goes on, else the next caller begins anew.
-            if not load.callers and load.wish.room.cancel():
-                self._loading.pop(key, None)
+            if not load.callers:
+                if load.holds:
+                    load.holds = False
+                    self.ledger.release(key)
+                    asyncio.get_running_loop().call_soon(self._released, key)
+                # Nobody waits any more: where it has its room it goes on, else the next caller begins anew.
+                elif load.wish.room.cancel():
+                    self._loading.pop(key, None)
 
     def _begin(self, key: str, model: Model) -> _Load:
         room = asyncio.get_running_loop().create_future()
@@ -179,6 +184,12 @@ class Residency(Generic[EngineT]):
         load = self._loading[key] = _Load(wish, model, asyncio.create_task(self._load(wish, model)))
         load.task.add_done_callback(lambda task: self._ended(key, task))
         return load
+
+    def _released(self, key: str) -> None:
+        resident = self.room.residents.get(key)
+        if resident and resident.leaving and not self.ledger.entries[key].leases:
+            self.room.evict(key)
+        self.room.look()
 
     def _ended(self, key: str, task: "asyncio.Task[None]") -> None:
         if (load := self._loading.get(key)) and load.task is task:
@@ -215,6 +226,9 @@ class Residency(Generic[EngineT]):
         record.loaded(seconds, self.ledger.entries[key].bytes)
         record.last_use = time.time()  # The load counts as a use.
         self.room.enter(key, model, engine, self.clock() + min(STAYS_FOR_LOADS * seconds, STAYS_AT_MOST_S))
+        if (load := self._loading.get(key)) is not None and load.callers:
+            load.holds = True
+            self.ledger.lease(key)
         logger.info("loaded %s: %.1f MiB in %.2f s", model.name, (record.measured_bytes or 0) / MIB, seconds)
 
     async def _in_own_thread(self, model: Model) -> EngineT:
