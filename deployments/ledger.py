@@ -80,6 +80,11 @@ class Ledger:
         return self.budget_bytes - self.promised_bytes
 
     @property
+    def coming(self) -> int:
+        """How many models are reserved or loading."""
+        return sum(entry.state in (State.RESERVED, State.LOADING) for entry in self.entries.values())
+
+    @property
     def over_bytes(self) -> int:
         return max(0, self.used_bytes - self.budget_bytes)
 

@@ -21,15 +21,14 @@ from deployments.planning import key_of, name_of, plan
 from deployments.process_memory import Memory, ProcessMemory
 from deployments.repository import Model
 from deployments.residency_status import Plan, ResidentStatus
-from deployments.room import EngineT, Room, Wish, in_thread
+from deployments.room import LOADS_AT_ONCE, EngineT, Room, Wish, in_thread
 
 logger = logging.getLogger("model_runtime.residency")
 
-LOADS_AT_ONCE = 4
 ROOM_SHARE = 0.9
 """Of its time a request may wait for room: it has to be answered, too."""
-STAYS_FOR_LOADS = 1.0
-"""How long a model stays at least, in times of its load: so at most half of the time goes into loading."""
+STAYS_FOR_LOADS = 0.25
+"""How long a model stays at least, in times of its load. Longer would make valued models leave for new ones."""
 STAYS_AT_MOST_S = 15.0
 """Beyond this others need not wait for it."""
 
@@ -66,7 +65,6 @@ class Residency(Generic[EngineT]):
         self.records = self.room.records
         self._loading: dict[str, _Load] = {}
         self._pins: dict[str, bool] = {}
-        self._at_once = asyncio.Semaphore(LOADS_AT_ONCE)
         self._admitters = ThreadPoolExecutor(LOADS_AT_ONCE, "admit")
 
     @asynccontextmanager
@@ -239,12 +237,11 @@ class Residency(Generic[EngineT]):
             self.memory.give_back()  # What only the load needed.
             return engine
 
-        async with self._at_once:
-            pool = ThreadPoolExecutor(1, "load")
-            try:
-                return await in_thread(pool, load)
-            finally:
-                pool.shutdown(wait=False)
+        pool = ThreadPoolExecutor(1, "load")
+        try:
+            return await in_thread(pool, load)
+        finally:
+            pool.shutdown(wait=False)
 
     def _overloaded(self, load: _Load) -> Overloaded:
         error = Overloaded(f"{load.model.name}: models in use hold the memory it needs")

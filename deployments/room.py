@@ -23,6 +23,8 @@ from deployments.waiting_line import WaitingLine
 
 logger = logging.getLogger("model_runtime.residency")
 
+LOADS_AT_ONCE = 2
+"""Beyond this nobody is given room, which would only lie idle until the load begins."""
 MEASURE_EVERY_S = 1.0
 UNLOADS_KEPT = 16
 
@@ -133,7 +135,7 @@ class Room(Generic[EngineT]):
     def look(self) -> None:
         """Something has changed: gives room to those who wait for it, as far as there is any now."""
         self._changed.set()
-        while self._line and (admitted := self._line.admit()):
+        while self._line and self.ledger.coming < LOADS_AT_ONCE and (admitted := self._line.admit()):
             wish, victims = admitted
             if wish.room.done():
                 continue
