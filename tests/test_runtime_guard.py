@@ -85,7 +85,7 @@ def test_keys_come_and_go_and_no_replica_is_started_anew(runtime: Running) -> No
 
 
 def test_clients_that_leave_free_their_slots(runtime: Running) -> None:
-    """Twice as many slow requests as there are slots, all of them given up, delay nobody."""
+    """Three times as many slow requests as there are slots, given up, do not take their three seconds."""
     address = urlsplit(runtime.url)
     slow = json.dumps({"Echo": {"model_id": "any", "text": "slow"}}).encode()
     said = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(
@@ -93,7 +93,7 @@ def test_clients_that_leave_free_their_slots(runtime: Running) -> None:
     )
     replicas = len(replica_pids("model-runtime", "Echo"))
     connections = []
-    for _ in range(2 * SLOTS * replicas):
+    for _ in range(3 * SLOTS * replicas):
         connection = socket.create_connection((address.hostname or "", address.port or 0))
         connection.sendall(said + slow)
         connections.append(connection)
@@ -101,7 +101,7 @@ def test_clients_that_leave_free_their_slots(runtime: Running) -> None:
         connection.close()
     begin = time.monotonic()
     assert httpx.post(f"{runtime.url}/infer", json=ECHO, timeout=30).status_code == 200
-    assert time.monotonic() - begin < 0.9  # A slow one takes a second.
+    assert time.monotonic() - begin < 2.5  # A slow one takes a second.
 
 
 def test_a_deadline_that_passes_is_told_at_once(runtime: Running) -> None:
