@@ -34,7 +34,6 @@ logger = logging.getLogger("model_runtime.family")
 
 SWEEP_EVERY_S = 1.0
 MODELS = "models"
-BUSY = "busy"
 FREE = "free"
 
 EngineT = TypeVar("EngineT", bound=Engine)
@@ -217,12 +216,11 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.footprint = Footprint(gpu, ledger)
 
     def record_routing_stats(self) -> dict[str, object]:
-        """For the router: which models it holds, whether it has as many calls as a replica should have, and the share
-        of its memory that is free, in tenths: every change goes to every router."""
+        """For whoever chooses a replica: which models it holds, and the share of its memory that is free, in tenths:
+        every change goes to everyone."""
         ledger = self.residency.ledger
         return {
             MODELS: sorted(self.residency.holds()),
-            BUSY: len(self._under_way) >= self.settings.autoscaling.target_ongoing_requests,
             FREE: round(max(0, ledger.free_bytes) / ledger.budget_bytes, 1),
         }
 

@@ -112,10 +112,7 @@ def deployment_of(
         name=_name(family),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
         autoscaling_config=_autoscaling(settings.autoscaling) | {"policy": {"policy_function": replicas_for_calls}},
-        request_router_config={
-            "request_router_class": "serve_app.routing:ResidentFirst",
-            "request_routing_stats_period_s": 1.0,
-        },
+        request_router_config={"request_routing_stats_period_s": 1.0},
         max_ongoing_requests=EXCHANGES,
         health_check_period_s=1,
         logging_config=LOGGING,

@@ -16,9 +16,11 @@ from deployments.family import FREE, MODELS
 from deployments.line import LineEnd
 from deployments.place import sibling_socket
 from serve_app.lane import Pending
-from serve_app.routing import SENT_LATELY_S
 
 logger = logging.getLogger("model_runtime.dispatch")
+
+SENT_LATELY_S = 10.0
+"""What a replica was sent so lately it may not tell of yet."""
 
 Lost = Callable[[Sequence[Pending]], None]
 
@@ -92,8 +94,7 @@ class Lines:
         return chosen
 
     def _best(self, lines: list[Line], model: str) -> Line:
-        """As `serve_app.routing` has it for exchanges: who holds the model, then who has most room, then who has least
-        to do."""
+        """Who holds the model; where all those are busy, who has most room for it; else who has least to do."""
         free = [line for line in lines if len(line.pending) < self._enough]
         holders = [line for line in free if self._holds(line, model)]
         if holders:

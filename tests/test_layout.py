@@ -20,7 +20,6 @@ RAY_MAY = {
     "serve_app/autoscaling.py",
     "serve_app/dispatch.py",
     "serve_app/lane.py",
-    "serve_app/routing.py",
     "serve_app/lines.py",
     "serve_app/client.py",
     "serve_app/cli.py",
