@@ -219,7 +219,7 @@ def binary() -> str | None:
 
 
 def _free_range() -> int:
-    """The first of `RANGE` ports, below those that the system hands out, that nobody else is likely to use."""
+    """The first of `RANGE` ports between those of Ray's workers and those that the system hands out."""
     while True:
         first = random.randrange(20_000, 32_000, RANGE)
         with socket.socket() as probe:
@@ -231,13 +231,13 @@ def _free_range() -> int:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Below those that the system hands out too: any connection on loopback may take one of these at any time."""
+    """Below those that Ray's workers take, and those that any connection on loopback may take at any time."""
     with ExitStack() as held:
         found: list[int] = []
         while len(found) < count:
             probe = held.enter_context(socket.socket())
             with suppress(OSError):
-                probe.bind(("127.0.0.1", random.randrange(10_000, 20_000)))
+                probe.bind(("127.0.0.1", random.randrange(5_000, 10_000)))
                 found.append(probe.getsockname()[1])
         return found
 

@@ -140,8 +140,10 @@ def _ended(head: psutil.Popen, log: Path) -> bool:
 
 def _stop(head: psutil.Popen, root: Path) -> None:
     """Ends the head as its operator would, and whatever remains of it by force; fails if there was any."""
-    started = {head, *head.children(recursive=True), *_processes_in(root)}
-    head.send_signal(signal.SIGTERM)
+    started = {head, *_processes_in(root)}
+    if head.poll() is None:
+        started.update(head.children(recursive=True))
+        head.send_signal(signal.SIGTERM)
     psutil.wait_procs(started, timeout=30)
     left = [process for process in {*started, *_processes_in(root)} if _runs(process)]
     told = [f"{process.pid} {process.name()}" for process in left]
