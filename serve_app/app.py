@@ -16,7 +16,6 @@ from deployments.metrics import MetricsBoard
 from deployments.protocol import ImageClassification, InferRequest, TextGeneration
 from deployments.settings import Autoscaling, FamilySettings, nearest
 from deployments.text_generation import TextGenerationReplica
-from serve_app.autoscaling import replicas_for_calls
 from serve_app.catalog import MODEL_BOARD
 from serve_app.config import RuntimeConfig
 from serve_app.dispatch import Route
@@ -24,6 +23,7 @@ from serve_app.ingress import METRICS_BOARD, Ingress
 from serve_app.model_board import ModelBoardActor
 
 SHARE_OF_A_GPU = 0.25
+POLICY = "serve_app.autoscaling:replicas_for_calls"  # By its name: Ray's dashboard cannot show a function.
 EXCHANGES = 4096  # The ingress bounds what is under way: it counts calls, Serve would count exchanges.
 REQUESTS = 1 << 20  # So that none waits in Serve, where nothing is known of keys, turns and deadlines.
 PROCESS = uuid.uuid4().hex
@@ -85,7 +85,8 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
     board = DeploymentActorConfig(
         name=MODEL_BOARD,
         actor_class=ray.remote(ModelBoardActor),
-        init_args=(models, architectures, config.sources, deployments),
+        # Nothing that JSON cannot say: Ray's dashboard shows it.
+        init_args=(str(models), architectures, list(config.sources), deployments),
         actor_options={"num_cpus": 0},
     )
     return _ingress(config, board, version).bind(config.ingress, tuple(routes), handles)
@@ -111,7 +112,7 @@ def deployment_of(
     return deployment.options(
         name=_name(family),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
-        autoscaling_config=_autoscaling(settings.autoscaling) | {"policy": {"policy_function": replicas_for_calls}},
+        autoscaling_config=_autoscaling(settings.autoscaling) | {"policy": {"policy_function": POLICY}},
         request_router_config={"request_routing_stats_period_s": 1.0},
         max_ongoing_requests=EXCHANGES,
         health_check_period_s=1,

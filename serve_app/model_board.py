@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from ray import serve
@@ -31,17 +31,18 @@ _NAMESPACE = b"model-runtime"
 
 
 class ModelBoardActor:
-    """`deployments` are the deployments' names by family."""
+    """`models`: a folder's path or a URL. `deployments` are the deployments' names by family."""
 
     def __init__(
         self,
-        models: Path | str,
+        models: str,
         architectures: Mapping[str, str],
-        sources: tuple[str, ...],
+        sources: Sequence[str],
         deployments: Mapping[str, str],
     ) -> None:
-        self.repository = Repository(models, architectures, sources=sources)
-        self.scan_every_s = SCAN_EVERY_S if isinstance(models, Path) else LIST_EVERY_S
+        remote = "://" in models
+        self.repository = Repository(models if remote else Path(models), architectures, sources=tuple(sources))
+        self.scan_every_s = LIST_EVERY_S if remote else SCAN_EVERY_S
         self.deployments = deployments
         self.application = serve.get_deployment_actor_context().app_name
         self._kept = _internal_kv_get(self._place, namespace=_NAMESPACE)

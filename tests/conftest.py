@@ -61,11 +61,11 @@ class Running:
 
 
 def free_port() -> int:
-    """Below those that the system hands out too: a connection on loopback could take one of these meanwhile."""
+    """Below those that Ray's workers take, and those that the system hands out to any connection."""
     while True:
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", random.randrange(10_000, 20_000)))
+                probe.bind(("127.0.0.1", random.randrange(5_000, 10_000)))
             except OSError:
                 continue
             port: int = probe.getsockname()[1]

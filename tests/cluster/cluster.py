@@ -71,8 +71,9 @@ class Cluster:
 
     def applications(self) -> dict[str, str]:
         """The status of each of Serve's applications, as the dashboard shows it."""
-        shown = self.api("GET", "/api/serve/applications/").raise_for_status().json()["applications"]
-        return {name: application["status"] for name, application in shown.items()}
+        reply = self.api("GET", "/api/serve/applications/")
+        assert reply.status_code == 200, reply.text
+        return {name: application["status"] for name, application in reply.json()["applications"].items()}
 
     def stop_serve(self) -> None:
         self.api("DELETE", "/api/serve/applications/").raise_for_status()
