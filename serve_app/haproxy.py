@@ -83,6 +83,8 @@ def fast_profile(folder: Path, config: RuntimeConfig) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_CLIENT_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(int(longest_s) + GRACE_S),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+        # The throughput profile would hold a thousand lines of log back, and keep them from whoever looks for a fault.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
         # Requests go from the ingress to their family in one message; Serve's own limit is 4 MiB.
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
         "RAY_SERVE_HAPROXY_BINARY_PATH": wrapper,

