@@ -1,7 +1,7 @@
 """A direct line between processes of one machine: calls one way, replies the other, many at once, on a Unix socket.
 
-A handle call costs Serve over a millisecond of CPU at both ends, whatever it carries; a frame on a line costs a tenth.
-What is said within one turn of the event loop shares a frame, so the busier an end is, the fuller its frames.
+A handle call takes over a millisecond, whatever it carries (docs/dispatch.md). What is said on a line within one turn
+of the event loop shares a frame, so the busier an end is, the fuller its frames.
 """
 
 import asyncio

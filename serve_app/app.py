@@ -14,6 +14,7 @@ from deployments.family import ReplicaOptions
 from deployments.image_classification import ImageClassificationReplica
 from deployments.metrics import MetricsBoard
 from deployments.protocol import ImageClassification, InferRequest, TextGeneration
+from deployments.replica import Replica
 from deployments.settings import Autoscaling, FamilySettings, nearest
 from deployments.text_generation import TextGenerationReplica
 from serve_app.catalog import MODEL_BOARD
@@ -34,13 +35,13 @@ LOGGING = {"encoding": "JSON", "enable_access_log": False}
 class Family:
     """One row of the table.
 
-    `replica` is the deployment's class: made from ReplicaOptions, with `infer(call)` and `ready()`. `architectures`
-    is the pattern of config.json's `architectures` that the family serves; None for a family without models.
+    `replica` is the deployment's class, made from ReplicaOptions: a FamilyReplica, or any other Replica for a family
+    without models. `architectures` is the pattern of config.json's `architectures` that the family serves, or None.
     """
 
     name: str
     request: type[InferRequest]
-    replica: type[Any]
+    replica: type[Replica]
     architectures: str | None
 
 
@@ -70,7 +71,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
         settings = config.settings(family.name)
         num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
         options = ReplicaOptions(family.name, models, architectures, settings, config.cache, config.sources)
-        handles[family.name] = deployment_of(family, settings, num_gpus, version).bind(options)
+        handles[family.name] = _deployment(family, settings, num_gpus, version).bind(options)
         routes.append(
             Route(
                 family.name,
@@ -104,15 +105,12 @@ def _version(config: RuntimeConfig, families: list[str]) -> str:
     return hashlib.sha256(f"{PROCESS} {families} {lasting}".encode()).hexdigest()[:16]
 
 
-def deployment_of(
-    family: Family, settings: FamilySettings, num_gpus: float, version: str = PROCESS
-) -> serve.Deployment:
-    """The family's replicas."""
+def _deployment(family: Family, settings: FamilySettings, num_gpus: float, version: str) -> serve.Deployment:
     deployment = cast(serve.Deployment, serve.deployment(family.replica))
     return deployment.options(
         name=_name(family),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
-        autoscaling_config=_autoscaling(settings.autoscaling) | {"policy": {"policy_function": POLICY}},
+        autoscaling_config=_autoscaling(settings.autoscaling),
         request_router_config={"request_routing_stats_period_s": 1.0},
         max_ongoing_requests=EXCHANGES,
         health_check_period_s=1,
@@ -146,4 +144,8 @@ def _ingress(config: RuntimeConfig, models: DeploymentActorConfig, version: str)
 def _autoscaling(autoscaling: Autoscaling) -> dict[str, Any]:
     # Looking back no longer than the delays, so that they mean what they say.
     look_back_s = max(min(autoscaling.upscale_delay_s, autoscaling.downscale_delay_s, 30.0), 1.0)
-    return autoscaling.model_dump() | {"look_back_period_s": look_back_s, "metrics_interval_s": look_back_s / 3}
+    return autoscaling.model_dump() | {
+        "look_back_period_s": look_back_s,
+        "metrics_interval_s": look_back_s / 3,
+        "policy": {"policy_function": POLICY},
+    }

@@ -1,4 +1,4 @@
-"""How many replicas a family gets. Run by Serve's controller."""
+"""How many replicas a deployment gets. Run by Serve's controller."""
 
 from typing import Any
 

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from deployments.failures import error_of
 from deployments.metrics import Labels, Recorder
 from deployments.place import private_socket
 from deployments.protocol import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from deployments.replica import CALLS_UNDER_WAY
 from serve_app.access import Access, AccessSettings
 from serve_app.administration import Administration
 from serve_app.caller import CALLER, Caller
@@ -55,6 +56,7 @@ class Ingress:
         with_models = [route.family for route in routes if route.has_models]
         self.administration = Administration(self.catalog, {family: handles[family] for family in with_models})
         self.recorder = Recorder(uuid.uuid4().hex)
+        self._under_way = 0
         self._following = asyncio.create_task(self.catalog.follow())
         self._reporting = asyncio.create_task(self._report_forever())
         self.http = build_http_app(self)
@@ -85,32 +87,35 @@ class Ingress:
 
     async def answer(self, read: Read, request_id: str) -> InferResponse:
         """The answer to the request that `read` gives. What `read` raises is answered and counted as well."""
-        counted = _Counted()
-        try:
-            request, route = await self._routed(read, counted)
-            response = await self.dispatcher.call(request, request_id, route)
-        except Exception as cause:
-            response = error_of(cause, request_id)
-        self._count(counted, response)
-        return response
+        with self._counting() as counted:
+            try:
+                request, route = await self._routed(read, counted)
+                counted.response = await self.dispatcher.call(request, request_id, route)
+            except Exception as cause:
+                counted.response = error_of(cause, request_id)
+        return counted.response
 
     async def stream(self, read: Read, request_id: str) -> AsyncGenerator[Reply, None]:
         """Any number of chunks, then the response. Never raises; closing it takes the request back."""
-        counted = _Counted()
-        response: InferResponse = Error.of(Cancelled("the client went away"), request_id)
-        try:
-            request, route = await self._routed(read, counted)
-            async with aclosing(self.dispatcher.stream(request, request_id, route)) as replies:
-                async for reply in replies:
-                    if isinstance(reply, InferResponse):
-                        response = reply
-                    else:
-                        yield reply
-        except Exception as cause:
-            response = error_of(cause, request_id)
-        finally:
-            self._count(counted, response)
+        response: InferResponse | None = None
+        with self._counting() as counted:
+            try:
+                request, route = await self._routed(read, counted)
+                async with aclosing(self.dispatcher.stream(request, request_id, route)) as replies:
+                    async for reply in replies:
+                        if isinstance(reply, InferResponse):
+                            response = reply
+                        else:
+                            yield reply
+            except Exception as cause:
+                response = error_of(cause, request_id)
+            counted.response = response
+        assert response is not None
         yield response
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """For Serve, which does not see what comes by the door."""
+        return {CALLS_UNDER_WAY: float(self._under_way)}
 
     async def _routed(self, read: Read, counted: "_Counted") -> tuple[InferRequest, Route]:
         request = await read()
@@ -131,12 +136,20 @@ class Ingress:
         if sum(map(len, texts)) * 4 > limit and (size := sum(len(text.encode()) for text in texts)) > limit:
             raise PromptTooLong(f"the prompt has {size} bytes; at most {limit} are taken")
 
-    def _count(self, counted: "_Counted", response: InferResponse) -> None:
-        outcome = (response.code or "internal") if isinstance(response, Error) else "ok"
-        if isinstance(response, TextGenerationResult) and response.usage is not None:
-            self.access.spend(counted.caller, response.usage.prompt_tokens + response.usage.completion_tokens)
-        labels = Labels(counted.model, counted.family, outcome)
-        self.recorder.record(labels, (time.perf_counter() - counted.started) * 1000)
+    @contextmanager
+    def _counting(self) -> Iterator["_Counted"]:
+        """Counts a request whatever becomes of it: one that was taken back has no response."""
+        counted = _Counted()
+        self._under_way += 1
+        try:
+            yield counted
+        finally:
+            self._under_way -= 1
+            response = counted.response
+            if isinstance(response, TextGenerationResult) and response.usage is not None:
+                self.access.spend(counted.caller, response.usage.prompt_tokens + response.usage.completion_tokens)
+            labels = Labels(counted.model, counted.family, _outcome(response))
+            self.recorder.record(labels, (time.perf_counter() - counted.started) * 1000)
 
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
@@ -178,8 +191,15 @@ class _Counted:
 
     model: str = "unknown"
     family: str = "unknown"
+    response: InferResponse | None = None
     caller: Caller = field(default_factory=CALLER.get)
     started: float = field(default_factory=time.perf_counter)
+
+
+def _outcome(response: InferResponse | None) -> str:
+    if response is None:
+        return Cancelled.code
+    return (response.code or "internal") if isinstance(response, Error) else "ok"
 
 
 def _given(request: InferRequest) -> Read:

@@ -133,7 +133,7 @@ class Lane:
 
     async def _carry(self, together: list[Pending]) -> None:
         """One exchange, until each of its calls has its answer or is not waited for any more."""
-        arrived = False
+        in_transit = True
         left = len(together)
         task = asyncio.current_task()
         assert task is not None
@@ -147,21 +147,22 @@ class Lane:
                 else:
                     task.cancel()  # Nobody waits any more; the end of the stream tells the replica.
 
-        def heard() -> None:
-            nonlocal arrived
-            if not arrived:
-                arrived = True
+        def landed() -> None:
+            nonlocal in_transit
+            if in_transit:
+                in_transit = False
                 self._in_transit -= 1
                 self._schedule()
-                for pending in together:
-                    pending.arrived = True
 
         for pending in together:
             pending.response.add_done_callback(ended)
         stream = self._exchange.remote([pending.to_send() for pending in together])
         try:
             async for replies in stream:
-                heard()
+                if in_transit:
+                    landed()
+                    for pending in together:
+                        pending.arrived = True
                 for number, reply in replies:
                     together[number].hear(reply)
         except LOST:
@@ -179,10 +180,7 @@ class Lane:
             # A replica that stops between two calls ends its streams in good order.
             self.retry(together)
         finally:
-            if not arrived:
-                arrived = True
-                self._in_transit -= 1
-                self._schedule()
+            landed()
 
     def retry(self, lost: Sequence[Pending]) -> None:
         """Each that has no answer is sent once more, alone, so that none can take others along."""

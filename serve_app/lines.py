@@ -26,15 +26,16 @@ Lost = Callable[[Sequence[Pending]], None]
 
 
 class Line(LineEnd):
-    """To one replica. `lost` is told of the calls whose answers will not come."""
+    """To one replica. `broken` is told when the connection has ended: no answers will come to what is `pending`."""
 
-    def __init__(self, lost: Lost) -> None:
+    def __init__(self, broken: "Callable[[Line], None]") -> None:
         super().__init__()
         self.sent: dict[str, float] = {}
         """By model: when it was last asked for one that its replica may not tell of yet."""
         self.pending: dict[str, Pending] = {}
         self.open = True
-        self._lost = lost
+        """Whether it takes new calls."""
+        self._broken = broken
 
     def submit(self, pending: Pending) -> None:
         pending.submitted = pending.arrived = True
@@ -52,9 +53,9 @@ class Line(LineEnd):
             pending.hear(reply)
 
     def connection_lost(self, failure: Exception | None) -> None:
+        self._broken(self)
         self.open = False
-        left, self.pending = list(self.pending.values()), {}
-        self._lost(left)
+        self.pending = {}
 
     def _ended(self, call_id: str, response: "asyncio.Future[Any]") -> None:
         if self.pending.pop(call_id, None) is not None and response.cancelled():
@@ -72,7 +73,7 @@ class Lines:
         self._enough = enough
         self._lost = lost
         self._seen: Mapping[Any, object] | None = None
-        self._lines: dict[str, Line | None] = {}  # None: being connected
+        self._lines: dict[str, Line | None] = {}  # None: being connected, or not to be reached
         self._ids: dict[Line, Any] = {}  # Serve's, as in its table
         self._all_here = False
         self._connecting: set[asyncio.Task[None]] = set()
@@ -120,31 +121,40 @@ class Lines:
             line = self._lines.pop(gone)
             if line is not None:
                 line.open = False
-                self._ids.pop(line, None)
+                del self._ids[line]
                 if not line.pending and line.transport is not None:
                     line.transport.close()
         here = {replica_id for replica_id in ids if sibling_socket(replica_id).is_socket()}
         self._all_here = here == ids.keys()
         for new in here - self._lines.keys():
-            self._lines[new] = None
-            task = asyncio.create_task(self._connect(new, ids[new]))
-            self._connecting.add(task)
-            task.add_done_callback(self._connecting.discard)
+            self._connect(ids[new])
 
-    async def _connect(self, replica_id: str, key: Any) -> None:
-        loop = asyncio.get_running_loop()
+    def _connect(self, key: Any) -> None:
+        self._lines[key.unique_id] = None
+        task = asyncio.create_task(self._connected(key))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connected(self, key: Any) -> None:
+        path = str(sibling_socket(key.unique_id))
         try:
-            path = str(sibling_socket(replica_id))
-            _, line = await loop.create_unix_connection(lambda: Line(self._lost), path)
-        except OSError as failure:
-            logger.warning("no line to replica %s: %s", replica_id, failure)
-            self._all_here = False
+            _, line = await asyncio.get_running_loop().create_unix_connection(lambda: Line(self._broken), path)
+        except OSError as failure:  # it died, and Serve does not know yet
+            logger.warning("no line to replica %s: %s", key.unique_id, failure)
             return
-        if replica_id in self._lines:
-            self._lines[replica_id] = line
+        if key.unique_id in self._lines:
+            self._lines[key.unique_id] = line
             self._ids[line] = key
         elif line.transport is not None:
             line.transport.close()
+
+    def _broken(self, line: Line) -> None:
+        key = self._ids.pop(line, None)
+        if key is not None:
+            self._lines[key.unique_id] = None
+            if line.open:  # It did not say that it leaves: perhaps only the connection is lost.
+                self._connect(key)
+        self._lost(list(line.pending.values()))
 
 
 def _under_way(line: Line) -> int:

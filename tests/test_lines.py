@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import socket
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,8 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-async def connected(path: Path, lost: Callable[[Sequence[Pending]], None] = lambda _: None) -> Line:
-    _, line = await asyncio.get_running_loop().create_unix_connection(lambda: Line(lost), str(path))
+async def connected(path: Path) -> Line:
+    _, line = await asyncio.get_running_loop().create_unix_connection(lambda: Line(lambda _: None), str(path))
     return line
 
 
@@ -108,9 +109,13 @@ async def test_a_replica_that_leaves_answers_what_it_has_first(folder: Path) -> 
     await leaving
 
 
-async def test_what_was_under_way_on_a_lost_line_is_told(folder: Path) -> None:
+async def test_a_broken_line_tells_what_was_under_way_and_is_made_again_while_its_replica_lives(folder: Path) -> None:
     replica, lost = Answering(folder / "a.sock"), list[Pending]()
-    line = await connected(folder / "a.sock", lost.extend)
+    table = {Id("a"): None}
+    known = Lines(lambda: table, enough=2, lost=lost.extend)
+    await until(lambda: known.choose("m"))
+    line = known.choose("m")
+    assert line is not None
     answered, waiting = pending("a"), pending("wait")
     for one in (answered, waiting):
         line.submit(one)
@@ -120,7 +125,25 @@ async def test_what_was_under_way_on_a_lost_line_is_told(folder: Path) -> None:
     end.transport.abort()
     await until(lambda: lost == [waiting])
     assert not line.open
+    await until(lambda: known.choose("m"))
+    again = pending("b")
+    known.choose("m").submit(again)  # type: ignore[union-attr]  # just seen
+    assert await again.response == TextGenerationResult(generated_text="b")
     await replica.server.close()
+
+
+async def test_a_replica_that_died_gets_no_line_and_takes_none_from_others(folder: Path) -> None:
+    dead, alive = (Answering(folder / f"{name}.sock") for name in ("dead", "alive"))
+    await dead.server.close()
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(folder / "dead.sock"))
+    table = {Id("dead"): None, Id("alive"): None}
+    known = Lines(lambda: table, enough=2, lost=lambda _: None)
+    await until(lambda: known.choose("m"))
+    asked = pending("a")
+    known.choose("m").submit(asked)  # type: ignore[union-attr]  # just seen
+    assert await asked.response == TextGenerationResult(generated_text="a")
+    await alive.server.close()
 
 
 async def test_a_model_stays_with_its_replica_until_that_is_busy(folder: Path) -> None:
