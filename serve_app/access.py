@@ -119,8 +119,9 @@ class Access:
         if key is not None:
             self.check(caller)
             usage = self._usage[caller.name]
-            usage.allowance -= 1
             usage.requests += 1
+            if key.requests_per_second is not None:  # One that is set later starts with a whole burst.
+                usage.allowance -= 1
 
     def spend(self, caller: Caller, tokens: int) -> None:
         """Counts what a request has come to; the last one of a day may go beyond the quota."""
@@ -173,7 +174,7 @@ def administers(method: str, path: str) -> bool:
     """Whether a route changes the models."""
     if method in READING:
         return False
-    return path.startswith("/models/") or (path.startswith("/v2/repository/models/"))
+    return path.startswith(("/models/", "/v2/repository/models/"))
 
 
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}

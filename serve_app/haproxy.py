@@ -2,7 +2,7 @@
 
 Ray Serve writes HAProxy's configuration itself and starts whatever binary it is told to. `model-runtime-haproxy` is
 that binary: it mends the configuration (listeners on loopback, a private admin socket, limits on time, size and
-connections, nothing of Serve's for clients to steer, replies in the union's shape) and becomes the real HAProxy.
+connections, replies in the union's shape) and becomes the real HAProxy.
 """
 
 import ctypes
@@ -31,7 +31,7 @@ from deployments.protocol import Error
 from deployments.settings import FamilySettings
 from deployments.wire import JSON, to_object
 from serve_app.config import RuntimeConfig
-from serve_app.http.head import MAX_HEAD_BYTES, MAX_HEADERS, SWITCHES
+from serve_app.http.head import MAX_HEAD_BYTES, MAX_HEADERS
 
 SLOW_CLIENT_S = 10
 """How long a client may take to send its request's head."""
@@ -168,7 +168,7 @@ def _front_rules(folder: Path) -> str:
         _returned(_LARGE_HEAD, f"{{ req.fhdr_cnt gt {MAX_HEADERS} }} || {{ req.hdrs,length gt {head} }}"),
         _returned(_NO_HOST, "HTTP_1.1 !{ req.fhdr_cnt(host) eq 1 }"),
         _returned(_NO_HOST, "{ req.fhdr(host) -m found } !{ req.fhdr(host) -m reg ^[]A-Za-z0-9._:[-]*$ }"),
-        *(f"http-request del-header {name}" for name in (*_SERVES_OWN, "upgrade")),
+        "http-request del-header upgrade",
     ]
     if max_body_bytes:
         # A stream of lines is answered while it comes; its lines have the limit, not the whole.
@@ -182,7 +182,6 @@ _TOO_MANY = Overloaded("too many connections from one address")
 _LARGE_HEAD = HeadersTooLarge(f"more than {MAX_HEADERS} headers, or more than {MAX_HEAD_BYTES - 1024} bytes of them")
 _LARGE_BODY = PayloadTooLarge("the body is larger than this runtime takes")
 _NO_HOST = InvalidRequest("a request needs one Host header that names a host")
-_SERVES_OWN = (*(name.replace("_", "-") for name in sorted(SWITCHES)),)
 
 
 def _returned(failure: ServingError, condition: str = "") -> str:

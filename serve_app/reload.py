@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from deployments.settings import mistakes
 from serve_app.config import RuntimeConfig
 
 RUNNING = ("access",)
@@ -27,13 +30,16 @@ class Reload:
         self._seen, self.forced = stamp, False
         try:
             read = self.read()
+            # Held to the rules again: keys may be there to go with a host that changes only at the next start.
+            running = dict(self.running) | {name: getattr(read, name) for name in RUNNING}
+            changed = RuntimeConfig.model_validate(running)
         except ValueError as broken:
-            tell(f"the configuration stays as it was:\n{broken}")
+            said = "\n".join(mistakes(broken)) if isinstance(broken, ValidationError) else str(broken)
+            tell(f"the configuration stays as it was:\n{said}")
             return None
         for name in RuntimeConfig.model_fields:
             if name not in RUNNING and getattr(read, name) != getattr(self.running, name):
                 tell(f"{self.file.name}: {name} takes effect at the next start")
-        changed = self.running.model_copy(update={name: getattr(read, name) for name in RUNNING})
         if changed == self.running:
             return None
         self.running = changed

@@ -31,6 +31,8 @@ class EchoReplica(Replica):
             raise RuntimeError("a secret that no caller may see")
         if call.request.text == "slow":
             await asyncio.sleep(1)
+        if call.request.text == "endless":
+            await asyncio.Event().wait()
         return EchoResult(text=call.request.text)
 
 

@@ -50,6 +50,16 @@ def test_a_broken_file_changes_nothing_and_says_why(file: Path) -> None:
     assert reload.poll(said.append) is not None
 
 
+def test_keys_do_not_go_while_others_can_reach_the_runtime(file: Path) -> None:
+    file.write_text(f"host: 0.0.0.0\n{KEYS}")
+    reload = Reload(file, lambda: read_config(file), read_config(file))
+    said: list[str] = []
+    file.write_text("host: 127.0.0.1\n")  # which takes effect at the next start, as the keys would at once
+    assert reload.poll(said.append) is None
+    assert "there have to be access.keys" in said[0]
+    assert SHA256 not in said[0]
+
+
 def test_what_waits_for_the_next_start_is_named_and_left(file: Path) -> None:
     reload = reload_of(file)
     said: list[str] = []

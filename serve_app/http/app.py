@@ -47,10 +47,12 @@ def build_http_app(runtime: Runtime) -> Starlette:
         if media_type(request) == NDJSON:
             return AnsweredLines(request, limit_bytes, runtime.answer)
         try:
-            answers = await answer_list(await read_json(request, limit_bytes), runtime.answer)
+            return await unless_gone(request, answered_list(await read_json(request, limit_bytes)))
         except ServingError as failure:
             return rendered(Error.of(failure, request_id_of(request)), wire.JSON)
-        return Response(answers, media_type=wire.JSON)
+
+    async def answered_list(body: bytes) -> Response:
+        return Response(await answer_list(body, runtime.answer), media_type=wire.JSON)
 
     async def models(request: Request) -> Response:
         return JSONResponse({"models": [status.model_dump() for status in await runtime.models()]})

@@ -1,7 +1,8 @@
 """What a request has to pass before any route sees it: a head within limits, a key, a body that keeps coming.
 
-Two layers of ASGI. `Threshold` stands before Ray Serve's own code in every process that takes HTTP, and takes away the
-headers with which a client could steer Serve. `Guard` stands before the routes, wherever a request came from.
+Two layers of ASGI. `Threshold` stands before Ray Serve's own code in every process that takes HTTP, and takes away
+what is not for clients. `Guard` stands before the routes, wherever a request came from, and holds every limit itself:
+the ports of replicas can be reached beside HAProxy, which refuses some of the same earlier and cheaper.
 """
 
 import asyncio
@@ -26,19 +27,15 @@ _HEEDED = frozenset({b"authorization", b"x-priority", b"x-deadline-ms", b"conten
 
 
 class Threshold:
-    """Before Serve: refuses heads that are too large, drops what is not for clients or not UTF-8."""
+    """Before Serve: drops headers by which a client could steer it, and those that are not UTF-8."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            try:
-                check_head(scope)
-                if scope["path"] == "/-/routes":
-                    raise NotFound("there is no such route")
-            except ServingError as failure:
-                await _refuse(scope, receive, send, failure)
+            if scope["path"] == "/-/routes":
+                await _refuse(scope, receive, send, NotFound("there is no such route"))
                 return
             scope["headers"] = list(harmless(scope["headers"]))
         await self.app(scope, receive, send)

@@ -32,6 +32,11 @@ class Front:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def reached(self, what: str) -> int:
+        """What has come through to the server, by its own count: `under_way` or `listed`."""
+        metrics = httpx.get(f"http://127.0.0.1:{self.direct_port}/metrics").text
+        return int(dict(line.split() for line in metrics.splitlines())[what])
+
 
 def configuration(folder: Path, port: int, server_port: int) -> Path:
     """Serve's own template for one application, mended."""

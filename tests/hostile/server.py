@@ -27,41 +27,48 @@ from serve_app.http.app import Read, build_http_app
 from serve_app.http.guard import Threshold
 from serve_app.status import ModelStatus
 
-SLOW = "slow"
-"""A model that takes two seconds."""
+ENDLESS = "endless"
+"""A model that answers nobody."""
 
 
 class AtOnce:
-    """Answers every request that can be read."""
+    """Answers every request that can be read. Its metrics tell what has come through to it."""
 
     def __init__(self) -> None:
+        self.under_way = 0
+        self.listed = 0
+        """How often somebody asked which models there are."""
         self.settings = IngressSettings(max_body_mb=1, max_held_mb=64)
         self.access = Access(AccessSettings())
 
     async def answer(self, read: Read, request_id: str) -> InferResponse:
+        self.under_way += 1
         try:
             request = await read()
-            if request.model_id == SLOW:
-                await asyncio.sleep(2)
+            if request.model_id == ENDLESS:
+                await asyncio.Event().wait()
             if isinstance(request, ImageClassification):
                 return ImageClassificationResult(class_labels=["cat"], probabilities=[1.0], model_id=request.model_id)
             assert isinstance(request, TextGeneration)
             return TextGenerationResult(generated_text=request.prompt, model_id=request.model_id)
         except Exception as cause:
             return error_of(cause, request_id)
+        finally:
+            self.under_way -= 1
 
     async def stream(self, read: Read, request_id: str) -> AsyncGenerator[Reply, None]:
         yield Chunk("a", 1)
         yield await self.answer(read, request_id)
 
     async def models(self) -> list[ModelStatus]:
+        self.listed += 1
         return []
 
     async def ready(self) -> bool:
         return True
 
     async def metrics(self) -> str:
-        return "inference_requests_total 1\n"
+        return f"under_way {self.under_way}\nlisted {self.listed}\n"
 
 
 def app() -> ASGIApp:

