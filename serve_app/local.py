@@ -1,8 +1,10 @@
 """`model-runtime serve`: Ray and the runtime on this machine, shown to work, and stopped again."""
 
+import atexit
 import logging
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -103,7 +105,9 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
         from ray import serve  # noqa: F401
 
     # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
-    fast = fast_profile(Path(tempfile.mkdtemp(prefix="model-runtime-")), config)
+    folder = Path(tempfile.mkdtemp(prefix="model-runtime-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    fast = fast_profile(folder, config)
     os.environ.update(guarded_profile() | fast)
     if not fast:
         print(
