@@ -79,7 +79,7 @@ def build_http_app(runtime: Runtime) -> Starlette:
             Route("/infer", infer, methods=["POST"]),
             Route("/infer/batch", infer_batch, methods=["POST"]),
             Route("/models", models),
-            *model_routes(runtime, rendered),
+            *model_routes(runtime),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),

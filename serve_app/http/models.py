@@ -1,6 +1,6 @@
 """The routes of one model: `GET /models/{id}`, and `POST /models/{id}/load`, `/unload`, `/pin`, `/unpin`, `/plan`."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 from starlette.requests import Request
@@ -8,15 +8,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from deployments import wire
-from deployments.protocol import Error, InferResponse
+from deployments.protocol import Error
+from serve_app.http.rendering import rendered
 from serve_app.http.runtime import Runtime
 from serve_app.status import ModelStatus, Verb
 
 
-def model_routes(runtime: Runtime, rendered: Callable[[InferResponse, str], Response]) -> list[BaseRoute]:
-    """`rendered` gives an `Error` its status. Ids may hold slashes, and `id@version` names a version."""
+def model_routes(runtime: Runtime) -> list[BaseRoute]:
+    """Ids may hold slashes, and `id@version` names a version."""
 
-    def doing(verb: Verb) -> Callable[[Request], "object"]:
+    def doing(verb: Verb) -> Callable[[Request], Awaitable[Response]]:
         async def do(request: Request) -> Response:
             told = await runtime.administer(verb, request.path_params["model_id"])
             if isinstance(told, Error):
