@@ -67,6 +67,9 @@ class CpuMeter:
         own = name_thread()
         yield
         with self._lock:
+            # Its old and its new content may be there at once, no third.
+            for earlier in [name for name, other in self._models.items() if other == model][:-1]:
+                del self._models[earlier]
             self._models[own] = model
             # From now on: what the load itself used is not a request's.
             self._seen |= {thread: seconds for name, thread, seconds in named_threads() if name == own}

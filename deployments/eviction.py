@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 HALF_LIFE_USES = 200
+MOST_REMEMBERED = 4096
 
 
 class Policy(Protocol):
@@ -36,7 +37,9 @@ class CostAware:
 
     def used(self, name: str, now: float) -> None:
         self._total += 1
-        uses = self._uses.setdefault(name, _Uses())
+        uses = self._uses[name] = self._uses.pop(name, _Uses())  # in the order of their last uses
+        if len(self._uses) > MOST_REMEMBERED:
+            del self._uses[next(iter(self._uses))]
         uses.count = 1 + uses.count * math.exp2((uses.at - self._total) / self.half_life)
         uses.at = self._total
 

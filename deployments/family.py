@@ -3,8 +3,6 @@
 import abc
 import asyncio
 import logging
-import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -61,7 +59,6 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.options = options
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
-        self.repository = Repository(options.models, options.architectures, sources=options.sources)
         self.gate = Gate(options.models, options.cache)
         self.cpu = CpuMeter()
         self.residency = Residency(
@@ -73,7 +70,6 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         self.footprint = Footprint(self.residency.memory, self.residency.ledger)
         self.device = "cpu"
         self.proofs = Proofs(self.gate, self._ask)
-        self._pins: dict[str, bool] = {}
         self._preloading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -82,6 +78,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         """The model, ready to answer. Called in a thread."""
 
     def _admit_and_load(self, model: Model) -> EngineT:
+        # Once more: its files may have changed while room was waited for.
         with self.cpu.threads_of(model.name):
             return self.load(replace(model, folder=self.gate.admit(model)))
 
@@ -108,9 +105,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     def _heed(self, model: Model) -> None:
         """Pins are the board's to decide: what it said last came with the call."""
-        if self._pins.get(model.name, model.manifest.pinned) != model.pinned:
-            self._pins[model.name] = model.pinned
-            self.residency.pin(model, model.pinned)
+        self.residency.pin(model, model.pinned)
 
     async def _ask(self, request: InferRequest, model: Model) -> InferResponse:
         async with self.residency.lease(model, self.settings.deadline_s) as engine:
@@ -118,35 +113,42 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
 
     async def ready(self) -> bool:
         """True once the models to preload are there, or known to have failed."""
-        if self._sweeping is None:
-            self._sweeping = asyncio.create_task(self._sweep())
         if self._preloading is None:
+            self.footprint.rest()
+            self._sweeping = asyncio.create_task(self._sweep())
             self._preloading = asyncio.create_task(self._preload())
         await asyncio.shield(self._preloading)
         return True
 
+    async def check_health(self) -> None:
+        """Serve calls it on every replica: before anything is sent there, and every second from then on."""
+        await self.ready()
+
     async def _preload(self) -> None:
+        options = self.options
+        repository = Repository(options.models, options.architectures, sources=options.sources)
         try:
-            models = await asyncio.to_thread(self.repository.models)
-        except OSError:
+            models = await asyncio.to_thread(repository.models)
+        except Exception:
             logger.exception("preload: the repository cannot be read")
             return
         warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
         for model_id in dict.fromkeys((*self.settings.preload, *warm)):
             try:
-                model = find(models, model_id, self.options.family)
-                async with self.residency.lease(model, self.settings.deadline_s):
-                    pass
+                model = find(models, model_id, options.family)
             except WrongFamily:
                 continue
             except ServingError as failure:
                 logger.error("preload: %s", failure.message)
+                continue
+            if (error := await self.load_model(model, self.settings.deadline_s)) is not None:
+                logger.error("preload: %s", error.message)
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             self.residency.sweep()
-            self.footprint.look(len(self.residency.room.unloads))
+            self.footprint.look(self.residency.room.unloads)
             self.cpu.sample()
 
     async def statuses(self) -> list[ResidentStatus]:
@@ -159,18 +161,13 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         footprint, ledger = self.footprint, self.residency.ledger
         return ReplicaStatus(
             replica=replica_name(),
-            family=self.options.family,
-            pid=os.getpid(),
             budget_bytes=ledger.budget_bytes,
             accounted_bytes=ledger.used_bytes,
             resting_bytes=footprint.resting_bytes,
             process_bytes=footprint.memory.held(),
             overhead_bytes=footprint.overhead_bytes,
             leaked_bytes=footprint.leaked_bytes,
-            cpu_s=time.process_time(),
-            device=self.device,
             models=tuple(await self.statuses()),
-            unloads=tuple(self.residency.room.unloads),
         )
 
     async def load_model(self, model: Model, timeout_s: float) -> Error | None:
@@ -212,8 +209,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         """Keeps its models on its share of a GPU, within that share too."""
         ledger = self.residency.ledger
         ledger.budget_bytes = min(ledger.budget_bytes, total_bytes)
-        self.residency.memory = self.residency.room.memory = gpu
-        self.footprint = Footprint(gpu, ledger)
+        self.residency.memory = self.residency.room.memory = self.footprint.memory = gpu
 
     def record_routing_stats(self) -> dict[str, object]:
         """For whoever chooses a replica: which models it holds, and the share of its memory that is free, in tenths:

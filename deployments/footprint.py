@@ -18,10 +18,15 @@ class Footprint:
     def __init__(self, memory: Memory, ledger: Ledger) -> None:
         self.memory = memory
         self.ledger = ledger
-        self.resting_bytes = memory.held()
+        self.resting_bytes = 0
         self.leaked_bytes = 0
         self._first: int | None = None
         self._warned = False
+        self.rest()
+
+    def rest(self) -> None:
+        """No model is there yet: what is held now is what the process takes in any case."""
+        self.resting_bytes = self.memory.held()
 
     @property
     def overhead_bytes(self) -> int:

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from deployments.model_manifest import Manifest, Unservable, parse_manifest
+from deployments.model_manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.safetensors_header import check_safetensors
 
 MANIFEST = "model.yaml"
@@ -77,7 +77,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Raises Unservable."""
     try:
         with (folder / MANIFEST).open("rb") as stream:
-            return parse_manifest(stream.read(2**20))
+            return parse_manifest(stream.read(MANIFEST_BYTES + 1))
     except FileNotFoundError:
         return Manifest()
     except OSError:

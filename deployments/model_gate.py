@@ -65,9 +65,6 @@ class Gate:
             raise ModelLoadFailed(fault)
         return folder
 
-    def close(self) -> None:
-        self._inspector.close()
-
     def _judged(self, folder: Path, root: Path, files: Mapping[str, SourceFile]) -> str | None:
         place = self.verdicts / f"{_fingerprint(folder)}.json"
         try:

@@ -39,7 +39,6 @@ class Record:
     last_use: float | None = None
     lease_s: float = 1.0
     """How long a request holds it: a moving average."""
-    not_returned_bytes: int = 0
     failure: Failure | None = None
 
     @property

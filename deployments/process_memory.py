@@ -13,8 +13,11 @@ COLLECT_EVERY_S = 30.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STATM = Path("/proc/self/statm")
 
-
 _collected_at = -COLLECT_EVERY_S
+
+
+class Closes(Protocol):
+    def close(self) -> None: ...
 
 
 class Memory(Protocol):
@@ -43,10 +46,10 @@ class ProcessMemory:
             trim(0)
 
 
-def unload(close: "Closes", size: int, memory: Memory) -> tuple[int, int]:
+def unload(engine: Closes, size: int, memory: Memory) -> tuple[int, int]:
     """Close an engine of `size` bytes. Bytes held before and after."""
     before = memory.held()
-    close.close()
+    engine.close()
     memory.give_back()
     after = memory.held()
     global _collected_at
@@ -58,7 +61,3 @@ def unload(close: "Closes", size: int, memory: Memory) -> tuple[int, int]:
         memory.give_back()
         after = memory.held()
     return before, after
-
-
-class Closes(Protocol):
-    def close(self) -> None: ...

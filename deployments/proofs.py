@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from deployments.errors import ModelLoadFailed, OutOfMemory, ServingError
 from deployments.golden import NotGolden, check, request_of
@@ -38,14 +39,9 @@ class Proofs:
             while len(self._proofs) >= REMEMBERED:
                 self._proofs.pop(next(iter(self._proofs)))
             proof = self._proofs[key] = asyncio.create_task(self._prove(model))
-        try:
-            # Shielded: a caller who leaves does not take the others' proof along.
-            fault = await asyncio.shield(proof)
-        except Exception:
-            # It could not be found out: for want of room, or because the load failed.
-            if self._proofs.get(key) is proof:
-                del self._proofs[key]
-            raise
+            proof.add_done_callback(partial(self._ended, key))
+        # Shielded: a caller who leaves does not take the others' proof along.
+        fault = await asyncio.shield(proof)
         if fault is not None:
             raise ModelLoadFailed(f"{model.name}: {fault}")
 
@@ -56,9 +52,18 @@ class Proofs:
             return status
         return replace(status, state="failed", reason=f"{status.name}: {proof.result()}")
 
+    def _ended(self, key: tuple[str, str], proof: "asyncio.Task[str | None]") -> None:
+        """Forgets a proof that came to nothing, for want of room or because the load failed: also where nobody waits
+        for it any more."""
+        if (proof.cancelled() or proof.exception()) and self._proofs.get(key) is proof:
+            del self._proofs[key]
+
     async def _prove(self, model: Model) -> str | None:
         """What is wrong with the model's answers, in one line."""
-        folder = await asyncio.to_thread(self._gate.admit, model)
+        try:
+            folder = await asyncio.to_thread(self._gate.admit, model)
+        except ServingError as failure:
+            raise type(failure)(f"{model.name}: {failure.message}") from None
         for number, example in enumerate(model.manifest.golden, 1):
             try:
                 check(example, await self._ask(request_of(example, model.model_id, folder), model))

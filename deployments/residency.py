@@ -92,6 +92,8 @@ class Residency(Generic[EngineT]):
 
     def pin(self, model: Model, pinned: bool) -> None:
         """From now on, whether it is in memory or not."""
+        if self._pins.get(model.name, model.manifest.pinned) == pinned:
+            return
         self._pins[model.name] = pinned
         if (load := self._loading.get(key_of(model))) is not None:
             load.wish.pinned = pinned
@@ -275,8 +277,6 @@ class Residency(Generic[EngineT]):
             pinned=entry.pinned if entry else self._pins.get(record.name, False),
             leases=entry.leases if entry else 0,
             loads=record.loads,
-            load_seconds=record.load_seconds,
             evictions=record.evictions,
             last_use=record.last_use,
-            not_returned_bytes=record.not_returned_bytes,
         )

@@ -23,28 +23,11 @@ class ResidentStatus:
     leases: int = 0
     """Requests that use it now."""
     loads: int = 0
-    load_seconds: float = 0.0
-    """Of all loads."""
     evictions: int = 0
     last_use: float | None = None
     """Wall clock, seconds."""
     cpu_s: float = 0.0
     """CPU seconds that its requests used."""
-    not_returned_bytes: int = 0
-    """Of its last unload: what the process's size did not fall by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """The process's size around one unload."""
-
-    name: str
-    bytes: int
-    """What the model was accounted at."""
-    rss_before: int
-    rss_after: int
-    at: float
-    """Wall clock, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +36,19 @@ class ReplicaStatus:
 
     replica: str
     """Serve's name of it, unique in the runtime."""
-    family: str
-    pid: int
     budget_bytes: int
     """`required_mem_mb`: what its models may take above its resting size."""
     accounted_bytes: int
     """What its models, and those on their way in or out, are accounted at. Never more than the budget."""
     resting_bytes: int
-    """The process's size before its first model."""
+    """The process's size before its first model, libraries imported."""
     process_bytes: int
     """The process's size now."""
     overhead_bytes: int
-    """process − resting − accounted: what libraries, caches and requests under way take."""
+    """process − resting − accounted: what caches, requests under way and loads for a moment take."""
     leaked_bytes: int
-    """How much the overhead at rest has grown since the first unload: what unloads did not give back."""
-    cpu_s: float
-    """CPU seconds of the whole process."""
-    device: str = "cpu"
+    """How much the overhead at rest has grown since it was least after an unload: what unloads did not give back."""
     models: tuple[ResidentStatus, ...] = ()
-    unloads: tuple[Unload, ...] = ()
-    """The latest ones, newest last."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@
 
 import asyncio
 import logging
-import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from deployments.ledger import MIB, Ledger
 from deployments.model_records import Records
 from deployments.process_memory import Memory, unload
 from deployments.repository import Model
-from deployments.residency_status import Unload
 from deployments.waiting_line import WaitingLine
 
 logger = logging.getLogger("model_runtime.residency")
@@ -26,7 +23,6 @@ logger = logging.getLogger("model_runtime.residency")
 LOADS_AT_ONCE = 2
 """Beyond this nobody is given room, which would only lie idle until the load begins."""
 MEASURE_EVERY_S = 1.0
-UNLOADS_KEPT = 16
 
 
 class Engine(Protocol):
@@ -86,7 +82,7 @@ class Room(Generic[EngineT]):
         self.clock = clock
         self.records = Records()
         self.residents: dict[str, Resident[EngineT]] = {}
-        self.unloads: deque[Unload] = deque(maxlen=UNLOADS_KEPT)
+        self.unloads = 0
         self._line: WaitingLine[Wish] = WaitingLine(ledger, self.worth, clock)
         self._changed = asyncio.Event()
         self._closing: set[asyncio.Task[None]] = set()
@@ -227,9 +223,11 @@ class Room(Generic[EngineT]):
         except Exception:
             logger.exception("unloading %s failed", resident.model.name)
         else:
-            self.unloads.append(Unload(resident.model.name, size, before, after, time.time()))
-            self.records.of(key).not_returned_bytes = max(0, size - (before - after))
-            logger.info("unloaded %s: %.1f MiB", resident.model.name, size / MIB)
+            self.unloads += 1
+            logger.info(
+                "unloaded %s: %.1f MiB, held %.1f MiB before and %.1f after",
+                *(resident.model.name, size / MIB, before / MIB, after / MIB),
+            )
         finally:
             self.ledger.gone(key)
             if resident.leaving:

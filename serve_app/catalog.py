@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayActorError
 
 from deployments.errors import Unavailable
 from deployments.model_board import Table
@@ -56,7 +55,7 @@ class Catalog:
         while True:
             try:
                 await self._refresh()
-            except (RayActorError, ValueError) as failure:  # what is known stays true until there is another board
+            except Exception as failure:  # what is known stays true until there is another board
                 logger.warning("the model board did not answer: %s", type(failure).__name__)
                 await asyncio.sleep(AGAIN_AFTER_S)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from deployments.residency_status import Plan
 from serve_app.client import ModelRuntimeClient
-from serve_app.status import ModelStatus, Told, Verb
+from serve_app.status import ModelStatus, Residence, Told, Verb
 from serve_app.ways import key_in
 
 MIB = 2**20
@@ -89,17 +89,19 @@ def _shown(status: ModelStatus) -> str:
         ("last use", _ago(status.last_use)),
         *(("note", note) for note in status.notes),
         *((f"refused {name}", reason) for name, reason in status.refused.items()),
-        *(("replica", _replica(status, index)) for index in range(len(status.replicas))),
+        *(("replica", _replica(there)) for there in status.replicas),
     ]
     return table([fact for fact in facts if fact[1]])
 
 
-def _replica(status: ModelStatus, index: int) -> str:
-    there = status.replicas[index]
+def _replica(there: Residence) -> str:
     version = f"version {there.version}, " if there.version is not None else ""
+    process = there.process
     return (
         f"{there.replica}: {version}{there.state}, {_mib(there.bytes)}, {there.loads} loads "
-        f"(the last in {there.load_s:.2f} s), {there.evictions} evictions, {there.leases} requests"
+        f"(the last in {there.load_s:.2f} s), {there.evictions} evictions, {there.leases} requests; "
+        f"all its models {_mib(process.accounted_bytes)} of {_mib(process.budget_bytes)}, "
+        f"its process {_mib(process.process_bytes)}, {_mib(process.resting_bytes)} at rest"
     )
 
 

@@ -12,6 +12,7 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from deployments.errors import ServingError, Unavailable
 from deployments.model_board import ModelBoard, Table
+from deployments.model_sources import is_url
 from deployments.protocol import Error
 from deployments.repository import Model, Repository
 from serve_app.replicas import everywhere
@@ -40,7 +41,7 @@ class ModelBoardActor:
         sources: Sequence[str],
         deployments: Mapping[str, str],
     ) -> None:
-        remote = "://" in models
+        remote = is_url(models)
         self.repository = Repository(models if remote else Path(models), architectures, sources=tuple(sources))
         self.scan_every_s = LIST_EVERY_S if remote else SCAN_EVERY_S
         self.deployments = deployments
@@ -101,6 +102,8 @@ class ModelBoardActor:
                 self._act()
             except OSError as failure:  # a share that is away for a moment; the models are not gone
                 logger.warning("the repository cannot be read: %s", failure)
+            except Exception:  # Ray's store may be away for a moment; whatever it is, the watch goes on
+                logger.exception("the repository could not be looked at")
             took_s = time.monotonic() - started
             await asyncio.sleep(max(self.scan_every_s, took_s / SCANNING_SHARE))
 

@@ -14,6 +14,23 @@ class Status(BaseModel):
     model_config = {"protected_namespaces": ()}
 
 
+class Process(Status):
+    """What a replica's process takes, in bytes."""
+
+    budget_bytes: int
+    """What its models may take: `required_mem_mb`."""
+    accounted_bytes: int
+    """What they are accounted at."""
+    resting_bytes: int
+    """The process's size before its first model."""
+    process_bytes: int
+    """The process's size now."""
+    overhead_bytes: int
+    """process − resting − accounted."""
+    leaked_bytes: int
+    """By how much that has grown, at rest: what unloads did not give back."""
+
+
 class Residence(Status):
     """A model in one replica, from its first load on."""
 
@@ -31,6 +48,8 @@ class Residence(Status):
     """Wall clock, seconds."""
     leases: int
     cpu_s: float
+    process: Process
+    """Of the whole replica."""
 
 
 class ModelStatus(Status):
@@ -88,15 +107,15 @@ def model_status(name: str, table: Table, replicas: Iterable[ReplicaStatus]) -> 
     return _status(name, table, _by_model(replicas))
 
 
-_Seen = Mapping[str, list[tuple[str, ResidentStatus]]]
+_Seen = Mapping[str, list[tuple[ReplicaStatus, ResidentStatus]]]
 """(replica, status) by model id."""
 
 
 def _by_model(replicas: Iterable[ReplicaStatus]) -> _Seen:
-    seen: dict[str, list[tuple[str, ResidentStatus]]] = {}
+    seen: dict[str, list[tuple[ReplicaStatus, ResidentStatus]]] = {}
     for replica in replicas:
         for status in replica.models:
-            seen.setdefault(status.name.partition("@")[0], []).append((replica.replica, status))
+            seen.setdefault(status.name.partition("@")[0], []).append((replica, status))
     return seen
 
 
@@ -139,10 +158,10 @@ def _versions(model: Model, table: Table) -> list[int]:
     return sorted({version for version in versions if version is not None})
 
 
-def _residence(replica: str, status: ResidentStatus) -> Residence:
+def _residence(replica: ReplicaStatus, status: ResidentStatus) -> Residence:
     version = status.name.partition("@")[2]
     return Residence(
-        replica=replica,
+        replica=replica.replica,
         version=int(version) if version else None,
         state=status.state,
         reason=status.reason,
@@ -153,4 +172,12 @@ def _residence(replica: str, status: ResidentStatus) -> Residence:
         last_use=status.last_use,
         leases=status.leases,
         cpu_s=status.cpu_s,
+        process=Process(
+            budget_bytes=replica.budget_bytes,
+            accounted_bytes=replica.accounted_bytes,
+            resting_bytes=replica.resting_bytes,
+            process_bytes=replica.process_bytes,
+            overhead_bytes=replica.overhead_bytes,
+            leaked_bytes=replica.leaked_bytes,
+        ),
     )

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from deployments.calls import Call, Tell
-from deployments.errors import InvalidImage
+from deployments.errors import InvalidImage, Unavailable
 from deployments.family import FamilyReplica, ReplicaOptions
+from deployments.ledger import MIB
 from deployments.protocol import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
-from deployments.repository import Model
+from deployments.repository import Model, Repository
 from deployments.settings import FamilySettings
 from tests.conftest import PROJECT
 
@@ -72,8 +73,13 @@ def replica(models: Path, **settings: object) -> ShoutingReplica:
     return ShoutingReplica(options)
 
 
+def found(models: Path) -> Model:
+    return Repository(models, {"text_generation": "ForCausalLM$"}).find("m", "text_generation")
+
+
 def call(replica: ShoutingReplica, prompt: str, timeout_s: float = 10, stream: bool = False) -> Call:
-    model = replica.repository.find("m", "text_generation")
+    assert isinstance(replica.options.models, Path)
+    model = found(replica.options.models)
     request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
     return Call(request, "request-1", timeout_s, model, stream, call_id=prompt)
 
@@ -144,6 +150,43 @@ async def test_a_call_that_is_given_up_leaves_nothing_running(models: Path) -> N
     assert all(not entry.leases for entry in shouting.residency.ledger.entries.values())
 
 
+async def test_a_replica_is_healthy_once_the_models_to_preload_are_loaded_and_its_memory_watched(models: Path) -> None:
+    """Serve asks every replica for its health; whether it is ready is asked of one."""
+    shouting = replica(models, preload=("m", "missing"))
+    ballast = b"\1" * (64 * MIB)
+    await shouting.check_health()
+    assert [status.state for status in shouting.residency.statuses()] == ["ready"]
+    assert shouting.footprint.overhead_bytes < len(ballast) // 2, "it rests once its libraries are imported"
+    assert shouting._sweeping is not None
+    assert not shouting._sweeping.done()
+
+
+async def test_what_is_preloaded_has_been_held_to_its_golden_examples(models: Path) -> None:
+    golden(models, "nothing else")
+    shouting = replica(models, preload=("m",))
+    await shouting.ready()
+    (status,) = await shouting.statuses()
+    assert (status.state, status.bytes) == ("failed", 0)
+
+
+async def test_a_proof_that_could_not_be_had_is_not_remembered(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where whoever wanted it has left."""
+    golden(models, "A")
+    shouting = replica(models)
+
+    def refuse(model: Model) -> Path:
+        raise Unavailable("the source cannot be reached")
+
+    monkeypatch.setattr(shouting.gate, "admit", refuse)
+    leaving = asyncio.create_task(shouting.proofs.hold(found(models)))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    while shouting.proofs._proofs:
+        await asyncio.sleep(0)
+    monkeypatch.undo()
+    await shouting.proofs.hold(found(models))
+
+
 async def test_ready_means_that_the_models_to_preload_are_loaded(models: Path) -> None:
     shouting = replica(models, preload=("m", "missing"))
     assert await asyncio.gather(shouting.ready(), shouting.ready()) == [True, True]
@@ -186,14 +229,14 @@ async def test_a_model_whose_golden_examples_do_not_hold_answers_nobody(models: 
     assert shouting.asked == ["a"]
     (status,) = await shouting.statuses()
     assert (status.state, status.reason) == ("failed", answer.message)
-    error = await shouting.load_model(shouting.repository.find("m", "text_generation"), 10)
+    error = await shouting.load_model(found(models), 10)
     assert error is not None
     assert error.code == "model_load_failed"
 
 
 async def test_pins_are_what_the_board_said_last(models: Path) -> None:
     shouting = replica(models)
-    model = shouting.repository.find("m", "text_generation")
+    model = found(models)
     for pinned in (True, False):
         calling = replace(call(shouting, "a"), model=replace(model, pinned=pinned))
         await exchanged(shouting, [calling])
@@ -203,7 +246,7 @@ async def test_pins_are_what_the_board_said_last(models: Path) -> None:
 
 async def test_a_hostile_folder_is_refused_before_anything_of_it_is_loaded(models: Path) -> None:
     shouting = replica(models)
-    good = shouting.repository.find("m", "text_generation")
+    good = found(models)
     save_file({"w": torch.zeros(8)}, models / "m" / "model.safetensors")
     os.truncate(models / "m" / "model.safetensors", (models / "m" / "model.safetensors").stat().st_size - 1)
     error = await shouting.load_model(good, 10)
@@ -220,7 +263,7 @@ async def test_a_model_to_be_warm_is_loaded_when_a_replica_starts(models: Path) 
 
 
 async def test_a_new_version_is_loaded_where_the_old_one_is(models: Path) -> None:
-    old = replica(models).repository.find("m", "text_generation")
+    old = found(models)
     new = replace(old, digest="another")
     holding, idle = replica(models), replica(models)
     await exchanged(holding, [call(holding, "a")])

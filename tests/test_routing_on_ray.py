@@ -17,11 +17,12 @@ pytestmark = pytest.mark.ray
 def test_two_replicas_share_the_models_and_a_hot_one_spreads(serve_url: str, tmp_path: Path) -> None:
     from ray import serve
 
-    for name in ("a", "b"):
+    for name in ("a", "b", "warm"):
         save_text_model(tmp_path / name)
     two = Autoscaling(min_replicas=2, max_replicas=2, target_ongoing_requests=4)
     family = next(family for family in FAMILIES if family.name == "text_generation")
-    config = RuntimeConfig(models=tmp_path, families={family.name: FamilySettings(autoscaling=two, num_gpus=0)})
+    settings = FamilySettings(autoscaling=two, num_gpus=0, preload=("warm",))
+    config = RuntimeConfig(models=tmp_path, families={family.name: settings})
     handle = serve.run(compose(config, (family,)), name="two", route_prefix="/two")
 
     def ask(name: str, calls: int = 1, tokens: int = 1) -> None:
@@ -39,6 +40,7 @@ def test_two_replicas_share_the_models_and_a_hot_one_spreads(serve_url: str, tmp
 
     try:
         assert len(replica_pids("two", "TextGeneration")) == 2
+        assert len(holders("warm")) == 2, "what is preloaded is in every replica before it is asked anything"
         ask("a")
         # By then the lines are there; until then it is Serve's handle that chooses.
         until(lambda: len(holders("a")) == 1)

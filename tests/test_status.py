@@ -16,15 +16,12 @@ def model(version: int | None, digest: str = "a", **fields: object) -> Model:
 def replica(name: str, *models: ResidentStatus) -> ReplicaStatus:
     return ReplicaStatus(
         replica=name,
-        family="text_generation",
-        pid=1,
-        budget_bytes=0,
-        accounted_bytes=0,
-        resting_bytes=0,
-        process_bytes=0,
-        overhead_bytes=0,
+        budget_bytes=64 * 2**20,
+        accounted_bytes=5 * 2**20,
+        resting_bytes=400 * 2**20,
+        process_bytes=410 * 2**20,
+        overhead_bytes=5 * 2**20,
         leaked_bytes=0,
-        cpu_s=0.0,
         models=models,
     )
 
@@ -85,6 +82,7 @@ def test_people_see_a_table() -> None:
     shown = _shown(row)
     assert "refused org/m@3  broken" in shown
     assert "x: version 2, ready, 3.0 MiB, 2 loads" in shown
+    assert "all its models 5.0 MiB of 64.0 MiB, its process 410.0 MiB, 400.0 MiB at rest" in shown
     plan = Plan("x", "m", False, True, 2**20, True, 5 * 2**20, evicts=("other",), seconds=0.25)
     assert _plan(plan) == [
         "x",

@@ -17,7 +17,7 @@ _one_at_a_time = threading.RLock()
 def build_in_turn() -> None:
     """From now on, for every engine of this process."""
     method = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]
-    if hasattr(method, "__wrapped__") and getattr(method, "in_turn", False):
+    if getattr(method, "in_turn", False):
         return
 
     @functools.wraps(method)

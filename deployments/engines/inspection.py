@@ -61,10 +61,8 @@ def inspect(folder: Path) -> str | None:
                 return f"{name} multiplies its text"
         except MemoryError:
             return f"{name} takes too much memory"
-        except TemplateError:
-            continue  # it may want other messages, or tags of the library's own
         except Exception:
-            continue
+            continue  # it may want other messages, or tags of the library's own
     return None
 
 
