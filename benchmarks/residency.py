@@ -30,12 +30,12 @@ HELD = 10
 LIBRARY_SEED = 20
 
 
-def library(root: Path) -> dict[str, int]:
+def library(root: Path, models: int = MODELS) -> dict[str, int]:
     """Names, and what each model declares: its weights, and a quarter more for its cache."""
     rng = random.Random(LIBRARY_SEED)
     words = tokenizer()
     sizes = {}
-    for number in range(MODELS):
+    for number in range(models):
         hidden = min(512, max(96, int(rng.lognormvariate(5.3, 0.5)) // 32 * 32))
         config = LlamaConfig(
             num_hidden_layers=2,
@@ -130,9 +130,9 @@ def cycles(count: int) -> None:
 
     memory = ProcessMemory()
     with tempfile.TemporaryDirectory() as folder:
-        sizes = library(Path(folder))
-        names = sorted(sizes)[:5]
+        names = sorted(library(Path(folder), models=5))
         seen = []
+        started = time.monotonic()
         for number in range(count):
             engine = TextGenerationEngine.load(Path(folder) / names[number % len(names)], compile_steps=False)
             unload(engine, engine.resident_bytes, memory)
@@ -140,8 +140,9 @@ def cycles(count: int) -> None:
             seen.append(memory.held() / 2**20)
         gc.collect()
     warm = seen[len(names) * 2 :]
-    print(f"{count} loads and unloads: {warm[0]:.1f} MiB after the first ten, {warm[-1]:.1f} at the end, ")
-    print(f"between {min(warm):.1f} and {max(warm):.1f}")
+    print(machine())
+    print(f"{count} loads and unloads in {time.monotonic() - started:.0f} s: {warm[0]:.1f} MiB after the first ten, ")
+    print(f"{warm[-1]:.1f} at the end, between {min(warm):.1f} and {max(warm):.1f}")
 
 
 async def failing(seconds: float) -> None:
@@ -149,7 +150,7 @@ async def failing(seconds: float) -> None:
     from benchmarks.shelves import Shelf
 
     with tempfile.TemporaryDirectory() as folder:
-        sizes = library(Path(folder))
+        sizes = library(Path(folder), models=5)
         good = min(sizes, key=lambda name: sizes[name])
         shelf = Shelf(Path(folder), sum(sizes.values()), "ours")
         bad = Path(folder) / "bad"

@@ -8,7 +8,7 @@ from pathlib import Path
 from deployments.model_folder import CONFIG_BYTES, MANIFEST, PICKLES, read_config
 from deployments.model_manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.model_sources import RemoteFile, listing, read_remote
-from deployments.repository import LEVELS, Model, place_of
+from deployments.repository import LEVELS, Model, is_name, place_of
 
 Families = Callable[[Manifest, dict[str, object]], str]
 """The family that the manifest or config.json names. Raises Unservable."""
@@ -29,7 +29,7 @@ def scan_remote(url: str, known: Mapping[str, Model], family_of: Families) -> li
     found = []
     for home, inside in folders.items():
         parts = tuple(home.split("/"))
-        if len(parts) > LEVELS or any(part.startswith(".") for part in parts):
+        if len(parts) > LEVELS or not all(map(is_name, parts)):
             continue
         model_id, version = place_of(parts)
         digest = hashlib.sha256(repr(sorted(inside.items())).encode()).hexdigest()[:16]

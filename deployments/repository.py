@@ -207,9 +207,14 @@ def place_of(parts: tuple[str, ...]) -> tuple[str, int | None]:
     return "/".join(parts), None
 
 
+def is_name(part: str) -> bool:
+    """Whether a folder of that name may lead to a model: hidden ones do not, and what follows an @ is a version."""
+    return not part.startswith(".") and "@" not in part
+
+
 def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted((entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."), reverse=True)
+        return sorted((entry.name for entry in entries if is_name(entry.name) and entry.is_dir()), reverse=True)
 
 
 def _beginning(file: Path) -> bytes:

@@ -47,6 +47,20 @@ def test_threads_that_a_load_started_are_the_models_own() -> None:
     burnt.set()
 
 
+def test_names_of_threads_do_not_add_up_with_loads() -> None:
+    meter = CpuMeter()
+
+    def load() -> None:
+        with meter.threads_of("m"):
+            pass
+
+    for _ in range(5):
+        loading = threading.Thread(target=load)
+        loading.start()
+        loading.join()
+    assert len(meter._models) == 2  # of the old content and the new, which may be there at once
+
+
 def test_work_in_a_shared_thread_is_the_models_it_was_done_for() -> None:
     meter = CpuMeter()
 

@@ -1,6 +1,8 @@
 """A version serves when it has been tried; what fails its trial never does; what cannot be read again is kept."""
 
+import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,14 +10,8 @@ from deployments.errors import ModelLoadFailed, Overloaded
 from deployments.model_board import FIRST_BACK_OFF_S, ModelBoard
 from deployments.model_manifest import Manifest
 from deployments.repository import Model
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from serve_app import model_board
+from tests.clock import Clock
 
 
 def model(name: str, digest: str = "a", **fields: object) -> Model:
@@ -192,3 +188,26 @@ def test_the_next_board_knows_what_no_scan_can_tell(board: ModelBoard) -> None:
     assert heir.table().models["m"].pinned
     assert heir.table().reasons == {"m@3": "broken"}
     assert names(heir.to_try()) == ["m@2#a"]
+
+
+async def test_the_watch_goes_on_when_rays_store_was_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    away = [RuntimeError("no connection to GCS")]
+
+    def put(*given: object, **namespace: object) -> None:
+        if away:
+            raise away.pop()
+
+    monkeypatch.setattr(model_board.serve, "get_deployment_actor_context", lambda: SimpleNamespace(app_name="a"))
+    monkeypatch.setattr(model_board, "_internal_kv_get", lambda *given, **namespace: None)
+    monkeypatch.setattr(model_board, "_internal_kv_put", put)
+    monkeypatch.setattr(model_board, "SCAN_EVERY_S", 0.0)
+    actor = model_board.ModelBoardActor(str(tmp_path), {}, [], {})
+    async with asyncio.timeout(20):
+        news = await actor.table(None)
+    assert news is not None
+    assert news[1].models.keys() == {"m"}
+    assert not away
+    assert actor._watching is not None
+    actor._watching.cancel()

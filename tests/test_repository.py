@@ -8,16 +8,9 @@ import pytest
 
 from deployments.errors import ModelLoadFailed, ModelNotFound, WrongFamily
 from deployments.repository import RESCAN_AFTER_S, Repository
+from tests.clock import Clock
 
 ARCHITECTURES = {"image_classification": "ForImageClassification", "text_generation": "ForCausalLM$|LMHeadModel$"}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def put(folder: Path, architecture: str = "LlamaForCausalLM", **config: object) -> Path:
@@ -63,6 +56,16 @@ def test_an_unknown_model_is_not_found_and_a_near_miss_named(tmp_path: Path) -> 
     put(tmp_path / "gpt-nano")
     with pytest.raises(ModelNotFound, match="no model 'gpt-nanno'; did you mean 'gpt-nano'"):
         repository(tmp_path).find("gpt-nanno", "text_generation")
+
+
+def test_a_folder_whose_name_could_be_that_of_a_version_is_no_model(tmp_path: Path) -> None:
+    put(tmp_path / "m" / "2")
+    put(tmp_path / "m@2")
+    put(tmp_path / "m@home")
+    assert {name: model.folder for name, model in repository(tmp_path).models().items()} == {
+        "m": tmp_path / "m" / "2",
+        "m@2": tmp_path / "m" / "2",
+    }
 
 
 @pytest.mark.parametrize("model_id", ["../outside", "m/../m", "/etc", "m\0", "ｍ", "", ".", "m/", "x" * 10**6])

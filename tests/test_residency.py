@@ -13,6 +13,7 @@ from deployments.ledger import MIB
 from deployments.model_records import FIRST_BACK_OFF_S
 from deployments.repository import Manifest, Model
 from deployments.residency import Residency
+from tests.clock import Clock
 
 
 def model(name: str, size_mb: float, pinned: bool = False) -> Model:
@@ -36,8 +37,12 @@ class Loader:
     loads: list[str] = field(default_factory=list)
     engines: dict[str, FakeEngine] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
+    """Closed, it holds loads up."""
     failure: Exception | None = None
     actual_mb: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     def __call__(self, model: Model) -> FakeEngine:
         self.loads.append(model.name)
@@ -49,19 +54,9 @@ class Loader:
         return self.engines[model.name]
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def loader() -> Loader:
-    loader = Loader()
-    loader.gate.set()
-    return loader
+    return Loader()
 
 
 @pytest.fixture

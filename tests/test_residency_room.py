@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import pytest
 
 from deployments.errors import ModelLoadFailed, OutOfMemory, Overloaded
+from deployments.eviction import MOST_REMEMBERED, CostAware
 from deployments.ledger import MIB, Claim, Ledger, State
 from deployments.repository import Model
 from deployments.residency import Residency
 from deployments.waiting_line import TURN_S, WaitingLine
-from tests.test_residency import Clock, FakeEngine, Loader, model, until, use
+from tests.clock import Clock
+from tests.test_residency import FakeEngine, Loader, model, until, use
 
 
 @pytest.fixture
 def loader() -> Loader:
-    loader = Loader()
-    loader.gate.set()
-    return loader
+    return Loader()
 
 
 @pytest.fixture
@@ -36,6 +36,16 @@ async def residency(loader: Loader, clock: Clock) -> AsyncIterator[Residency[Fak
 
 def states(residency: Residency[FakeEngine]) -> dict[str, str]:
     return {status.name: status.state for status in residency.statuses()}
+
+
+async def load_for(seconds: float, cold: Model, residency: Residency[FakeEngine], loader: Loader, clock: Clock) -> None:
+    """A first use whose load takes so long."""
+    loader.gate.clear()
+    using = asyncio.create_task(use(residency, cold))
+    await until(lambda: loader.loads == [cold.name])
+    clock.now += seconds
+    loader.gate.set()
+    await using
 
 
 async def test_who_waits_for_leased_room_holds_up_no_other(residency: Residency[FakeEngine]) -> None:
@@ -112,6 +122,16 @@ def test_no_more_goes_than_needs_to() -> None:
     assert ledger.room_for(25, 0, float, Claim(frozenset("1"))) == ["2"]
 
 
+def test_what_is_remembered_of_uses_is_bounded_and_the_latest_ones_are() -> None:
+    policy = CostAware()
+    policy.used("early and late", 0.0)
+    for number in range(MOST_REMEMBERED):
+        policy.used(f"m{number}", 0.0)
+        policy.used("early and late", 0.0)
+    assert len(policy._uses) == MOST_REMEMBERED
+    assert policy.worth("early and late", 1, 1.0, 0.0) > policy.worth(f"m{MOST_REMEMBERED - 1}", 1, 1.0, 0.0)
+
+
 async def test_what_is_known_to_be_broken_evicts_nobody(loader: Loader) -> None:
     def admit(model: Model) -> None:
         if model.name == "broken":
@@ -151,12 +171,7 @@ async def test_a_model_stays_for_a_quarter_of_the_time_that_its_load_took(
     residency: Residency[FakeEngine], loader: Loader, clock: Clock
 ) -> None:
     """Else two models that want the same room would load without end."""
-    loader.gate.clear()
-    first = asyncio.create_task(use(residency, model("a", 80)))
-    await until(lambda: loader.loads == ["a"])
-    clock.now += 5
-    loader.gate.set()
-    await first
+    await load_for(5, model("a", 80), residency, loader, clock)
     second = asyncio.create_task(use(residency, model("b", 80)))
     await until(lambda: states(residency).get("b") == "reserved")
     clock.now += 1.2
@@ -168,9 +183,7 @@ async def test_a_model_stays_for_a_quarter_of_the_time_that_its_load_took(
     assert states(residency) == {"a": "available", "b": "ready"}
 
 
-async def test_what_nobody_uses_leaves_after_a_while(
-    residency: Residency[FakeEngine], loader: Loader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_nobody_uses_leaves_after_a_while(residency: Residency[FakeEngine], loader: Loader) -> None:
     await use(residency, model("a", 10))
     await use(residency, model("pinned", 10, pinned=True))
     residency.sweep()
@@ -210,12 +223,7 @@ async def test_an_unload_waits_for_leases_and_what_comes_meanwhile_loads_anew(
 async def test_a_plan_tells_what_a_load_would_do(
     residency: Residency[FakeEngine], loader: Loader, clock: Clock
 ) -> None:
-    loader.gate.clear()
-    first = asyncio.create_task(use(residency, model("a", 60)))
-    await until(lambda: loader.loads == ["a"])
-    clock.now += 3
-    loader.gate.set()
-    await first
+    await load_for(3, model("a", 60), residency, loader, clock)
     clock.now += 3
     plan = residency.plan(model("b", 80), "r")
     assert (plan.fits, plan.evicts, plan.measured) == (True, ("a",), False)
