@@ -1,7 +1,6 @@
-"""The text engine alone: reads orders as lines of JSON, writes what it measured as lines of JSON."""
+"""The text engine alone, a program that `engine_process` starts."""
 
 import asyncio
-import json
 import os
 import sys
 import time
@@ -11,7 +10,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.engine_process import obey
 from benchmarks.load import generate
+from benchmarks.text import PROMPTS
 from deployments.engines.device import default_device, use_threads
 from deployments.engines.text_generation import Chunk, Event, Failed, Sampling, TextGenerationEngine
 
@@ -55,9 +56,6 @@ async def carry_out(engine: TextGenerationEngine, order: dict[str, Any]) -> Any:
     async def ask(prompt: str, length: int) -> int:
         return (await complete(engine, prompt, length))[1]
 
-    # Imported here: it imports what reads orders elsewhere.
-    from benchmarks.text import PROMPTS
-
     load = (order["connections"], order["lengths"], order["lead_in_s"], order["seconds"])
     return asdict(await generate(ask, PROMPTS, *load))
 
@@ -65,10 +63,7 @@ async def carry_out(engine: TextGenerationEngine, order: dict[str, Any]) -> Any:
 def main() -> None:
     use_threads(len(os.sched_getaffinity(0)))
     engine = TextGenerationEngine.load(Path(sys.argv[1]), default_device())
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # Whatever libraries print shall not be taken for an answer.
-    for line in sys.stdin:
-        print(json.dumps(asyncio.run(carry_out(engine, json.loads(line)))), file=answers, flush=True)
+    obey(lambda order: asyncio.run(carry_out(engine, order)))
     engine.close()
 
 

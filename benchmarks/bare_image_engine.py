@@ -1,7 +1,6 @@
-"""The image engine alone, decoding included: reads orders as lines of JSON, writes measures as lines of JSON."""
+"""The image engine alone, decoding included, a program that `engine_process` starts."""
 
 import asyncio
-import json
 import os
 import sys
 import threading
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.engine_process import obey
 from benchmarks.load import Measure, Span, summarise
 from deployments.batching import Batcher
 from deployments.engines.device import default_device
@@ -59,13 +59,13 @@ def main() -> None:
     for thread in threading.enumerate():
         if thread.name == "compile":
             thread.join()
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # Whatever libraries print shall not be taken for an answer.
-    for line in sys.stdin:
-        order = json.loads(line)
+
+    def answer(order: dict[str, Any]) -> Any:
         files = [Path(picture).read_bytes() for picture in order["pictures"]]
         load = (order["connections"], order["lead_in_s"], order["seconds"]) if "connections" in order else None
-        print(json.dumps(asyncio.run(carry_out(engine, cores, files, load))), file=answers, flush=True)
+        return asyncio.run(carry_out(engine, cores, files, load))
+
+    obey(answer)
 
 
 if __name__ == "__main__":

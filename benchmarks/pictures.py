@@ -1,8 +1,6 @@
 """Pictures posted to classifiers over HTTP: the trial that `image` and `ingress` share."""
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +10,12 @@ from typing import Any
 import httpx
 
 from benchmarks.contest import Pace, Trial, compete
+from benchmarks.engine_process import ENGINE, engine_process
 from benchmarks.load import Measure, wrk
 from benchmarks.models import as_base64
 from benchmarks.report import Table
-from benchmarks.servers import Server, ServerFailed, plain_environment, running, settle, started, tail
+from benchmarks.servers import Server, ServerFailed, running, settle
 
-ENGINE = "bare engine, one process, no HTTP"
 FEWEST_TURNS = 4
 LONGER = 4
 
@@ -79,43 +77,22 @@ def _engine_trial(
     model: Path, points: Sequence[Point], checked: Sequence[bytes], answers: Answers, pace: Pace
 ) -> Trial:
     def trial() -> Mapping[str, Measure]:
-        command = (sys.executable, "-m", "benchmarks.bare_image_engine", str(model))
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        with tempfile.TemporaryDirectory() as name, engine_process("benchmarks.bare_image_engine", model) as tell:
 
             def saved(pictures: Sequence[bytes]) -> list[str]:
-                files = [folder / f"{number}.jpg" for number in range(len(pictures))]
+                files = [Path(name) / f"{number}.jpg" for number in range(len(pictures))]
                 for file, picture in zip(files, pictures, strict=True):
                     file.write_bytes(picture)
                 return [str(file) for file in files]
 
-            environment = plain_environment(folder) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            with started(command, environment, folder, **pipes) as (process, log):
-                answers[ENGINE] = _tell(process, log, {"pictures": saved(checked)})
-                measures = {}
-                for point in points:
-                    load = {"connections": point.connections, "lead_in_s": pace.lead_in_s, "seconds": pace.seconds}
-                    order = {"pictures": saved([point.picture]), **load}
-                    measures[point.name] = Measure(**_tell(process, log, order))
-                return measures
+            answers[ENGINE] = tell({"pictures": saved(checked)})
+            measures = {}
+            for point in points:
+                load = {"connections": point.connections, "lead_in_s": pace.lead_in_s, "seconds": pace.seconds}
+                measures[point.name] = Measure(**tell({"pictures": saved([point.picture]), **load}))
+            return measures
 
     return trial
-
-
-def _tell(process: "subprocess.Popen[str]", log: Path, order: dict[str, Any]) -> Any:
-    """One line to the process, one line back. Raises ServerFailed."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass
-    line = process.stdout.readline()
-    if not line:
-        raise ServerFailed(f"{ENGINE} ended:\n{tail(log)}")
-    return json.loads(line)
 
 
 def _measured(url: str, body: Path, point: Point, pace: Pace) -> Measure:

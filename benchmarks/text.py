@@ -7,12 +7,8 @@ import asyncio
 import json
 import math
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +17,12 @@ import httpx
 from safetensors.torch import load_file
 
 from benchmarks.contest import Pace, Trial, compete
+from benchmarks.engine_process import ENGINE, engine_process
 from benchmarks.environment import OUR_BIN, PEER_BIN
 from benchmarks.load import Measure, generate
 from benchmarks.models import prompts, save_large_llama, save_llama
 from benchmarks.report import US, Table
-from benchmarks.servers import Server, ServerFailed, plain_environment, running, settle, started, tail
+from benchmarks.servers import Server, running, settle
 
 PEERS = ("openai", "fastapi", "uvicorn")
 MODEL_ID = "llama"
@@ -36,7 +33,7 @@ MIXED = tuple(8 + 8 * (step * 7 % 16) for step in range(16))
 CHECKED = 8
 STREAMED = "16 streams, to the first token"
 LARGE_ID = "llama-134m"
-ENGINE = "bare engine, one process, no HTTP"
+ENGINE_MODULE = "benchmarks.bare_engine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,7 @@ def _large(model: Path, pace: Pace) -> Table:
         tensor.nbytes for name, tensor in load_file(model / "model.safetensors").items() if "embed_tokens" not in name
     )
     point = Point("1 request", 1, (TOKENS,))
-    with _engine(model) as tell:
+    with engine_process(ENGINE_MODULE, model) as tell:
         tell({"prompts": PROMPTS[:1], "tokens": TOKENS})
         tell(asdict(point) | {"lead_in_s": 0, "seconds": max(10, pace.lead_in_s)})
         settle(pace.settle_s)
@@ -180,7 +177,7 @@ async def _streams(client: httpx.AsyncClient, root: str, server: Server, pace: P
 
 def _engine_trial(model: Path, texts: dict[str, list[str]], pace: Pace) -> Trial:
     def trial() -> Mapping[str, Measure]:
-        with _engine(model) as tell:
+        with engine_process(ENGINE_MODULE, model) as tell:
             texts[ENGINE] = tell({"prompts": PROMPTS[:CHECKED], "tokens": TOKENS})
             for point in POINTS:
                 tell(asdict(point) | {"lead_in_s": 0, "seconds": pace.lead_in_s})
@@ -189,32 +186,6 @@ def _engine_trial(model: Path, texts: dict[str, list[str]], pace: Pace) -> Trial
             return {point.name: Measure(**tell(asdict(point) | times)) for point in POINTS}
 
     return trial
-
-
-@contextmanager
-def _engine(model: Path) -> Iterator[Callable[[dict[str, Any]], Any]]:
-    """An engine in a process of its own; what carries out orders there."""
-    command = (sys.executable, "-m", "benchmarks.bare_engine", str(model))
-    with tempfile.TemporaryDirectory() as folder:
-        environment = plain_environment(Path(folder)) | {"PYTHONPATH": str(Path(__file__).parent.parent)}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        with started(command, environment, Path(folder), **pipes) as (process, log):
-            yield lambda order: _tell(process, log, order)
-
-
-def _tell(process: "subprocess.Popen[str]", log: Path, order: dict[str, Any]) -> Any:
-    """One line to the process, one line back. Raises ServerFailed."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-    except BrokenPipeError:
-        pass
-    line = process.stdout.readline()
-    if not line:
-        raise ServerFailed(f"{ENGINE} ended:\n{tail(log)}")
-    return json.loads(line)
 
 
 def _agreement(texts: Mapping[str, Sequence[str]]) -> str:
