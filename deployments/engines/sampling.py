@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -34,12 +34,6 @@ class Sampling:
     def takes_the_best(self) -> bool:
         """Whether the largest of the model's own logits is the answer."""
         return not self.draws and self.repetition_penalty == 1 and self.json_schema is None
-
-    def nth(self, index: int) -> "Sampling":
-        """For continuation `index` of one prompt: a seed of its own, given by the first one's, which keeps its."""
-        if self.seed is None or index == 0:
-            return self
-        return replace(self, seed=_mix(_mix(self.seed) + index) >> 1)
 
     @property
     def draws(self) -> bool:

@@ -14,7 +14,7 @@ from deployments.engines.text_chat import ChatMessage, ChatRenderer
 from deployments.engines.text_decoders import ClosedDecoder, choose_decoder
 from deployments.engines.text_grammar import Grammars
 from deployments.engines.text_model import CausalModel
-from deployments.engines.text_requests import Chunk, Emit, Event, Failed, Finished, Generation, Timing, TokenLogprob
+from deployments.engines.text_requests import Chunk, Emit, Event, Failed, Finished, Generation
 from deployments.engines.text_slots import SlotDecoder
 from deployments.engines.text_stats import Distribution, EngineStats, Meter
 from deployments.engines.text_step import Decoder
@@ -39,8 +39,6 @@ __all__ = [
     "Generation",
     "Sampling",
     "TextGenerationEngine",
-    "Timing",
-    "TokenLogprob",
 ]
 
 log = logging.getLogger(__name__)
@@ -57,9 +55,10 @@ class TextGenerationEngine:
         decoder: Decoder,
         tokens: Tokens,
         max_batch_size: int,
-        max_waiting: int = MAX_WAITING,
+        max_waiting: int,
+        notes: tuple[str, ...],
     ) -> None:
-        self._notes: tuple[str, ...] = ()
+        self._notes = notes
         self._loaded: CausalModel | None = loaded
         self._tokens = tokens
         self._context = loaded.context
@@ -102,9 +101,7 @@ class TextGenerationEngine:
         except Exception as failure:
             log.exception("a text model did not load")
             raise ModelLoadFailed(f"the model cannot be read ({type(failure).__name__})") from None
-        engine = cls(loaded, decoder, tokens, max_batch_size, max_waiting)
-        engine._notes = notes
-        return engine
+        return cls(loaded, decoder, tokens, max_batch_size, max_waiting, notes)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,7 +141,6 @@ class TextGenerationEngine:
             queue_s=meter.queue.read(),
             first_token_s=meter.first_token.read(),
             inter_token_s=meter.inter_token.read(),
-            notes=self.notes,
         )
 
     def chat(self, messages: Sequence[ChatMessage]) -> list[int]:

@@ -20,10 +20,6 @@ class Distribution:
     counts: tuple[int, ...]
     total: float
 
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
-
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
@@ -42,7 +38,6 @@ class EngineStats:
     queue_s: Distribution
     first_token_s: Distribution
     inter_token_s: Distribution
-    notes: tuple[str, ...]
 
 
 class Histogram:

@@ -40,12 +40,6 @@ class Tokens:
             log.exception("a tokenizer did not load")
             raise ModelLoadFailed(f"the tokenizer cannot be read ({type(failure).__name__})") from None
 
-    @property
-    def context(self) -> int | None:
-        """The longest sequence the tokenizer was made for, where it says so."""
-        limit = int(min(self._tokenizer.model_max_length, 2**62))
-        return limit if limit < 10**9 else None
-
     def encode(self, text: str) -> list[int]:
         """Token ids with the template's own BOS; text that spells a special token stays text. May be empty."""
         with self._lock:

@@ -74,14 +74,6 @@ def test_all_text_at_once_is_the_streamed_text(engine: TextGenerationEngine, sam
         assert len(whole.events) <= 2
 
 
-def test_continuations_of_one_prompt_differ_and_repeat(engine: TextGenerationEngine) -> None:
-    warm = Sampling(temperature=1.0, seed=4)
-    first, again = ([ask(engine, PROMPTS[0], 20, warm.nth(index)).text for index in range(4)] for _ in range(2))
-    assert first == again
-    assert len(set(first)) == 4
-    assert Sampling(temperature=1.0).nth(3).seed is None
-
-
 def test_more_than_max_waiting_are_turned_away_with_a_time(folder: Path) -> None:
     engine = TextGenerationEngine.load(folder, max_batch_size=1, compile_steps=False, max_waiting=2)
     listeners = [Listener() for _ in range(3)]
@@ -107,7 +99,7 @@ def test_stats_count_tokens_and_times(folder: Path) -> None:
     assert (stats.running, stats.waiting, stats.cache_bytes) == (0, 0, 0)
     assert stats.generated_tokens == 21
     assert stats.prompt_tokens > end.prompt_tokens
-    assert (stats.queue_s.count, stats.first_token_s.count, stats.inter_token_s.count) == (2, 2, 1)
+    assert [sum(seen.counts) for seen in (stats.queue_s, stats.first_token_s, stats.inter_token_s)] == [2, 2, 1]
     assert end.timing
     assert end.timing.first_token_s
     assert end.timing.inter_token_s
