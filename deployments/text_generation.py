@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from deployments.calls import Tell
+from deployments.errors import Cancelled
 from deployments.family import FamilyReplica, ReplicaOptions
 from deployments.measures import Measured
 from deployments.protocol import TextGeneration, TextGenerationResult, Usage
@@ -37,6 +39,7 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         self.listening = listening
         self.bell: Bell | None = None
         self.measures = TextMeasures()
+        self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     def load(self, model: Model) -> "TextGenerationEngine":
         return self.engines.TextGenerationEngine.load(
@@ -48,13 +51,12 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
     ) -> TextGenerationResult:
         self.measures.watch(engine, model.name)
         listener = self.listening.Listener(self._bell(), tell)
-        # In a thread: a long prompt takes a while to tokenise, a chat to render.
-        submitting = asyncio.create_task(asyncio.to_thread(self._submit, engine, request, listener, tell is not None))
+        submitting = asyncio.create_task(self._submitted(engine, request, listener, tell is not None))
         try:
             await asyncio.shield(submitting)
             end = await listener.finished
         finally:
-            # Also where the caller left while the prompt was still being tokenised.
+            # Also where the caller left before it was submitted.
             submitting.add_done_callback(_cancel)
             listener.finished.cancel()
         self.measures.finished(model.name, end)
@@ -68,6 +70,18 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
 
     async def measurements(self) -> list[Measured]:
         return [*await super().measurements(), *self.measures.read()]
+
+    async def _submitted(
+        self, engine: "TextGenerationEngine", request: TextGeneration, listener: "Listener", stream: bool
+    ) -> "Generation":
+        """In a thread: a long prompt takes a while to tokenise, a chat to render."""
+        if request.messages is None:
+            return await asyncio.to_thread(self._submit, engine, request, listener, stream)
+        # A model renders one chat at a time: those that wait shall not hold the threads that others need.
+        async with self.chats.setdefault(engine, asyncio.Lock()):
+            if listener.finished.done():
+                raise Cancelled("the request was given up")
+            return await asyncio.to_thread(self._submit, engine, request, listener, stream)
 
     def _submit(
         self, engine: "TextGenerationEngine", request: TextGeneration, listener: "Listener", stream: bool

@@ -49,6 +49,7 @@ class TextMeasures:
             name: Histogram(name, HELP[name], boundaries=_BOUNDS_S, tag_keys=("model",))
             for name in (QUEUE, FIRST_TOKEN, INTER_TOKEN)
         }
+        self._shown: set[tuple[str, str]] = set()  # gauges by name and model
 
     def watch(self, engine: "TextGenerationEngine", model: str) -> None:
         self._sources.setdefault(engine, (uuid.uuid4().hex, model))
@@ -71,23 +72,33 @@ class TextMeasures:
 
     def read(self) -> list[Measured]:
         """What all engines have counted so far; sets the gauges of Ray's metrics as well."""
-        return [self._read(engine.stats, *source) for engine, source in list(self._sources.items())]
-
-    def _read(self, stats: "EngineStats", source: str, model: str) -> Measured:
-        gauges = {
-            RUNNING: stats.running,
-            WAITING: stats.waiting,
-            CACHE: stats.cache_bytes,
-            CACHE_USED: round(stats.cache_bytes * stats.cache_use),
-        }
-        counters = {PROMPT: stats.prompt_tokens, SHARED: stats.shared_tokens, GENERATED: stats.generated_tokens}
-        histograms = {QUEUE: stats.queue_s, FIRST_TOKEN: stats.first_token_s, INTER_TOKEN: stats.inter_token_s}
-        for name, value in gauges.items():
+        measured = [_measured(engine.stats, *source) for engine, source in list(self._sources.items())]
+        # A model that was unloaded has nothing; while it is reloaded or changes its version it has two engines.
+        sums = dict.fromkeys(self._shown, 0.0)
+        for one in measured:
+            for measure in one.measures:
+                if measure.kind == "gauge":
+                    key = measure.name, one.model
+                    sums[key] = sums.get(key, 0.0) + measure.values[0]
+        for (name, model), value in sums.items():
             self._gauges[name].set(value, {"model": model})
-        measures = [Measure(name, "gauge", HELP[name], (value,)) for name, value in gauges.items()]
-        measures += [Measure(name, "counter", HELP[name], (value,)) for name, value in counters.items()]
-        measures += [_histogram(name, distribution) for name, distribution in histograms.items()]
-        return Measured(source, model, tuple(measures))
+        self._shown = set(sums)
+        return measured
+
+
+def _measured(stats: "EngineStats", source: str, model: str) -> Measured:
+    gauges = {
+        RUNNING: stats.running,
+        WAITING: stats.waiting,
+        CACHE: stats.cache_bytes,
+        CACHE_USED: round(stats.cache_bytes * stats.cache_use),
+    }
+    counters = {PROMPT: stats.prompt_tokens, SHARED: stats.shared_tokens, GENERATED: stats.generated_tokens}
+    histograms = {QUEUE: stats.queue_s, FIRST_TOKEN: stats.first_token_s, INTER_TOKEN: stats.inter_token_s}
+    measures = [Measure(name, "gauge", HELP[name], (value,)) for name, value in gauges.items()]
+    measures += [Measure(name, "counter", HELP[name], (value,)) for name, value in counters.items()]
+    measures += [_histogram(name, distribution) for name, distribution in histograms.items()]
+    return Measured(source, model, tuple(measures))
 
 
 def _histogram(name: str, seen: "Distribution") -> Measure:

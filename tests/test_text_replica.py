@@ -1,14 +1,18 @@
 """The TextGeneration replica without Ray: what a request's fields mean to the engine, and what is left of one cut."""
 
 import asyncio
+import gc
 import json
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployments import text_measures
 from deployments.calls import Call
+from deployments.engines.text_chat import ChatRenderer
 from deployments.errors import InvalidRequest
 from deployments.family import ReplicaOptions
 from deployments.protocol import Chunk, Message, TextGeneration, TextGenerationResult
@@ -99,6 +103,59 @@ async def test_a_schema_is_kept_and_an_odd_one_refused(replica: TextGenerationRe
     assert json.loads(answer.generated_text) in ({"ok": True}, {"ok": False})
     with pytest.raises(InvalidRequest):
         await ask(replica, prompt="a", json_schema={"type": "no type"})
+
+
+async def test_chats_that_take_long_do_not_hold_up_prompts(
+    replica: TextGenerationReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are: the loop's threads are few."""
+    await ask(replica, prompt="a", max_tokens=1)
+    rendered = threading.Event()
+    submitted = replica._submitted
+    begun = 0
+
+    async def counted(*request: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        return await submitted(*request)
+
+    def slowly(renderer: ChatRenderer, messages: object) -> str:
+        assert rendered.wait(60)
+        return "why"
+
+    monkeypatch.setattr(ChatRenderer, "render", slowly)
+    monkeypatch.setattr(replica, "_submitted", counted)
+    messages = [Message(role="user", content="why")]
+    chats = [asyncio.create_task(ask(replica, messages=messages)) for _ in range(40)]
+    try:
+        async with asyncio.timeout(30):
+            while begun < len(chats):
+                await asyncio.sleep(0)
+            assert (await ask(replica, prompt="a")).usage
+        assert not any(chat.done() for chat in chats)
+        chats[-1].cancel()
+    finally:
+        rendered.set()
+    answers = await asyncio.gather(*chats, return_exceptions=True)
+    assert [isinstance(answer, TextGenerationResult) for answer in answers] == [True] * 39 + [False]
+
+
+async def test_gauges_of_an_unloaded_model_are_nothing(replica: TextGenerationReplica) -> None:
+    shown: dict[str, float] = {}
+
+    class Gauge(Silent):
+        def set(self, value: float, tags: dict[str, str]) -> None:
+            shown[tags["model"]] = value
+
+    replica.measures._gauges[text_measures.CACHE] = Gauge()  # type: ignore[assignment]
+    await ask(replica, prompt="a" * 80, max_tokens=1)
+    replica.measures.read()
+    assert shown["m"] > 0  # the prompt's beginning is kept
+    model = replica.repository.find("m", "text_generation")
+    assert await replica.unload_model(model)
+    gc.collect()
+    assert replica.measures.read() == []
+    assert shown == {"m": 0}
 
 
 async def test_calls_that_are_given_up_leave_no_row_and_no_place(replica: TextGenerationReplica) -> None:
