@@ -16,6 +16,8 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from deployments.measures import Measured, Measures, escaped
 
 WINDOW_S = 60
+RECORDERS = 256
+"""More than live at once. The reports of those heard of least recently are forgotten; what they counted is not."""
 LATENCY_BUCKETS_MS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000]
 
 
@@ -95,13 +97,15 @@ class MetricsBoard:
         self._gpu = Gauge("gpu_utilization_percent", "Mean utilisation of the GPUs in use.")
 
     def report(self, report: Report) -> None:
-        before = self._reports.get(report.recorder)
+        before = self._reports.pop(report.recorder, None)
         for labels, count in report.requests.items():
             new = count - (before.requests.get(labels, 0) if before else 0)
             if new > 0:
                 self._requests[labels] += new
                 self._counter.inc(new, {"model": labels.model, "family": labels.family, "outcome": labels.outcome})
         self._reports[report.recorder] = report
+        while len(self._reports) > RECORDERS:
+            del self._reports[next(iter(self._reports))]
         self._measures.add(report.measured)
         self._latency.set(self.latency_avg_ms())
         gpu = self.gpu_utilization_percent()
