@@ -96,7 +96,7 @@ class AsyncModelRuntimeClient:
 
     def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120, api_key: str | None = None) -> None:
         http = isinstance(target, str)
-        self._way: AsyncWay = AsyncOverHttp(target, timeout_s, api_key) if http else AsyncOverHandle(target)
+        self._way: AsyncWay = AsyncOverHttp(target, timeout_s, api_key) if http else AsyncOverHandle(target, timeout_s)
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """The answer to any request. Raises ServingError."""

@@ -1,5 +1,6 @@
 """How a client reaches the runtime: over HTTP or a DeploymentHandle, sync and async. What fails raises ServingError."""
 
+import asyncio
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from deployments import wire
-from deployments.errors import ServingError, Unavailable
+from deployments.errors import DeadlineExceeded, ServingError, Unavailable
 from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.residency_status import Plan
 from serve_app.status import ModelStatus, Told, Verb
@@ -133,7 +134,7 @@ class OverHandle:
         self.timeout_s = timeout_s
 
     def infer(self, request: InferRequest) -> InferResponse:
-        response: InferResponse = self.handle.infer.remote(request).result(timeout_s=self.timeout_s)
+        response: InferResponse = _within(self.timeout_s, self.handle.infer.remote(request))
         return response
 
     def stream(self, request: InferRequest) -> Replies:
@@ -144,11 +145,11 @@ class OverHandle:
             replies.cancel()
 
     def models(self) -> list[ModelStatus]:
-        statuses: list[ModelStatus] = self.handle.models.remote().result(timeout_s=self.timeout_s)
+        statuses: list[ModelStatus] = _within(self.timeout_s, self.handle.models.remote())
         return statuses
 
     def administer(self, verb: Verb, name: str) -> Told:
-        answer: Told | Error = self.handle.administer.remote(verb, name).result(timeout_s=ADMINISTRATION_S)
+        answer: Told | Error = _within(ADMINISTRATION_S, self.handle.administer.remote(verb, name))
         return _not_error(answer)
 
     def close(self) -> None:
@@ -156,12 +157,13 @@ class OverHandle:
 
 
 class AsyncOverHandle:
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, timeout_s: float) -> None:
         self.handle = handle
         self.streaming = handle.options(stream=True)
+        self.timeout_s = timeout_s
 
     async def infer(self, request: InferRequest) -> InferResponse:
-        response: InferResponse = await self.handle.infer.remote(request)
+        response: InferResponse = await _async_within(self.timeout_s, self.handle.infer.remote(request))
         return response
 
     async def stream(self, request: InferRequest) -> AsyncReplies:
@@ -173,15 +175,32 @@ class AsyncOverHandle:
             replies.cancel()
 
     async def models(self) -> list[ModelStatus]:
-        statuses: list[ModelStatus] = await self.handle.models.remote()
+        statuses: list[ModelStatus] = await _async_within(self.timeout_s, self.handle.models.remote())
         return statuses
 
     async def administer(self, verb: Verb, name: str) -> Told:
-        answer: Told | Error = await self.handle.administer.remote(verb, name)
+        answer: Told | Error = await _async_within(ADMINISTRATION_S, self.handle.administer.remote(verb, name))
         return _not_error(answer)
 
     async def close(self) -> None:
         """A handle holds nothing."""
+
+
+def _within(timeout_s: float, response: Any) -> Any:
+    try:
+        return response.result(timeout_s=timeout_s)
+    except TimeoutError:
+        response.cancel()
+        raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
+
+
+async def _async_within(timeout_s: float, response: Any) -> Any:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await response
+    except TimeoutError:
+        response.cancel()
+        raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
 
 
 def _is_stream(reply: httpx.Response) -> bool:

@@ -1,14 +1,15 @@
 """Whatever goes wrong is an Error in the contract's shape, on every entrance."""
 
+import asyncio
 import socket
 
 import httpx
 import pytest
 
 from deployments import wire
-from deployments.errors import ModelNotFound, ServingError
+from deployments.errors import DeadlineExceeded, ModelNotFound, ServingError
 from deployments.protocol import Error, ImageClassification, TextGeneration
-from serve_app.client import ModelRuntimeClient
+from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from tests.conftest import Running
 from tests.echo import Echo
 from tests.entrances import ENTRANCES, Entrance
@@ -65,6 +66,17 @@ def test_the_handle_refuses_what_is_no_request(runtime: Running) -> None:
 def test_a_client_raises_the_error_its_code_names(runtime: Running) -> None:
     with ModelRuntimeClient(runtime.url) as client, pytest.raises(ModelNotFound, match="did you mean 'text'"):
         client.generate("texd", "p", max_tokens=1)
+
+
+def test_a_client_waits_no_longer_than_it_was_told(runtime: Running) -> None:
+    async def ask() -> None:
+        async with AsyncModelRuntimeClient(runtime.handle, timeout_s=0.1) as client:
+            await client.infer(Echo(model_id="any", text="slow"))
+
+    with ModelRuntimeClient(runtime.handle, timeout_s=0.1) as client, pytest.raises(DeadlineExceeded):
+        client.infer(Echo(model_id="any", text="slow"))
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(ask())
 
 
 def test_a_client_that_reaches_nobody_says_so() -> None:
