@@ -114,7 +114,7 @@ def _ask(child: subprocess.Popen[bytes], order: bytes, until: float) -> bytes:
     """Bytes to the child, one line back. Raises TimeoutError, and ValueError where it says nothing or too much."""
     assert child.stdin is not None
     assert child.stdout is not None
-    told = b""
+    told = bytearray()
     with selectors.DefaultSelector() as ready:
         ready.register(child.stdout, selectors.EVENT_READ)
         if order:
@@ -133,4 +133,4 @@ def _ask(child: subprocess.Popen[bytes], order: bytes, until: float) -> bytes:
                     told += new
                     if not new or len(told) > MOST_BYTES:
                         raise ValueError
-    return told
+    return bytes(told)
