@@ -29,6 +29,8 @@ _RUN_LENGTH_PIXELS, _RUN_LENGTH_BYTES = 2_000_000, 1_000_000
 """Pillow decodes run-length BMPs in Python: beyond these some take over a second."""
 
 _SMALL_BYTES, _SMALL_PIXELS = 32_768, 100_000
+_PACKED_TEXT = (b"zTXt", b"iTXt")
+"""Pillow unpacks a PNG's texts as it opens it: 32 kB of them take 0.1 s."""
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -115,7 +117,7 @@ def decoded(
 
 def is_small(image_data: bytes) -> bool:
     """Whether decoding takes about as long as handing the file to another thread. By its length and its header."""
-    if len(image_data) > _SMALL_BYTES:
+    if len(image_data) > _SMALL_BYTES or any(kind in image_data for kind in _PACKED_TEXT):
         return False
     try:
         image = Image.open(io.BytesIO(image_data), formats=FORMATS)

@@ -75,13 +75,30 @@ PROCESSORS = {
 def saved(folder: Path, kind: str = "vit", dtype: torch.dtype = torch.float32, **options: Any) -> Path:
     torch.manual_seed(3)
     model = AutoModelForImageClassification.from_config(CONFIGS[kind](**options))
-    with torch.no_grad():
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor.is_floating_point():
-                tensor.add_(torch.rand_like(tensor) * 0.2 + ("running_var" in name))  # so that answers differ
+    tell_pictures_apart(model)
     model.to(dtype).save_pretrained(folder)
     PROCESSORS[kind]().save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def tell_pictures_apart(model: Any) -> None:
+    """Sets norms and logits by pictures: with random weights alone nearly every picture has the same answer."""
+    for tensor in model.parameters():
+        tensor.add_(torch.rand_like(tensor) * 0.4 - 0.2)  # biases and norms start as zeros and ones
+        if tensor.ndim == 4:  # kernels: where they are all noise, a rounded pixel changes the answer
+            tensor.copy_(tensor.mean((2, 3), keepdim=True) + 0.1 * tensor)
+    pictures = np.stack([np.asarray(photo(32, 32, seed), np.float32) for seed in range(32)])
+    pixel_values = torch.from_numpy(pictures).permute(0, 3, 1, 2)[:, : model.config.num_channels] / 127.5 - 1
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average
+    model.train()(pixel_values=pixel_values)
+    logits = model.eval()(pixel_values=pixel_values).logits
+    last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    last.weight /= logits.std(0)[:, None]
+    last.bias.copy_((last.bias - logits.mean(0)) / logits.std(0))
 
 
 def loaded(folder: Path, **options: Any) -> ImageClassificationEngine:

@@ -120,6 +120,7 @@ def test_a_processor_that_does_more_than_we_know_is_run_by_the_library(tmp_path:
 
 
 def test_a_batch_answers_as_its_pictures_alone(engine: ImageClassificationEngine) -> None:
+    engine.batch_size = 16
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(40)]
     alone = np.stack([engine.classify([item])[0] for item in items])  # type: ignore[arg-type]
     np.testing.assert_allclose(np.stack(engine.classify(items)), alone, atol=1e-5)  # type: ignore[arg-type]
@@ -219,12 +220,12 @@ def test_many_threads_preprocess_at_once(engine: ImageClassificationEngine) -> N
 
 
 def test_draft_decoding_keeps_the_top_label_and_can_be_switched_off(tmp_path: Path) -> None:
-    saved(tmp_path, "mobilenet")
-    small, whole = loaded(tmp_path), loaded(tmp_path, draft=False)
-    large = encoded(photo(800, 600), "JPEG", quality=95)
-    assert not torch.equal(small.preprocess(large), whole.preprocess(large))
-    assert answer(small, large).argmax() == answer(whole, large).argmax()
-    np.testing.assert_allclose(answer(small, large), answer(whole, large), atol=5e-3)
+    small, whole = loaded(saved(tmp_path)), loaded(tmp_path, draft=False)
+    for seed in range(6):
+        large = encoded(photo(800, 600, seed), "JPEG", quality=95)
+        assert not torch.equal(small.preprocess(large), whole.preprocess(large))
+        assert answer(small, large).argmax() == answer(whole, large).argmax()
+        np.testing.assert_allclose(answer(small, large), answer(whole, large), atol=1e-2)
 
 
 def test_resident_bytes_are_the_tensors_storage(tmp_path: Path) -> None:
