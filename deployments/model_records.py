@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from deployments.errors import ServingError
+from deployments.residency_status import Unload
 
 FIRST_BACK_OFF_S = 5.0
 LAST_BACK_OFF_S = 300.0
@@ -36,6 +37,7 @@ class Record:
     load_s: float = 0.0
     load_seconds: float = 0.0
     evictions: int = 0
+    last_unload: Unload | None = None
     last_use: float | None = None
     lease_s: float = 1.0
     """How long a request holds it: a moving average."""

@@ -279,4 +279,5 @@ class Residency(Generic[EngineT]):
             loads=record.loads,
             evictions=record.evictions,
             last_use=record.last_use,
+            last_unload=record.last_unload,
         )

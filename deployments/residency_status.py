@@ -4,6 +4,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Unload:
+    """The process's size around one unload."""
+
+    bytes: int
+    """What the model was accounted at."""
+    process_bytes_before: int
+    process_bytes_after: int
+    at: float
+    """Wall clock, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResidentStatus:
     """One model in one replica, from its first load on: also once it has left."""
 
@@ -28,6 +40,7 @@ class ResidentStatus:
     """Wall clock, seconds."""
     cpu_s: float = 0.0
     """CPU seconds that its requests used."""
+    last_unload: Unload | None = None
 
 
 @dataclass(frozen=True, slots=True)

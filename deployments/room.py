@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from deployments.ledger import MIB, Ledger
 from deployments.model_records import Records
 from deployments.process_memory import Memory, unload
 from deployments.repository import Model
+from deployments.residency_status import Unload
 from deployments.waiting_line import WaitingLine
 
 logger = logging.getLogger("model_runtime.residency")
@@ -224,6 +226,7 @@ class Room(Generic[EngineT]):
             logger.exception("unloading %s failed", resident.model.name)
         else:
             self.unloads += 1
+            self.records.of(key).last_unload = Unload(size, before, after, time.time())
             logger.info(
                 "unloaded %s: %.1f MiB, held %.1f MiB before and %.1f after",
                 *(resident.model.name, size / MIB, before / MIB, after / MIB),

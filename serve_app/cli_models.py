@@ -96,12 +96,19 @@ def _shown(status: ModelStatus) -> str:
 
 def _replica(there: Residence) -> str:
     version = f"version {there.version}, " if there.version is not None else ""
-    process = there.process
+    process, unload = there.process, there.last_unload
+    gave_back = (
+        f"its last unload, of {_mib(unload.bytes)}, took the process from {_mib(unload.process_bytes_before)} to "
+        f"{_mib(unload.process_bytes_after)}; "
+        if unload
+        else ""
+    )
     return (
         f"{there.replica}: {version}{there.state}, {_mib(there.bytes)}, {there.loads} loads "
-        f"(the last in {there.load_s:.2f} s), {there.evictions} evictions, {there.leases} requests; "
+        f"(the last in {there.load_s:.2f} s), {there.evictions} evictions, {there.leases} requests; {gave_back}"
         f"all its models {_mib(process.accounted_bytes)} of {_mib(process.budget_bytes)}, "
-        f"its process {_mib(process.process_bytes)}, {_mib(process.resting_bytes)} at rest"
+        f"its process {_mib(process.process_bytes)}, {_mib(process.resting_bytes)} at rest, "
+        f"{_mib(process.leaked_bytes)} leaked"
     )
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from deployments.model_board import Table
 from deployments.repository import Model
-from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
+from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus, Unload
 
 
 class Status(BaseModel):
@@ -48,6 +48,8 @@ class Residence(Status):
     """Wall clock, seconds."""
     leases: int
     cpu_s: float
+    last_unload: Unload | None
+    """What the process took before and after; what did not come back for good is in `process.leaked_bytes`."""
     process: Process
     """Of the whole replica."""
 
@@ -172,6 +174,7 @@ def _residence(replica: ReplicaStatus, status: ResidentStatus) -> Residence:
         last_use=status.last_use,
         leases=status.leases,
         cpu_s=status.cpu_s,
+        last_unload=status.last_unload,
         process=Process(
             budget_bytes=replica.budget_bytes,
             accounted_bytes=replica.accounted_bytes,

@@ -213,6 +213,31 @@ async def test_an_unexpected_failure_keeps_its_reason_to_the_log(
     assert "/secret/path" in caplog.text
 
 
+class HalfComesBack:
+    """Memory of which an unload of 10 MiB gives back four."""
+
+    def __init__(self) -> None:
+        self.sizes = [110 * MIB, 106 * MIB, 106 * MIB]
+
+    def held(self) -> int:
+        return self.sizes.pop(0)
+
+    def give_back(self) -> None: ...
+
+
+async def test_the_status_shows_what_the_process_took_around_the_last_unload(loader: Loader) -> None:
+    residency = Residency(100 * MIB, loader, memory=HalfComesBack())
+    await use(residency, model("a", 10))
+    assert residency.statuses()[0].last_unload is None
+    await residency.unload(model("a", 10))
+    (status,) = residency.statuses()
+    assert status.state == "available"
+    assert status.last_unload is not None
+    sizes = (status.last_unload.bytes, status.last_unload.process_bytes_before, status.last_unload.process_bytes_after)
+    assert sizes == (10 * MIB, 110 * MIB, 106 * MIB)
+    await residency.close()
+
+
 async def test_closing_closes_every_engine(residency: Residency[FakeEngine], loader: Loader) -> None:
     await use(residency, model("a", 10))
     await use(residency, model("b", 10))

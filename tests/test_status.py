@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deployments.model_board import Table
 from deployments.repository import Model
-from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
+from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus, Unload
 from serve_app.cli_models import _plan, _row, _shown, table
 from serve_app.status import model_status, model_statuses
 
@@ -35,7 +35,14 @@ SEEN = [
     replica(
         "y",
         ResidentStatus("org/m@1", "a", "unloading", 2**20, loads=1),
-        ResidentStatus("org/m@2", "a", "available", loads=4, evictions=4, last_use=9.0, notes=("n",)),
+        ResidentStatus(
+            *("org/m@2", "a", "available"),
+            loads=4,
+            evictions=4,
+            last_use=9.0,
+            notes=("n",),
+            last_unload=Unload(3 * 2**20, 412 * 2**20, 409 * 2**20, 9.5),
+        ),
         ResidentStatus("other", "a", "ready", 2**20, loads=7),
     ),
 ]
@@ -82,7 +89,8 @@ def test_people_see_a_table() -> None:
     shown = _shown(row)
     assert "refused org/m@3  broken" in shown
     assert "x: version 2, ready, 3.0 MiB, 2 loads" in shown
-    assert "all its models 5.0 MiB of 64.0 MiB, its process 410.0 MiB, 400.0 MiB at rest" in shown
+    assert "all its models 5.0 MiB of 64.0 MiB, its process 410.0 MiB, 400.0 MiB at rest, 0.0 MiB leaked" in shown
+    assert "its last unload, of 3.0 MiB, took the process from 412.0 MiB to 409.0 MiB" in shown
     plan = Plan("x", "m", False, True, 2**20, True, 5 * 2**20, evicts=("other",), seconds=0.25)
     assert _plan(plan) == [
         "x",
