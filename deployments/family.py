@@ -50,6 +50,9 @@ class ReplicaOptions:
     cache: Path = DEFAULT_CACHE
     sources: tuple[str, ...] = ()
 
+    def repository(self) -> Repository:
+        return Repository(self.models, self.architectures, sources=self.sources)
+
 
 class FamilyReplica(Replica, Generic[RequestT, EngineT]):
     """One replica of a family that serves models from the repository."""
@@ -125,17 +128,15 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
         await self.ready()
 
     async def _preload(self) -> None:
-        options = self.options
-        repository = Repository(options.models, options.architectures, sources=options.sources)
         try:
-            models = await asyncio.to_thread(repository.models)
+            models = await asyncio.to_thread(self.options.repository().models)
         except Exception:
             logger.exception("preload: the repository cannot be read")
             return
         warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
         for model_id in dict.fromkeys((*self.settings.preload, *warm)):
             try:
-                model = find(models, model_id, options.family)
+                model = find(models, model_id, self.options.family)
             except WrongFamily:
                 continue
             except ServingError as failure:

@@ -37,7 +37,7 @@ class Straight(Recording):
             self.replica = replica(self.models_folder)
         try:
             request = await read()
-            model = self.replica.repository.find(request.model_id, "image_classification")
+            model = self.replica.options.repository().find(request.model_id, "image_classification")
             return await self.replica.infer(Call(request, request_id, 60, model, call_id=uuid.uuid4().hex))
         except Exception as cause:
             return error_of(cause, request_id)

@@ -36,7 +36,7 @@ def replica(models: Path, **settings: object) -> ImageClassificationReplica:
 
 
 async def answers(to: ImageClassificationReplica, files: list[bytes]) -> list[InferResponse]:
-    model = to.repository.find("m", "image_classification")
+    model = to.options.repository().find("m", "image_classification")
     calls = [
         Call(ImageClassification(model_id="m", image_data=file, top_k=0), f"request-{n}", 60, model, call_id=str(n))
         for n, file in enumerate(files)

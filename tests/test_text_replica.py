@@ -56,7 +56,7 @@ async def ask(
     **fields: object,
 ) -> TextGenerationResult:
     request = TextGeneration.model_validate({"model_id": "m", "prompt": prompt, "max_tokens": max_tokens} | fields)
-    model = replica.repository.find("m", "text_generation")
+    model = replica.options.repository().find("m", "text_generation")
     call = Call(request, "r", 60, model, said is not None, "c")
     answer = await replica.infer(call, None if said is None else said.append)
     assert isinstance(answer, TextGenerationResult)
@@ -151,7 +151,7 @@ async def test_gauges_of_an_unloaded_model_are_nothing(replica: TextGenerationRe
     await ask(replica, prompt="a" * 80, max_tokens=1)
     replica.measures.read()
     assert shown["m"] > 0  # the prompt's beginning is kept
-    model = replica.repository.find("m", "text_generation")
+    model = replica.options.repository().find("m", "text_generation")
     assert await replica.unload_model(model)
     gc.collect()
     assert replica.measures.read() == []
