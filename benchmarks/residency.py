@@ -19,6 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.cold import cold
 from benchmarks.environment import machine
 from benchmarks.models import VOCABULARY, tokenizer
 from deployments.errors import ServingError
@@ -190,6 +191,8 @@ def main() -> None:
     disable_progress_bar()
     if options.what == ["failing"]:
         asyncio.run(failing(options.seconds / 4))
+    elif options.what == ["cold"]:
+        cold()
     elif options.what == ["cycles"]:
         cycles(options.cycles)
     else:

@@ -1,6 +1,7 @@
 """What stands between a model's folder and its loading: the checks, the inspection, and the memory of their verdicts.
 
-A verdict holds for a folder's content: it is remembered on disk under what the folder looked like when it was judged.
+A verdict holds for a folder's content: it is remembered on disk under what the folder looked like when it was judged,
+and so is what the engines find out about it.
 """
 
 import hashlib
@@ -11,17 +12,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from select import select
 
 from deployments.errors import ModelLoadFailed
+from deployments.findings import FolderFindings, private_folder
 from deployments.model_folder import check_files, digest_of
 from deployments.model_manifest import SourceFile, Unservable
 from deployments.model_sources import staged, verify
 from deployments.repository import Model
 
 INSPECTION = "deployments.engines.inspection"  # a process of its own: this one does not import it
+FAULT = "fault"
+"""What is wrong with a folder; an empty text where nothing is."""
 _WORTH_IT = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -39,7 +44,7 @@ class Gate:
 
     def __init__(self, root: Path | str, cache: Path) -> None:
         self.root = root
-        self.verdicts = private_folder(cache / "verdicts")
+        self.findings = private_folder(cache / "findings")
         self.stagings = private_folder(cache / "staged")
         self._inspector = Inspector()
         self._lock = threading.Lock()
@@ -65,13 +70,14 @@ class Gate:
             raise ModelLoadFailed(fault)
         return folder
 
+    def findings_of(self, folder: Path) -> FolderFindings:
+        """What is remembered of the folder as it is now."""
+        return FolderFindings(self.findings / f"{_fingerprint(folder)}.json")
+
     def _judged(self, folder: Path, root: Path, files: Mapping[str, SourceFile]) -> str | None:
-        place = self.verdicts / f"{_fingerprint(folder)}.json"
-        try:
-            fault: str | None = json.loads(place.read_bytes())["fault"]
-            return fault
-        except (FileNotFoundError, ValueError, KeyError):
-            pass
+        findings = self.findings_of(folder)
+        if (verdict := findings.recall(FAULT)) is not None:
+            return verdict or None
         try:
             check_files(folder, root.resolve())
             verify(folder, files)
@@ -80,16 +86,20 @@ class Gate:
         except Unservable as unservable:
             fault = str(unservable)
         # Not where it was changed meanwhile: what was judged is what is remembered.
-        if place.stem == _fingerprint(folder):
-            write_whole(place, json.dumps({"fault": fault}).encode())
+        if findings.place == self.findings_of(folder).place:
+            findings.remember(FAULT, fault or "")
         return fault
 
 
 def _fingerprint(folder: Path) -> str:
     """Of the folder as it is, and of what judges it."""
-    judges = [version("tokenizers"), version("jinja2"), version("model-runtime")]
-    seen = json.dumps([str(folder.resolve()), folder.stat().st_ino, digest_of(folder), judges])
+    seen = json.dumps([str(folder.resolve()), folder.stat().st_ino, digest_of(folder), _judges()])
     return hashlib.sha256(seen.encode()).hexdigest()[:32]
+
+
+@cache
+def _judges() -> list[str]:
+    return [version("tokenizers"), version("jinja2"), version("model-runtime")]
 
 
 class Inspector:
@@ -144,19 +154,3 @@ def _start() -> subprocess.Popen[bytes]:
         bufsize=0,
         start_new_session=True,
     )
-
-
-def private_folder(folder: Path) -> Path:
-    """A folder that belongs to this user alone: what lies in it is believed. Raises PermissionError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = folder.stat()
-    if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
-        raise PermissionError(f"others may write into {folder}")
-    return folder
-
-
-def write_whole(place: Path, content: bytes) -> None:
-    """The file is there whole or not at all."""
-    draft = place.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    draft.write_bytes(content)
-    draft.replace(place)

@@ -43,7 +43,11 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
 
     def load(self, model: Model) -> "TextGenerationEngine":
         return self.engines.TextGenerationEngine.load(
-            model.folder, self.device, model.manifest.dtype, self.batch_limit(model)
+            model.folder,
+            self.device,
+            model.manifest.dtype,
+            self.batch_limit(model),
+            findings=self.gate.findings_of(model.folder),
         )
 
     async def answer(

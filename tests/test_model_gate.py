@@ -126,7 +126,7 @@ def test_a_folder_is_inspected_once_for_each_content(gate: Gate, model: Model, m
 
     monkeypatch.setattr(gate._inspector, "inspect", inspect)
     gate.admit(model)
-    assert Gate(gate.root, gate.verdicts.parent).admit(model) == model.folder
+    assert Gate(gate.root, gate.findings.parent).admit(model) == model.folder
     assert len(inspected) == 1
     (model.folder / "tokenizer.json").write_text("{}")
     for _ in range(2):
@@ -136,7 +136,7 @@ def test_a_folder_is_inspected_once_for_each_content(gate: Gate, model: Model, m
 
 
 def test_verdicts_that_others_may_write_are_not_believed(tmp_path: Path) -> None:
-    (tmp_path / "verdicts").mkdir()
-    (tmp_path / "verdicts").chmod(0o777)
+    (tmp_path / "findings").mkdir()
+    (tmp_path / "findings").chmod(0o777)
     with pytest.raises(PermissionError):
         Gate(tmp_path, tmp_path)

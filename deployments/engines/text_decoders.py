@@ -15,6 +15,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from deployments.engines.text_model import CausalModel
 from deployments.engines.text_slots import SlotDecoder
 from deployments.engines.text_step import Decoder, Entering, Step, finish
+from deployments.engines.trials import Trials
 from deployments.errors import Unavailable
 
 CARRIED = ("past_key_values", "cache_params", "state")  # What models call the memory they hand back.
@@ -114,7 +115,7 @@ class ClosedDecoder:
     def close(self) -> None: ...
 
 
-def choose_decoder(loaded: CausalModel) -> tuple[Decoder, tuple[str, ...]]:
+def choose_decoder(loaded: CausalModel, trials: Trials) -> tuple[Decoder, tuple[str, ...]]:
     """The fastest decoder that gives what the model's forward gives, and what a status page should say of it."""
     model = loaded.model
     candidates: list[tuple[Decoder, tuple[str, ...]]] = []
@@ -123,10 +124,12 @@ def choose_decoder(loaded: CausalModel) -> tuple[Decoder, tuple[str, ...]]:
     for name in CARRIED:
         if name in inspect.signature(model.forward).parameters:
             candidates.append((SingleDecoder(model, name), (f"plain generation, row by row: {_why_single(model)}",)))
-    for decoder, notes in candidates:
-        if _agrees(decoder, loaded):
-            return decoder, notes
-    return SingleDecoder(model, None), ("plain generation without a cache: every token costs the whole text again",)
+    plain = "plain generation without a cache: every token costs the whole text again"
+    candidates.append((SingleDecoder(model, None), (plain,)))
+    if (known := trials.recall("decoder")) is None:
+        agree = (index for index, (decoder, _) in enumerate(candidates[:-1]) if _agrees(decoder, loaded))
+        known = trials.remember("decoder", str(next(agree, len(candidates) - 1)))
+    return candidates[int(known)]
 
 
 def _fits_slots(model: PreTrainedModel) -> bool:

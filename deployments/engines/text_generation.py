@@ -19,6 +19,7 @@ from deployments.engines.text_slots import SlotDecoder
 from deployments.engines.text_stats import Distribution, EngineStats, Meter
 from deployments.engines.text_step import Decoder
 from deployments.engines.text_tokens import Tokens
+from deployments.engines.trials import Findings, Trials
 from deployments.errors import (
     InvalidRequest,
     ModelLoadFailed,
@@ -85,17 +86,20 @@ class TextGenerationEngine:
         max_batch_size: int = 16,
         compile_steps: bool = True,
         max_waiting: int = MAX_WAITING,
+        findings: Findings | None = None,
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
         `compile_steps`: use a compiled decode step where one lies on disk, make one once the model is used much.
+        `findings`: what earlier loads found out by trying.
         """
+        trials = Trials(findings, device, dtype)
         try:
-            loaded = CausalModel.load(folder, device, dtype)
+            loaded = CausalModel.load(folder, device, dtype, trials)
             tokens = Tokens.load(folder)
-            decoder, notes = choose_decoder(loaded)
+            decoder, notes = choose_decoder(loaded, trials)
             if compile_steps and isinstance(decoder, SlotDecoder):
-                decoder.compile_from(folder, loaded.linears)
+                decoder.compile_from(folder, loaded.linears, trials)
         except ServingError:
             raise
         except Exception as failure:

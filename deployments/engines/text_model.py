@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from deployments.engines.text_int8 import quantise_linears
 from deployments.engines.text_linear import may_pack, swap_linears, trace_linears
+from deployments.engines.trials import Trials
 from deployments.errors import ModelLoadFailed
 
 DTYPES = {
@@ -41,7 +42,7 @@ class CausalModel:
     linears: str = "plain"
 
     @classmethod
-    def load(cls, folder: Path, device: str, dtype: str | None) -> "CausalModel":
+    def load(cls, folder: Path, device: str, dtype: str | None, trials: Trials) -> "CausalModel":
         """Raises ModelLoadFailed."""
         if dtype not in DTYPES:
             raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16 and int8")
@@ -57,7 +58,7 @@ class CausalModel:
             model, linears = _read(folder, config, device, DTYPES[dtype]), "int8"
             quantise_linears(model)
         else:
-            model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]))
+            model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]), trials)
         return cls(model, _context(config), _vocabulary(model), _stop_ids(model), linears)
 
     @property
@@ -83,7 +84,7 @@ def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> Pr
     return read
 
 
-def _packed(read: Callable[[], PreTrainedModel]) -> tuple[PreTrainedModel, str]:
+def _packed(read: Callable[[], PreTrainedModel], trials: Trials) -> tuple[PreTrainedModel, str]:
     """The model with its linear layers packed, if it says the same then: some reach into their layers' weights.
 
     One that does not is read again, since the plain weights are given up as they are packed.
@@ -91,15 +92,23 @@ def _packed(read: Callable[[], PreTrainedModel]) -> tuple[PreTrainedModel, str]:
     model = read()
     if not may_pack(model):
         return model, "plain"
+    if (known := trials.recall("linears")) is not None:
+        if known != "plain":
+            swap_linears(model, json.loads(known), packed=True)
+        return model, known
     ids = torch.arange(min(8, _vocabulary(model)))[None]
     with torch.inference_mode():
+        before = _versions(model)
         expected, siblings = trace_linears(model, ids)
+        # RWKV changes its weights at its first forward, which has to come before they are packed: not to be remembered.
+        steady = _versions(model) == before
         for attempt in dict.fromkeys((siblings, ())):
             swap_linears(model, attempt, packed=True)
             if _says(model, ids, expected):
-                return model, json.dumps(attempt)
+                packed = json.dumps(attempt)
+                return model, trials.remember("linears", packed) if steady else packed
             model = read()
-    return model, "plain"
+    return model, trials.remember("linears", "plain")
 
 
 def _says(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:
@@ -107,6 +116,11 @@ def _says(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:
         return bool((model(input_ids=ids).logits - expected).abs().max() <= 1e-3 * expected.abs().max())
     except Exception:  # Whatever it is: not so.
         return False
+
+
+def _versions(model: PreTrainedModel) -> list[int]:
+    """They change with what a tensor holds. Those that were made in inference mode have none."""
+    return [tensor._version for tensor in _tensors(model) if not tensor.is_inference()]
 
 
 def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:

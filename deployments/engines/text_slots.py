@@ -3,6 +3,7 @@
 Prompts that begin alike share what was computed of their beginning; a long prompt is computed piece by piece.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from deployments.engines.text_compile import StepModule
 from deployments.engines.text_prefixes import BLOCK, Block, Prefixes
 from deployments.engines.text_programs import StepPrograms
 from deployments.engines.text_step import Entering, Step, finish
+from deployments.engines.trials import Trials
 
 SHRINK_AFTER_STEPS = 16
 PIECE = 512  # Tokens of a long prompt that are computed between two steps of the running rows.
@@ -166,14 +168,18 @@ class SlotDecoder:
             self.programs.close()
             self.programs = None
 
-    def compile_from(self, folder: Path, linears: str) -> None:
+    def compile_from(self, folder: Path, linears: str, trials: Trials) -> None:
         """Look for compiled steps, and make them once the model is used much. Only on a CPU."""
         if self._model.device.type != "cpu":
             return
-        with torch.inference_mode():
-            probe = DynamicCache(config=self._model.config)
-            self._model(input_ids=self._tensor([[0]]), past_key_values=probe, use_cache=True)
-        self.programs = StepPrograms(self._model, folder, layer_shapes(probe), linears)
+        shapes = trials.recall("cache shapes") or trials.remember("cache shapes", json.dumps(self._shapes()))
+        self.programs = StepPrograms(self._model, folder, json.loads(shapes), linears)
+
+    @torch.inference_mode()
+    def _shapes(self) -> list[tuple[int, int]]:
+        probe = DynamicCache(config=self._model.config)
+        self._model(input_ids=self._tensor([[0]]), past_key_values=probe, use_cache=True)
+        return layer_shapes(probe)
 
     def _tensor(self, numbers: Sequence[Any]) -> Tensor:
         return torch.tensor(numbers, device=self._model.device)

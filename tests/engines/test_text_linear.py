@@ -11,6 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 
 from deployments.engines.text_linear import FirstSibling, PackedLinear
 from deployments.engines.text_model import CausalModel
+from deployments.engines.trials import Trials
 from tests.engines.text_models import VOCABULARY, save_model
 
 IDS = torch.arange(3, 40)[None]
@@ -25,7 +26,7 @@ packs = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="tor
 @torch.inference_mode()
 def test_packed_layers_say_what_plain_ones_say(kind: str, tmp_path: Path) -> None:
     """gpt2 has layers of its own kind and shares its output layer with the embedding; qwen2 has biases."""
-    loaded = CausalModel.load(save_model(tmp_path, kind), "cpu", None)
+    loaded = CausalModel.load(save_model(tmp_path, kind), "cpu", None, Trials(None))
     expected = AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits
     assert loaded.linears == LINEARS[kind]
     assert any(isinstance(module, PackedLinear) for module in loaded.model.modules())
@@ -34,7 +35,7 @@ def test_packed_layers_say_what_plain_ones_say(kind: str, tmp_path: Path) -> Non
 
 @packs
 def test_packing_holds_no_weight_twice(tmp_path: Path) -> None:
-    loaded = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None)
+    loaded = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, Trials(None))
     assert loaded.nbytes < 1.05 * (tmp_path / "model.safetensors").stat().st_size
 
 
@@ -44,7 +45,7 @@ def test_a_model_that_looks_into_its_weights_stays_plain(tmp_path: Path, monkeyp
         return self.down_proj(x @ self.gate_proj.weight.t() * self.up_proj(x))
 
     monkeypatch.setattr(LlamaMLP, "forward", forward)
-    loaded = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None)
+    loaded = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, Trials(None))
     assert loaded.linears == "plain"
     assert not any(isinstance(module, PackedLinear) for module in loaded.model.modules())
     assert torch.equal(loaded.model(IDS).logits, AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits)
@@ -53,7 +54,7 @@ def test_a_model_that_looks_into_its_weights_stays_plain(tmp_path: Path, monkeyp
 @packs
 def test_siblings_keep_threads_apart(tmp_path: Path) -> None:
     """As when a compiled step is checked against the eager one beside the thread that serves."""
-    model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None).model
+    model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, Trials(None)).model
     texts = [(IDS * factor) % VOCABULARY for factor in (1, 3)]
     wrong: list[int] = []
 
@@ -73,7 +74,7 @@ def test_siblings_keep_threads_apart(tmp_path: Path) -> None:
 @packs
 @torch.inference_mode()
 def test_a_sibling_that_is_given_another_tensor_says_so(tmp_path: Path) -> None:
-    model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None).model
+    model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, Trials(None)).model
     first = next(module for module in model.modules() if isinstance(module, FirstSibling))
     first(torch.ones(1, 32))
     with pytest.raises(ValueError, match="another tensor"):

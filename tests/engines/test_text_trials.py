@@ -1,0 +1,50 @@
+"""What a load finds out by trying is found out once for a content: the next load tries nothing and says the same."""
+
+from pathlib import Path
+
+import pytest
+
+from deployments.engines import text_decoders, text_model
+from deployments.engines.text_generation import TextGenerationEngine
+from deployments.findings import FolderFindings
+from tests.engines.text_models import PROMPTS, Reference, ask, save_model
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
+def test_the_next_load_tries_nothing_and_says_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, findings = save_model(tmp_path / "m", kind), FolderFindings(tmp_path / "findings.json")
+    first = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
+    said, notes = ask(first, PROMPTS[0], 12).text, first.notes
+    first.close()
+    assert Reference(folder).agrees(PROMPTS[0], 12, said)
+
+    def tried(*_: object) -> None:
+        raise AssertionError("tried again")
+
+    for module, trial in ((text_model, "trace_linears"), (text_model, "_says"), (text_decoders, "_agrees")):
+        monkeypatch.setattr(module, trial, tried)
+    second = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
+    assert (ask(second, PROMPTS[0], 12).text, second.notes) == (said, notes)
+    second.close()
+
+
+def test_a_model_that_changes_its_weights_at_its_first_forward_says_the_same_each_time(tmp_path: Path) -> None:
+    folder, findings = save_model(tmp_path / "m", "rwkv"), FolderFindings(tmp_path / "findings.json")
+    for _ in range(2):
+        engine = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
+        assert Reference(folder).agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
+        engine.close()
+
+
+def test_what_was_found_out_elsewhere_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another machine, with another torch or other code of ours: all of it stands in the digest."""
+    folder, findings = save_model(tmp_path / "m", "llama"), FolderFindings(tmp_path / "findings.json")
+    TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
+    trials: list[object] = []
+    agrees = text_decoders._agrees
+    monkeypatch.setattr(text_decoders, "_agrees", lambda *given: trials.append(given) or agrees(*given))
+    monkeypatch.setattr("deployments.engines.trials._here", lambda: "elsewhere")
+    TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
+    assert trials
