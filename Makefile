@@ -19,8 +19,10 @@ test-residency: .venv/dev.stamp
 fuzz-image: .venv/dev.stamp
 	$(BIN)/pytest tests/engines/test_image_fuzzing.py --image-mutations 20000
 
+# 20,000 broken requests on raw sockets, and some ten thousand of schemathesis: some minutes.
 fuzz-http: .venv/dev.stamp
-	HOSTILE_REQUESTS=20000 $(BIN)/pytest tests/hostile/test_raw_http.py -k corpus
+	HOSTILE_REQUESTS=20000 HOSTILE_EXAMPLES=1000 $(BIN)/pytest -s --timeout 3600 -k 'corpus or schemathesis' \
+	  tests/hostile/test_raw_http.py tests/hostile/test_openapi.py
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

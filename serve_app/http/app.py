@@ -107,7 +107,9 @@ async def _no_such_route(request: Request, failure: Exception) -> Response:
     path = quoted(request.url.path)
     kind = MethodNotAllowed if getattr(failure, "status_code", 404) == 405 else NotFound
     message = f"{request.method} is not for {path}" if kind is MethodNotAllowed else f"there is no route {path}"
-    return failure_response(request.url.path, Error.of(kind(message), request_id_of(request)))
+    response = failure_response(request.url.path, Error.of(kind(message), request_id_of(request)))
+    response.headers.update(getattr(failure, "headers", None) or {})  # Allow
+    return response
 
 
 async def _unexpected(request: Request, failure: Exception) -> Response:

@@ -4,10 +4,20 @@ from html import escape
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from deployments import wire
 from deployments.errors import ERRORS
-from deployments.protocol import InferRequest, InferResponse, Variant
+from deployments.protocol import Error, InferRequest, InferResponse, Variant
+from deployments.residency_status import Plan
+from serve_app.http.batch import MAX_ITEMS, NDJSON
 from serve_app.http.openai.document import openai_paths
+from serve_app.status import ModelStatus
+
+GUARD = (400, 401, 403, 405, 408, 413, 429, 431, 500, 503, 504)
+"""What stands before a route may answer so, whichever route it is."""
+REFERENCE = "#/components/schemas/{model}"
+TEXT = "text/plain"
 
 
 def openapi_document() -> dict[str, Any]:
@@ -15,37 +25,49 @@ def openapi_document() -> dict[str, Any]:
     schemas: dict[str, Any] = {}
     for union in (InferRequest, InferResponse):
         schemas[union.__name__] = {"oneOf": [_tagged(kind, schemas) for kind in union.variants.values()]}
-    statuses = sorted({kind.status for kind in ERRORS.values()})
-    answers: dict[str, Any] = {"200": _answer("The variant that answers the request.")}
-    answers["200"]["content"]["text/event-stream"] = {}  # where a TextGeneration says `stream`
-    answers |= {str(status): _answer(_codes(status)) for status in statuses}
-    content: dict[str, Any] = {kind: {"schema": _ref("InferRequest")} for kind in (wire.JSON, wire.MSGPACK)}
-    content[wire.BINCODE] = {"schema": {"type": "string", "format": "binary"}}
-    content["multipart/form-data"] = {"schema": _form()}
-    infer = {
-        "summary": "Answers one request",
-        "requestBody": {"required": True, "content": content},
-        "responses": answers,
-    }
+    schemas["Failure"] = _tagged(Error, schemas)
+    for name, described in (("ModelStatus", TypeAdapter(ModelStatus)), ("Plan", TypeAdapter(Plan))):
+        schema = described.json_schema(ref_template=REFERENCE, mode="serialization")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[name] = schema
     return {
         "openapi": "3.1.0",
         "info": {"title": "model-runtime", "version": version("model-runtime")},
         "paths": {
-            "/infer": {"post": infer},
+            "/infer": {"post": _infer()},
             "/infer/batch": {"post": _batch()},
-            "/models": {"get": _get("The models, their state and size", wire.JSON)},
+            "/models": {"get": _get("The models, their state and size", wire.JSON, _holding("models", "ModelStatus"))},
             "/models/{model_id}": {"get": _model("One model, its versions, and every replica that has had it")},
             "/models/{model_id}/load": {"post": _model("Loads it into one replica and tries its golden examples")},
             "/models/{model_id}/unload": {"post": _model("Takes it out of memory once its requests have ended")},
             "/models/{model_id}/pin": {"post": _model("Keeps it in memory, once it is there")},
             "/models/{model_id}/unpin": {"post": _model("Lets it be evicted again")},
-            "/models/{model_id}/plan": {"post": _model("What loading it would take, replica by replica")},
-            "/healthz": {"get": _get("200 while the process is alive", "text/plain")},
-            "/readyz": {"get": _get("200 once every family can answer, else 503", "text/plain")},
-            "/metrics": {"get": _get("The metrics in Prometheus' text format", "text/plain")},
-            **openai_paths(schemas),
+            "/models/{model_id}/plan": {
+                "post": _model("What loading it would take, replica by replica", _holding("plans", "Plan"))
+            },
+            "/healthz": {"get": _get("200 while the process is alive", TEXT, _STRING)},
+            "/readyz": {"get": _readyz()},
+            "/metrics": {"get": _get("The metrics in Prometheus' text format", TEXT, _STRING)},
+            "/openapi.json": {"get": _get("This document", wire.JSON, {"type": "object"})},
+            "/docs": {"get": _get("This document as a page", "text/html", _STRING)},
+            **openai_paths(schemas, GUARD),
         },
         "components": {"schemas": schemas},
+    }
+
+
+def _infer() -> dict[str, Any]:
+    content: dict[str, Any] = {kind: {"schema": _ref("InferRequest")} for kind in (wire.JSON, wire.MSGPACK)}
+    content[wire.BINCODE] = {"schema": {"type": "string", "format": "binary"}}
+    content["multipart/form-data"] = {"schema": _form()}
+    answers = _in_every_format("InferResponse") | {"text/event-stream": {}}  # where a TextGeneration says `stream`
+    statuses = sorted({kind.status for kind in ERRORS.values()})
+    return {
+        "summary": "Answers one request",
+        "parameters": _URGENCY,
+        "requestBody": {"required": True, "content": content},
+        "responses": {"200": {"description": "The variant that answers the request.", "content": answers}}
+        | _failures(*statuses, content=_in_every_format("Failure")),
     }
 
 
@@ -96,12 +118,13 @@ _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 def _tagged(kind: type[Variant], schemas: dict[str, Any]) -> dict[str, Any]:
     """serde's external tagging: an object with the variant's name as its only key."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = kind.model_json_schema(ref_template=REFERENCE)
     schemas.update(schema.pop("$defs", {}))
     for name, info in kind.model_fields.items():
         if info.annotation is bytes:
             integers = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
-            schema["properties"][name] = {"anyOf": [{"type": "string", "contentEncoding": "base64"}, integers]}
+            base64 = {"type": "string", "contentEncoding": "base64", "pattern": _BASE64}
+            schema["properties"][name] = {"anyOf": [base64, integers]}
     schemas[kind.__name__] = schema
     return {
         "type": "object",
@@ -111,19 +134,30 @@ def _tagged(kind: type[Variant], schemas: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_STRING = {"type": "string"}
+_URGENCY = [
+    {
+        "name": "x-deadline-ms",
+        "in": "header",
+        "description": "For how long an answer is of use",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 10**12 - 1},
+    },
+    {"name": "x-priority", "in": "header", "schema": {"enum": ["high", "normal", "low"]}},
+]
+
+
 def _batch() -> dict[str, Any]:
     def listed(union: str) -> dict[str, Any]:
-        return {wire.JSON: {"schema": {"type": "array", "items": _ref(union)}}, "application/x-ndjson": {"schema": {}}}
+        several = {"type": "array", "items": _ref(union), "maxItems": MAX_ITEMS}
+        return {wire.JSON: {"schema": several}, NDJSON: {"schema": {}}}
 
     return {
-        "summary": "Answers a list of requests, or JSON lines, in order",
+        "summary": "Answers a list of requests, or JSON lines, in order; what is no request gets its own Error",
+        "parameters": _URGENCY,
         "requestBody": {"required": True, "content": listed("InferRequest")},
-        "responses": {
-            "200": {"description": "An InferResponse for each request.", "content": listed("InferResponse")},
-            "400": _answer(_codes(400)),
-            "413": _answer(_codes(413)),
-            "415": _answer(_codes(415)),
-        },
+        "responses": {"200": {"description": "An InferResponse for each request.", "content": listed("InferResponse")}}
+        | _failures(*GUARD, 415),
     }
 
 
@@ -131,7 +165,7 @@ def _form() -> dict[str, Any]:
     image = {"type": "string", "format": "binary"}
     return {
         "type": "object",
-        "properties": {"model_id": {"type": "string"}, "image": image},
+        "properties": {"model_id": _STRING, "image": image, "top_k": {"type": "string", "pattern": "^[0-9]{1,9}$"}},
         "required": ["model_id", "image"],
     }
 
@@ -141,21 +175,35 @@ def _codes(status: int) -> str:
 
 
 def _ref(name: str) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"$ref": REFERENCE.format(model=name)}
 
 
-def _answer(description: str) -> dict[str, Any]:
-    return {"description": description, "content": {wire.JSON: {"schema": _ref("InferResponse")}}}
+def _in_every_format(schema: str) -> dict[str, Any]:
+    return {wire.JSON: {"schema": _ref(schema)}, wire.MSGPACK: {}, wire.BINCODE: {}}
 
 
-def _model(summary: str) -> dict[str, Any]:
-    parameter = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}}
-    failures = {str(status): _answer(_codes(status)) for status in (404, 503, 507)}
-    return _get(summary, wire.JSON) | {
-        "parameters": [parameter],
-        "responses": {"200": {"description": "OK"}} | failures,
-    }
+def _failures(*statuses: int, content: dict[str, Any] | None = None) -> dict[str, Any]:
+    content = content or {wire.JSON: {"schema": _ref("Failure")}}
+    return {str(status): {"description": _codes(status), "content": content} for status in statuses}
 
 
-def _get(summary: str, media_type: str) -> dict[str, Any]:
-    return {"summary": summary, "responses": {"200": {"description": "OK", "content": {media_type: {}}}}}
+def _holding(name: str, items: str) -> dict[str, Any]:
+    """An object with one list."""
+    return {"type": "object", "properties": {name: {"type": "array", "items": _ref(items)}}, "required": [name]}
+
+
+def _model(summary: str, answer: dict[str, Any] | None = None) -> dict[str, Any]:
+    parameter = {"name": "model_id", "in": "path", "required": True, "schema": _STRING}
+    operation = _get(summary, wire.JSON, answer or _ref("ModelStatus"))
+    return operation | {"parameters": [parameter], "responses": operation["responses"] | _failures(404, 507)}
+
+
+def _readyz() -> dict[str, Any]:
+    ready = _get("200 once every family can answer, else 503", TEXT, _STRING)
+    ready["responses"]["503"]["content"] |= {TEXT: {"schema": _STRING}}
+    return ready
+
+
+def _get(summary: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    answer = {"description": "OK", "content": {media_type: {"schema": schema}}}
+    return {"summary": summary, "responses": {"200": answer} | _failures(*GUARD)}

@@ -12,9 +12,11 @@ from ray.serve._private.http_util import RequestIdMiddleware
 from starlette.types import ASGIApp
 
 from deployments.calls import Reply
+from deployments.errors import ModelNotFound, quoted
 from deployments.failures import error_of
 from deployments.protocol import (
     Chunk,
+    Error,
     ImageClassification,
     ImageClassificationResult,
     InferResponse,
@@ -25,7 +27,7 @@ from serve_app.access import Access, AccessSettings
 from serve_app.config import IngressSettings
 from serve_app.http.app import Read, build_http_app
 from serve_app.http.guard import Threshold
-from serve_app.status import ModelStatus
+from serve_app.status import ModelStatus, Verb
 
 ENDLESS = "endless"
 """A model that answers nobody."""
@@ -63,6 +65,9 @@ class AtOnce:
     async def models(self) -> list[ModelStatus]:
         self.listed += 1
         return []
+
+    async def administer(self, verb: Verb, name: str) -> Error:
+        return Error.of(ModelNotFound(f"there is no model {quoted(name)}"), "")
 
     async def ready(self) -> bool:
         return True

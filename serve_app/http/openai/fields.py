@@ -173,9 +173,15 @@ def _seed(seed: int | None, choice: int) -> int | None:
     return int.from_bytes(blake2b(f"{seed}/{choice}".encode(), digest_size=8).digest())
 
 
-_IDS = {"type": "array", "items": {"type": "integer"}}
+def _several(items: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": 1}
+
+
+_IDS = _several({"type": "integer", "minimum": 0, "maximum": 2**32 - 1})
 _TEXT = {"type": "string"}
-_PROMPTS = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}, _IDS, {"type": "array", "items": _IDS}]}
+_PROMPTS = {"anyOf": [_TEXT, _several(_TEXT), _IDS, _several(_IDS)]}
+_TEXT_PART = {"type": "object", "properties": {"type": {"const": "text"}, "text": _TEXT}, "required": ["type", "text"]}
+_CONTENT = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT_PART}, {"type": "null"}]}
 
 
 class CompletionBody(Body):
@@ -214,7 +220,7 @@ class _ChatMessage(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[Text, BeforeValidator(_content)] = ""
+    content: Annotated[Text, BeforeValidator(_content), WithJsonSchema(_CONTENT)] = ""
     tool_calls: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None

@@ -1,0 +1,31 @@
+"""The OpenAPI document held against the runtime by schemathesis: what it sends is answered as the document says."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Running
+
+EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "10"))
+HERE = Path(__file__).parent
+PROGRAM = Path(sys.executable).with_name("schemathesis")
+
+
+@pytest.mark.ray
+def test_schemathesis_finds_nothing_beside_the_document(runtime: Running, tmp_path: Path) -> None:
+    """No 5xx, no status, type or shape that is not in the document, nothing taken that it forbids.
+
+    HOSTILE_EXAMPLES, of each operation and phase, is 1000 in `make fuzz-http`.
+    """
+    options = ["--max-examples", str(EXAMPLES), "--seed", "1", "--no-color"]
+    command = [PROGRAM, "--config-file", HERE / "schemathesis.toml", "run", f"{runtime.url}/openapi.json", *options]
+    try:
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    finally:
+        httpx.post(f"{runtime.url}/models/text/unpin").raise_for_status()
+    print(ran.stdout)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
