@@ -48,8 +48,8 @@ def file_system(url: str) -> tuple[Any, str]:
         raise Unservable("a source is one URL, not a chain of them")
     try:
         found, path = fsspec.core.url_to_fs(url)
-    except ImportError:
-        raise Unservable(f"{scheme}:// needs a driver that is not installed") from None
+    except ImportError as missing:
+        raise Unservable(f"{scheme}:// needs a driver that is not installed: {missing.msg[:128]}") from None
     except Exception as failure:
         raise Unavailable(f"the source cannot be reached ({type(failure).__name__})") from None
     return found, str(path)

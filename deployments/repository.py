@@ -9,7 +9,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from deployments.errors import ModelLoadFailed, ModelNotFound, WrongFamily, quoted
@@ -25,6 +25,7 @@ from deployments.model_folder import (
 from deployments.model_manifest import Manifest, Unservable
 from deployments.model_sources import allowed
 from deployments.settings import nearest
+from deployments.source_watch import SourceWatch
 
 RESCAN_AFTER_S = 2.0
 LEVELS = 3
@@ -38,7 +39,7 @@ class Model:
     version: int | None
     folder: Path
     digest: str
-    """Changes when any file of the folder does."""
+    """Changes when any file of the folder, or of the source that it names, does."""
     family: str | None = None
     manifest: Manifest = field(default_factory=Manifest)
     weight_bytes: int = 0
@@ -104,6 +105,7 @@ class Repository:
         self.clock = clock
         self._versions: tuple[Model, ...] = ()
         self._models: dict[str, Model] = {}
+        self._watch = SourceWatch(clock)
         self._scanned_at = -float("inf")
 
     def find(self, model_id: str, family: str) -> Model:
@@ -123,7 +125,8 @@ class Repository:
         Raises OSError where the root cannot be read.
         """
         if isinstance(self.root, Path):
-            self._versions = tuple(self._scan(self.root))
+            self._versions = tuple(map(self._with_source, self._scan(self.root)))
+            self._watch.forget_beyond({model.manifest.source for model in self._versions if model.manifest.source})
         else:
             # Imported here: it builds on this module.
             from deployments.remote_repository import scan_remote
@@ -138,7 +141,7 @@ class Repository:
             try:
                 digest = digest_of(folder)
                 before = known.get(folder)
-                unchanged = before is not None and before.digest == digest
+                unchanged = before is not None and before.digest.partition("-")[0] == digest
                 yield before if before and unchanged else self._read(root, model_id, version, folder, digest)
             except OSError:  # taken away while we looked
                 continue
@@ -155,15 +158,21 @@ class Repository:
                 if not allowed(manifest.source, self.sources):
                     raise Unservable("model.yaml: its source is none that the configuration allows")
                 family = self._known(manifest.family)
-                weight_bytes = sum(
-                    file.bytes or 0 for name, file in manifest.files.items() if name.endswith(".safetensors")
-                )
             else:
                 family = self._family_of(manifest, read_config(_beginning(folder / "config.json")))
                 weight_bytes = sum(file.stat().st_size for file in weight_files(folder))
         except Unservable as unservable:
             problem = str(unservable)
         return Model(model_id, version, folder, digest, family, manifest, weight_bytes, problem, manifest.pinned)
+
+    def _with_source(self, model: Model) -> Model:
+        """As it is elsewhere now, where that is where it lies."""
+        if model.manifest.source is None or model.problem is not None:
+            return model
+        sight = self._watch.see(model.manifest.source)
+        digest = f"{model.digest.partition('-')[0]}-{sight.mark}"
+        said = sum(file.bytes or 0 for name, file in model.manifest.files.items() if name.endswith(".safetensors"))
+        return replace(model, digest=digest, weight_bytes=said or sight.weight_bytes)
 
     def _known(self, family: str | None) -> str:
         if family is None or family not in self.architectures:

@@ -15,6 +15,9 @@ from deployments.model_gate import Gate
 from deployments.model_manifest import SourceFile, Unservable
 from deployments.model_sources import KEPT, staged
 from deployments.repository import Model, Repository, by_name, find
+from deployments.source_watch import LOOK_EVERY_S
+from tests.clock import Clock
+from tests.conftest import until
 from tests.tiny_models import save_image_model, save_text_model
 
 ARCHITECTURES = {"image_classification": "ForImageClassification", "text_generation": "ForCausalLM$"}
@@ -72,6 +75,53 @@ def test_a_model_of_another_place_is_found_staged_and_let_through(store: str, wh
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     with pytest.raises(ModelLoadFailed, match="its source is none that the configuration allows"):
         Repository(stub.parent, ARCHITECTURES).find("m", "text_generation")
+
+
+def test_a_source_that_changes_is_another_content_and_one_that_is_away_is_the_last_one(
+    store: str, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(whole, f"{store}/m")
+    stub = tmp_path / "models" / "m"
+    stub.mkdir(parents=True)
+    (stub / "model.yaml").write_text(yaml.safe_dump({"source": f"{store}/m", "family": "text_generation"}))
+    clock = Clock()
+    repository = Repository(stub.parent, ARCHITECTURES, clock, sources=["memory://", "file://"])
+    (first,) = repository.scan()
+    assert first.weight_bytes == (whole / "model.safetensors").stat().st_size
+    write(f"{store}/m/generation_config.json", b'{"eos_token_id": 3}')
+    assert repository.scan() == (first,)  # it is not looked at all the time
+
+    def seen_again() -> Model:
+        clock.now += LOOK_EVERY_S
+        return repository.scan()[0]
+
+    until(lambda: seen_again().digest != first.digest)
+    second = seen_again()
+    folder = Gate(stub.parent, tmp_path / "cache").admit(second)
+    assert (folder / "generation_config.json").read_bytes() == b'{"eos_token_id": 3}'
+
+    def away(*given: object) -> None:
+        raise Unavailable("away")
+
+    monkeypatch.setattr("deployments.source_watch.listing", away)
+    assert {seen_again().digest for _ in range(3)} == {second.digest}
+
+
+def test_a_source_that_hangs_does_not_keep_other_models_from_being_found(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+    monkeypatch.setattr("deployments.source_watch.listing", lambda source: hangs.wait(30) and {})
+    monkeypatch.setattr("deployments.source_watch.FIRST_LOOK_S", 0.01)
+    stub = tmp_path / "models" / "m"
+    stub.mkdir(parents=True)
+    (stub / "model.yaml").write_text(yaml.safe_dump({"source": "memory://m", "family": "text_generation"}))
+    repository = Repository(stub.parent, ARCHITECTURES, sources=["memory://"])
+    assert [model.name for model in repository.scan()] == ["m"]
+    (stub.parent / "other").mkdir()
+    (stub.parent / "other" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    assert [model.name for model in repository.scan()] == ["m", "other"]
+    hangs.set()
 
 
 def test_a_repository_of_another_place_is_read_without_fetching_weights(
@@ -175,7 +225,13 @@ def test_old_stagings_go(whole: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"), [("memory://a::file://b", "is one URL"), ("gopher://x/y", "cannot be reached|not installed")]
+    ("source", "said"),
+    [
+        ("memory://a::file://b", "is one URL"),
+        ("gopher://x/y", "cannot be reached|not installed"),
+        ("s3://bucket/m", "^s3:// needs a driver that is not installed: Install s3fs to access S3$"),
+        ("gs://bucket/m", "^gs:// needs a driver that is not installed: Please install gcsfs"),
+    ],
 )
 def test_odd_sources_are_refused(tmp_path: Path, source: str, said: str) -> None:
     with pytest.raises((Unservable, Unavailable), match=said):
