@@ -4,7 +4,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from ray import serve
 
@@ -20,6 +20,8 @@ from deployments.repository import Model
 from deployments.residency import Residency
 
 DEADLINE_S = 60.0
+
+Outcome = TypeVar("Outcome")
 
 
 @dataclass
@@ -80,13 +82,23 @@ async def answer(engine: TextGenerationEngine) -> None:
 
 
 class WatchedLedger(Ledger):
-    """Remembers its fullest moment."""
+    """Remembers its fullest moment: looks after each step that can make it fuller."""
 
     most_bytes = 0
 
-    def _in(self, name: str, *states: Any) -> Any:
+    def begin(self, name: str) -> bool:
+        return self._seen(super().begin(name))
+
+    def measured(self, name: str, size: int) -> None:
+        super().measured(name, size)
+        self._seen(None)
+
+    def grow(self, name: str, size: int) -> bool:
+        return self._seen(super().grow(name, size))
+
+    def _seen(self, outcome: Outcome) -> Outcome:
         self.most_bytes = max(self.most_bytes, self.used_bytes)
-        return super()._in(name, *states)
+        return outcome
 
 
 class Shelf:

@@ -14,6 +14,16 @@ from transformers import PreTrainedModel
 _one_at_a_time = threading.RLock()
 
 
+def leave_file(model: PreTrainedModel) -> None:
+    """Copies what still lies in the mapping of the weight file, which goes with its last tensor.
+
+    Where most weights were rearranged it would keep the whole file in this process's memory for the few that were not.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if not tensor.is_mkldnn:  # These have their own.
+            tensor.data = tensor.data.clone()
+
+
 def build_in_turn() -> None:
     """From now on, for every engine of this process."""
     method = PreTrainedModel.from_pretrained.__func__  # type: ignore[attr-defined]

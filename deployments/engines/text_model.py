@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from deployments.engines.building import leave_file
 from deployments.engines.text_int8 import quantise_linears
 from deployments.engines.text_linear import may_pack, swap_linears, trace_linears
 from deployments.engines.trials import Trials
@@ -59,6 +60,8 @@ class CausalModel:
             quantise_linears(model)
         else:
             model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]), trials)
+        if linears != "plain":
+            leave_file(model)
         return cls(model, _context(config), _vocabulary(model), _stop_ids(model), linears)
 
     @property

@@ -37,6 +37,8 @@ def test_packed_layers_say_what_plain_ones_say(kind: str, tmp_path: Path) -> Non
 def test_packing_holds_no_weight_twice(tmp_path: Path) -> None:
     loaded = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, Trials(None))
     assert loaded.nbytes < 1.05 * (tmp_path / "model.safetensors").stat().st_size
+    mappings = Path("/proc/self/maps")
+    assert not mappings.exists() or str(tmp_path) not in mappings.read_text()
 
 
 @torch.inference_mode()
