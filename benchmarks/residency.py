@@ -2,63 +2,35 @@
 
 Zipf traffic (α = 1) from 16 clients against one replica: the same requests at the same times for each contestant. Other
 claims of docs/residency.md: `cold` (to the first answer, beside `from_pretrained`), `changes` (how soon they are
-noticed), `cycles` (500 loads and unloads), `failing` (whether a model that fails hurts another).
+noticed), `cycles` (500 loads and unloads), `failing` (whether a model that fails hurts another), `thrashing` (two that
+want the same space).
 """
 
 import argparse
 import asyncio
-import contextlib
-import gc
 import random
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.changes import changes
 from benchmarks.cold import cold
+from benchmarks.cycles import cycles
 from benchmarks.environment import machine
-from benchmarks.models import VOCABULARY, tokenizer
-from deployments.errors import ServingError
-from deployments.process_memory import ProcessMemory
+from benchmarks.failing import failing
+from benchmarks.library import library
+from benchmarks.thrashing import thrashing
 
 MODELS = 60
 CLIENTS = 16
 RATE = 24.0
 """Requests a second, of all clients."""
 HELD = 10
-LIBRARY_SEED = 20
-
-
-def library(root: Path, models: int = MODELS) -> dict[str, int]:
-    """Names, and what each model declares: its weights, and a quarter more for its cache."""
-    rng = random.Random(LIBRARY_SEED)
-    words = tokenizer()
-    sizes = {}
-    for number in range(models):
-        hidden = min(512, max(96, int(rng.lognormvariate(5.3, 0.5)) // 32 * 32))
-        config = LlamaConfig(
-            num_hidden_layers=2,
-            hidden_size=hidden,
-            intermediate_size=hidden * 3,
-            num_attention_heads=4,
-            vocab_size=VOCABULARY,
-            max_position_embeddings=64,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-        torch.manual_seed(number)
-        folder = root / f"m{number:02d}"
-        AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-        words.save_pretrained(folder)
-        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        sizes[folder.name] = weights + weights // 4 + 2**20
-    return sizes
 
 
 @dataclass
@@ -108,7 +80,7 @@ def contest(contestants: list[str], seconds: float) -> None:
     from benchmarks.shelves import Multiplexed, Shelf
 
     with tempfile.TemporaryDirectory() as folder:
-        sizes = library(Path(folder))
+        sizes = library(Path(folder), MODELS)
         budget = sum(sizes.values()) * HELD // MODELS
         ray.init(address="local", num_cpus=4, object_store_memory=2**27, log_to_driver=False, include_dashboard=False)
         mib = [size / 2**20 for size in sizes.values()]
@@ -136,79 +108,21 @@ def contest(contestants: list[str], seconds: float) -> None:
         ray.shutdown()
 
 
-def cycles(count: int) -> None:
-    """Loads and unloads the same few models over and over."""
-    from deployments.engines.text_generation import TextGenerationEngine
-    from deployments.process_memory import unload
-
-    memory = ProcessMemory()
-    with tempfile.TemporaryDirectory() as folder:
-        names = sorted(library(Path(folder), models=5))
-        seen = []
-        started = time.monotonic()
-        for number in range(count):
-            engine = TextGenerationEngine.load(Path(folder) / names[number % len(names)], compile_steps=False)
-            unload(engine, engine.resident_bytes, memory)
-            del engine
-            seen.append(memory.held() / 2**20)
-        gc.collect()
-    warm = seen[len(names) * 2 :]
-    print(machine())
-    print(f"{count} loads and unloads in {time.monotonic() - started:.0f} s: {warm[0]:.1f} MiB after the first ten, ")
-    print(f"{warm[-1]:.1f} at the end, between {min(warm):.1f} and {max(warm):.1f}")
-
-
-async def failing(seconds: float) -> None:
-    """Whether a model that is in memory notices 200 callers of one that does not load."""
-    from benchmarks.shelves import Shelf
-
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = library(Path(folder), models=5)
-        good = min(sizes, key=lambda name: sizes[name])
-        shelf = Shelf(Path(folder), sum(sizes.values()), "ours")
-        bad = Path(folder) / "bad"
-        bad.mkdir()
-        (bad / "config.json").write_text('{"model_type": "llama"}')
-
-        async def p99(callers: int) -> float:
-            until, latencies = time.monotonic() + seconds, []
-
-            async def storm() -> None:
-                while time.monotonic() < until:
-                    with contextlib.suppress(ServingError):
-                        await shelf.ask("bad", 2**20)
-                    await asyncio.sleep(1)
-
-            async with asyncio.TaskGroup() as group:
-                for _ in range(callers):
-                    group.create_task(storm())
-                while time.monotonic() < until:
-                    started = time.monotonic()
-                    await shelf.ask(good, sizes[good])
-                    latencies.append((time.monotonic() - started) * 1000)
-            return Outcome(latencies_ms=latencies).percentile(0.99)
-
-        await shelf.ask(good, sizes[good])
-        usual, beside = await p99(0), await p99(200)
-        print(f"p99 of a model in memory: {usual:.1f} ms alone, {beside:.1f} ms beside 200 callers of one that fails")
-        print(f"attempts to load the one that fails: {shelf.loader.failed} in {seconds:.0f} s")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.residency", description=__doc__)
     parser.add_argument("what", nargs="*", default=["ours", "lru", "multiplexed"])
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--cycles", type=int, default=500)
     options = parser.parse_args()
     disable_progress_bar()
-    if options.what == ["failing"]:
-        asyncio.run(failing(options.seconds / 4))
-    elif options.what == ["cold"]:
-        cold()
-    elif options.what == ["changes"]:
-        changes()
-    elif options.what == ["cycles"]:
-        cycles(options.cycles)
+    alone: dict[str, Callable[[], None]] = {
+        "cold": cold,
+        "changes": changes,
+        "thrashing": thrashing,
+        "cycles": cycles,
+        "failing": failing,
+    }
+    if len(options.what) == 1 and (run := alone.get(options.what[0])):
+        run()
     else:
         contest(options.what, options.seconds)
 

@@ -1,6 +1,7 @@
 """Three ways to keep many models in little memory, each as a Serve deployment of one replica on the same engine."""
 
 import asyncio
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from deployments.engines.building import build_in_turn
 from deployments.engines.text_generation import Chunk, Event, Failed, Sampling, TextGenerationEngine
 from deployments.errors import ServingError
 from deployments.eviction import CostAware
+from deployments.findings import FolderFindings
 from deployments.ledger import Ledger
 from deployments.model_manifest import Manifest
 from deployments.process_memory import ProcessMemory
@@ -47,12 +49,14 @@ class Loader:
         self.tally = Tally()
         self.seen: set[str] = set()
         self.failed = 0
+        self.findings = Path(tempfile.mkdtemp(prefix="findings", dir=root))
         self.resting = ProcessMemory().held()
 
     def load(self, name: str) -> TextGenerationEngine:
         started = time.perf_counter()
         try:
-            engine = TextGenerationEngine.load(self.root / name, compile_steps=False)
+            findings = FolderFindings(self.findings / f"{name}.json")
+            engine = TextGenerationEngine.load(self.root / name, compile_steps=False, findings=findings)
         except ServingError:
             self.failed += 1
             raise
@@ -101,6 +105,10 @@ class WatchedLedger(Ledger):
         return outcome
 
 
+def model_of(root: Path, name: str, size: int) -> Model:
+    return Model(name, None, root / name, "", "text_generation", Manifest(memory_mb=size / 2**20))
+
+
 class Shelf:
     """Our residency, with a policy."""
 
@@ -114,7 +122,7 @@ class Shelf:
         self.residency.ledger = self.residency.room.ledger = self.residency.room._line.ledger = self.ledger
 
     async def ask(self, name: str, size: int) -> None:
-        model = Model(name, None, self.loader.root / name, "", "text_generation", Manifest(memory_mb=size / 2**20))
+        model = model_of(self.loader.root, name, size)
         self.loader.tally.requests += 1
         async with self.residency.lease(model, DEADLINE_S) as engine:
             await answer(engine)
