@@ -3,7 +3,7 @@
 Zipf traffic (α = 1) from 16 clients against one replica: the same requests at the same times for each contestant. Other
 claims of docs/residency.md: `cold` (to the first answer, beside `from_pretrained`), `changes` (how soon they are
 noticed), `cycles` (500 loads and unloads), `failing` (whether a model that fails hurts another), `thrashing` (two that
-want the same space).
+want the same space), `overhead` (of a replica's process beside its models).
 """
 
 import argparse
@@ -24,6 +24,7 @@ from benchmarks.cycles import cycles
 from benchmarks.environment import machine
 from benchmarks.failing import failing
 from benchmarks.library import library
+from benchmarks.overhead import overhead
 from benchmarks.thrashing import thrashing
 
 MODELS = 60
@@ -118,6 +119,7 @@ def main() -> None:
         "cold": cold,
         "changes": changes,
         "thrashing": thrashing,
+        "overhead": overhead,
         "cycles": cycles,
         "failing": failing,
     }
