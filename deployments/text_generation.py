@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from deployments.measures import Measured
 from deployments.protocol import TextGeneration, TextGenerationResult, Usage
 from deployments.repository import Model
 from deployments.text_measures import TextMeasures
+
+logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 
 if TYPE_CHECKING:
     from deployments.engines.text_generation import Generation, Sampling, TextGenerationEngine
@@ -42,13 +45,15 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     def load(self, model: Model) -> "TextGenerationEngine":
-        return self.engines.TextGenerationEngine.load(
+        engine = self.engines.TextGenerationEngine.load(
             model.folder,
             self.device,
             model.manifest.dtype,
             self.batch_limit(model),
             findings=self.gate.findings_of(model.folder),
         )
+        logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.notes))
+        return engine
 
     async def answer(
         self, request: TextGeneration, model: Model, engine: "TextGenerationEngine", tell: Tell | None

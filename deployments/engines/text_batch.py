@@ -1,17 +1,13 @@
 """The requests that run: each has a row of the decoder, and every step gives each row a token. Knows no threads."""
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 
-from deployments.engines.sampling import Choice, Likelihood, likelihoods, sample
 from deployments.engines.text_failures import as_serving_error
+from deployments.engines.text_picks import pick
 from deployments.engines.text_requests import Failed, Generation
 from deployments.engines.text_stats import Meter
 from deployments.engines.text_step import Decoder, Entering, Step
-from deployments.errors import Internal, OutOfMemory, ServingError
-
-log = logging.getLogger(__name__)
+from deployments.errors import OutOfMemory, ServingError
 
 PREFILL_TOKENS = 2_048  # Prompts are prefilled together up to so many tokens, padding included.
 
@@ -86,7 +82,7 @@ class Batch:
             if generation.cancelled or generation.limit <= 0:
                 generation.finish("cancelled" if generation.cancelled else "length")
                 continue
-            generation.joined_at = time.monotonic()
+            generation.join()
             self._meter.prompt_tokens += generation.prompt_tokens
             if self._is_long(generation):
                 self._entering = generation, self.decoder.enter(generation.tokens)
@@ -128,53 +124,17 @@ class Batch:
     def _accept(self, step: Step, first: int) -> None:
         """Give the rows from `first` on their next token; let go of those that end with it."""
         rows = self.running[first:]
-        tokens = step.best
-        failed = self._choose(step, rows)
-        told = self._likelihoods(step, rows)
+        picks = pick(step, rows)
         self._meter.generated_tokens += len(rows)
         for n in reversed(range(len(rows))):
-            if not step.finite[n]:
-                log.error("the model gave logits that are not finite")
-                self._release(first + n, broken=True).tell(Failed(Internal("the model failed on this request")))
+            picked = picks[n]
+            if isinstance(picked, ServingError):
+                self._release(first + n, broken=not step.finite[n]).tell(Failed(picked))
                 continue
-            if n in failed:
-                self._release(first + n).tell(Failed(failed[n]))
-                continue
-            reason = rows[n].extend(tokens[n], tokens[n] in self._stop_ids, told.get(n))
+            reason = rows[n].extend(picked.token, picked.token in self._stop_ids, picked.likelihood)
             if reason:
-                self._finish(self._release(first + n), reason)
-
-    def _choose(self, step: Step, rows: Sequence[Generation]) -> dict[int, ServingError]:
-        """Put the token of each row that does not take the best one in its place; rows for which there is none."""
-        choices: dict[int, Choice] = {}
-        failed: dict[int, ServingError] = {}
-        for n, row in enumerate(rows):
-            if row.sampling.takes_the_best or not step.finite[n]:
-                continue
-            try:
-                allowed = row.grammar.allowed() if row.grammar else None
-                choices[n] = Choice(row.sampling, row.seed, row.tokens, allowed)
-            except ServingError as failure:
-                failed[n] = failure
-        if choices:
-            chosen = sample(step.logits[list(choices)], list(choices.values()))
-            for n, token in zip(choices, chosen, strict=True):
-                step.best[n] = token
-        return failed
-
-    def _likelihoods(self, step: Step, rows: Sequence[Generation]) -> dict[int, Likelihood]:
-        """By row, where asked for."""
-        asked = {n: row.sampling.logprobs for n, row in enumerate(rows) if row.sampling.logprobs is not None}
-        tops = {n: top for n, top in asked.items() if top is not None and step.finite[n]}
-        if not tops:
-            return {}
-        found = likelihoods(step.logits[list(tops)], [step.best[n] for n in tops], list(tops.values()))
-        return dict(zip(tops, found, strict=True))
-
-    def _finish(self, generation: Generation, reason: str) -> None:
-        timing = generation.timing()
-        self._meter.finished(timing, time.monotonic() - generation.submitted_at - timing.queue_s)
-        generation.finish(reason)
+                self._meter.finished(rows[n])
+                self._release(first + n).finish(reason)
 
     def _release(self, row: int, broken: bool = False) -> Generation:
         self.decoder.release(row, broken)

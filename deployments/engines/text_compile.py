@@ -77,7 +77,7 @@ def main(
     attention: str,
     linears: str,
     shapes: str,
-    single: str,
+    rows: str,
     threads: str,
     package: str,
 ) -> None:
@@ -91,9 +91,9 @@ def main(
     if linears == "int8":
         quantise_linears(model)
     elif linears != "plain":  # Whoever loads the package lends packed weights.
-        swap_linears(model, json.loads(linears), packed=False)
+        swap_linears(model, json.loads(linears), "blocks" if rows == "blocks" else "plain")
     sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
-    compile_step(model.eval().requires_grad_(False), sizes, single == "single", Path(package))
+    compile_step(model.eval().requires_grad_(False), sizes, rows != "many", Path(package))
 
 
 if __name__ == "__main__":

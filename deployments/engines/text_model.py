@@ -97,7 +97,7 @@ def _packed(read: Callable[[], PreTrainedModel], trials: Trials) -> tuple[PreTra
         return model, "plain"
     if (known := trials.recall("linears")) is not None:
         if known != "plain":
-            swap_linears(model, json.loads(known), packed=True)
+            swap_linears(model, json.loads(known), "packed")
         return model, known
     ids = torch.arange(min(8, _vocabulary(model)))[None]
     with torch.inference_mode():
@@ -106,7 +106,7 @@ def _packed(read: Callable[[], PreTrainedModel], trials: Trials) -> tuple[PreTra
         # RWKV changes its weights at its first forward, which has to come before they are packed: not to be remembered.
         steady = _versions(model) == before
         for attempt in dict.fromkeys((siblings, ())):
-            swap_linears(model, attempt, packed=True)
+            swap_linears(model, attempt, "packed")
             if _says(model, ids, expected):
                 packed = json.dumps(attempt)
                 return model, trials.remember("linears", packed) if steady else packed

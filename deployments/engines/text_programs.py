@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -48,6 +48,7 @@ class StepPrograms:
         self._folder = folder.absolute()
         self._shapes = list(shapes)
         self._linears = linears
+        self._blocks = {f"model.{name}": weight for name, weight in text_linear.weight_blocks(model).items()}
         self._steps: dict[bool, Step] = {}
         self._counted = 0
         self._wanted = threading.Event()
@@ -78,6 +79,7 @@ class StepPrograms:
         self._end_child()
         self._thread.join()
         self._steps.clear()
+        self._blocks.clear()
         del self._model
 
     def _prepare(self) -> None:
@@ -110,7 +112,8 @@ class StepPrograms:
     def _arguments(self, single: bool) -> list[str]:
         shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
         dtype, attention = str(self._model.dtype).removeprefix("torch."), self._model.config._attn_implementation
-        return [dtype, attention, self._linears, shapes, "single" if single else "many", str(torch.get_num_threads())]
+        rows = ("blocks" if self._blocks else "single") if single else "many"
+        return [dtype, attention, self._linears, shapes, rows, str(torch.get_num_threads())]
 
     def _make(self, single: bool) -> Path | None:
         """Compile in a child once it is wanted; None if there is no compiler or no time."""
@@ -161,7 +164,7 @@ class StepPrograms:
     def _offer(self, single: bool, package: Path) -> None:
         """Load a package; keep it if it says what the eager step says, sooner."""
         eager = StepModule(self._model)
-        compiled = load_step(package, eager)
+        compiled = load_step(package, eager, self._blocks if single else {})
         rows, columns = (1, 128) if single else (8, 128)
         tokens, positions = torch.arange(rows) % 7, torch.arange(rows) * 11 % columns + 1
         generator = torch.Generator().manual_seed(0)
@@ -186,11 +189,11 @@ class StepPrograms:
             self._steps[single] = compiled
 
 
-def load_step(package: Path, eager: StepModule) -> Step:
-    """A compiled step that works on the tensors of `eager`; no copy of them is made."""
+def load_step(package: Path, eager: StepModule, blocks: Mapping[str, Tensor]) -> Step:
+    """A compiled step that works on the tensors of `eager`, or on `blocks` in their place; no copy of them is made."""
     loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
     tensors: dict[str, Tensor] = dict(eager.named_parameters(remove_duplicate=False))
-    tensors |= dict(eager.named_buffers(remove_duplicate=False))
+    tensors |= {**dict(eager.named_buffers(remove_duplicate=False)), **blocks}
     lent = {name: tensors[name].detach() for name in loader.get_constant_fqns()}
     loader.load_constants(lent, False, True, True)
 

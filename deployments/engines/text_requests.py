@@ -104,6 +104,10 @@ class Generation:
         """End it within one step. May be called from any thread, at any time, more than once."""
         self.cancelled = True
 
+    def join(self) -> None:
+        """It waits no longer."""
+        self.joined_at = time.monotonic()
+
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_tokens

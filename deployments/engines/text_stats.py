@@ -1,9 +1,10 @@
 """What an engine has done so far, counted. Knows numbers only."""
 
+import time
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from deployments.engines.text_requests import Timing
+from deployments.engines.text_requests import Generation
 
 # Seconds; the bounds that vLLM uses, thinned out.
 QUEUE_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
@@ -66,7 +67,10 @@ class Meter:
         self.inter_token = Histogram(INTER_TOKEN_BOUNDS)
         self._request_s = 0.0  # How long a request has had a row lately.
 
-    def finished(self, timing: Timing, request_s: float) -> None:
+    def finished(self, generation: Generation) -> None:
+        """Call it when its last token has come."""
+        timing = generation.timing()
+        request_s = time.monotonic() - generation.submitted_at - timing.queue_s
         self.queue.observe(timing.queue_s)
         self.first_token.observe(timing.first_token_s)
         self.inter_token.observe(timing.inter_token_s)

@@ -13,6 +13,12 @@ class Step(NamedTuple):
     best: list[int]
     finite: list[bool]
 
+    def of(self, rows: Sequence[int]) -> "Step":
+        """These rows only."""
+        if len(rows) == len(self.best):
+            return self
+        return Step(self.logits[list(rows)], [self.best[n] for n in rows], [self.finite[n] for n in rows])
+
 
 class Entering(Protocol):
     """A long prompt on its way to a row, a piece at a time."""

@@ -13,20 +13,24 @@ from deployments.errors import Internal, PromptTooLong
 from tests.engines.text_models import (
     CONFIGS,
     CONTEXT,
+    PAGED,
     PATIENCE_S,
     PROMPTS,
+    SLOTS,
     Gate,
     Listener,
     Reference,
     ask,
     load,
+    load_paged,
+    load_slots,
     save_model,
 )
 
-SINGLE = {
-    "mistral": ("plain generation, row by row: its KV cache does not fit a shared batch",),
-    "mamba": ("plain generation, row by row: no KV cache",),
-    "rwkv": ("plain generation, row by row: no KV cache",),
+NOTES = {
+    "mistral": PAGED,
+    "mamba": "plain generation, row by row: no KV cache",
+    "rwkv": "plain generation, row by row: no KV cache",
 }
 
 
@@ -40,21 +44,20 @@ def reference(folder: Path) -> Reference:
     return Reference(folder)
 
 
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[TextGenerationEngine]:
-    engine = load(folder)
-    assert engine.notes == (), "these tests are about rows that share a forward"
+@pytest.fixture(scope="module", params=[load_slots, load_paged])
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerationEngine]:
+    engine: TextGenerationEngine = request.param(folder)
     yield engine
     engine.close()
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
-    """Alone and together; a model whose rows cannot share a forward says so."""
+    """Alone and together; the model says what runs it."""
     engine, reference = load(save_model(tmp_path, kind)), Reference(tmp_path)
     listeners = [Listener() for _ in PROMPTS]
     try:
-        assert engine.notes == SINGLE.get(kind, ())
+        assert engine.notes == (NOTES.get(kind, SLOTS),)
         for prompt in PROMPTS[:2]:
             assert reference.agrees(prompt, 24, ask(engine, prompt, 24).text)
         for prompt, listener in zip(PROMPTS, listeners, strict=True):

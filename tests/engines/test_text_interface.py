@@ -1,7 +1,7 @@
 """What a caller may ask beyond text: log-probabilities, token ids, all text at once; and when it is turned away."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,9 @@ import torch
 
 from deployments.engines.text_generation import Chunk, Sampling, TextGenerationEngine
 from deployments.errors import InvalidRequest, Overloaded
-from tests.engines.text_models import PROMPTS, VOCABULARY, Listener, Reference, ask, load, save_model
+from tests.engines.text_models import PROMPTS, VOCABULARY, Listener, Reference, ask, load_paged, load_slots, save_model
+
+LOADERS = [load_slots, load_paged]
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +19,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model(tmp_path_factory.mktemp("llama"), "llama")
 
 
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[TextGenerationEngine]:
-    engine = load(folder)
+@pytest.fixture(scope="module", params=LOADERS)
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerationEngine]:
+    engine: TextGenerationEngine = request.param(folder)
     yield engine
     engine.close()
 
@@ -74,8 +76,11 @@ def test_all_text_at_once_is_the_streamed_text(engine: TextGenerationEngine, sam
         assert len(whole.events) <= 2
 
 
-def test_more_than_max_waiting_are_turned_away_with_a_time(folder: Path) -> None:
-    engine = TextGenerationEngine.load(folder, max_batch_size=1, compile_steps=False, max_waiting=2)
+@pytest.mark.parametrize("load", LOADERS)
+def test_more_than_max_waiting_are_turned_away_with_a_time(
+    load: Callable[..., TextGenerationEngine], folder: Path
+) -> None:
+    engine = load(folder, max_batch_size=1, max_waiting=2)
     listeners = [Listener() for _ in range(3)]
     engine.submit(PROMPTS[0], 80, Sampling(), listeners[0])
     assert listeners[0].started.wait(60)
@@ -90,13 +95,14 @@ def test_more_than_max_waiting_are_turned_away_with_a_time(folder: Path) -> None
     engine.close()
 
 
-def test_stats_count_tokens_and_times(folder: Path) -> None:
+@pytest.mark.parametrize("load", LOADERS)
+def test_stats_count_tokens_and_times(load: Callable[..., TextGenerationEngine], folder: Path) -> None:
     engine = load(folder)
     end = ask(engine, PROMPTS[0], 20).finished()
     ask(engine, PROMPTS[1], 1)
     stats = engine.stats
     engine.close()
-    assert (stats.running, stats.waiting, stats.cache_bytes) == (0, 0, 0)
+    assert (stats.running, stats.waiting) == (0, 0)
     assert stats.generated_tokens == 21
     assert stats.prompt_tokens > end.prompt_tokens
     assert [sum(seen.counts) for seen in (stats.queue_s, stats.first_token_s, stats.inter_token_s)] == [2, 2, 1]

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from deployments.engines import text_decoders, text_model
+from deployments.engines import text_choice, text_model
 from deployments.engines.text_generation import TextGenerationEngine
 from deployments.findings import FolderFindings
 from tests.engines.text_models import PROMPTS, Reference, ask, save_model
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba", "mistral"])
 def test_the_next_load_tries_nothing_and_says_the_same(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -23,8 +23,10 @@ def test_the_next_load_tries_nothing_and_says_the_same(
     def tried(*_: object) -> None:
         raise AssertionError("tried again")
 
-    for module, trial in ((text_model, "trace_linears"), (text_model, "_says"), (text_decoders, "_agrees")):
-        monkeypatch.setattr(module, trial, tried)
+    for trial in ("trace_linears", "_says"):
+        monkeypatch.setattr(text_model, trial, tried)
+    for trial in ("_agrees", "_says_the_same"):
+        monkeypatch.setattr(text_choice, trial, tried)
     second = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
     assert (ask(second, PROMPTS[0], 12).text, second.notes) == (said, notes)
     second.close()
@@ -43,8 +45,8 @@ def test_what_was_found_out_elsewhere_is_tried_again(tmp_path: Path, monkeypatch
     folder, findings = save_model(tmp_path / "m", "llama"), FolderFindings(tmp_path / "findings.json")
     TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
     trials: list[object] = []
-    agrees = text_decoders._agrees
-    monkeypatch.setattr(text_decoders, "_agrees", lambda *given: trials.append(given) or agrees(*given))
+    agrees = text_choice._agrees
+    monkeypatch.setattr(text_choice, "_agrees", lambda *given: trials.append(given) or agrees(*given))
     monkeypatch.setattr("deployments.engines.trials._here", lambda: "elsewhere")
     TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
     assert trials

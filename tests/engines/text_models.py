@@ -23,12 +23,19 @@ from transformers import (
 
 from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
 from deployments.engines.text_generation import Event as Told
+from deployments.engines.text_model import CausalModel
+from deployments.engines.text_paged import PagedLoop
+from deployments.engines.text_stats import Meter
+from deployments.engines.text_tokens import Tokens
+from deployments.engines.trials import Trials
 
 CONTEXT = 96
 SPECIAL = ["<s>", "</s>", "<|endoftext|>"]
 VOCABULARY = 320
 PATIENCE_S = 60.0
 GREEDY = Sampling()
+SLOTS = "all rows in one forward"
+PAGED = "paged continuous batching of transformers"
 PROMPTS = [
     "Once upon a time",
     "the quick brown fox jumps over the lazy dog and then some more words follow it",
@@ -132,6 +139,19 @@ class Gate(Listener):
 def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> TextGenerationEngine:
     """An engine that starts no compiler."""
     return TextGenerationEngine.load(folder, dtype=dtype, max_batch_size=max_batch_size, compile_steps=False)
+
+
+def load_paged(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
+    """An engine on the library's loop, whatever the table says."""
+    loaded, meter = CausalModel.load(folder, "cpu", None, Trials(None)), Meter()
+    loop = PagedLoop(loaded, max_batch_size, max_waiting, meter)
+    return TextGenerationEngine(loaded, Tokens.load(folder), loop, meter)
+
+
+def load_slots(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
+    return TextGenerationEngine.load(
+        folder, max_batch_size=max_batch_size, compile_steps=False, max_waiting=max_waiting
+    )
 
 
 def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: Sampling = GREEDY) -> Listener:
