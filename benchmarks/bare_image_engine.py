@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -40,10 +41,10 @@ async def measured(classify: Classify, file: bytes, connections: int, lead_in_s:
 async def carry_out(
     engine: ImageClassificationEngine, cores: int, files: list[bytes], load: tuple[int, float, float] | None
 ) -> Any:
-    """As the replica does it: decoding in threads, beside as many forwards as the engine wants."""
+    """As the replica does it: decoding in threads, beside the forwards."""
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(cores) as decoders, ThreadPoolExecutor(engine.at_a_time) as forwards:
-        batches: Batcher[Any, np.ndarray] = Batcher(engine.classify, forwards, engine.batch_size, engine.at_a_time)
+    with ThreadPoolExecutor(cores) as decoders, ThreadPoolExecutor(1) as forwards:
+        batches: Batcher[Any, np.ndarray] = Batcher(engine.classify, forwards, lambda: engine.batch_size)
 
         async def classify(file: bytes) -> np.ndarray:
             return await batches.submit(await loop.run_in_executor(decoders, engine.preprocess, file))
@@ -55,10 +56,11 @@ async def carry_out(
 
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
-    engine = ImageClassificationEngine.load(Path(sys.argv[1]), default_device(), cores=cores)
-    for thread in threading.enumerate():
-        if thread.name == "compile":
-            thread.join()
+    with tempfile.TemporaryDirectory() as cache:
+        engine = ImageClassificationEngine.load(Path(sys.argv[1]), default_device(), cores=cores, cache=Path(cache))
+        for thread in threading.enumerate():
+            if thread.name == "compile":
+                thread.join()
 
     def answer(order: dict[str, Any]) -> Any:
         files = [Path(picture).read_bytes() for picture in order["pictures"]]

@@ -12,29 +12,26 @@ Result = TypeVar("Result")
 class Batcher(Generic[Item, Result]):
     """Batches of what is ready: a lone item never waits for company.
 
-    `run` is called in `executor`, `at_a_time` batches at a time, and gives one result or exception for each item.
+    `run` is called in `executor`, one batch at a time, and gives one result or exception for each item.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[Item]], Sequence[Result | Exception]],
         executor: Executor,
-        max_batch_size: int,
-        at_a_time: int = 1,
+        max_batch_size: Callable[[], int],
     ) -> None:
         self.run = run
         self.executor = executor
         self.max_batch_size = max_batch_size
-        self.at_a_time = at_a_time
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self.at_a_time:
-            draining = asyncio.create_task(self._drain())
-            self._running.add(draining)
+        if self._running is None:
+            self._running = asyncio.create_task(self._drain())
         return await future
 
     async def _drain(self) -> None:
@@ -42,12 +39,13 @@ class Batcher(Generic[Item, Result]):
             while self._waiting:
                 # Whoever left while waiting takes no place in the batch.
                 wanted = [(item, future) for item, future in self._waiting if not future.done()]
-                batch, self._waiting = wanted[: self.max_batch_size], wanted[self.max_batch_size :]
+                size = self.max_batch_size()
+                batch, self._waiting = wanted[:size], wanted[size:]
                 if batch:
                     await self._run(batch)
         finally:
             # At once, not when the task is found done: who submits in between would wait for nobody.
-            self._running = {task for task in self._running if task is not asyncio.current_task()}
+            self._running = None
 
     async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
         items = [item for item, _ in batch]

@@ -11,6 +11,7 @@ import numpy as np
 from deployments.batching import Batcher
 from deployments.calls import Tell
 from deployments.family import FamilyReplica, ReplicaOptions
+from deployments.findings import private_folder
 from deployments.protocol import ImageClassification, ImageClassificationResult
 from deployments.repository import Model
 
@@ -51,6 +52,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         from deployments.engines.building import build_in_turn
         from deployments.engines.device import default_device, gpu_share, use_threads
         from deployments.engines.image_decoding import LIMITS, is_small
+        from deployments.engines.image_openvino import start_workers
 
         LIMITS.pixels = int(self.settings.max_megapixels * 1e6)
         LIMITS.budget_mb = self.settings.decode_budget_mb
@@ -62,21 +64,20 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         self.is_small = is_small
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
-        # Forwards that take all cores have one thread, for libgomp: with two such teams the threads of both sleep at
-        # every operation, and a forward takes twice as long.
-        self.team = ThreadPoolExecutor(1, "team")
-        self.forwards = ThreadPoolExecutor(self.cores, "forward")
+        # One for all models: a forward has all cores, and its workers are this thread's.
+        self.forwards = ThreadPoolExecutor(1, "forward")
+        self.forwards.submit(self.cpu.measured("", start_workers), self.cores).result()
+        self.prepared = private_folder(options.cache / "prepared")
 
     def load(self, model: Model) -> Classifier:
         with ThreadPoolExecutor(1, "load") as own:  # its team ends with it
             manifest = model.manifest
-            load = partial(self.engine_class.load, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
-            engine = own.submit(load, cores=self.cores).result()
-        forwards = self.forwards if engine.at_a_time > 1 else self.team
-        max_batch_size = min(self.batch_limit(model), engine.batch_size)
-        return Classifier(
-            engine, Batcher(self.cpu.measured(model.name, engine.classify), forwards, max_batch_size, engine.at_a_time)
-        )
+            options = partial(self.engine_class.load, cores=self.cores, cache=self.prepared)
+            load = own.submit(options, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
+            engine = load.result()
+        limit = self.batch_limit(model)
+        classify = self.cpu.measured(model.name, engine.classify)
+        return Classifier(engine, Batcher(classify, self.forwards, lambda: min(limit, engine.batch_size)))
 
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None

@@ -33,7 +33,7 @@ def test_a_bundled_model_is_small_and_holds_data_only(folder: Path) -> None:
 
 
 def test_the_classifier_knows_the_sample() -> None:
-    engine = ImageClassificationEngine.load(MODELS / "image_classifier_v1", compile_forward=False)
+    engine = ImageClassificationEngine.load(MODELS / "image_classifier_v1")
     (probabilities,) = engine.classify([engine.preprocess(SAMPLE_IMAGE.read_bytes())])
     assert engine.best(probabilities, 1)[0] == ["airplane"]  # type: ignore[arg-type]
     assert len(engine.labels) == 10

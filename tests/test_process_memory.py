@@ -19,7 +19,7 @@ memory, text, image, sizes = ProcessMemory(), Path(sys.argv[1]), Path(sys.argv[2
 for cycle in range(16):
     for engine in (
         TextGenerationEngine.load(text, compile_steps=False),
-        ImageClassificationEngine.load(image, compile_forward=False),
+        ImageClassificationEngine.load(image),
     ):
         ballast = torch.ones(2**22)  # 16 MiB that go with the engine
         close = engine.close

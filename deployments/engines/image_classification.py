@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForImageClassification
+from transformers import AutoConfig, AutoModelForImageClassification
 
 from deployments.engines.image_decoding import decoded
-from deployments.engines.image_forward import Forward
+from deployments.engines.image_forward import Compiler, Forward, Inductor, eager
+from deployments.engines.image_prepared import Prepared
 from deployments.engines.image_preprocessing import Preprocessing, load_preprocessing, reference_pictures
 from deployments.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
 
@@ -22,18 +23,13 @@ logger = logging.getLogger(__name__)
 class ImageClassificationEngine:
     """One image classification model, ready to answer.
 
-    `labels` are `id2label` in index order, as they are. `resident_bytes` is the tensor storage that the model holds.
-    `batch_size` is the largest batch worth making on this device, `at_a_time` how many threads should classify at the
-    same time. `notes` say how it runs, for a status page.
+    `labels` are `id2label` in index order, as they are. `resident_bytes` is what the weights take, in the form that the
+    model has now. `batch_size` is the largest batch worth making on this device. `notes` say how it runs, for a status
+    page.
     """
 
-    def __init__(
-        self, forward: Forward, preprocessing: Preprocessing, labels: list[str], resident_bytes: int, draft: bool = True
-    ) -> None:
+    def __init__(self, forward: Forward, preprocessing: Preprocessing, labels: list[str], draft: bool = True) -> None:
         self.labels = labels
-        self.batch_size = forward.batch_size
-        self.at_a_time = forward.at_a_time
-        self.resident_bytes = resident_bytes
         self._forward: Forward | None = forward
         self._preprocessing: Preprocessing | None = preprocessing
         self._draft = draft
@@ -45,33 +41,51 @@ class ImageClassificationEngine:
         device: str = "cpu",
         dtype: str | None = None,
         draft: bool = True,
-        compile_forward: bool = True,
         cores: int | None = None,
+        cache: Path | None = None,
     ) -> "ImageClassificationEngine":
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
-        `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small.
-        `compile_forward`: compile in the background where that promises to be faster. `cores`: to compute on; as many
-        as torch uses where it is not said.
+        `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
+        to compute on; as many as torch uses where it is not said. `cache`: a folder for compiled models, made in the
+        background and found by later loads; without one nothing is compiled.
         """
+        cores = cores or torch.get_num_threads()
         try:
             if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ModelLoadFailed("dtype is not one that torch knows")
-            model = _load_model(folder, device, dtype)
-            labels = _labels(model.config)
-            preprocessing = load_preprocessing(folder, _channels(model.config))
-            forward = Forward(model, _is_multi_label(model.config), cores)
-            example = _example(preprocessing)
+            config = _config(folder)
+            preprocessing = load_preprocessing(folder, _channels(config))
+            examples = [preprocessing(picture) for picture in reference_pictures(preprocessing.mode)]
+            one_shape = len({example.shape for example in examples}) == 1
+            compiler: Compiler | None = None
+            if cache is not None and one_shape:
+                on_cpu, shape = torch.device(device).type == "cpu", examples[0].shape
+                compiler = Prepared(cache, folder, shape, dtype, cores) if on_cpu else Inductor()
+            form = compiler.found() if compiler else None
+            model = None if form else _load_model(folder, device, dtype)
+            forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
             # A folder whose parts do not fit together is found here, not by the first caller.
-            answered = forward([example]).shape
+            labels, answered = _labels(config), forward(examples[:1]).shape
             if answered != (1, len(labels)):
                 raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
-            forward.tune(example, compile_forward)
-            return cls(forward, preprocessing, labels, storage_bytes(model), draft)
+            if model is not None:
+                forward.tune(examples[0])
+                if compiler is not None:
+                    forward.compile(examples[0], compiler)
+            return cls(forward, preprocessing, labels, draft)
         except ModelLoadFailed:
             raise
         except Exception as error:
             raise ModelLoadFailed(f"the model cannot be loaded: {_one_line(error, folder)}") from error
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._forward.form.resident_bytes if self._forward else 0
+
+    @property
+    def batch_size(self) -> int:
+        return self._forward.form.batch_size if self._forward else 1
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -148,9 +162,8 @@ class ImageClassificationEngine:
         ]
 
 
-def _example(preprocessing: Preprocessing) -> torch.Tensor:
-    """Pixel values of the usual size, [channels, height, width]."""
-    return preprocessing(next(reference_pictures(preprocessing.mode)))
+def _config(folder: Path) -> Any:
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _load_model(folder: Path, device: str, dtype: str | None) -> Any:
@@ -183,15 +196,6 @@ def _labels(config: Any) -> list[str]:
 def _is_multi_label(config: Any) -> bool:
     """As the library's own pipeline decides it: a single label is a yes or no too."""
     return bool(config.problem_type == "multi_label_classification" or config.num_labels == 1)
-
-
-def storage_bytes(model: torch.nn.Module) -> int:
-    """Bytes of distinct tensor storage under a model's parameters and buffers; tied weights count once."""
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in [*model.parameters(), *model.buffers()]
-    }
-    return sum(storages.values())
 
 
 def _one_line(error: Exception, folder: Path) -> str:

@@ -1,207 +1,184 @@
 """The forward of an image classifier, in the form that is fastest on this device. Knows tensors, not pictures.
 
-Each form is tried at load and kept only where it measures faster and answers the same: batch norms folded into their
-convolutions, channels-last layout, all cores for one forward or a forward on each, the batch size, and, from a thread
-behind the first answers, `torch.compile`.
+It starts as the library runs it. Behind the first answers, in a thread of its own, the model is compiled: for OpenVINO
+on a CPU (`image_prepared`), by inductor on a GPU. It takes over where it answers the same and measures faster.
 """
 
 import logging
-import shutil
 import threading
 import time
 import types
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from deployments.engines.image_folding import fold_batch_norms
-
 logger = logging.getLogger(__name__)
 
-WORTH_COMPILING_S = 0.004
-"""Below this a forward is mostly overhead: compiling it costs a minute of two cores and gains little."""
 BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 MEASURING_S = 0.4
-"""What measuring one form may take, beyond its first two runs."""
-QUICK_S = 0.05
-"""A forward that takes longer on one core gets all of them, since a lone caller waits for it. Otherwise each core runs
-one of its own, on one picture: none waits for another at every operation, nor for a core that others use."""
-SAME = 5e-6
-"""Probabilities of a rearranged float32 forward may differ by this much."""
+"""What measuring one batch size may take, beyond its first two runs."""
+WORTH_IT = 1.05
+"""So many times faster a compiled forward has to be."""
+SAME, SAME_ROUNDED = 5e-6, 0.05
+"""By how much its probabilities may differ: from those of float32, of narrower floats (compiled, they are widened)."""
+EAGER = "PyTorch, eager"
 
-_one_compilation_at_a_time = threading.Lock()
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One way to compute logits [batch, labels] from pixel values [batch, channels, height, width]."""
+
+    logits: Callable[[torch.Tensor], torch.Tensor]
+    note: str
+    resident_bytes: int
+    batch_size: int = 1
+    """The smallest batch that is within a tenth of the best throughput."""
 
 
 class Forward:
-    """Probabilities of a model, float32 [batch, labels], from pixel values of any float dtype.
+    """Probabilities of a model, float32 [batch, labels], from pixel values. For any thread.
 
-    `batch_size` is the smallest batch that is within a tenth of the best throughput, `at_a_time` how many threads
-    should call at the same time.
+    `cores`: to compute on. `model`: what `form` runs, as long as something else may take its place.
     """
 
-    def __init__(self, model: Any, multi_label: bool, cores: int | None = None) -> None:
-        """As the library runs it, until `tune`. `cores`: to compute on; as many as torch uses where it is not said."""
-        self.batch_size = self.at_a_time = 1
-        self.threads = cores or torch.get_num_threads()
-        self.layout = torch.contiguous_format
-        self.folded = 0
-        self.compilation = "eager"
-        self._model = model
-        self._device, self._dtype = model.device, model.dtype
-        self._multi_label = multi_label
-        self._compiled: Callable[[torch.Tensor], torch.Tensor] | None = None
-        self._compiled_shape: torch.Size | None = None
-        self._compiled_sizes = range(0)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        layout = "channels-last" if self.layout == torch.channels_last else "contiguous"
-        folded = f", {self.folded} batch norms folded" if self.folded else ""
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return (
-            f"forward: {self.compilation}, {layout}{folded}",
-            f"largest batch: {self.batch_size}; {self.at_a_time} at a time, {threads} each",
-        )
+    def __init__(self, form: Form, multi_label: bool, cores: int, model: Any = None) -> None:
+        self.form = form
+        self.cores = cores
+        self.multi_label = multi_label
+        self.model = model
 
     @torch.inference_mode()
     def __call__(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
-        """`pixel_values`: pictures of one shape, each [channels, height, width]. For any thread."""
-        if torch.get_num_threads() != self.threads:
-            torch.set_num_threads(self.threads)  # of the calling thread
-        batch = self._batched(pixel_values)
-        compiled = self._compiled
-        if compiled is not None and batch.shape[1:] == self._compiled_shape and len(batch) in self._compiled_sizes:
-            return self._run(compiled, batch)
-        return self._run(self._logits, batch)
+        """`pixel_values`: pictures of one shape, float32 [channels, height, width]."""
+        if torch.get_num_threads() != self.cores:
+            torch.set_num_threads(self.cores)  # of the calling thread
+        logits = self.form.logits(torch.stack(pixel_values)).float()
+        return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).cpu()
 
-    def tune(self, example: torch.Tensor, compile_forward: bool) -> None:
-        """Find the fastest form for pictures like `example`, [channels, height, width]."""
-        has_norms = any(isinstance(module, torch.nn.BatchNorm2d) for module in self._model.modules())
-        if has_norms and self._dtype == torch.float32:
-            self.folded = self._fold(example)
-        one = self._choose_threads(example) if self._device.type == "cpu" else self._choose_layout(example)
-        if self.at_a_time == 1 or one < WORTH_COMPILING_S:
-            one = self._choose_batch_size(example)
-            if self.batch_size > 1:
-                self.at_a_time = 1  # Mostly overhead: one larger batch does more than several beside each other.
-        if compile_forward and one >= WORTH_COMPILING_S and _can_compile(self._device):
-            self.compilation = "eager, being compiled"
-            arguments = (weakref.ref(self), example)
-            threading.Thread(target=_compile_in_turn, args=arguments, name="compile", daemon=True).start()
+    def beside(self, form: Form) -> "Forward":
+        return Forward(form, self.multi_label, self.cores)
 
-    def _batched(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
-        """Always the same strides, whatever the pictures came in: the compiled forward is made for one layout."""
-        shape = (len(pixel_values), *pixel_values[0].shape)
-        batch = torch.empty(shape, dtype=self._dtype, memory_format=self.layout)
-        for row, item in zip(batch, pixel_values, strict=True):
-            row.copy_(item)
-        return batch.to(self._device)
+    @property
+    def notes(self) -> tuple[str, ...]:
+        threads = f"{self.cores} thread{'s' if self.cores > 1 else ''}"
+        return (f"forward: {self.form.note}", f"largest batch: {self.form.batch_size}, on {threads}")
 
-    def _logits(self, batch: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self._model(pixel_values=batch).logits
-        return logits
+    def tune(self, example: torch.Tensor) -> None:
+        """Finds the batch size for pictures like `example`, [channels, height, width]."""
+        sizes = BATCH_SIZES[self.model.device.type]
+        self.form = replace(self.form, batch_size=best_batch_size(self, example, sizes))
 
-    def _run(self, logits_of: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-        logits = logits_of(batch).float()
-        return (logits.sigmoid() if self._multi_label else logits.softmax(-1)).cpu()
-
-    def _fold(self, example: torch.Tensor) -> int:
-        pictures = [example, torch.rand_like(example) * 2 - 1]
-        before = self(pictures)
-        folding = fold_batch_norms(self._model, lambda: self([example]))
-        if (self(pictures) - before).abs().max() <= SAME:
-            return folding.count
-        folding.undo()
-        return 0
-
-    def _choose_threads(self, example: torch.Tensor) -> float:
-        """Seconds for a picture alone, afterwards."""
-        cores, self.threads = self.threads, 1
-        one = self._choose_layout(example)
-        if one > QUICK_S:
-            self.threads = cores
-        else:
-            self.at_a_time = cores
-        return one
-
-    def _choose_layout(self, example: torch.Tensor) -> float:
-        """Seconds for a picture alone, afterwards."""
-        seconds = {}
-        for layout in (torch.contiguous_format, torch.channels_last):
-            self._model.to(memory_format=layout)
-            self.layout = layout
-            seconds[layout] = fastest_of(partial(self, [example]))
-        self.layout = min(seconds, key=lambda layout: seconds[layout])
-        self._model.to(memory_format=self.layout)
-        return seconds[self.layout]
-
-    def _choose_batch_size(self, example: torch.Tensor) -> float:
-        """Seconds for a batch of one."""
-        per_picture: dict[int, float] = {}
-        for size in BATCH_SIZES[self._device.type]:
-            pictures = [example] * size
-            try:
-                per_picture[size] = fastest_of(partial(self, pictures)) / size
-            except torch.OutOfMemoryError:
-                break
-            slower = per_picture[size] > (1.1 if per_picture[1] > WORTH_COMPILING_S else 2) * min(per_picture.values())
-            if per_picture[1] > MEASURING_S or slower:
-                break  # the device is busy with one already, or larger batches only fall out of its caches
-        best = min(per_picture.values())
-        self.batch_size = next(size for size, seconds in per_picture.items() if seconds <= 1.1 * best)
-        return per_picture[1]
-
-    def _compile(self, example: torch.Tensor) -> None:
-        """inductor keeps its work on disk, so that the next start takes seconds."""
-        torch.set_num_threads(self.threads)  # the compiler writes their number into the code
-        try:
-            compiled = torch.compile(_own_code(self._logits), fullgraph=True)
-            sizes = self._compile_sizes(compiled, example)
-            gain = self._gain(compiled, example, sizes)
-        except Exception:
-            logger.info("the forward stays eager: it cannot be compiled", exc_info=True)
-            self.compilation = "eager (it cannot be compiled)"
+    def compile(self, example: torch.Tensor, compiler: "Compiler") -> None:
+        """In the background, for pictures of the shape of `example`, unless it was tried before in vain."""
+        if compiler.in_vain is not None:
+            self.form = replace(self.form, note=compiler.in_vain)
             return
-        if gain < 1.05:
-            self.compilation = "eager (compiled it is no faster)"
-            return
-        self._compiled_shape, self._compiled_sizes, self._compiled = example.shape, sizes, compiled
-        self.compilation = "compiled"
-
-    @torch.inference_mode()
-    def _compile_sizes(self, compiled: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor) -> range:
-        """One code for one picture, another for any larger batch."""
-        compiled(self._batched([example]))
-        if self.batch_size == 1:
-            return range(1, 2)
-        batch = self._batched([example] * self.batch_size)
-        torch._dynamo.mark_dynamic(batch, 0, min=2, max=self.batch_size)
-        compiled(batch)
-        return range(1, self.batch_size + 1)
-
-    @torch.inference_mode()
-    def _gain(self, compiled: Callable[[torch.Tensor], torch.Tensor], example: torch.Tensor, sizes: range) -> float:
-        """How many times faster the compiled forward is; 0 if it answers something else."""
-        gains = []
-        for size in {sizes[0], sizes[-1]}:
-            batch = self._batched([example] * size)
-            same = SAME if self._dtype == torch.float32 else 1e-2
-            eager, fast = partial(self._run, self._logits, batch), partial(self._run, compiled, batch)
-            if (eager() - fast()).abs().max() > same:
-                return 0.0
-            gains.append(fastest_of(eager) / fastest_of(fast))
-        return min(gains)
+        self.form = replace(self.form, note=f"{EAGER}, being compiled")
+        arguments = (weakref.ref(self), example, compiler)
+        threading.Thread(target=_compile_in_turn, args=arguments, name="compile", daemon=True).start()
 
 
-def _compile_in_turn(reference: "weakref.ref[Forward]", example: torch.Tensor) -> None:
+class Compiler(Protocol):
+    in_vain: str | None
+    """Why an earlier load left the model as it is, as a note."""
+
+    def found(self) -> Form | None:
+        """What an earlier load made."""
+
+    def compile(self, forward: Forward, example: torch.Tensor) -> Form:
+        """Raises whatever it meets in a model that it cannot take."""
+
+    def settle(self, form: Form) -> None:
+        """What it came to in the end: the form that was made, or another one whose note says why."""
+
+
+def eager(model: Any) -> Form:
+    """As the library runs it."""
+    model.to(memory_format=torch.channels_last)
+
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        there = batch.to(model.device, model.dtype, memory_format=torch.channels_last)
+        answer: torch.Tensor = model(pixel_values=there).logits
+        return answer
+
+    return Form(logits, EAGER, storage_bytes(model))
+
+
+class Inductor(Compiler):
+    """One code for one picture, another for any larger batch. Inductor keeps its work on disk by itself."""
+
+    in_vain: str | None = None
+
+    def found(self) -> Form | None:
+        """Nothing that could be used without the model."""
+
+    def compile(self, forward: Forward, example: torch.Tensor) -> Form:
+        form = forward.form
+        compiled = torch.compile(_own_code(form.logits), fullgraph=True)
+        with torch.inference_mode():
+            compiled(example[None])
+            if form.batch_size > 1:
+                batch = torch.stack([example] * form.batch_size)
+                torch._dynamo.mark_dynamic(batch, 0, min=2, max=form.batch_size)
+                compiled(batch)
+        return replace(form, logits=compiled, note="compiled by inductor")
+
+    def settle(self, form: Form) -> None:
+        """Nothing to keep."""
+
+
+def _compile_in_turn(reference: "weakref.ref[Forward]", example: torch.Tensor, compiler: Compiler) -> None:
     """A forward that was dropped while others were compiled is not held here."""
-    with _one_compilation_at_a_time:
+    with _one_at_a_time:
         forward = reference()
         if forward is not None:
-            forward._compile(example)
+            _compile(forward, example, compiler)
+
+
+def _compile(forward: Forward, example: torch.Tensor, compiler: Compiler) -> None:
+    try:
+        form = compiler.compile(forward, example)
+        if gain(forward, form, example) < WORTH_IT:
+            form = replace(forward.form, note=f"{EAGER} (compiled it is no faster)")
+    except Exception:
+        logger.info("the forward stays eager", exc_info=True)
+        form = replace(forward.form, note=f"{EAGER} (it cannot be compiled)")
+    compiler.settle(form)
+    forward.form, forward.model = form, None
+
+
+def gain(forward: Forward, form: Form, example: torch.Tensor) -> float:
+    """How many times faster `form` is; 0 if it answers something else."""
+    other = forward.beside(form)
+    pictures = [example, torch.rand_like(example) * 2 - 1]
+    same = SAME if forward.model.dtype == torch.float32 else SAME_ROUNDED
+    alone = torch.cat([other([picture]) for picture in pictures])
+    if not (alone - torch.cat([forward([picture]) for picture in pictures])).abs().max() <= same:
+        return 0.0
+    size = form.batch_size
+    batch, expected = (pictures * size)[:size], torch.cat([alone] * size)[:size]
+    if not (other(batch) - expected).abs().max() <= same:
+        return 0.0  # it mixes the pictures of a batch
+    return fastest_of(partial(forward, [example])) / fastest_of(partial(other, [example]))
+
+
+def best_batch_size(forward: Forward, example: torch.Tensor, sizes: tuple[int, ...]) -> int:
+    per_picture: dict[int, float] = {}
+    for size in sizes:
+        try:
+            per_picture[size] = fastest_of(partial(forward, [example] * size)) / size
+        except torch.OutOfMemoryError:
+            break
+        if per_picture[1] > MEASURING_S or per_picture[size] > 1.1 * min(per_picture.values()):
+            break  # the device is busy with one already, or larger batches only fall out of its caches
+    best = min(per_picture.values())
+    return next(size for size, seconds in per_picture.items() if seconds <= 1.1 * best)
 
 
 def fastest_of(run: Callable[[], object]) -> float:
@@ -218,15 +195,20 @@ def fastest_of(run: Callable[[], object]) -> float:
     return best
 
 
-def _can_compile(device: torch.device) -> bool:
-    return device.type == "cuda" or any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++"))
-
-
-def _own_code(method: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """`method` under a code object of its own.
+def _own_code(function: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`function` under a code object of its own.
 
     What torch.compile makes hangs on the code object: shared, it would outlive the engine, and the ninth engine would
     find it full.
     """
-    function = method.__func__
-    return types.MethodType(types.FunctionType(function.__code__.replace(), function.__globals__), method.__self__)
+    code, closure = function.__code__.replace(), function.__closure__
+    return types.FunctionType(code, function.__globals__, function.__name__, None, closure)
+
+
+def storage_bytes(model: torch.nn.Module) -> int:
+    """Bytes of distinct tensor storage under a model's parameters and buffers; tied weights count once."""
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+        for tensor in [*model.parameters(), *model.buffers()]
+    }
+    return sum(storages.values())

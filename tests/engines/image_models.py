@@ -102,7 +102,7 @@ def tell_pictures_apart(model: Any) -> None:
 
 
 def loaded(folder: Path, **options: Any) -> ImageClassificationEngine:
-    return ImageClassificationEngine.load(folder, compile_forward=False, **options)
+    return ImageClassificationEngine.load(folder, **options)
 
 
 def photo(width: int = 61, height: int = 47, seed: int = 0) -> Image.Image:

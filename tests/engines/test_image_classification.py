@@ -5,6 +5,7 @@ import json
 import threading
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,28 +120,31 @@ def test_a_processor_that_does_more_than_we_know_is_run_by_the_library(tmp_path:
     np.testing.assert_allclose(answer(engine, encoded(photo())), expected(tmp_path, photo()), atol=1e-5)
 
 
+def in_batches(engine: ImageClassificationEngine, size: int) -> None:
+    assert engine._forward is not None
+    engine._forward.form = replace(engine._forward.form, batch_size=size)
+
+
 def test_a_batch_answers_as_its_pictures_alone(engine: ImageClassificationEngine) -> None:
-    engine.batch_size = 16
+    in_batches(engine, 16)
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(40)]
     alone = np.stack([engine.classify([item])[0] for item in items])  # type: ignore[arg-type]
     np.testing.assert_allclose(np.stack(engine.classify(items)), alone, atol=1e-5)  # type: ignore[arg-type]
 
 
-def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Path) -> None:
     engine = loaded(saved(tmp_path, "resnet"))
-    engine.batch_size = 8
+    in_batches(engine, 8)
     items = [torch.randn(3, side, side) for side in (32, 48, 32, 64, 48)]
     alone = [engine.classify([item])[0] for item in items]
     assert engine._forward is not None
-    whole, sizes = engine._forward._logits, []
+    form, sizes = engine._forward.form, []
 
     def counted(batch: torch.Tensor) -> torch.Tensor:
         sizes.append(len(batch))
-        return whole(batch)
+        return form.logits(batch)
 
-    monkeypatch.setattr(engine._forward, "_logits", counted)
+    engine._forward.form = replace(form, logits=counted)
     for got, expected_alone in zip(engine.classify(items), alone, strict=True):
         np.testing.assert_allclose(got, expected_alone, atol=1e-5)  # type: ignore[arg-type]
     assert sizes == [2, 2, 1]
@@ -159,21 +163,18 @@ def test_files_are_answered_beside_pixels_and_a_damaged_one_fails_alone(engine: 
     np.testing.assert_allclose(from_file, from_pixels, atol=1e-6)  # type: ignore[arg-type]
 
 
-def test_a_forward_that_fails_is_split_until_the_offender_stands_alone(
-    engine: ImageClassificationEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_forward_that_fails_is_split_until_the_offender_stands_alone(engine: ImageClassificationEngine) -> None:
     offender = 1234.5
     forward = engine._forward
     assert forward is not None
-    whole = forward._logits
+    form = forward.form
 
     def failing(batch: torch.Tensor) -> torch.Tensor:
         if (batch == offender).any():
             raise RuntimeError("no")
-        return whole(batch)
+        return form.logits(batch)
 
-    monkeypatch.setattr(forward, "_logits", failing)
-    engine.batch_size = 8
+    forward.form = replace(form, logits=failing, batch_size=8)
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(7)]
     items[4] = torch.full_like(items[4], offender)
     answers = engine.classify(items)
@@ -238,7 +239,7 @@ def test_close_drops_the_model_and_may_be_called_twice(tmp_path: Path) -> None:
     engine = loaded(saved(tmp_path))
     item = engine.preprocess(encoded(photo()))
     assert engine._forward is not None
-    weights = weakref.ref(next(engine._forward._model.parameters()))
+    weights = weakref.ref(next(engine._forward.model.parameters()))
     engine.close()
     engine.close()
     gc.collect()

@@ -1,10 +1,11 @@
-"""The forward is rearranged, batched and compiled only where its answers stay."""
+"""The forward is compiled, batched and kept on disk only where its answers stay."""
 
 import gc
-import shutil
 import threading
 import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,116 +16,205 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from deployments.engines import image_forward
 from deployments.engines.image_classification import ImageClassificationEngine
-from tests.engines.image_models import LABELS, answer, encoded, loaded, photo, quick_measuring, saved
+from deployments.engines.image_convert import convert
+from deployments.engines.image_forward import Forward
+from tests.engines.image_models import CONFIGS, LABELS, answer, encoded, loaded, photo, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
-
-def test_batch_norms_are_folded_and_the_answers_stay(tmp_path: Path) -> None:
-    engine = loaded(saved(tmp_path, "mobilenet"))
-    assert any("52 batch norms folded" in note for note in engine.notes)
+pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
 
 
-class Norms(torch.nn.Module):
-    """A convolution, a norm, and perhaps the convolution's output again."""
+class Plain(torch.nn.Module):
+    """A convolution; `mixing`: the other pictures of a batch change the answer."""
 
     device, dtype = torch.device("cpu"), torch.float32
 
-    def __init__(self, again: float) -> None:
+    def __init__(self, mixing: float = 0.0) -> None:
         super().__init__()
-        self.convolution, self.norm = torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)
-        self.norm.running_mean = torch.rand(4)
-        self.again = again
+        self.convolution = torch.nn.Conv2d(3, 4, 3)
+        self.mixing = mixing
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
-        features = self.convolution(pixel_values)
-        return ImageClassifierOutput(logits=(self.norm(features) + self.again * features).mean((2, 3)))
+        logits = self.convolution(pixel_values).mean((2, 3))
+        return ImageClassifierOutput(logits=logits * (1 + self.mixing * logits.mean()))
 
 
-@pytest.mark.parametrize(("again", "folded"), [(0.0, 1), (-2.0, 0)])
-def test_a_norm_is_folded_only_where_the_answers_stay(again: float, folded: int) -> None:
-    model = Norms(again).eval()
-    example = torch.rand(3, 16, 16)
-    before = model(example[None]).logits.softmax(-1).detach()
-    forward = image_forward.Forward(model, multi_label=False)
-    forward.tune(example, compile_forward=False)
-    assert forward.folded == folded
-    np.testing.assert_allclose(forward([example]), before, atol=1e-6)
+@pytest.fixture(autouse=True)
+def converted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process of its own takes seconds to import what is there already; one test has it."""
+    if "child" not in request.node.name:
+        monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", convert)
 
 
-@pytest.mark.parametrize(
-    ("quick_s", "overhead_s", "at_a_time", "threads"), [(1e9, 0.0, 3, 1), (1e9, 1e9, 1, 1), (0.0, 0.0, 1, 3)]
-)
-def test_a_quick_forward_runs_on_each_core_a_slow_one_on_all_and_one_that_is_overhead_in_batches(
-    monkeypatch: pytest.MonkeyPatch, quick_s: float, overhead_s: float, at_a_time: int, threads: int
-) -> None:
-    monkeypatch.setattr(image_forward, "QUICK_S", quick_s)
-    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", overhead_s)
-    if overhead_s:
-        monkeypatch.setattr(image_forward, "MEASURING_S", 1.0)
-        monkeypatch.setattr(image_forward, "fastest_of", lambda run: 0.1)  # whatever the batch
-    forward = image_forward.Forward(Norms(0.0).eval(), multi_label=False, cores=3)
-    forward.tune(torch.rand(3, 16, 16), compile_forward=False)
-    assert (forward.at_a_time, forward.threads) == (at_a_time, threads)
-    forward([torch.rand(3, 16, 16)])
-    assert torch.get_num_threads() == threads
-    assert any(f"{at_a_time} at a time" in note for note in forward.notes)
+@pytest.fixture(autouse=True)
+def worth_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whether it is faster is not the claim here."""
+    monkeypatch.setattr(image_forward, "WORTH_IT", 1e-9)
+    yield
+    joined()
 
 
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore")  # of torch's own
-def test_a_forward_compiled_in_the_background_answers_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", 0.0)
-    monkeypatch.setattr(
-        image_forward.Forward, "_choose_batch_size", lambda self, example: setattr(self, "batch_size", 4) or 1
-    )
-    monkeypatch.setattr(image_forward.Forward, "_gain", lambda *_: 2.0)  # whether it is faster is not the claim here
-    model = Norms(1.0).eval()
-    items = [torch.rand(3, 16, 16) for _ in range(4)]
-    before = model(torch.stack(items)).logits.softmax(-1).detach()
-    forward = image_forward.Forward(model, multi_label=False)
-    forward.tune(items[0], compile_forward=True)
-    np.testing.assert_allclose(forward(items), before, atol=1e-6)  # while it compiles
+def joined() -> None:
     for thread in threading.enumerate():
         if thread.name == "compile":
             thread.join(240)
-    assert forward.compilation == "compiled"
-    forward._logits = None  # type: ignore[assignment,method-assign]  # no way back to the eager forward
-    for count in (1, 2, 3, 4):
-        np.testing.assert_allclose(forward(items[:count]), before[:count], atol=1e-6)
+
+
+def forward_of(model: Any) -> Forward:
+    return Forward(image_forward.eager(model), multi_label=False, cores=1, model=model)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_compiled_model_answers_the_same_from_any_thread_and_the_library_s_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    engine = loaded(saved(tmp_path / "m"))
+    items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(4)]
+    before = np.stack([answered(engine, item) for item in items])
+    monkeypatch.setattr("deployments.engines.image_prepared.best_batch_size", lambda *_: batch_size)
+    forward = ImageClassificationEngine.load(tmp_path / "m", cache=tmp_path)._forward
+    assert forward is not None
+    weights = weakref.ref(next(forward.model.parameters()))
+    np.testing.assert_allclose(forward(items), before, atol=1e-5)  # while it is compiled
+    joined()
+    assert (forward.form.note, forward.form.batch_size) == ("OpenVINO", batch_size)
+    for count in range(1, batch_size + 1):
+        np.testing.assert_allclose(forward(items[:count]), before[:count], atol=1e-5)
     with ThreadPoolExecutor(4) as threads:
-        for n, answered in enumerate(threads.map(forward, [[items[n % 4]] for n in range(40)])):
-            np.testing.assert_allclose(answered[0], before[n % 4], atol=1e-6)
-    weights = weakref.ref(model.convolution.weight)
-    del model, forward
+        for n, probabilities in enumerate(threads.map(forward, [[items[n % 4]] for n in range(40)])):
+            np.testing.assert_allclose(probabilities[0], before[n % 4], atol=1e-5)
     gc.collect()
     assert weights() is None
 
 
+def answered(engine: ImageClassificationEngine, item: torch.Tensor) -> np.ndarray:
+    (probabilities,) = engine.classify([item])
+    assert isinstance(probabilities, np.ndarray)
+    return probabilities
+
+
+def test_inductor_compiles_where_the_model_is_not_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch, "compile", partial(torch.compile, backend="eager")
+    )  # what a GPU's would write is not here
+    model = Plain().eval()
+    items = [torch.rand(3, 16, 16) for _ in range(4)]
+    before = model(torch.stack(items)).logits.softmax(-1).detach()
+    forward = forward_of(model)
+    forward.form = image_forward.replace(forward.form, batch_size=4)
+    form = image_forward.Inductor().compile(forward, items[0])
+    for count in (1, 2, 4):
+        np.testing.assert_allclose(forward.beside(form)(items[:count]), before[:count], atol=1e-6)
+    weights = weakref.ref(model.convolution.weight)
+    del model, forward, form
+    gc.collect()
+    assert weights() is None  # what was compiled hangs on the form alone
+
+
+def test_a_form_that_answers_something_else_is_not_taken() -> None:
+    forward, other, mixing = forward_of(Plain().eval()), forward_of(Plain().eval()), forward_of(Plain(0.5).eval())
+    mixing.model.convolution.load_state_dict(forward.model.convolution.state_dict())
+    example = torch.rand(3, 16, 16)
+    assert image_forward.gain(forward, forward.form, example) > 0
+    assert image_forward.gain(forward, other.form, example) == 0
+    in_batches = image_forward.replace(mixing.form, batch_size=4)
+    assert image_forward.gain(mixing, in_batches, example) == 0
+
+
 @pytest.mark.parametrize(
-    ("compilers", "worth", "allowed"), [(None, 0.0, True), ("/bin/true", 1e9, True), ("/bin/true", 0.0, False)]
+    ("kind", "dtype"), [*((kind, torch.float32) for kind in CONFIGS), ("mobilenet", torch.bfloat16)]
 )
-def test_without_a_compiler_a_need_or_leave_nothing_is_compiled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compilers: str | None, worth: float, allowed: bool
+def test_models_are_compiled_kept_and_read_again_with_the_same_answers(
+    tmp_path: Path, kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_forward.shutil, "which", lambda name: compilers)
-    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", worth)
-    engine = ImageClassificationEngine.load(saved(tmp_path), compile_forward=allowed)
-    assert not [thread for thread in threading.enumerate() if thread.name == "compile"]
-    assert "forward: eager," in engine.notes[1]
+    folder, cache = saved(tmp_path / "m", kind, dtype), tmp_path / "cache"
+    cache.mkdir()
+    before = answer(loaded(folder), encoded(photo()))
+    load = partial(ImageClassificationEngine.load, folder, cache=cache)
+    first = load()
+    joined()
+    assert "forward: OpenVINO" in first.notes
+    with monkeypatch.context() as patched:
+        patched.setattr("deployments.engines.image_classification._load_model", None)  # the library is not asked
+        second = load()
+    for engine in (first, second):
+        bound = 1e-5 if dtype == torch.float32 else 0.05
+        np.testing.assert_allclose(answer(engine, encoded(photo())), before, atol=bound)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_compiler_that_fails_leaves_the_forward_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(*_: object, **__: object) -> None:
+def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
+    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
+    cache.mkdir()
+    engine = ImageClassificationEngine.load(folder, cache=cache)
+    joined()
+    assert "forward: OpenVINO" in engine.notes
+    (place,) = cache.iterdir()
+    assert sorted(file.name for file in place.iterdir()) == ["model.bin", "model.xml", "verdict.json"]
+
+
+def test_another_content_or_dtype_is_not_answered_with_what_was_kept(tmp_path: Path) -> None:
+    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
+    cache.mkdir()
+    ImageClassificationEngine.load(folder, cache=cache)
+    joined()
+    assert "being compiled" in str(ImageClassificationEngine.load(folder, dtype="bfloat16", cache=cache).notes)
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-4:] = b"\0\0\0\0"
+    weights.write_bytes(content)
+    assert "being compiled" in str(ImageClassificationEngine.load(folder, cache=cache).notes)
+
+
+def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
+    cache.mkdir()
+
+    def failing(*_: object) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr(image_forward, "WORTH_COMPILING_S", 0.0)
-    monkeypatch.setattr(image_forward, "_can_compile", lambda device: True)
-    monkeypatch.setattr(image_forward.torch, "compile", failing)
-    engine = ImageClassificationEngine.load(saved(tmp_path))
-    for thread in threading.enumerate():
-        if thread.name == "compile":
-            thread.join(60)
-    assert "eager (it cannot be compiled)" in engine.notes[1]
-    assert answer(engine, encoded(photo())).shape == (len(LABELS),)
+    monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", failing)
+    for _ in range(2):
+        engine = ImageClassificationEngine.load(folder, cache=cache)
+        joined()
+        assert "forward: PyTorch, eager (it cannot be compiled)" in engine.notes
+        assert answer(engine, encoded(photo())).shape == (len(LABELS),)
+        monkeypatch.setattr(image_forward, "_compile_in_turn", failing)
+
+
+def test_pictures_of_many_shapes_stay_with_the_library(tmp_path: Path) -> None:
+    folder = saved(tmp_path, "resnet")
+    (folder / "preprocessor_config.json").write_text(
+        '{"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 40}, "do_center_crop": false}'
+    )
+    assert "forward: PyTorch, eager" in ImageClassificationEngine.load(folder).notes
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    folders = [saved(tmp_path / kind, kind) for kind in ("vit", "mobilenet")]
+    for folder in folders:
+        ImageClassificationEngine.load(folder, cache=cache)
+        joined()
+    assert len(list(cache.iterdir())) == 2
+    monkeypatch.setattr("deployments.engines.image_prepared.MOST_BYTES", 1)
+    ImageClassificationEngine.load(saved(tmp_path / "third", hidden_act="relu"), cache=cache)
+    joined()
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("kept", ["{", '{"batch_size": 1, "note": "OpenVINO"}', "[]"])
+def test_a_damaged_file_is_made_again(tmp_path: Path, kept: str) -> None:
+    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
+    cache.mkdir()
+    engine = ImageClassificationEngine.load(folder, cache=cache)
+    joined()
+    (place,) = cache.iterdir()
+    (place / "verdict.json").write_text(kept)
+    (place / "model.xml").write_text("<")
+    again = ImageClassificationEngine.load(folder, cache=cache)
+    joined()
+    np.testing.assert_allclose(answer(again, encoded(photo())), answer(engine, encoded(photo())), atol=1e-6)

@@ -1,0 +1,110 @@
+"""Image classifiers as OpenVINO takes them, on disk, by the content of the model and whatever made them."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from deployments.engines import image_openvino
+from deployments.engines.image_convert import convert_in_child
+from deployments.engines.image_forward import BATCH_SIZES, Compiler, Form, Forward, best_batch_size
+
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 4 << 30
+"""Of all that is kept; what was not used for longest goes first."""
+COMPILED_BYTES = 1.5
+"""What OpenVINO takes for each byte of weights: 19 MB for MobileNetV2's 14."""
+_MODEL, _VERDICT = "model.xml", "verdict.json"
+_MAKERS = ("openvino", "torch", "transformers", "model-runtime")
+
+
+class Prepared(Compiler):
+    """One model's place there, whether it was converted yet or not."""
+
+    def __init__(self, root: Path, folder: Path, shape: torch.Size, dtype: str | None, cores: int) -> None:
+        """`folder`: the model's. `shape`: of a picture, [channels, height, width]."""
+        self._root = root
+        self._folder = folder
+        self._cores = cores
+        self._place = root / _content(folder, str(tuple(shape)), str(dtype), str(cores))
+
+        self.in_vain: str | None = None
+        self._batch_size = 0
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            self._recall()
+
+    def _recall(self) -> None:
+        kept = json.loads((self._place / _VERDICT).read_bytes())
+        self._place.touch()
+        self._batch_size = int(kept["batch_size"])
+        if not self._batch_size:
+            self.in_vain = str(kept["note"])
+
+    def found(self) -> Form | None:
+        if not self._batch_size:
+            return None
+        try:
+            return self._form(self._batch_size)
+        except Exception:
+            logger.warning("what was kept of a converted model cannot be read: it is made again", exc_info=True)
+            shutil.rmtree(self._place, ignore_errors=True)
+            return None
+
+    def compile(self, forward: Forward, example: torch.Tensor) -> Form:
+        if not (self._place / _MODEL).exists():
+            self._convert(tuple(example.shape))
+        sizes = BATCH_SIZES["cpu"]
+        form = self._form(sizes[-1])
+        size = best_batch_size(forward.beside(form), example, sizes)
+        return form if size == sizes[-1] else self._form(size)
+
+    def settle(self, form: Form) -> None:
+        """What an earlier load has found out is there whole or not at all."""
+        taken = isinstance(form.logits, image_openvino.Compiled)
+        with contextlib.suppress(OSError):  # the disk is full: the next load finds it out again
+            self._place.mkdir(exist_ok=True)
+            draft = self._place / f"{_VERDICT}.draft"
+            draft.write_text(json.dumps({"note": form.note, "batch_size": form.batch_size if taken else 0}))
+            draft.replace(self._place / _VERDICT)
+            if not taken:
+                for file in self._place.glob("model.*"):
+                    file.unlink()
+            self._make_room()
+
+    def _convert(self, shape: tuple[int, ...]) -> None:
+        draft = Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            convert_in_child(self._folder, shape, draft / _MODEL)
+            with contextlib.suppress(OSError):  # another replica was first
+                draft.rename(self._place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+    def _form(self, batch_size: int) -> Form:
+        model = image_openvino.read(self._place / _MODEL)
+        compiled = image_openvino.Compiled(model, batch_size, self._cores)
+        resident_bytes = int(COMPILED_BYTES * image_openvino.weight_bytes(model))
+        return Form(compiled, "OpenVINO", resident_bytes, batch_size)
+
+    def _make_room(self) -> None:
+        kept = 0
+        for place in sorted(self._root.iterdir(), key=lambda place: place.stat().st_mtime, reverse=True):
+            kept += sum(file.stat().st_size for file in place.iterdir())
+            if kept > MOST_BYTES and place != self._place:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def _content(folder: Path, *options: str) -> str:
+    seen = hashlib.sha256(json.dumps([*options, *(version(maker) for maker in _MAKERS)]).encode())
+    for file in sorted((folder / "config.json", *folder.glob("*.safetensors*"))):
+        seen.update(file.name.encode())
+        with file.open("rb") as stream:
+            seen.update(hashlib.file_digest(stream, "sha256").digest())
+    return seen.hexdigest()[:32]
