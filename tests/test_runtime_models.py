@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -110,6 +111,29 @@ def test_a_new_version_takes_over_under_load_and_hands_back_with_no_failed_reque
         until(lambda: not [r for r in client.model("changing").replicas if r.version == 2 and r.state == "ready"])
     assert failures(answers) == []
     assert len(answers) > 20
+
+
+def test_what_comes_and_what_goes_is_noticed_within_two_seconds(
+    runtime: Running, client: ModelRuntimeClient, tmp_path: Path
+) -> None:
+    """At best of three times: the machine may be busy."""
+
+    def listed() -> bool:
+        return "quick" in {status.model_id for status in client.models()}
+
+    came, went = [], []
+    for number in range(3):
+        whole = save_text_model(runtime.models / f".quick-{number}")
+        whole.rename(runtime.models / "quick")
+        since = time.monotonic()
+        until(listed)
+        came.append(time.monotonic() - since)
+        (runtime.models / "quick").rename(tmp_path / f"gone-{number}")
+        since = time.monotonic()
+        until(lambda: not listed())
+        went.append(time.monotonic() - since)
+    assert min(came) < 2
+    assert min(went) < 2
 
 
 @pytest.mark.parametrize("fault", ["truncated", "golden", "code"])
