@@ -11,7 +11,7 @@ serve: .venv/serve.stamp
 test: .venv/dev.stamp
 	$(BIN)/pytest
 
-# 10,000 steps of the residency state machine: some minutes.
+# More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp
 	RESIDENCY_LONG=1 $(BIN)/pytest tests/test_residency_machine.py --timeout 1800
 

@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
 
 TestResidency = Machine.TestCase
 TestResidency.settings = settings(
-    max_examples=200 if LONG else 20,
+    max_examples=250 if LONG else 20,  # somewhat less than 50 steps each
     stateful_step_count=50,
     deadline=None,
     phases=(Phase.generate,),  # shrinking takes longer than reading the steps
