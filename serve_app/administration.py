@@ -48,8 +48,9 @@ class Administration:
     async def model(self, name: str) -> ModelStatus:
         """Raises ModelNotFound."""
         model = await self._known(name)
+        table = self.catalog.table  # In the next one it may be gone.
         replicas = await self._replicas([family for family in self.handles if family == model.family])
-        return model_status(name, self.catalog.table, replicas)
+        return model_status(name, table, replicas)
 
     async def load(self, name: str) -> ModelStatus:
         """Into the memory of one replica, tried on its golden examples. A version that failed gets another chance.
