@@ -1,5 +1,6 @@
 """Models come, change and go on a runtime that answers all the while, and an operator's wishes are kept."""
 
+import asyncio
 import json
 import shutil
 import threading
@@ -16,7 +17,7 @@ import yaml
 from deployments.errors import ModelNotFound
 from deployments.protocol import InferResponse, TextGeneration, TextGenerationResult
 from serve_app.cli import main
-from serve_app.client import ModelRuntimeClient
+from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from tests.conftest import Running, until
 from tests.engines.text_models import Reference
 from tests.entrances import over_the_handle
@@ -198,6 +199,17 @@ def test_models_are_loaded_unloaded_and_planned_over_http_and_the_handle(runtime
     reply = httpx.post(f"{runtime.url}/models/broken/load", timeout=60)
     assert reply.status_code == 503
     assert reply.json()["Error"]["code"] == "model_load_failed"
+
+
+async def test_200_callers_of_a_cold_model_make_one_load(
+    runtime: Running, shelf: Path, client: ModelRuntimeClient
+) -> None:
+    cold = client.unload("changing")
+    assert cold.state == "available"
+    async with AsyncModelRuntimeClient(runtime.url) as callers:
+        answers = await asyncio.gather(*(callers.generate("changing", PROMPT, TOKENS) for _ in range(200)))
+    assert len({answer.generated_text for answer in answers}) == 1
+    assert client.model("changing").loads == cold.loads + 1
 
 
 def test_the_command_line_does_the_same(runtime: Running, shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
