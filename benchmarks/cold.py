@@ -100,16 +100,25 @@ async def first_answer(replica: FamilyReplica[Any, Any], model: Model, request: 
     return time.perf_counter() - started
 
 
+def settle(replica: FamilyReplica[Any, Any]) -> None:
+    """What a first load has others do in the background is done."""
+    while any("being compiled" in note for status in replica.residency.statuses() for note in status.notes):
+        time.sleep(0.1)
+
+
 async def contest(given: Contest, root: Path) -> None:
     for name in ("warm", "cold"):
         given.save(root / name)
-    (root / "warm" / "more.json").write_text("{}")  # another folder, seen by its digest
+    config = root / "warm" / "config.json"
+    config.write_text(config.read_text() + "\n")  # another content
     options = ReplicaOptions(given.family, root, ARCHITECTURES, FamilySettings(), root.parent / f"{given.family}-cache")
     replica = given.replica(options)
     models = Repository(root, ARCHITECTURES).models()
     await first_answer(replica, models["warm"], given.request)
+    await asyncio.to_thread(settle, replica)
     given.by_hand(root / "warm")
     unseen = await first_answer(replica, models["cold"], given.request)
+    await asyncio.to_thread(settle, replica)
     seen, by_hand = [], []
     for _ in range(ROUNDS):
         await replica.residency.unload(models["cold"])
