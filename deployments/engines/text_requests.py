@@ -13,6 +13,8 @@ from deployments.errors import ServingError
 
 log = logging.getLogger(__name__)
 
+TELL_EVERY_S = 0.01  # A stream is told no more often: nobody reads faster, and what is told costs more than a step.
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
@@ -95,6 +97,7 @@ class Generation:
         # Without a listener and without stop strings nobody looks at the text before the end.
         self._reads = stream or bool(sampling.stop)
         self._untold: list[str] = []
+        self._told_at = -TELL_EVERY_S
         self._logprobs: list[TokenLogprob] = []
         self.submitted_at = time.monotonic()
         self.joined_at: float | None = None
@@ -144,9 +147,14 @@ class Generation:
         if text:
             self._untold.append(text)
         ended = ended or self._text.stopped
-        if (ended or self._stream) and (self._untold or (ended and self._logprobs)):
-            self.tell(Chunk("".join(self._untold), self.generated, tuple(self._logprobs)))
+        if not ended and not (self._stream and self._untold):
+            return
+        now = time.monotonic()
+        if ended or now - self._told_at >= TELL_EVERY_S:
+            if self._untold or self._logprobs:
+                self.tell(Chunk("".join(self._untold), self.generated, tuple(self._logprobs)))
             self._untold, self._logprobs = [], []
+            self._told_at = now
 
     def tell(self, event: Event) -> None:
         try:
