@@ -1,10 +1,12 @@
 """Streams on a real Ray: the same text by every way, in whole characters."""
 
 import asyncio
+import os
 import random
 from collections.abc import Callable
 
 import httpx
+import psutil
 import pytest
 
 from deployments.errors import ModelNotFound, PromptTooLong
@@ -18,6 +20,8 @@ pytestmark = pytest.mark.ray
 
 Stream = Callable[[Running, str, str], tuple[list[Chunk], TextGenerationResult]]
 TOKENS = 40
+TOGETHER = 60
+POOLED = 12  # Threads that asyncio and gRPC keep, made when they are first needed.
 
 
 def with_the_client(target: str) -> Stream:
@@ -53,6 +57,12 @@ STREAMS = {
 }
 
 
+def threads_of_replicas() -> dict[int, int]:
+    """Of each process; more may come and go with the load."""
+    replicas = [one for one in psutil.Process().children(recursive=True) if "ServeReplica" in " ".join(one.cmdline())]
+    return {replica.pid: replica.num_threads() for replica in replicas}
+
+
 @pytest.fixture(params=STREAMS)
 def stream(request: pytest.FixtureRequest) -> Stream:
     return STREAMS[request.param]
@@ -83,6 +93,8 @@ def test_and_has_its_own_status_over_http(runtime: Running, model_id: str, promp
 
 
 def test_streams_that_are_cut_anywhere_leave_nothing_behind(runtime: Running) -> None:
+    """No row, and no thread in any process of the runtime. CUT_STREAMS=1000: so many, for some minutes."""
+
     async def cut(client: AsyncModelRuntimeClient, number: int) -> None:
         chance = random.Random(number)
         text = client.generate_stream("text", PROMPTS[number % 3], CONTEXT, temperature=1, seed=number)
@@ -101,16 +113,22 @@ def test_streams_that_are_cut_anywhere_leave_nothing_behind(runtime: Running) ->
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    async def all_of_them() -> None:
+    async def cut_many(streams: int) -> None:
         for target in (runtime.url, runtime.handle):
             async with AsyncModelRuntimeClient(target) as client:
-                await asyncio.gather(*(abandon(client, number) for number in range(60)))
+                for first in range(0, streams // 2, TOGETHER):
+                    await asyncio.gather(*(abandon(client, first + number) for number in range(TOGETHER)))
 
     def now(name: str) -> float:
         return metric(httpx.get(f"{runtime.url}/metrics", timeout=30).text, f'{name}{{model="text"}}')
 
-    asyncio.run(all_of_them())
+    asyncio.run(cut_many(2 * TOGETHER))
+    before = threads_of_replicas()
+    asyncio.run(cut_many(int(os.environ.get("CUT_STREAMS", "120"))))
     until(lambda: now("text_requests_running") == now("text_requests_waiting") == 0)
+    more = {pid: threads - before.get(pid, threads) for pid, threads in threads_of_replicas().items()}
+    assert before
+    assert max(more.values()) <= POOLED
     # All slots are there for whoever comes next.
     chunks, result = STREAMS["client"](runtime, "text", PROMPTS[0])
     assert "".join(chunk.text for chunk in chunks) == result.generated_text
