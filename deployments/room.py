@@ -25,6 +25,9 @@ logger = logging.getLogger("model_runtime.residency")
 LOADS_AT_ONCE = 2
 """Beyond this nobody is given room, which would only lie idle until the load begins."""
 MEASURE_EVERY_S = 1.0
+SLICE_S = 1.0
+"""So long, or as long as its load and two of its leases last, a model that is never idle keeps its room from those who
+wait for it. Then it takes no new leases until they had their turn."""
 
 
 class Engine(Protocol):
@@ -57,6 +60,7 @@ T = TypeVar("T")
 class Resident(Generic[EngineT]):
     model: Model
     engine: EngineT
+    since: float
     measured_at: float
     leaving: asyncio.Event | None = None
     """Set once it is gone, where that was asked for."""
@@ -70,6 +74,8 @@ class Wish:
     size: int
     pinned: bool
     room: "asyncio.Future[None]"
+    since: float = 0.0
+    """When it joined the line."""
     waits: bool = False
     """Whether it stands in line."""
 
@@ -98,7 +104,7 @@ class Room(Generic[EngineT]):
         """
         while wish.key in self.ledger.entries and not wish.room.done():  # On its way out.
             await self._change()
-        wish.waits = True
+        wish.waits, wish.since = True, self.clock()
         self._line.join(wish)
         self.look()
         try:
@@ -117,7 +123,7 @@ class Room(Generic[EngineT]):
             return
         self.ledger.leave(wish.key)
         left = self.ledger.budget_bytes - (self.ledger.used_bytes - size)
-        await self._close(wish.key, Resident(model, engine, self.clock()))
+        await self._close(wish.key, self._resident(model, engine))
         raise OutOfMemory(
             f"takes {size / MIB:.0f} MiB, {wish.size / MIB:.0f} MiB were declared, "
             f"{left / MIB:.0f} MiB are left: state memory_mb in model.yaml"
@@ -126,7 +132,7 @@ class Room(Generic[EngineT]):
     def enter(self, key: str, model: Model, engine: EngineT, held_until: float) -> None:
         """It is ready."""
         self.ledger.loaded(key, held_until)
-        self.residents[key] = Resident(model, engine, self.clock())
+        self.residents[key] = self._resident(model, engine)
         if isinstance(engine, GrowingEngine):
             engine.ask_before_growing(self._grant_to(key))
 
@@ -148,7 +154,26 @@ class Room(Generic[EngineT]):
             self._timer.cancel()
             self._timer = None
         if self._line:
+            self._end_slices()
             self._timer = asyncio.get_running_loop().call_later(self._line.wait_s(), self.look)
+
+    def _end_slices(self) -> None:
+        """Who has waited long for models that are never idle gets them once the leases of now have ended."""
+        if self.ledger.coming >= LOADS_AT_ONCE:
+            return
+        wish, claim = self._line.first()
+        now = self.clock()
+        for key in claim.names:
+            entry, resident, record = self.ledger.entries[key], self.residents.get(key), self.records.of(key)
+            if resident is None or resident.leaving or not entry.leases or entry.pinned or now < entry.held_until:
+                continue
+            slice_s = max(SLICE_S, record.usual_load_s, 2 * record.lease_s)
+            if now - max(wish.since, resident.since) >= slice_s:
+                resident.leaving = asyncio.Event()
+                record.evictions += 1
+
+    def _resident(self, model: Model, engine: EngineT) -> Resident[EngineT]:
+        return Resident(model, engine, self.clock(), self.clock())
 
     def evict(self, key: str) -> None:
         """From now on an idle model is leaving; its bytes count until they are back."""

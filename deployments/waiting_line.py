@@ -68,6 +68,10 @@ class WaitingLine(Generic[WaiterT]):
                 claimed = self._claim_of(waiter)
         return None
 
+    def first(self) -> tuple[WaiterT, Claim]:
+        """Whose turn it is, and the models that it waits for."""
+        return self._line[0], self._claim_of(self._line[0])
+
     def wait_s(self) -> float:
         """When to ask again, should nothing happen before."""
         now = self.clock()
