@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 import deployments
 from deployments.engines import text_cache, text_compile, text_int8, text_linear
 from deployments.engines.text_compile import StepModule
+from deployments.engines.text_package import CompiledStep
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class StepPrograms:
         self._shapes = list(shapes)
         self._linears = linears
         self._blocks = {f"model.{name}": weight for name, weight in text_linear.weight_blocks(model).items()}
-        self._steps: dict[bool, Step] = {}
+        self._steps: dict[bool, CompiledStep] = {}
         self._counted = 0
         self._wanted = threading.Event()
         self._closed = False
@@ -78,6 +79,8 @@ class StepPrograms:
         self._wanted.set()
         self._end_child()
         self._thread.join()
+        for step in self._steps.values():
+            step.close()
         self._steps.clear()
         self._blocks.clear()
         del self._model
@@ -164,7 +167,7 @@ class StepPrograms:
     def _offer(self, single: bool, package: Path) -> None:
         """Load a package; keep it if it says what the eager step says, sooner."""
         eager = StepModule(self._model)
-        compiled = load_step(package, eager, self._blocks if single else {})
+        compiled = CompiledStep(package, eager, self._blocks if single else {})
         rows, columns = (1, 128) if single else (8, 128)
         tokens, positions = torch.arange(rows) % 7, torch.arange(rows) * 11 % columns + 1
         generator = torch.Generator().manual_seed(0)
@@ -176,6 +179,7 @@ class StepPrograms:
         slack = (1e-3 if self._model.dtype == torch.float32 else 0.1) * float(wanted.abs().max())
         if not bool(((wanted - given).abs() <= slack).all()):
             log.warning("a compiled decode step differs from the eager one and is not used")
+            compiled.close()
             return
 
         def seconds(step: Step) -> float:
@@ -187,20 +191,8 @@ class StepPrograms:
         times = [(seconds(compiled), seconds(eager)) for _ in range(5)]
         if min(ours for ours, _ in times) < min(plain for _, plain in times):
             self._steps[single] = compiled
-
-
-def load_step(package: Path, eager: StepModule, blocks: Mapping[str, Tensor]) -> Step:
-    """A compiled step that works on the tensors of `eager`, or on `blocks` in their place; no copy of them is made."""
-    loader = torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
-    tensors: dict[str, Tensor] = dict(eager.named_parameters(remove_duplicate=False))
-    tensors |= {**dict(eager.named_buffers(remove_duplicate=False)), **blocks}
-    lent = {name: tensors[name].detach() for name in loader.get_constant_fqns()}
-    loader.load_constants(lent, False, True, True)
-
-    def step(tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]) -> Sequence[Tensor]:
-        return loader.run([tokens, positions, *keys, *values])
-
-    return step
+        else:
+            compiled.close()
 
 
 def _own_folder() -> Path:

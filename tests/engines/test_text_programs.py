@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.engines import text_programs
+from deployments.engines import text_package, text_programs
 from deployments.engines.text_generation import Sampling, TextGenerationEngine
 from deployments.engines.text_loop import StepLoop
 from deployments.engines.text_programs import COMPILERS, StepPrograms
@@ -53,6 +53,26 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
         listener.finished()
         assert reference.agrees(PROMPTS[number % 5], 6 + 6 * number, listener.text)
     engine.close()
+
+
+@needs_compiler
+def test_a_closed_model_leaves_its_compiled_steps_no_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch keeps what a package was lent for ever. The next model of the kind is lent the same package, and agrees."""
+    monkeypatch.setattr(text_programs, "NICENESS", 0)
+    reference = Reference(folder)
+    for _ in range(3):
+        engine = TextGenerationEngine.load(folder)
+        programs = programs_of(engine)
+        programs.want()
+        assert programs.settled.wait(COMPILE_S)
+        steps = list(programs._steps.values())
+        lent = [tensor for step in steps for tensor in step._lent.values()]
+        packages = {id(step._loader) for step in steps}
+        assert sum(tensor.numel() for tensor in lent) > 0
+        assert reference.agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
+        engine.close()
+        assert sum(tensor.numel() for tensor in lent) == 0
+    assert packages <= {id(package) for spare in text_package._spare.values() for package in spare}
 
 
 @needs_compiler
