@@ -220,36 +220,6 @@ async def test_an_unload_waits_for_leases_and_what_comes_meanwhile_loads_anew(
     assert not await residency.unload(model("never", 10))
 
 
-async def test_a_model_that_is_never_idle_does_not_starve_one_that_waits_for_its_room(
-    residency: Residency[FakeEngine], loader: Loader, clock: Clock
-) -> None:
-    """It keeps the room for its slice, then takes no new leases until the other had its turn."""
-    over = asyncio.Event()
-
-    async def hold(lease_began: asyncio.Event) -> None:
-        async with residency.lease(model("hot", 80), 60):
-            lease_began.set()
-            await over.wait()
-
-    began = asyncio.Event()
-    holding = asyncio.create_task(hold(began))
-    await began.wait()
-    waiting = asyncio.create_task(use(residency, model("other", 80), 60))
-    await until(lambda: bool(residency.room._line))
-    clock.now += 1.9  # a lease is expected to last a second, a slice is two of them
-    residency.room.look()
-    assert not residency.room.residents["hot#digest"].leaving
-    clock.now += 0.2
-    residency.room.look()
-    late = asyncio.create_task(use(residency, model("hot", 80), 60))
-    await asyncio.sleep(0)
-    assert not late.done()
-    over.set()
-    await asyncio.gather(holding, waiting, late)
-    assert loader.loads == ["hot", "other", "hot"]
-    assert [status.evictions for status in residency.statuses()] == [1, 1]
-
-
 async def test_a_plan_tells_what_a_load_would_do(
     residency: Residency[FakeEngine], loader: Loader, clock: Clock
 ) -> None:
