@@ -262,9 +262,17 @@ PHOTOS = {
 
 
 @pytest.mark.skipif(not (SHARED / "photos").is_dir(), reason="the shared photos are not here")
-def test_real_photos_are_what_transformers_says_and_stay_so_at_twelve_megapixels() -> None:
+@pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
+@pytest.mark.parametrize("compiled", [False, True])
+def test_real_photos_are_what_transformers_says_and_stay_so_at_twelve_megapixels(
+    tmp_path: Path, compiled: bool
+) -> None:
     folder = SHARED / "models" / "tf2_mobilenet_v2_1.0_224"
-    engine = loaded(folder)
+    engine = loaded(folder, cache=tmp_path if compiled else None)
+    for thread in threading.enumerate():
+        if thread.name == "compile":
+            thread.join()
+    assert ("forward: OpenVINO" in engine.notes) == compiled
     by_library = pipeline("image-classification", str(folder))
     for name, labels in PHOTOS.items():
         file = SHARED / "photos" / name
