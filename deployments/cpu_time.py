@@ -78,8 +78,7 @@ class CpuMeter:
         """`work`, to be done in a thread that models share."""
 
         def measuring(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
-            if not hasattr(self._teams, "name"):
-                self._teams.name = name_thread()
+            self.lead_team()
             before = self._team_seconds()
             try:
                 return work(*arguments, **options)
@@ -89,6 +88,11 @@ class CpuMeter:
                     self._spent[model] += max(0.0, used)
 
         return measuring
+
+    def lead_team(self) -> None:
+        """Threads that this one starts from now on work for it."""
+        if not hasattr(self._teams, "name"):
+            self._teams.name = name_thread()
 
     def sample(self) -> dict[str, float]:
         """CPU seconds of every model so far. To be called often enough that threads do not end in between."""

@@ -66,7 +66,8 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
         # One for all models: a forward has all cores, and its workers are this thread's.
         self.forwards = ThreadPoolExecutor(1, "forward")
-        self.forwards.submit(self.cpu.measured("", start_workers), self.cores).result()
+        self.forwards.submit(self.cpu.lead_team).result()
+        self.forwards.submit(start_workers, self.cores).result()
         self.prepared = private_folder(options.cache / "prepared")
 
     def load(self, model: Model) -> Classifier:

@@ -1,6 +1,9 @@
 """The ImageClassification replica without Ray: the operator's limits, many pictures at a time, a bad one among them."""
 
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from deployments.image_classification import ImageClassificationReplica
 from deployments.protocol import Error, ImageClassification, ImageClassificationResult, InferResponse
 from deployments.replica import Replica
 from deployments.settings import FamilySettings
+from tests.conftest import PROJECT
 from tests.engines.image_models import LABELS, encoded, expected, photo, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
@@ -85,3 +89,27 @@ async def test_of_64_pictures_at_once_each_gets_its_own_answer_and_bad_ones_fail
             order = np.argsort(-known[n % 8], kind="stable")
             assert answer.class_labels == [LABELS[i] for i in order]
             np.testing.assert_allclose(answer.probabilities, known[n % 8][order], atol=1e-5)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no workers")
+def test_what_a_forwards_workers_use_is_its_models() -> None:
+    check = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np, openvino
+from deployments.cpu_time import CpuMeter
+from deployments.engines.image_openvino import _compiled, start_workers
+meter, thread = CpuMeter(), ThreadPoolExecutor(1)
+thread.submit(meter.lead_team).result()
+thread.submit(start_workers, 2).result()
+rows = openvino.opset13.parameter([1024, 1024], np.float32)
+request = _compiled(openvino.Model([openvino.opset13.matmul(rows, rows, False, True)], [rows]), 2)
+def work():
+    until = time.thread_time() + 1
+    while time.thread_time() < until:
+        request.infer([np.zeros((1024, 1024), np.float32)])
+thread.submit(meter.measured("m", work)).result()
+print(meter.sample()["m"])
+"""
+    run = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert float(run.stdout) > 1.5  # a second of the thread's own, and about as much of its worker
