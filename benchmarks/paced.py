@@ -1,6 +1,7 @@
 """A family that answers a hundred requests a second and no more: each has the one device for ten milliseconds."""
 
 import asyncio
+import time
 
 from deployments.calls import Call, Tell
 from deployments.family import ReplicaOptions
@@ -17,6 +18,8 @@ class Paced(InferRequest, index=1001):
 
 class PacedResult(InferResponse, index=1001):
     text: str
+    idle_ms: float
+    """How long the device had stood idle before."""
 
 
 class PacedReplica(Replica):
@@ -24,12 +27,17 @@ class PacedReplica(Replica):
         super().__init__()
         self.family = options.family
         self.device = asyncio.Lock()
+        self.free_since = time.perf_counter()
 
     async def infer(self, call: Call, tell: Tell | None = None) -> InferResponse:
         assert isinstance(call.request, Paced)
         async with self.device:
-            await asyncio.sleep(TAKES_S)
-        return PacedResult(text=call.request.text)
+            idle_s = time.perf_counter() - self.free_since
+            try:
+                await asyncio.sleep(TAKES_S)
+            finally:
+                self.free_since = time.perf_counter()
+        return PacedResult(text=call.request.text, idle_ms=idle_s * 1e3)
 
 
 PACED = Family("paced", Paced, PacedReplica, architectures=None)

@@ -102,6 +102,33 @@ def settle(limit_s: float) -> float:
     return time.monotonic() - begin
 
 
+@dataclass
+class OtherWork:
+    """`share` of the machine that neither we nor what we started used."""
+
+    share: float = 0.0
+
+
+@contextmanager
+def work_of_others() -> Iterator[OtherWork]:
+    """What it gives is true afterwards."""
+    others = OtherWork()
+    begin, before, ours = time.monotonic(), _busy_seconds(), _our_seconds()
+    yield others
+    theirs = _busy_seconds() - before - (_our_seconds() - ours)
+    others.share = max(0.0, theirs / (time.monotonic() - begin) / (os.cpu_count() or 1))
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait)
+
+
+def _our_seconds() -> float:
+    own = psutil.Process().cpu_times()
+    return float(own.user + own.system) + sum(_cpu_seconds().values())
+
+
 def tail(log: Path, lines: int = 15) -> str:
     return "\n".join(log.read_text("utf-8", errors="replace").splitlines()[-lines:])
 

@@ -22,7 +22,7 @@ FORGET_AFTER_S = 10.0
 FEW = 4
 BRIEF_S = 0.25
 """A wait that is always worth it."""
-STANDING = 0.75
+STANDING = 0.6
 """A longer one is, as long as no more wait than this share of the slots."""
 UNKNOWN_RETRY_MS = 1000
 IDLE_GATES = 256
