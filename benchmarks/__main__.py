@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks import image, ingress, overload, residency, text
+from benchmarks import image, ingress, overload, residency, soak, text
 from benchmarks.contest import Pace
 from benchmarks.environment import setup, versions
 from benchmarks.load import require_wrk
@@ -46,6 +46,8 @@ def main() -> int:
     if options.suite == "residency":
         residency.contest(["ours", "lru", "multiplexed"], options.seconds or 120)
         return 0
+    if options.suite == "soak":
+        return _soak(options.requests, options.write)
     setup()
     if options.suite == "setup":
         return 0
@@ -68,17 +70,27 @@ def main() -> int:
     return int(failed)
 
 
+def _soak(count: int, file: Path | None) -> int:
+    soaked = soak.run(count)
+    written = f"{soak.heading(count)}\n{soaked.markdown()}"
+    print(f"\n{written}", flush=True)
+    if file:
+        append(file, written)
+    return int(soaked.failed)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "suite",
         nargs="?",
-        choices=[*SUITES, "residency", "setup"],
-        help="without one: all but residency, a few seconds a point, one round",
+        choices=[*SUITES, "residency", "soak", "setup"],
+        help="without one: all but residency and soak, a few seconds a point, one round",
     )
     parser.add_argument("--model", type=Path, metavar="FOLDER", help="image: a real model instead of random weights")
     parser.add_argument("--seconds", type=int, help="how long each point is measured")
     parser.add_argument("--rounds", type=int, help="how often each contestant is started and measured")
+    parser.add_argument("--requests", type=int, default=100_000, help="soak: so many")
     parser.add_argument(
         "--write", type=Path, nargs="?", const=PERFORMANCE, metavar="FILE", help="append to docs/performance.md"
     )

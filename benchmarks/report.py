@@ -33,7 +33,7 @@ class Table:
         head = ["", "", self.unit, "rounds", "p50 ms", "p99 ms", "ours ÷ theirs", "their p50 ÷ ours"]
         rows = [row for point in self.points for row in self._rows(point)]
         notes = "".join(f"\n- {note}" for note in self.notes)
-        return f"### {self.title}\n\n{_aligned(head, rows)}\n{notes}\n"
+        return f"### {self.title}\n\n{aligned(head, rows)}\n{notes}\n"
 
     def _rows(self, point: str) -> list[list[str]]:
         ours = self.results.get((point, US))
@@ -61,7 +61,7 @@ class Claims:
     def markdown(self) -> str:
         notes = "".join(f"\n- {note}" for note in self.notes)
         rows = [list(row) for row in self.rows]
-        return f"### {self.title}\n\n{_aligned(['', 'measured', 'promised'], rows)}\n{notes}\n"
+        return f"### {self.title}\n\n{aligned(['', 'measured', 'promised'], rows)}\n{notes}\n"
 
 
 def heading(name: str, versions: Mapping[str, str], rounds: int) -> str:
@@ -109,7 +109,7 @@ def _short(figure: float) -> str:
     return f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
 
 
-def _aligned(head: list[str], rows: list[list[str]]) -> str:
+def aligned(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table: the first two columns to the left, figures to the right."""
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
     lines = []

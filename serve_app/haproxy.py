@@ -102,6 +102,9 @@ def fast_profile(folder: Path, config: RuntimeConfig) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        # A line of log for each request, which a process of Serve's reads and counts: a tenth of a millisecond of CPU
+        # time for what the ingress counts itself.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
     }
 
 
@@ -127,7 +130,8 @@ def mended(configuration: str, folder: Path) -> str:
         return configuration
     mended = _MENDED + re.sub(r"bind (\*|):(?=\d)", "bind 127.0.0.1:", configuration)
     mended = mended.replace(" mode 666 level admin", " mode 600 level admin")
-    mended = re.sub(r"^ *errorfile .*\n", "", mended, flags=re.MULTILINE)
+    # Nobody listens where each request would be logged.
+    mended = re.sub(r"^ *(errorfile|log|option httplog|option log-health-checks)\b.*\n", "", mended, flags=re.MULTILINE)
     mended = mended.replace("global\n", f"global\n    tune.http.maxhdr {PARSED_HEADERS}\n", 1)
     ours = [f"    timeout http-request {SLOW_CLIENT_S}s"]
     for status, failure in _REPLIES.items():
