@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import json
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from deployments.replica import CALLS_UNDER_WAY
 from serve_app.access import AccessSettings, KeySettings, new_key
 from serve_app.replicas import everywhere
 from tests.conftest import CONFIG, Running, replica_pids, until
-from tests.echo import build
+from tests.echo import Echo, build
 
 pytestmark = pytest.mark.ray
 
@@ -107,6 +108,34 @@ def test_clients_that_leave_free_their_slots_and_their_places(runtime: Running) 
     # Long before their deadline. Those that waited for a slot are sent to nobody.
     until(lambda: calls_under_way() == 0, timeout_s=30)
     assert httpx.post(f"{runtime.url}/infer", json=ECHO, timeout=30).status_code == 200
+
+
+def test_a_handles_caller_that_gives_up_takes_its_request_back(runtime: Running) -> None:
+    response = runtime.handle.infer.remote(Echo(model_id="any", text="endless"))
+    until(lambda: calls_under_way() == 1)
+    response.cancel()
+    until(lambda: calls_under_way() == 0, timeout_s=30)
+
+
+def serves_port() -> int:
+    """Serve's own server in the ingress replica, which HAProxy stands in front of and passes by."""
+    low, high = (int(os.environ[f"RAY_SERVE_DIRECT_INGRESS_{end}_HTTP_PORT"]) for end in ("MIN", "MAX"))
+    return next(port for _, _, port in listeners() if low <= port <= high)
+
+
+@pytest.mark.parametrize("entrance", ["HAProxy", "Serve"])
+def test_no_header_switches_serves_protection_off(runtime: Running, entrance: str) -> None:
+    port = urlsplit(runtime.url).port or 0 if entrance == "HAProxy" else serves_port()
+    slow = {"Echo": {"model_id": "any", "text": "slow"}}
+    switches = {"x-request-timeout-seconds": "0.01", "serve_multiplexed_model_id": "other", "x-session-id": "a"}
+    reply = httpx.post(f"http://127.0.0.1:{port}/infer", json=slow, headers=switches, timeout=30)
+    assert reply.json() == {"EchoResult": {"text": "slow"}}
+    body = json.dumps({"Echo": {"model_id": "any", "text": "endless"}}).encode()
+    head = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nx-request-disconnect-disabled: ?1\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(head % len(body) + body)
+        until(lambda: calls_under_way() == 1)
+    until(lambda: calls_under_way() == 0, timeout_s=30)
 
 
 def test_a_deadline_that_passes_is_told_while_the_work_would_still_go_on(runtime: Running) -> None:

@@ -1,9 +1,11 @@
 """500 slow heads, 50 header floods and 50 oversized bodies at once, while others ask as usual.
 
-The times of the others are printed, not held to anything: attackers, others and server share the machine.
+The times of the others are printed, not held to anything: besiegers, others and server share the machine.
 """
 
 import asyncio
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +15,9 @@ import pytest
 from benchmarks.open_loop import Caller, percentile
 from serve_app.haproxy import binary
 from tests.hostile.front import Front, running
-from tests.hostile.raw import BODY, CLOSE, HOST, head
+from tests.hostile.raw import BODY
 
-SLOW_HEADS, FLOODS, OVERSIZED = 500, 50, 50
-RATE, SECONDS = 100, 3
+RATE, SECONDS = 100, 4
 pytestmark = pytest.mark.skipif(binary() is None, reason="there is no HAProxy")
 
 
@@ -26,46 +27,20 @@ def front() -> Iterator[Front]:
         yield front
 
 
-async def slow_head(port: int) -> None:
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /infer HTTP/1.1\r\nHost: runtime\r\n")
-    try:
-        while True:
-            await asyncio.sleep(0.5)
-            writer.write(b"x: 1\r\n")
-            await writer.drain()
-    finally:
-        writer.close()
-
-
-async def again_and_again(port: int, said: bytes) -> None:
-    while True:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        try:
-            writer.write(said)
-            await writer.drain()
-            await reader.read()
-        except OSError:  # refused before it was said
-            pass
-        finally:
-            writer.close()
-        await asyncio.sleep(0.2)
-
-
 async def test_a_siege_costs_others_no_request(front: Front) -> None:
     caller = Caller(f"{front.url}/infer", BODY)
     await caller.at(RATE, 1)
     before = await caller.at(RATE, SECONDS)
-    flood = head(HOST, CLOSE, *(b"x-%d: %s" % (number, b"1" * 700) for number in range(60)))
-    oversized = head(HOST, CLOSE, b"Content-Length: 8000000") + b"x" * 2_000_000
-    hostile = [asyncio.create_task(slow_head(front.port)) for _ in range(SLOW_HEADS)]
-    hostile += [asyncio.create_task(again_and_again(front.port, flood)) for _ in range(FLOODS)]
-    hostile += [asyncio.create_task(again_and_again(front.port, oversized)) for _ in range(OVERSIZED)]
+    command = [sys.executable, "-m", "tests.hostile.siege", str(front.port)]
+    siege = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert siege.stdout is not None
+    assert await siege.stdout.readline() == b"begun\n"
     during = await caller.at(RATE, SECONDS)
-    assert not any(task.done() for task in hostile), "an attacker has given up"
-    for task in hostile:
-        task.cancel()
-    await asyncio.gather(*hostile, return_exceptions=True)
+    told, _ = await siege.communicate(b"")
     caller.close()
-    print(f"p99 before {percentile(before, 0.99):.1f} ms, during {percentile(during, 0.99):.1f} ms")
+    for when, answers in (("before", before), ("during", during)):
+        p50, p99 = (percentile(answers, share) for share in (0.5, 0.99))
+        print(f"{when}: {len(answers)} requests, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    print(told.decode())
+    assert siege.returncode == 0, "a besieger has given up"
     assert [answer.status for answer in during] == [200] * len(during)

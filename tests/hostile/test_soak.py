@@ -12,7 +12,7 @@ from benchmarks.mixed import kinds
 from benchmarks.soak import Holdings, holdings, soak
 from tests.conftest import Running
 
-WARM_UP, REQUESTS = 1500, 3000
+WARM_UP, REQUESTS = 1000, 2000
 
 
 def look() -> Holdings:
