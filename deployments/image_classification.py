@@ -73,7 +73,8 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
     def load(self, model: Model) -> Classifier:
         with ThreadPoolExecutor(1, "load") as own:  # its team ends with it
             manifest = model.manifest
-            options = partial(self.engine_class.load, cores=self.cores, cache=self.prepared)
+            findings = self.gate.findings_of(model.folder)
+            options = partial(self.engine_class.load, cores=self.cores, cache=self.prepared, findings=findings)
             load = own.submit(options, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
             engine = load.result()
         limit = self.batch_limit(model)

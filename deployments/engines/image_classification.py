@@ -15,6 +15,7 @@ from deployments.engines.image_decoding import decoded
 from deployments.engines.image_forward import Compiler, Forward, Inductor, eager
 from deployments.engines.image_prepared import Prepared
 from deployments.engines.image_preprocessing import Preprocessing, load_preprocessing, reference_pictures
+from deployments.engines.trials import Findings, Trials
 from deployments.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
 
 logger = logging.getLogger(__name__)
@@ -43,36 +44,39 @@ class ImageClassificationEngine:
         draft: bool = True,
         cores: int | None = None,
         cache: Path | None = None,
+        findings: Findings | None = None,
     ) -> "ImageClassificationEngine":
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
         `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
         to compute on; as many as torch uses where it is not said. `cache`: a folder for compiled models, made in the
-        background and found by later loads; without one nothing is compiled.
+        background and found by later loads; without one nothing is compiled. `findings`: what earlier loads found out
+        by trying.
         """
         cores = cores or torch.get_num_threads()
+        trials = Trials(findings)
         try:
             if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ModelLoadFailed("dtype is not one that torch knows")
             config = _config(folder)
-            preprocessing = load_preprocessing(folder, _channels(config))
-            examples = [preprocessing(picture) for picture in reference_pictures(preprocessing.mode)]
-            one_shape = len({example.shape for example in examples}) == 1
+            preprocessing = load_preprocessing(folder, _channels(config), trials)
+            example = preprocessing(next(reference_pictures(preprocessing.mode)))
+            shapes = trials.recall("shapes") or trials.remember("shapes", str(len(_shapes(preprocessing))))
             compiler: Compiler | None = None
-            if cache is not None and one_shape:
-                on_cpu, shape = torch.device(device).type == "cpu", examples[0].shape
+            if cache is not None and shapes == "1":
+                on_cpu, shape = torch.device(device).type == "cpu", example.shape
                 compiler = Prepared(cache, folder, shape, dtype, cores) if on_cpu else Inductor()
             form = compiler.found() if compiler else None
             model = None if form else _load_model(folder, device, dtype)
             forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
             # A folder whose parts do not fit together is found here, not by the first caller.
-            labels, answered = _labels(config), forward(examples[:1]).shape
+            labels, answered = _labels(config), forward([example]).shape
             if answered != (1, len(labels)):
                 raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
             if model is not None:
-                forward.tune(examples[0])
+                forward.tune(example)
                 if compiler is not None:
-                    forward.compile(examples[0], compiler)
+                    forward.compile(example, compiler)
             return cls(forward, preprocessing, labels, draft)
         except ModelLoadFailed:
             raise
@@ -160,6 +164,11 @@ class ImageClassificationEngine:
             row if whole else Internal("the model gave numbers that are not finite")
             for row, whole in zip(probabilities, finite, strict=True)
         ]
+
+
+def _shapes(preprocessing: Preprocessing) -> set[torch.Size]:
+    """Of what it makes of pictures of any size."""
+    return {preprocessing(picture).shape for picture in reference_pictures(preprocessing.mode)}
 
 
 def _config(folder: Path) -> Any:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from deployments.engines.trials import Trials
 from deployments.errors import InvalidImage
 
 MOST_PIXELS_OUT = 4 << 20
@@ -43,7 +44,7 @@ class Geometry:
     """(width, height)"""
 
 
-def load_preprocessing(folder: Path, channels: int) -> Preprocessing:
+def load_preprocessing(folder: Path, channels: int, trials: Trials) -> Preprocessing:
     """The fastest preprocessing that does what the folder's processor does.
 
     Takes any preprocessor_config.json or processor_config.json, the old `feature_extractor_type` included.
@@ -53,13 +54,16 @@ def load_preprocessing(folder: Path, channels: int) -> Preprocessing:
     if channels == 1:
         _make_one_channel(processor)
     library = LibraryPreprocessing(processor, channels)
+    known = trials.recall("preprocessing")
     for read in (_plain_geometry, _convnext_geometry):
-        geometry = read(processor)
+        geometry = read(processor) if known in (None, read.__name__) else None
         if geometry is None:
             continue
         direct = DirectPreprocessing.measured(library, geometry)
-        if direct is not None and _same(direct, library):
+        if direct is not None and (known or _same(direct, library)):
+            trials.remember("preprocessing", read.__name__, known)
             return direct
+    trials.remember("preprocessing", "the library's", known)
     return library
 
 

@@ -29,9 +29,9 @@ class Trials:
     def recall(self, question: str) -> str | None:
         return None if self._findings is None else self._findings.recall(self._prefix + question)
 
-    def remember(self, question: str, answer: str) -> str:
-        """Returns the answer."""
-        if self._findings is not None:
+    def remember(self, question: str, answer: str, known: str | None = None) -> str:
+        """Returns the answer. Does nothing where it is `known`."""
+        if self._findings is not None and answer != known:
             self._findings.remember(self._prefix + question, answer)
         return answer
 
