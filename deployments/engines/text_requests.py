@@ -13,7 +13,7 @@ from deployments.errors import ServingError
 
 log = logging.getLogger(__name__)
 
-TELL_EVERY_S = 0.01  # A stream is told no more often: nobody reads faster, and what is told costs more than a step.
+TELL_EVERY_S = 1 / 60  # A stream is told no more often: no screen shows more, and what is told costs more than a step.
 
 
 @dataclass(frozen=True, slots=True)
