@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test test-residency fuzz-image fuzz-http check bench clean
+.PHONY: serve test test-residency fuzz-image fuzz-http soak check bench clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -19,10 +19,14 @@ test-residency: .venv/dev.stamp
 fuzz-image: .venv/dev.stamp
 	$(BIN)/pytest tests/engines/test_image_fuzzing.py --image-mutations 20000
 
-# 20,000 broken requests on raw sockets, and some ten thousand of schemathesis: some minutes.
+# 20,000 broken requests on raw sockets, and some thousands of schemathesis: some minutes.
 fuzz-http: .venv/dev.stamp
-	HOSTILE_REQUESTS=20000 HOSTILE_EXAMPLES=1000 $(BIN)/pytest -s --timeout 3600 -k 'corpus or schemathesis' \
+	HOSTILE_REQUESTS=20000 HOSTILE_EXAMPLES=200 $(BIN)/pytest -s --timeout 3600 -k 'corpus or schemathesis' \
 	  tests/hostile/test_raw_http.py tests/hostile/test_openapi.py
+
+# 100,000 requests of mixed kinds, and what every process holds before, half way and after.
+soak: .venv/dev.stamp
+	$(BIN)/python -m benchmarks soak
 
 check: .venv/dev.stamp
 	$(BIN)/ruff check

@@ -71,7 +71,8 @@ def main() -> int:
 
 
 def _soak(count: int, file: Path | None) -> int:
-    soaked = soak.run(count)
+    with tempfile.TemporaryDirectory() as folder:
+        soaked = soak.run(count, Path(folder))
     written = f"{soak.heading(count)}\n{soaked.markdown()}"
     print(f"\n{written}", flush=True)
     if file:

@@ -42,16 +42,16 @@ def kinds(image_model: str, text_model: str, picture: bytes) -> list[Kind]:
     infer, batch, completions = "/infer", "/infer/batch", "/v1/completions"
     lines = b"\n".join(several)
     return [
-        Kind("picture, base64", _post(infer, wire.JSON, json_of["image"]), 16),
-        Kind("picture, integers", _post(infer, wire.JSON, integers), 2),
-        *(Kind(f"picture, {form}", _encoded(image, form), 6) for form in (wire.MSGPACK, wire.BINCODE)),
-        Kind("picture, form", _form(image_model, picture), 6),
-        *(Kind(f"text, {form}", _encoded(text, form), 6) for form in wire.MEDIA_TYPES),
-        Kind("stream", _encoded(spoken, wire.JSON), 6),
-        Kind("batch", _post(batch, wire.JSON, b"[" + b",".join(several) + b"]"), 4),
-        Kind("batch, JSON lines in chunks", _chunked(batch, "application/x-ndjson", [lines[:50], lines[50:]]), 4),
-        Kind("OpenAI", _post(completions, wire.JSON, json.dumps(openai).encode()), 4),
-        Kind("OpenAI, stream", _post(completions, wire.JSON, json.dumps(openai | {"stream": True}).encode()), 3),
+        Kind("picture, base64", _post(infer, wire.JSON, json_of["image"]), 24),
+        Kind("picture, integers", _post(infer, wire.JSON, integers), 3),
+        *(Kind(f"picture, {form}", _encoded(image, form), 10) for form in (wire.MSGPACK, wire.BINCODE)),
+        Kind("picture, form", _form(image_model, picture), 8),
+        *(Kind(f"text, {form}", _encoded(text, form), 2) for form in wire.MEDIA_TYPES),
+        Kind("stream", _encoded(spoken, wire.JSON), 2),
+        Kind("batch", _post(batch, wire.JSON, b"[" + b",".join(several) + b"]"), 2),
+        Kind("batch, JSON lines in chunks", _chunked(batch, "application/x-ndjson", [lines[:50], lines[50:]]), 2),
+        Kind("OpenAI", _post(completions, wire.JSON, json.dumps(openai).encode()), 2),
+        Kind("OpenAI, stream", _post(completions, wire.JSON, json.dumps(openai | {"stream": True}).encode()), 1),
         *(Kind(path, _head("GET", path) + b"\r\n", 1) for path in ("/models", "/metrics", "/healthz", "/readyz")),
         Kind("malformed", _post(infer, wire.JSON, b'{"TextGeneration":'), 3, frozenset({400})),
         Kind("unknown model", _encoded(nowhere, wire.JSON), 3, frozenset({404})),
@@ -60,8 +60,8 @@ def kinds(image_model: str, text_model: str, picture: bytes) -> list[Kind]:
         Kind("unknown route", _post("/nowhere", wire.JSON, b"{}"), 2, frozenset({404})),
         Kind("too many headers", _head("GET", "/healthz", *["x: 1"] * 100) + b"\r\n", 1, frozenset({431})),
         Kind("no HTTP", b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 1, frozenset({400})),
-        Kind("gone in the stream", _encoded(long, wire.JSON), 4, leave_after=200),
-        Kind("gone before the answer", _encoded(text, wire.JSON), 3, leave_after=0),
+        Kind("gone in the stream", _encoded(long, wire.JSON), 1, leave_after=200),
+        Kind("gone before the answer", _encoded(image, wire.JSON), 3, leave_after=0),
         Kind("gone in the body", _encoded(image, wire.JSON)[:-500], 3, leave_after=0),
     ]
 

@@ -16,10 +16,10 @@ from benchmarks.report import US, aligned
 from benchmarks.servers import Server, running, settle
 from serve_app.local import SAMPLE_IMAGE
 
-WARM_UP = 10_000
+WARM_UP = 5_000
 MODELS = FOLDER.parent / "models"
 IMAGE_MODEL, TEXT_MODEL = "image_classifier_v1", "gpt-nano"
-SETTLE_S = 60.0
+SETTLE_S = 20.0
 MIB = 2**20
 GROWS_MIB, GROWS_DESCRIPTORS, GROWS_THREADS = 8.0, 8, 4
 """In the second half alone, beyond which it is a leak: what leaks grows as long as requests come."""
@@ -53,6 +53,7 @@ def holdings(processes: Iterable[psutil.Process]) -> Holdings:
 
 @dataclass(frozen=True, slots=True)
 class Soaked:
+    warm_up: int
     sent: Counter[str]
     unlike: Counter[tuple[str, int]]
     took_s: float
@@ -90,7 +91,7 @@ class Soaked:
             f"{count} requests in {self.took_s:.0f} s, {count / self.took_s:.0f} a second. Not answered as they should "
             f"be: {unlike or 'none'}. Leaks: {', '.join(self.leaks) or 'none'}.\n\n"
             + aligned(["process", "MiB of its own", "descriptors", "threads"], rows)
-            + f"\n\nBefore (after {WARM_UP} requests to warm up) → half way → after. {sent}.\n"
+            + f"\n\nBefore (after {self.warm_up} requests to warm up) → half way → after. {sent}.\n"
         )
 
     def _row(self, pid: int) -> list[str]:
@@ -121,15 +122,19 @@ async def soak(
         if not stages:
             mixture.sent.clear()
         stages.append(look())
-    return Soaked(mixture.sent, mixture.unlike, took_s, *stages)
+    return Soaked(warm_up, mixture.sent, mixture.unlike, took_s, *stages)
 
 
-def run(count: int) -> Soaked:
-    """Against a `model-runtime serve` with the bundled models."""
+def run(count: int, folder: Path) -> Soaked:
+    """Against a `model-runtime serve` with the bundled models, one replica each: what comes and goes cannot be told
+    from a leak."""
+    config = folder / "runtime.yaml"
+    one = "{autoscaling: {max_replicas: 1}}"
+    config.write_text(f"models: {MODELS}\nfamilies: {{image_classification: {one}, text_generation: {one}}}\n", "utf-8")
     of_kinds = kinds(IMAGE_MODEL, TEXT_MODEL, SAMPLE_IMAGE.read_bytes())
     server = Server(
         US,
-        (Path(sys.executable).with_name("model-runtime"), "serve", "--models", MODELS, "--port", "{port}"),
+        (Path(sys.executable).with_name("model-runtime"), "serve", "--config", config, "--port", "{port}"),
         "/infer",
         lambda text: {"TextGeneration": {"model_id": TEXT_MODEL, "prompt": text, "max_tokens": 2}},
         lambda reply: reply,

@@ -19,7 +19,7 @@ PROGRAM = Path(sys.executable).with_name("schemathesis")
 def test_schemathesis_finds_nothing_beside_the_document(runtime: Running, tmp_path: Path) -> None:
     """No 5xx, no status, type or shape that is not in the document, nothing taken that it forbids.
 
-    HOSTILE_EXAMPLES, of each operation and phase, is 1000 in `make fuzz-http`.
+    HOSTILE_EXAMPLES, of each operation and phase, is 200 in `make fuzz-http`.
     """
     options = ["--max-examples", str(EXAMPLES), "--seed", "1", "--no-color"]
     command = [PROGRAM, "--config-file", HERE / "schemathesis.toml", "run", f"{runtime.url}/openapi.json", *options]
