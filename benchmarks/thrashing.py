@@ -19,7 +19,10 @@ STAYS = (0.0, 0.25, 1.0)
 
 async def fight(root: Path, size: int, clients: int, stays: float) -> None:
     deployments.residency.STAYS_FOR_LOADS = stays  # as if it had been decided otherwise
-    shelf = Shelf(root, size * 3 // 2, "ours")
+    shelf = Shelf(root, size, "ours")
+    for name in ("a", "b"):
+        await shelf.ask(name, size)
+    first = shelf.loader.tally.loads
     until = time.monotonic() + SECONDS
     latencies: list[float] = []
     answers = {"a": 0, "b": 0}
@@ -31,12 +34,12 @@ async def fight(root: Path, size: int, clients: int, stays: float) -> None:
             answers[name] += 1
 
     await asyncio.gather(*(client(name) for name in ("a", "b") for _ in range(clients)))
-    tally = await shelf.tally()
+    loads = shelf.loader.tally.loads - first
     await shelf.residency.close()
     ordered = sorted(latencies)
     print(
-        f"| {clients} | {stays:.2f} | {answers['a']} + {answers['b']} | {tally.loads} | "
-        f"{len(latencies) / tally.loads:.1f} | "
+        f"| {clients} | {stays:.2f} | {answers['a']} + {answers['b']} | {loads} | "
+        f"{len(latencies) / max(loads, 1):.1f} | "
         f"{ordered[len(ordered) // 2]:.0f} | {ordered[int(len(ordered) * 0.99)]:.0f} |",
         flush=True,
     )
