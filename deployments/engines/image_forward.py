@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 MEASURING_S = 0.4
 """What measuring one batch size may take, beyond its first two runs."""
+WORTH_WAITING = 1.25
+"""So many times as many pictures a second a larger batch has to give: its callers wait for each other."""
 WORTH_IT = 1.05
 """So many times faster a compiled forward has to be."""
 SAME, SAME_ROUNDED = 5e-6, 0.05
@@ -38,7 +40,9 @@ class Form:
     note: str
     resident_bytes: int
     batch_size: int = 1
-    """The smallest batch that is within a tenth of the best throughput."""
+    """The largest batch worth making."""
+    own_threads: bool = False
+    """Whether it brings its own. A team of torch's would spin after each copy, on the cores that the others need."""
 
 
 class Forward:
@@ -56,9 +60,11 @@ class Forward:
     @torch.inference_mode()
     def __call__(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
         """`pixel_values`: pictures of one shape, float32 [channels, height, width]."""
-        if torch.get_num_threads() != self.cores:
-            torch.set_num_threads(self.cores)  # of the calling thread
-        logits = self.form.logits(torch.stack(pixel_values)).float()
+        form = self.form
+        threads = 1 if form.own_threads else self.cores
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)  # of the calling thread
+        logits = form.logits(torch.stack(pixel_values)).float()
         return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).cpu()
 
     def beside(self, form: Form) -> "Forward":
@@ -71,8 +77,8 @@ class Forward:
 
     def tune(self, example: torch.Tensor) -> None:
         """Finds the batch size for pictures like `example`, [channels, height, width]."""
-        sizes = BATCH_SIZES[self.model.device.type]
-        self.form = replace(self.form, batch_size=best_batch_size(self, example, sizes))
+        size = best_batch_size(lambda _: self, example, BATCH_SIZES[self.model.device.type])
+        self.form = replace(self.form, batch_size=size)
 
     def compile(self, example: torch.Tensor, compiler: "Compiler") -> None:
         """In the background, for pictures of the shape of `example`, unless it was tried before in vain."""
@@ -168,17 +174,18 @@ def gain(forward: Forward, form: Form, example: torch.Tensor) -> float:
     return fastest_of(partial(forward, [example])) / fastest_of(partial(other, [example]))
 
 
-def best_batch_size(forward: Forward, example: torch.Tensor, sizes: tuple[int, ...]) -> int:
+def best_batch_size(forward_of: Callable[[int], Forward], example: torch.Tensor, sizes: tuple[int, ...]) -> int:
+    """The smallest that no other beats by WORTH_WAITING. `forward_of`: what would run batches of a size."""
     per_picture: dict[int, float] = {}
     for size in sizes:
         try:
-            per_picture[size] = fastest_of(partial(forward, [example] * size)) / size
+            per_picture[size] = fastest_of(partial(forward_of(size), [example] * size)) / size
         except torch.OutOfMemoryError:
             break
         if per_picture[1] > MEASURING_S or per_picture[size] > 1.1 * min(per_picture.values()):
             break  # the device is busy with one already, or larger batches only fall out of its caches
     best = min(per_picture.values())
-    return next(size for size, seconds in per_picture.items() if seconds <= 1.1 * best)
+    return next(size for size, seconds in per_picture.items() if seconds <= WORTH_WAITING * best)
 
 
 def fastest_of(run: Callable[[], object]) -> float:
