@@ -41,8 +41,9 @@ def test_two_replicas_share_the_models_and_a_hot_one_spreads(serve_url: str, tmp
     try:
         assert len(replica_pids("two", "TextGeneration")) == 2
         assert len(holders("warm")) == 2, "what is preloaded is in every replica before it is asked anything"
+        ask("warm")
+        # By then the lines are there; until then it is Serve's handle that chooses, and the lines learn of it late.
         ask("a")
-        # By then the lines are there; until then it is Serve's handle that chooses.
         until(lambda: len(holders("a")) == 1)
         for _ in range(4):
             ask("b")

@@ -28,7 +28,7 @@ _MOST_SCANS = 100
 _RUN_LENGTH_PIXELS, _RUN_LENGTH_BYTES = 2_000_000, 1_000_000
 """Pillow decodes run-length BMPs in Python: beyond these some take over a second."""
 
-_SMALL_BYTES, _SMALL_PIXELS = 32_768, 100_000
+_SMALL_BYTES, _SMALL_PIXELS = 8_192, 20_000
 _PACKED_TEXT = (b"zTXt", b"iTXt")
 """Pillow unpacks a PNG's texts as it opens it: 32 kB of them take 0.1 s."""
 

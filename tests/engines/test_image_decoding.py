@@ -271,7 +271,8 @@ def test_messages_tell_nothing_of_the_inside() -> None:
 
 def test_small_is_what_its_header_says() -> None:
     """A file of few bytes may hold many pixels; what is no picture is refused at once wherever it is decoded."""
-    assert is_small(encoded(Image.new("RGB", (320, 240)), "JPEG"))
+    assert is_small(encoded(Image.new("RGB", (160, 120)), "JPEG"))
+    assert not is_small(encoded(Image.new("RGB", (320, 240)), "JPEG"))
     assert not is_small(encoded(Image.new("L", (2000, 2000)), "PNG"))
     assert not is_small(b"\0" * 100_000)
     assert not is_small(png(1, 1, 8, 0, b"\0\0", b"zTXtComment\0\0" + zlib.compress(bytes(500_000))))
