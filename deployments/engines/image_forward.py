@@ -25,7 +25,7 @@ WORTH_WAITING = 1.25
 """So many times as many pictures a second a larger batch has to give: its callers wait for each other."""
 WORTH_IT = 1.05
 """So many times faster a compiled forward has to be."""
-SAME, SAME_ROUNDED = 5e-6, 0.05
+SAME, SAME_ROUNDED = 2e-5, 0.05
 """By how much its probabilities may differ: from those of float32, of narrower floats (compiled, they are widened)."""
 EAGER = "PyTorch, eager"
 
