@@ -24,7 +24,7 @@ from deployments.protocol import Error, InferRequest, InferResponse
 from deployments.replica import Replica
 from deployments.repository import Model, Repository, find
 from deployments.residency import Residency
-from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus
+from deployments.residency_status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
 from deployments.room import Engine
 from deployments.settings import DEFAULT_CACHE, FamilySettings
 
@@ -160,16 +160,15 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
     async def replica_status(self) -> ReplicaStatus:
         """Its budget, its models, and what its process takes."""
         footprint, ledger = self.footprint, self.residency.ledger
-        return ReplicaStatus(
-            replica=replica_name(),
+        process = ProcessStatus(
             budget_bytes=ledger.budget_bytes,
             accounted_bytes=ledger.used_bytes,
             resting_bytes=footprint.resting_bytes,
             process_bytes=footprint.memory.held(),
             overhead_bytes=footprint.overhead_bytes,
             leaked_bytes=footprint.leaked_bytes,
-            models=tuple(await self.statuses()),
         )
+        return ReplicaStatus(replica_name(), process, tuple(await self.statuses()))
 
     async def load_model(self, model: Model, timeout_s: float) -> Error | None:
         """In memory and held to its golden examples when this returns, or why not."""

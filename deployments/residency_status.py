@@ -44,11 +44,9 @@ class ResidentStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class ReplicaStatus:
-    """One replica: its budget, what it holds, and what its process takes."""
+class ProcessStatus:
+    """What a replica's process takes."""
 
-    replica: str
-    """Serve's name of it, unique in the runtime."""
     budget_bytes: int
     """`required_mem_mb`: what its models may take above its resting size."""
     accounted_bytes: int
@@ -61,6 +59,15 @@ class ReplicaStatus:
     """process − resting − accounted: what caches, requests under way and loads for a moment take."""
     leaked_bytes: int
     """How much the overhead at rest has grown since it was least after an unload: what unloads did not give back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """One replica: what it holds, and what its process takes."""
+
+    replica: str
+    """Serve's name of it, unique in the runtime."""
+    process: ProcessStatus
     models: tuple[ResidentStatus, ...] = ()
 
 

@@ -7,28 +7,11 @@ from pydantic import BaseModel
 
 from deployments.model_board import Table
 from deployments.repository import Model
-from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus, Unload
+from deployments.residency_status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus, Unload
 
 
 class Status(BaseModel):
     model_config = {"protected_namespaces": ()}
-
-
-class Process(Status):
-    """What a replica's process takes, in bytes."""
-
-    budget_bytes: int
-    """What its models may take: `required_mem_mb`."""
-    accounted_bytes: int
-    """What they are accounted at."""
-    resting_bytes: int
-    """The process's size before its first model."""
-    process_bytes: int
-    """The process's size now."""
-    overhead_bytes: int
-    """process − resting − accounted."""
-    leaked_bytes: int
-    """By how much that has grown, at rest: what unloads did not give back."""
 
 
 class Residence(Status):
@@ -50,7 +33,7 @@ class Residence(Status):
     cpu_s: float
     last_unload: Unload | None
     """What the process took before and after; what did not come back for good is in `process.leaked_bytes`."""
-    process: Process
+    process: ProcessStatus
     """Of the whole replica."""
 
 
@@ -175,12 +158,5 @@ def _residence(replica: ReplicaStatus, status: ResidentStatus) -> Residence:
         leases=status.leases,
         cpu_s=status.cpu_s,
         last_unload=status.last_unload,
-        process=Process(
-            budget_bytes=replica.budget_bytes,
-            accounted_bytes=replica.accounted_bytes,
-            resting_bytes=replica.resting_bytes,
-            process_bytes=replica.process_bytes,
-            overhead_bytes=replica.overhead_bytes,
-            leaked_bytes=replica.leaked_bytes,
-        ),
+        process=replica.process,
     )

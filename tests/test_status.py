@@ -4,7 +4,7 @@ from pathlib import Path
 
 from deployments.model_board import Table
 from deployments.repository import Model
-from deployments.residency_status import Plan, ReplicaStatus, ResidentStatus, Unload
+from deployments.residency_status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus, Unload
 from serve_app.cli_models import _plan, _row, _shown, table
 from serve_app.status import model_status, model_statuses
 
@@ -14,16 +14,15 @@ def model(version: int | None, digest: str = "a", **fields: object) -> Model:
 
 
 def replica(name: str, *models: ResidentStatus) -> ReplicaStatus:
-    return ReplicaStatus(
-        replica=name,
+    process = ProcessStatus(
         budget_bytes=64 * 2**20,
         accounted_bytes=5 * 2**20,
         resting_bytes=400 * 2**20,
         process_bytes=410 * 2**20,
         overhead_bytes=5 * 2**20,
         leaked_bytes=0,
-        models=models,
     )
+    return ReplicaStatus(name, process, models)
 
 
 TABLE = Table(

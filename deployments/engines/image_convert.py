@@ -59,7 +59,8 @@ def convert(folder: Path, shape: tuple[int, ...], file: Path) -> None:
 
 
 def convert_in_child(folder: Path, shape: tuple[int, ...], file: Path) -> None:
-    """`convert` in a process of its own. Raises RuntimeError with what it said last, TimeoutExpired."""
+    """`convert` in a process of its own. Raises RuntimeError with what it said last; ChildProcessError where it was
+    ended, TimeoutExpired."""
     child = subprocess.run(
         [sys.executable, "-m", __name__, str(folder.absolute()), ",".join(map(str, shape)), str(file)],
         cwd=Path(deployments.__file__ or "").parent.parent,
@@ -68,6 +69,8 @@ def convert_in_child(folder: Path, shape: tuple[int, ...], file: Path) -> None:
         timeout=PATIENCE_S,
         check=False,
     )
+    if child.returncode < 0:
+        raise ChildProcessError(f"signal {-child.returncode}")
     if child.returncode:
         raise RuntimeError(child.stderr.decode(errors="replace").strip().rpartition("\n")[2])
 

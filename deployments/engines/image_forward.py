@@ -5,6 +5,7 @@ on a CPU (`image_prepared`), by inductor on a GPU. It takes over where it answer
 """
 
 import logging
+import subprocess
 import threading
 import time
 import types
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 MEASURING_S = 0.4
 """What measuring one batch size may take, beyond its first two runs."""
+BUSY_S = 0.05
+"""A forward of one picture that takes longer has the device busy: no batches are tried."""
 WORTH_WAITING = 1.25
 """So many times as many pictures a second a larger batch has to give: its callers wait for each other."""
 WORTH_IT = 1.05
@@ -97,8 +100,12 @@ class Compiler(Protocol):
     def found(self) -> Form | None:
         """What an earlier load made."""
 
+    def prepare(self, example: torch.Tensor) -> None:
+        """What takes long and needs no forward. Raises whatever it meets in a model that it cannot take, OSError and
+        SubprocessError where it could not be found out."""
+
     def compile(self, forward: Forward, example: torch.Tensor) -> Form:
-        """Raises whatever it meets in a model that it cannot take."""
+        """As `prepare`."""
 
     def settle(self, form: Form) -> None:
         """What it came to in the end: the form that was made, or another one whose note says why."""
@@ -124,6 +131,9 @@ class Inductor(Compiler):
     def found(self) -> Form | None:
         """Nothing that could be used without the model."""
 
+    def prepare(self, example: torch.Tensor) -> None:
+        """Nothing."""
+
     def compile(self, forward: Forward, example: torch.Tensor) -> Form:
         form = forward.form
         compiled = torch.compile(_own_code(form.logits), fullgraph=True)
@@ -140,22 +150,34 @@ class Inductor(Compiler):
 
 
 def _compile_in_turn(reference: "weakref.ref[Forward]", example: torch.Tensor, compiler: Compiler) -> None:
-    """A forward that was dropped while others were compiled is not held here."""
+    """A forward that is dropped meanwhile is not held here, but for the moment of measuring."""
     with _one_at_a_time:
+        failure = None
+        try:
+            if reference() is None:
+                return
+            compiler.prepare(example)
+        except Exception as error:
+            failure = error
         forward = reference()
         if forward is not None:
-            _compile(forward, example, compiler)
+            _settle(forward, example, compiler, failure)
 
 
-def _compile(forward: Forward, example: torch.Tensor, compiler: Compiler) -> None:
+def _settle(forward: Forward, example: torch.Tensor, compiler: Compiler, failure: Exception | None) -> None:
+    lasting = True
     try:
+        if failure is not None:
+            raise failure
         form = compiler.compile(forward, example)
         if gain(forward, form, example) < WORTH_IT:
             form = replace(forward.form, note=f"{EAGER} (compiled it is no faster)")
-    except Exception:
+    except Exception as error:
         logger.info("the forward stays eager", exc_info=True)
+        lasting = not isinstance(error, OSError | subprocess.SubprocessError)
         form = replace(forward.form, note=f"{EAGER} (it cannot be compiled)")
-    compiler.settle(form)
+    if lasting:
+        compiler.settle(form)
     forward.form, forward.model = form, None
 
 
@@ -182,8 +204,8 @@ def best_batch_size(forward_of: Callable[[int], Forward], example: torch.Tensor,
             per_picture[size] = fastest_of(partial(forward_of(size), [example] * size)) / size
         except torch.OutOfMemoryError:
             break
-        if per_picture[1] > MEASURING_S or per_picture[size] > 1.1 * min(per_picture.values()):
-            break  # the device is busy with one already, or larger batches only fall out of its caches
+        if per_picture[1] > BUSY_S or per_picture[size] > 1.1 * min(per_picture.values()):
+            break  # or larger batches only fall out of its caches
     best = min(per_picture.values())
     return next(size for size, seconds in per_picture.items() if seconds <= WORTH_WAITING * best)
 

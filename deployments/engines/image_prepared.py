@@ -1,6 +1,7 @@
 """Image classifiers as OpenVINO takes them, on disk, by the content of the model and whatever made them."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -19,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 MOST_BYTES = 4 << 30
 """Of all that is kept; what was not used for longest goes first."""
-COMPILED_BYTES = 1.5
-"""What OpenVINO takes for each byte of weights: 19 MB for MobileNetV2's 14."""
+BASE_BYTES, COMPILED_BYTES = 12 << 20, 1.1
+"""What OpenVINO takes for a model, and for each byte of its weights."""
 _MODEL, _VERDICT = "model.xml", "verdict.json"
 _MAKERS = ("openvino", "torch", "transformers", "model-runtime")
 
@@ -57,16 +58,25 @@ class Prepared(Compiler):
             shutil.rmtree(self._place, ignore_errors=True)
             return None
 
+    def prepare(self, example: torch.Tensor) -> None:
+        if (self._place / _MODEL).exists():
+            return
+        draft = Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            convert_in_child(self._folder, tuple(example.shape), draft / _MODEL)
+            with contextlib.suppress(OSError):  # another replica was first
+                draft.rename(self._place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another replica does the same
+            self._make_room()
+
     def compile(self, forward: Forward, example: torch.Tensor) -> Form:
-        if not (self._place / _MODEL).exists():
-            self._convert(tuple(example.shape))
         sizes = BATCH_SIZES["cpu"]
-        single, many = (
-            self._form(1),
-            self._form(sizes[-1]),
-        )  # made for one picture, it takes less than one of many would
-        size = best_batch_size(lambda size: forward.beside(single if size == 1 else many), example, sizes)
-        return {1: single, sizes[-1]: many}.get(size) or self._form(size)
+        # Made for one picture, it takes less than one of many would; that is made only where batches are tried.
+        form_of = functools.cache(self._form)
+        size = best_batch_size(lambda size: forward.beside(form_of(1 if size == 1 else sizes[-1])), example, sizes)
+        return form_of(size)
 
     def settle(self, form: Form) -> None:
         """What an earlier load has found out is there whole or not at all."""
@@ -79,21 +89,10 @@ class Prepared(Compiler):
             if not taken:
                 for file in self._place.glob("model.*"):
                     file.unlink()
-            self._make_room()
-
-    def _convert(self, shape: tuple[int, ...]) -> None:
-        draft = Path(tempfile.mkdtemp(dir=self._root))
-        try:
-            convert_in_child(self._folder, shape, draft / _MODEL)
-            with contextlib.suppress(OSError):  # another replica was first
-                draft.rename(self._place)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
 
     def _form(self, batch_size: int) -> Form:
-        model = image_openvino.read(self._place / _MODEL)
-        compiled = image_openvino.Compiled(model, batch_size, self._cores)
-        resident_bytes = int(COMPILED_BYTES * image_openvino.weight_bytes(model))
+        compiled = image_openvino.Compiled(self._place / _MODEL, batch_size, self._cores)
+        resident_bytes = BASE_BYTES + int(COMPILED_BYTES * compiled.weight_bytes)
         return Form(compiled, "OpenVINO", resident_bytes, batch_size, own_threads=True)
 
     def _make_room(self) -> None:

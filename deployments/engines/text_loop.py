@@ -15,14 +15,14 @@ from deployments.engines.text_model import CausalModel
 from deployments.engines.text_requests import Failed, Generation
 from deployments.engines.text_slots import SlotDecoder
 from deployments.engines.text_stats import Meter
-from deployments.engines.text_step import Decoder
+from deployments.engines.text_step import Cache, Decoder
 from deployments.engines.trials import Trials
 from deployments.errors import Overloaded, Unavailable
 
 NICENESS = 5
 
 
-class Loop(Protocol):
+class Loop(Cache, Protocol):
     """Requests join and leave between steps. What callers are told, they are told from a thread of the loop."""
 
     @property
@@ -40,18 +40,6 @@ class Loop(Protocol):
     @property
     def longest(self) -> int:
         """How many tokens a request may have, its prompt included."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held for rows, and for prompts that may come again."""
-
-    @property
-    def use(self) -> float:
-        """The share of these bytes that holds tokens, from 0 to 1."""
-
-    @property
-    def shared_tokens(self) -> int:
-        """Prompt tokens so far that were not computed, since an earlier prompt began with the same."""
 
     def add(self, generation: Generation) -> None:
         """Queue a request; from any thread. Raises Overloaded, and Unavailable once closed."""

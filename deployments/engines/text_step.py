@@ -27,13 +27,12 @@ class Entering(Protocol):
         """Compute one piece; with the last one the prompt gets the next row, and this is the step that follows it."""
 
 
-class Decoder(Protocol):
-    @property
-    def rows(self) -> int: ...
+class Cache(Protocol):
+    """The keys and values of rows."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes held for all rows, and for prompts that may come again."""
+        """Bytes held for rows, and for prompts that may come again."""
 
     @property
     def use(self) -> float:
@@ -42,6 +41,11 @@ class Decoder(Protocol):
     @property
     def shared_tokens(self) -> int:
         """Prompt tokens so far that were not computed, since an earlier prompt began with the same."""
+
+
+class Decoder(Cache, Protocol):
+    @property
+    def rows(self) -> int: ...
 
     @property
     def piece(self) -> int | None:

@@ -1,6 +1,8 @@
 """The forward is compiled, batched and kept on disk only where its answers stay."""
 
 import gc
+import re
+import subprocess
 import threading
 import weakref
 from collections.abc import Iterator
@@ -12,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageClassification, ViTConfig
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from deployments.engines import image_forward
 from deployments.engines.image_classification import ImageClassificationEngine
 from deployments.engines.image_convert import convert
 from deployments.engines.image_forward import Forward
+from deployments.engines.image_openvino import Compiled
 from tests.engines.image_models import CONFIGS, LABELS, answer, encoded, loaded, photo, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
@@ -153,6 +157,26 @@ def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert sorted(file.name for file in place.iterdir()) == ["model.bin", "model.xml", "verdict.json"]
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nothing tells what is mapped here")
+def test_weights_are_not_held_twice(tmp_path: Path) -> None:
+    config = ViTConfig(
+        hidden_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2048,
+        image_size=32,
+        patch_size=16,
+    )
+    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "m")
+    convert(tmp_path / "m", (3, 32, 32), tmp_path / "model.xml")
+    compiled = Compiled(tmp_path / "model.xml", 1, 1)
+    compiled(torch.zeros(1, 3, 32, 32))
+    maps = Path("/proc/self/smaps").read_text()
+    held = re.findall(rf"{tmp_path}/model\.bin\n(?:.*\n)*?Rss: +(\d+) kB", maps)
+    assert held
+    assert sum(map(int, held)) * 1024 < 0.1 * compiled.weight_bytes
+
+
 def test_another_content_or_dtype_is_not_answered_with_what_was_kept(tmp_path: Path) -> None:
     folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
     cache.mkdir()
@@ -182,6 +206,43 @@ def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
         assert "forward: PyTorch, eager (it cannot be compiled)" in engine.notes
         assert answer(engine, encoded(photo())).shape == (len(LABELS),)
         monkeypatch.setattr(image_forward, "_compile_in_turn", failing)
+
+
+@pytest.mark.parametrize("failure", [ChildProcessError("signal 9"), subprocess.TimeoutExpired("convert", 1), OSError()])
+def test_what_could_not_be_found_out_is_tried_again_by_the_next_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
+    cache.mkdir()
+
+    def failing(*_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", failing)
+    engine = ImageClassificationEngine.load(folder, cache=cache)
+    joined()
+    assert "forward: PyTorch, eager (it cannot be compiled)" in engine.notes
+    assert list(cache.iterdir()) == []
+
+
+def test_a_model_that_is_closed_while_it_is_converted_is_let_go_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, converting, go_on = saved(tmp_path / "m"), threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        converting.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", slow)
+    engine = ImageClassificationEngine.load(folder, cache=tmp_path)
+    assert engine._forward is not None
+    weights = weakref.ref(next(engine._forward.model.parameters()))
+    assert converting.wait(60)
+    engine.close()
+    gc.collect()
+    assert weights() is None
+    go_on.set()
 
 
 def test_pictures_of_many_shapes_stay_with_the_library(tmp_path: Path) -> None:

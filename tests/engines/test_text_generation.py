@@ -34,16 +34,6 @@ NOTES = {
 }
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama"), "llama")
-
-
-@pytest.fixture(scope="module")
-def reference(folder: Path) -> Reference:
-    return Reference(folder)
-
-
 @pytest.fixture(scope="module", params=[load_slots, load_paged])
 def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerationEngine]:
     engine: TextGenerationEngine = request.param(folder)

@@ -9,14 +9,9 @@ import torch
 
 from deployments.engines.text_generation import Chunk, Sampling, TextGenerationEngine
 from deployments.errors import InvalidRequest, Overloaded
-from tests.engines.text_models import PROMPTS, VOCABULARY, Listener, Reference, ask, load_paged, load_slots, save_model
+from tests.engines.text_models import PROMPTS, VOCABULARY, Listener, Reference, ask, load_paged, load_slots
 
 LOADERS = [load_slots, load_paged]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama"), "llama")
 
 
 @pytest.fixture(scope="module", params=LOADERS)

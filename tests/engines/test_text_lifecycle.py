@@ -27,12 +27,6 @@ from tests.engines.text_models import (
     save_model,
 )
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama"), "llama")
-
-
 LOADERS = [load_slots, load_paged]
 Load = Callable[..., TextGenerationEngine]
 THREADS = {"text-generation", "text-paged"}

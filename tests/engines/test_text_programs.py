@@ -12,15 +12,10 @@ from deployments.engines.text_generation import Sampling, TextGenerationEngine
 from deployments.engines.text_loop import StepLoop
 from deployments.engines.text_programs import COMPILERS, StepPrograms
 from deployments.engines.text_slots import SlotDecoder
-from tests.engines.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask, save_model
+from tests.engines.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask
 
 COMPILE_S = 280.0
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("llama"), "llama")
 
 
 def programs_of(engine: TextGenerationEngine) -> StepPrograms:
