@@ -184,6 +184,9 @@ def test_the_openapi_document_names_every_variant_and_status(http: TestClient) -
     assert schemas["TextGeneration"]["required"] == ["model_id", "prompt", "max_tokens"]
     answers = document["paths"]["/infer"]["post"]["responses"]
     assert {str(kind.status) for kind in ERRORS.values()} <= answers.keys()
+    for path, statuses in (("/readyz", {"200", "503"}), ("/healthz", {"200"}), ("/models", set())):
+        responses = document["paths"][path]["get"]["responses"]
+        assert {status for status, answer in responses.items() if "text/plain" in answer["content"]} == statuses
     page = http.get("/docs").text
     assert "TextGenerationResult" in page
     assert "<script" not in page

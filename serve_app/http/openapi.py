@@ -184,7 +184,7 @@ def _in_every_format(schema: str) -> dict[str, Any]:
 
 def _failures(*statuses: int, content: dict[str, Any] | None = None) -> dict[str, Any]:
     content = content or {wire.JSON: {"schema": _ref("Failure")}}
-    return {str(status): {"description": _codes(status), "content": content} for status in statuses}
+    return {str(status): {"description": _codes(status), "content": dict(content)} for status in statuses}
 
 
 def _holding(name: str, items: str) -> dict[str, Any]:

@@ -46,7 +46,8 @@ class Plain(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def converted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process of its own takes seconds to import what is there already; one test has it."""
+    """A process of its own takes seconds to import what is there already; one test has it. Nothing is reported."""
+    monkeypatch.delattr("openvino_telemetry.Telemetry.init")
     if "child" not in request.node.name:
         monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", convert)
 
