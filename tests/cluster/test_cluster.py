@@ -58,22 +58,25 @@ def is_ready(cluster: Cluster) -> bool:
 
 
 @pytest.mark.cluster
-def test_serve_run_serves_until_interrupted(serveless: Cluster) -> None:
+def test_serve_run_says_what_is_missing_and_serves_until_interrupted(serveless: Cluster, tmp_path: Path) -> None:
+    said = tmp_path / "said"
     serveless.succeeds("serve", "start", "--address", serveless.gcs, "--http-port", str(serveless.http_port))
     # Where the tests themselves run in a shell's background, a child would inherit that SIGINT is ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    run = psutil.Popen(
-        [
-            *(str(BIN / "serve"), "run", "--address", serveless.gcs, "--name", APPLICATION),
-            *("serve_app.app:build", f"models={serveless.models}"),
-        ],
-        env=serveless.env,
-        cwd=serveless.env["HOME"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    with said.open("wb") as output:
+        run = psutil.Popen(
+            [
+                *(str(BIN / "serve"), "run", "--address", serveless.gcs, "--name", APPLICATION),
+                *("serve_app.app:build", f"models={serveless.models}"),
+            ],
+            env=serveless.env,
+            cwd=serveless.env["HOME"],
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+        )
     try:
         assert_serves(serveless)
+        assert said.read_text("utf-8").count("HAProxy is missing") == 1
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=60) == 0
         assert serveless.applications() == {}
