@@ -13,7 +13,7 @@ import torch
 from benchmarks.engine_process import obey
 from benchmarks.load import generate
 from benchmarks.text import PROMPTS
-from deployments.engines.device import default_device, use_threads
+from deployments.engines.device import default_device, end_team, use_threads
 from deployments.engines.text_generation import Chunk, Event, Failed, Sampling, TextGenerationEngine
 
 
@@ -44,6 +44,7 @@ def bandwidth_gb_s(size: int = 1 << 29, rounds: int = 5) -> float:
         begun = time.perf_counter()
         numbers.sum()
         best = max(best, size / (time.perf_counter() - begun) / 1e9)
+    end_team()
     return best
 
 

@@ -1,6 +1,12 @@
 """Where engines run, and on how many threads."""
 
+import ctypes
+import sys
+
 import torch
+
+
+_SOFT = 1  # omp_pause_soft: what the thread has set stays as it is.
 
 
 def default_device() -> str:
@@ -11,6 +17,18 @@ def default_device() -> str:
 def use_threads(count: int) -> None:
     """Threads of one operation, for every engine of this process."""
     torch.set_num_threads(count)
+
+
+def end_team() -> None:
+    """Ends the threads that compute for this one. It gets new ones, in 50 µs, when it computes again.
+
+    Each thread that has computed keeps a team of its own. libgomp lets those that wait for their next part spin, but
+    for a microsecond only once all teams together have more threads than there are cores: with the team of one idle
+    thread in the process, every loop of another begins with waking sleepers (docs/text-engine.md).
+    """
+    end = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None) if sys.platform == "linux" else None
+    if end is not None:
+        end(_SOFT)
 
 
 class GpuShare:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from deployments.engines.device import end_team
 from deployments.engines.sampling import Sampling
 from deployments.engines.text_chat import ChatMessage, ChatRenderer
 from deployments.engines.text_choice import Candidate, choose_loop
@@ -75,6 +76,8 @@ class TextGenerationEngine:
         except Exception as failure:
             log.exception("a text model did not load")
             raise ModelLoadFailed(f"the model cannot be read ({type(failure).__name__})") from None
+        finally:
+            end_team()
         return cls(loaded, tokens, loop, meter)
 
     @property

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 
+from deployments.engines.device import end_team
 from deployments.engines.text_batch import Accepts, Batch
 from deployments.engines.text_decoders import ClosedDecoder
 from deployments.engines.text_model import CausalModel
@@ -129,6 +130,8 @@ class StepLoop:
     def _has_work(self) -> bool:
         """Wait for work; False once the loop closes."""
         with self._wake:
+            if not (self._batch.requests or self._waiting):
+                end_team()  # Others compute faster without it.
             self._wake.wait_for(lambda: self._closing or self._batch.requests or self._waiting)
             return not self._closing
 

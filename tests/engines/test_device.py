@@ -1,11 +1,14 @@
-"""A replica's share of a GPU binds torch's allocator. There is none here, so CUDA is played."""
+"""A replica's share of a GPU binds torch's allocator (there is none here, so CUDA is played); teams of threads end."""
 
+import os
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from deployments.engines.device import gpu_share
+from deployments.engines.device import end_team, gpu_share
 
 
 def test_without_a_gpu_nothing_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +26,27 @@ def test_the_share_is_a_bound_on_what_torch_allocates(monkeypatch: pytest.Monkey
     assert share is not None
     assert (fractions, share.total_bytes) == ([0.25], 250)
     assert gpu_share(0) is None
+
+
+@pytest.mark.skipif(torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no teams, or not seen")
+def test_a_team_ends_when_it_is_told_and_comes_again() -> None:
+    numbers = torch.ones(1 << 20)
+    end_team()
+    for _ in range(2):
+        alone = teams()
+        numbers.sum()
+        assert len(teams() - alone) == torch.get_num_threads() - 1
+        end_team()
+        wait_until_ended(alone)
+
+
+def teams() -> set[int]:
+    """Threads of this process that Python has not started."""
+    return {int(task) for task in os.listdir("/proc/self/task")} - {one.native_id for one in threading.enumerate()}
+
+
+def wait_until_ended(but_for: set[int]) -> None:
+    give_up = time.monotonic() + 10
+    while teams() - but_for:
+        assert time.monotonic() < give_up, "threads that computed are still there"
+        time.sleep(0.005)

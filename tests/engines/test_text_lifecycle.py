@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import random
 import threading
 import time
@@ -12,9 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from deployments.engines.device import end_team
 from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
 from deployments.engines.text_paged import PagedLoop
 from deployments.errors import ModelLoadFailed, Unavailable
+from tests.engines.test_device import teams, wait_until_ended
 from tests.engines.text_models import (
     PATIENCE_S,
     PROMPTS,
@@ -243,3 +246,22 @@ def test_int8_weights_take_less_memory_and_lose_little(folder: Path) -> None:
 def test_byte_level_tokenizer_knows_every_prompt() -> None:
     tokenizer = byte_level_tokenizer()
     assert all(tokenizer.decode(tokenizer(prompt).input_ids, skip_special_tokens=True) == prompt for prompt in PROMPTS)
+
+
+@pytest.mark.skipif(torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no teams, or not seen")
+def test_an_idle_engine_leaves_no_threads_that_compute(folder: Path) -> None:
+    """A team that only waits makes the steps of every other model slower."""
+    end_team()
+    before = teams()
+    engine = load_slots(folder)
+    try:
+        wait_until_ended(before)
+        listener = Listener()
+        engine.submit(PROMPTS[0], 80, Sampling(), listener)
+        seen: set[int] = set()
+        while not listener.ended.is_set():
+            seen |= teams() - before
+        assert seen
+        wait_until_ended(before)
+    finally:
+        engine.close()
