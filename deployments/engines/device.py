@@ -5,7 +5,6 @@ import sys
 
 import torch
 
-
 _SOFT = 1  # omp_pause_soft: what the thread has set stays as it is.
 
 

@@ -1,12 +1,13 @@
-"""Compiles the decode step of a model into a package on disk. Runs as a program of its own, at the lowest priority.
+"""Compiles the decode step of a model into a library on disk. Runs as a program of its own, at the lowest priority.
 
-A process of its own, since tracing and compiling would hold up the thread that serves. The package holds no weights:
+A process of its own, since tracing and compiling would hold up the thread that serves. The library holds no weights:
 it depends on the configuration alone, and whoever loads it lends it the tensors of the model that serves already.
 """
 
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from deployments.engines.text_linear import swap_linears
 
 MOST_ROWS = 1_024
 MOST_COLUMNS = 1 << 20
+NOT_ALONE = b"aoti_torch_proxy_executor_call_function"
 
 
 class StepModule(nn.Module):
@@ -48,7 +50,7 @@ class StepModule(nn.Module):
         return logits, best, value.isfinite()
 
 
-def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], single: bool, package: Path) -> None:
+def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], single: bool, library: Path) -> None:
     """Write the step of a model for one row, or for any number from two on. `shapes`: heads and dim of each layer."""
     rows, columns = (1 if single else 4), 64
     tokens = torch.zeros(rows, dtype=torch.long)
@@ -65,9 +67,15 @@ def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], sing
             dynamic_shapes=(per_row, per_row, per_layer, per_layer),
             strict=False,
         )
+    package = library.with_suffix(".pt2")
     torch._inductor.aoti_compile_and_package(
         program, package_path=str(package), inductor_configs={"aot_inductor.package_constants_in_so": False}
     )
+    with zipfile.ZipFile(package) as packed:
+        code = packed.read(next(name for name in packed.namelist() if name.endswith(".so")))
+    if NOT_ALONE in code:
+        raise NotImplementedError("the step calls operations that only torch's own loader can call")
+    library.write_bytes(code)
 
 
 def main(
@@ -79,7 +87,7 @@ def main(
     shapes: str,
     rows: str,
     threads: str,
-    package: str,
+    library: str,
 ) -> None:
     os.nice(int(niceness))
     torch.set_num_threads(int(threads))  # The compiler writes their number into the code.
@@ -90,10 +98,10 @@ def main(
         )
     if linears == "int8":
         quantise_linears(model)
-    elif linears != "plain":  # Whoever loads the package lends packed weights.
+    elif linears != "plain":  # Whoever loads the library lends packed weights.
         swap_linears(model, json.loads(linears), "blocks" if rows == "blocks" else "plain")
     sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
-    compile_step(model.eval().requires_grad_(False), sizes, rows != "many", Path(package))
+    compile_step(model.eval().requires_grad_(False), sizes, rows != "many", Path(library))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
-"""A compiled decode step from its package on disk, lent the weights of the model that serves already."""
+"""A compiled decode step from its library on disk, lent the weights of the model that serves already.
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+Called by the C interface that each library brings along: torch's own loader holds Python's lock while a step computes,
+so that whatever carries requests and answers stands still, and it never drops what a step was lent.
+"""
+
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,37 +14,79 @@ from torch import Tensor
 
 from deployments.engines.text_compile import StepModule
 
-_spare: defaultdict[Path, list[Any]] = defaultdict(list)
-"""Packages that nobody uses now, for the next model of their kind: a library that was loaded stays in the process."""
+OUTPUTS = 3  # As `StepModule` has them.
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+_capsule = ctypes.pythonapi.PyCapsule_New
+_capsule.restype, _capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+
+
+class _Constant(ctypes.Structure):
+    """A constant's name in the library, and the tensor that it is."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("tensor", ctypes.c_void_p))
 
 
 class CompiledStep:
     """It works on the tensors of `eager`, or on `blocks` in their place; no copy of them is made."""
 
-    def __init__(self, package: Path, eager: StepModule, blocks: Mapping[str, Tensor]) -> None:
-        self._spare = _spare[package]
-        self._loader: Any = self._spare.pop() if self._spare else _load(package)
+    def __init__(self, library: Path, eager: StepModule, blocks: Mapping[str, Tensor]) -> None:
+        """Raises RuntimeError."""
+        self._library = ctypes.CDLL(str(library))
+        self._container = ctypes.c_void_p()
         tensors: dict[str, Tensor] = dict(eager.named_parameters(remove_duplicate=False))
         tensors |= {**dict(eager.named_buffers(remove_duplicate=False)), **blocks}
-        self._lent = {name: tensors[name].detach() for name in self._loader.get_constant_fqns()}
-        self._loader.load_constants(self._lent, False, True, True)
+        self._call("CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None, of_one=False)
+        self._lent = self._lend(tensors)
+
+    def _lend(self, tensors: Mapping[str, Tensor]) -> list[int]:
+        """The references that the library has now: it takes them, and never lets go of them."""
+        count = ctypes.c_size_t()
+        self._call("GetNumConstants", ctypes.byref(count))
+        wanted = [tensors[self._name("GetConstantOriginalFQN", number).decode()] for number in range(count.value)]
+        handles = _handles(wanted)
+        named = [_Constant(self._name("GetConstantName", number), handle) for number, handle in enumerate(handles)]
+        lent = (_Constant * len(named))(*named)
+        self._call("UpdateUserManagedConstantBufferPairs", lent, count, ctypes.c_bool(False), ctypes.c_bool(True))
+        _tensors(handles)
+        taken = ctypes.POINTER(_Constant)()
+        self._call("ExtractConstantsMapEntries", ctypes.byref(taken), ctypes.byref(count), ctypes.c_bool(False))
+        return [taken[number].tensor for number in range(count.value)]
 
     def __call__(
         self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
     ) -> Sequence[Tensor]:
-        given: Sequence[Tensor] = self._loader.run([tokens, positions, *keys, *values])
-        return given
+        given = _handles([tokens, positions, *keys, *values])  # The library lets go of them.
+        came = (ctypes.c_void_p * OUTPUTS)()
+        self._call("Run", given, ctypes.c_size_t(len(given)), came, ctypes.c_size_t(OUTPUTS), None, None)
+        return _tensors(came)
 
     def close(self) -> None:
         """Lets go of the weights. It may not be called any more."""
-        # torch never drops what it was lent: a model's whole weights would stay. So each is made to hold nothing.
-        for tensor in self._lent.values():
-            with torch.inference_mode(tensor.is_inference()):
-                nothing = torch.empty(0, dtype=tensor.dtype)
-                tensor.data = nothing.to_mkldnn() if tensor.is_mkldnn else nothing
-        self._spare.append(self._loader)
-        self._lent, self._loader = {}, None
+        self._call("Delete")
+        _tensors(self._lent)
+        self._lent = []
+
+    def _name(self, of: str, number: int) -> bytes:
+        name = ctypes.c_char_p()
+        self._call(of, ctypes.c_size_t(number), ctypes.byref(name))
+        return name.value or b""
+
+    def _call(self, name: str, *arguments: object, of_one: bool = True) -> None:
+        first = (self._container,) if of_one else ()
+        if getattr(self._library, f"AOTInductorModelContainer{name}")(*first, *arguments):
+            raise RuntimeError(f"a compiled decode step failed in {name}")
 
 
-def _load(package: Path) -> Any:
-    return torch._C._aoti.AOTIModelPackageLoader(str(package), "model", False, 1, -1)
+def _handles(tensors: Sequence[Tensor]) -> "ctypes.Array[Any]":
+    """New references to tensors, as the C interface knows them."""
+    capsules = torch._C._aoti.unsafe_alloc_void_ptrs_from_tensors(list(tensors))
+    return (ctypes.c_void_p * len(capsules))(*(_pointer(capsule, None) for capsule in capsules))
+
+
+def _tensors(handles: Iterable[int]) -> list[Tensor]:
+    """In the place of references, which are no more."""
+    capsules = [_capsule(handle, None, None) for handle in handles]
+    tensors: list[Tensor] = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
+    return tensors

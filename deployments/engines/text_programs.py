@@ -88,21 +88,21 @@ class StepPrograms:
     def _prepare(self) -> None:
         try:
             for single in (True, False):
-                package = self._find(single) or self._make(single)
-                if package is None or self._closed:
+                library = self._find(single) or self._make(single)
+                if library is None or self._closed:
                     break
-                self._offer(single, package)
+                self._offer(single, library)
         except Exception as failure:  # Whatever it is: the eager step serves.
             log.info("no compiled decode step: %s", failure)
         finally:
             self.settled.set()
 
     def _find(self, single: bool) -> Path | None:
-        package = self._place(single)
-        return package if package.is_file() else None
+        library = self._place(single)
+        return library if library.is_file() else None
 
     def _place(self, single: bool) -> Path:
-        """Where the package lies: named by all that its code depends on."""
+        """Where the library lies: named by all that its code depends on."""
         config = {key: value for key, value in self._model.config.to_dict().items() if key != "_name_or_path"}
         sources = [
             Path(module.__file__ or "").read_text() for module in (text_cache, text_compile, text_int8, text_linear)
@@ -110,7 +110,7 @@ class StepPrograms:
         cause = [torch.__version__, transformers.__version__, config, *self._arguments(single), *sources]
         cause.append(torch.backends.cpu.get_cpu_capability())
         digest = hashlib.sha256(json.dumps(cause, sort_keys=True, default=str).encode()).hexdigest()
-        return _own_folder() / f"{digest[:32]}.pt2"
+        return _own_folder() / f"{digest[:32]}.so"
 
     def _arguments(self, single: bool) -> list[str]:
         shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
@@ -135,10 +135,10 @@ class StepPrograms:
     def _compile(self, single: bool) -> Path | None:
         place = self._place(single)
         with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-            package = Path(scratch) / "step.pt2"
+            library = Path(scratch) / "step.so"
             command = [sys.executable, "-m", text_compile.__name__, str(NICENESS), str(self._folder)]
             self._child = subprocess.Popen(
-                [*command, *self._arguments(single), str(package)],
+                [*command, *self._arguments(single), str(library)],
                 cwd=Path(deployments.__file__ or "").parent.parent,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -152,10 +152,10 @@ class StepPrograms:
             except subprocess.TimeoutExpired:
                 self._end_child()
                 return None
-            if self._child.returncode or not package.is_file():
+            if self._child.returncode or not library.is_file():
                 log.info("the decode step does not compile: %s", said.strip().rpartition("\n")[2])
                 return None
-            package.replace(place)
+            library.replace(place)
         return place
 
     def _end_child(self) -> None:
@@ -164,10 +164,10 @@ class StepPrograms:
             os.killpg(child.pid, signal.SIGKILL)
 
     @torch.inference_mode()
-    def _offer(self, single: bool, package: Path) -> None:
-        """Load a package; keep it if it says what the eager step says, sooner."""
+    def _offer(self, single: bool, library: Path) -> None:
+        """Load a library; keep it if it says what the eager step says, sooner."""
         eager = StepModule(self._model)
-        compiled = CompiledStep(package, eager, self._blocks if single else {})
+        compiled = CompiledStep(library, eager, self._blocks if single else {})
         rows, columns = (1, 128) if single else (8, 128)
         tokens, positions = torch.arange(rows) % 7, torch.arange(rows) * 11 % columns + 1
         generator = torch.Generator().manual_seed(0)
