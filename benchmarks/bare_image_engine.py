@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.engine_process import obey
 from benchmarks.load import Measure, Span, summarise
-from deployments.batching import Batcher
+from deployments.batching import Batcher, Pace
 from deployments.engines.device import default_device
 from deployments.engines.image_classification import ImageClassificationEngine
 
@@ -43,10 +43,15 @@ async def carry_out(
 ) -> Any:
     """As the replica does it: decoding in threads, beside the forwards."""
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(cores) as decoders, ThreadPoolExecutor(1) as forwards:
-        batches: Batcher[Any, np.ndarray] = Batcher(engine.classify, forwards, lambda: engine.batch_size)
+    side_by_side = 1 if engine.at_once == 1 else engine.at_once + 1
+    with ThreadPoolExecutor(cores) as decoders, ThreadPoolExecutor(side_by_side) as forwards:
+        batches: Batcher[Any, np.ndarray] = Batcher(
+            engine.classify, lambda: Pace(forwards, side_by_side, engine.batch_size)
+        )
 
         async def classify(file: bytes) -> np.ndarray:
+            if side_by_side > 1:
+                return await batches.submit(file)
             return await batches.submit(await loop.run_in_executor(decoders, engine.preprocess, file))
 
         if load is None:

@@ -1,57 +1,69 @@
-"""Gathers the items that wait while a batch runs, and runs them as the next batch."""
+"""Gathers the items that wait while batches run, and runs them as the next ones."""
 
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How batches are run at the moment: where, how many at once, of how many items at most."""
+
+    executor: Executor
+    at_once: int
+    batch_size: int
+
+
 class Batcher(Generic[Item, Result]):
     """Batches of what is ready: a lone item never waits for company.
 
-    `run` is called in `executor`, one batch at a time, and gives one result or exception for each item.
+    `run` gives one result or exception for each item of a batch.
     """
 
     def __init__(
         self,
         run: Callable[[Sequence[Item]], Sequence[Result | Exception]],
-        executor: Executor,
-        max_batch_size: Callable[[], int],
+        pace: Callable[[], Pace],
     ) -> None:
         self.run = run
-        self.executor = executor
-        self.max_batch_size = max_batch_size
+        self.pace = pace
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item) -> Result:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._drain())
+        if len(self._running) < self.pace().at_once:
+            self._running.add(asyncio.create_task(self._drain()))
         return await future
 
     async def _drain(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while self._waiting:
+                pace = self.pace()
+                if len(self._running) > pace.at_once:
+                    break  # the others go on
                 # Whoever left while waiting takes no place in the batch.
                 wanted = [(item, future) for item, future in self._waiting if not future.done()]
-                size = self.max_batch_size()
-                batch, self._waiting = wanted[:size], wanted[size:]
+                batch, self._waiting = wanted[: pace.batch_size], wanted[pace.batch_size :]
                 if batch:
-                    await self._run(batch)
+                    await self._run(batch, pace.executor)
         finally:
             # At once, not when the task is found done: who submits in between would wait for nobody.
-            self._running = None
+            self._running.discard(task)
 
-    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], executor: Executor) -> None:
         items = [item for item, _ in batch]
         results: Sequence[Result | Exception]
         try:
-            results = await asyncio.get_running_loop().run_in_executor(self.executor, self.run, items)
+            results = await asyncio.get_running_loop().run_in_executor(executor, self.run, items)
         except Exception as failure:
             results = [failure] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):

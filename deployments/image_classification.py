@@ -1,4 +1,4 @@
-"""The ImageClassification deployment: decodes in threads, beside the forwards of each model."""
+"""The ImageClassification deployment: decodes in threads, beside the forwards of all models."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.batching import Batcher
+from deployments.batching import Batcher, Pace
 from deployments.calls import Tell
 from deployments.family import FamilyReplica, ReplicaOptions
 from deployments.findings import private_folder
@@ -64,10 +64,12 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         self.is_small = is_small
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
-        # One for all models: a forward has all cores, and its workers are this thread's.
+        # For all models. A forward that has all cores runs in one thread, whose its workers are. Of those that have one
+        # core each, a thread more: it decodes while the others compute.
         self.forwards = ThreadPoolExecutor(1, "forward")
         self.forwards.submit(self.cpu.lead_team).result()
         self.forwards.submit(start_workers, self.cores).result()
+        self.light_forwards = ThreadPoolExecutor(self.cores + 1, "forward")
         self.prepared = private_folder(options.cache / "prepared")
 
     def load(self, model: Model) -> Classifier:
@@ -79,13 +81,20 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
             engine = load.result()
         limit = self.batch_limit(model)
         classify = self.cpu.measured(model.name, engine.classify)
-        return Classifier(engine, Batcher(classify, self.forwards, lambda: min(limit, engine.batch_size)))
+
+        def pace() -> Pace:
+            batch_size = min(limit, engine.batch_size)
+            if engine.at_once == 1:
+                return Pace(self.forwards, 1, batch_size)
+            return Pace(self.light_forwards, engine.at_once + 1, batch_size)
+
+        return Classifier(engine, Batcher(classify, pace))
 
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None
     ) -> ImageClassificationResult:
         picture: torch.Tensor | bytes = request.image_data
-        if not self.is_small(request.image_data):
+        if engine.engine.at_once == 1 and not self.is_small(request.image_data):
             preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
             picture = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
         probabilities = await engine.batches.submit(picture)

@@ -103,7 +103,8 @@ meter, thread = CpuMeter(), ThreadPoolExecutor(1)
 thread.submit(meter.lead_team).result()
 thread.submit(start_workers, 2).result()
 rows = openvino.opset13.parameter([1024, 1024], np.float32)
-request = _compiled(openvino.Model([openvino.opset13.matmul(rows, rows, False, True)], [rows]), 2)
+model = openvino.Model([openvino.opset13.matmul(rows, rows, False, True)], [rows])
+request = _compiled(model, 2, 1).create_infer_request()
 def work():
     until = time.thread_time() + 1
     while time.thread_time() < until:

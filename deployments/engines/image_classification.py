@@ -25,8 +25,8 @@ class ImageClassificationEngine:
     """One image classification model, ready to answer.
 
     `labels` are `id2label` in index order, as they are. `resident_bytes` is what the weights take, in the form that the
-    model has now. `batch_size` is the largest batch worth making on this device. `notes` say how it runs, for a status
-    page.
+    model has now. `batch_size` is the largest batch worth making on this device, `at_once` how many side by side.
+    `notes` say how it runs, for a status page.
     """
 
     def __init__(self, forward: Forward, preprocessing: Preprocessing, labels: list[str], draft: bool = True) -> None:
@@ -90,6 +90,10 @@ class ImageClassificationEngine:
     @property
     def batch_size(self) -> int:
         return self._forward.form.batch_size if self._forward else 1
+
+    @property
+    def at_once(self) -> int:
+        return self._forward.form.at_once if self._forward else 1
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 MEASURING_S = 0.4
 """What measuring one batch size may take, beyond its first two runs."""
+LIGHT_S = 0.02
+"""A forward that takes one core no longer runs on one, and others beside it: no thread waits for another."""
 BUSY_S = 0.05
 """A forward of one picture that takes longer has the device busy: no batches are tried."""
 WORTH_WAITING = 1.25
@@ -44,6 +46,8 @@ class Form:
     resident_bytes: int
     batch_size: int = 1
     """The largest batch worth making."""
+    at_once: int = 1
+    """How many batches may be computed side by side, each on its share of the cores."""
     own_threads: bool = False
     """Whether it brings its own. A team of torch's would spin after each copy, on the cores that the others need."""
 
@@ -75,8 +79,10 @@ class Forward:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        threads = f"{self.cores} thread{'s' if self.cores > 1 else ''}"
-        return (f"forward: {self.form.note}", f"largest batch: {self.form.batch_size}, on {threads}")
+        form = self.form
+        threads = self.cores // form.at_once
+        each = f"{threads} thread{'s' if threads > 1 else ''}"
+        return (f"forward: {form.note}", f"largest batch: {form.batch_size}; {form.at_once} at once, on {each}")
 
     def tune(self, example: torch.Tensor) -> None:
         """Finds the batch size for pictures like `example`, [channels, height, width]."""

@@ -2,7 +2,7 @@
 
 import ctypes
 import mmap
-import threading
+import queue
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,29 @@ MAPS = Path("/proc/self/maps")
 class Compiled:
     """Logits, float32 [batch, labels], from pixel values, float32 [batch, channels, height, width] of one shape.
 
-    `batch_size` is the largest batch that it takes. For any thread; one batch at a time, on `cores`.
+    `batch_size` is the largest batch that it takes. For any thread: `at_once` batches side by side share the `cores`,
+    others wait.
     """
 
-    def __init__(self, file: Path, batch_size: int, cores: int) -> None:
+    def __init__(self, file: Path, batch_size: int, cores: int, at_once: int = 1) -> None:
         """`file`: what `image_convert` wrote."""
         model = openvino.Core().read_model(file)
         self.weight_bytes = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
         _, *picture = model.input(0).partial_shape
         model.reshape([1 if batch_size == 1 else openvino.Dimension(1, batch_size), *picture])
-        self._request = _compiled(model, cores)
-        self._lock = threading.Lock()
+        compiled = _compiled(model, cores, at_once)
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(at_once):
+            self._requests.put(compiled.create_infer_request())
         self(torch.zeros(1, *(side.get_length() for side in picture)))
         _leave(file.with_suffix(".bin"))
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        with self._lock:
-            (logits,) = self._request.infer([batch.contiguous().numpy()], share_inputs=True).values()
+        request = self._requests.get()
+        try:
+            (logits,) = request.infer([batch.contiguous().numpy()], share_inputs=True).values()
+        finally:
+            self._requests.put(request)
         return torch.from_numpy(logits)
 
 
@@ -41,7 +47,7 @@ def start_workers(cores: int) -> None:
     operations = openvino.opset13
     rows = operations.parameter([1024, 1024], np.float32)
     model = openvino.Model([operations.matmul(rows, rows, False, True)], [rows])
-    _compiled(model, cores).infer([np.zeros((1024, 1024), np.float32)])
+    _compiled(model, cores, 1).create_infer_request().infer([np.zeros((1024, 1024), np.float32)])
 
 
 def _leave(file: Path) -> None:
@@ -53,6 +59,6 @@ def _leave(file: Path) -> None:
             ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
-def _compiled(model: openvino.Model, cores: int) -> Any:
-    options = {"INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    return openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+def _compiled(model: openvino.Model, cores: int, at_once: int) -> Any:
+    options = {"INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": at_once, "INFERENCE_PRECISION_HINT": "f32"}
+    return openvino.Core().compile_model(model, "CPU", options)

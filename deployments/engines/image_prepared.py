@@ -7,14 +7,16 @@ import json
 import logging
 import shutil
 import tempfile
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from deployments.engines import image_openvino
 from deployments.engines.image_convert import convert_in_child
-from deployments.engines.image_forward import BATCH_SIZES, Compiler, Form, Forward, best_batch_size
+from deployments.engines.image_forward import BATCH_SIZES, LIGHT_S, Compiler, Form, Forward, best_batch_size, fastest_of
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,13 @@ BASE_BYTES, COMPILED_BYTES = 12 << 20, 1.1
 """What OpenVINO takes for a model, and for each byte of its weights."""
 _MODEL, _VERDICT = "model.xml", "verdict.json"
 _MAKERS = ("openvino", "torch", "transformers", "model-runtime")
+
+
+class Shape(NamedTuple):
+    """Of the work that a model is compiled for."""
+
+    batch_size: int
+    at_once: int
 
 
 class Prepared(Compiler):
@@ -37,22 +46,23 @@ class Prepared(Compiler):
         self._place = root / _content(folder, str(tuple(shape)), str(dtype), str(cores))
 
         self.in_vain: str | None = None
-        self._batch_size = 0
+        self._kept: Shape | None = None
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             self._recall()
 
     def _recall(self) -> None:
         kept = json.loads((self._place / _VERDICT).read_bytes())
         self._place.touch()
-        self._batch_size = int(kept["batch_size"])
-        if not self._batch_size:
+        if kept["batch_size"]:
+            self._kept = Shape(int(kept["batch_size"]), int(kept["at_once"]))
+        else:
             self.in_vain = str(kept["note"])
 
     def found(self) -> Form | None:
-        if not self._batch_size:
+        if self._kept is None:
             return None
         try:
-            return self._form(self._batch_size)
+            return self._form(self._kept)
         except Exception:
             logger.warning("what was kept of a converted model cannot be read: it is made again", exc_info=True)
             shutil.rmtree(self._place, ignore_errors=True)
@@ -75,8 +85,13 @@ class Prepared(Compiler):
         sizes = BATCH_SIZES["cpu"]
         # Made for one picture, it takes less than one of many would; that is made only where batches are tried.
         form_of = functools.cache(self._form)
-        size = best_batch_size(lambda size: forward.beside(form_of(1 if size == 1 else sizes[-1])), example, sizes)
-        return form_of(size)
+        alone = forward.beside(form_of(Shape(1, self._cores)))
+        at_once = self._cores if fastest_of(partial(alone, [example])) <= LIGHT_S else 1
+        largest = Shape(sizes[-1], at_once)
+        size = best_batch_size(
+            lambda size: forward.beside(form_of(Shape(1, at_once) if size == 1 else largest)), example, sizes
+        )
+        return form_of(Shape(size, at_once))
 
     def settle(self, form: Form) -> None:
         """What an earlier load has found out is there whole or not at all."""
@@ -84,16 +99,19 @@ class Prepared(Compiler):
         with contextlib.suppress(OSError):  # the disk is full: the next load finds it out again
             self._place.mkdir(exist_ok=True)
             draft = self._place / f"{_VERDICT}.draft"
-            draft.write_text(json.dumps({"note": form.note, "batch_size": form.batch_size if taken else 0}))
+            batch_size = form.batch_size if taken else 0
+            verdict = {"note": form.note, "batch_size": batch_size, "at_once": form.at_once}
+            draft.write_text(json.dumps(verdict))
             draft.replace(self._place / _VERDICT)
             if not taken:
                 for file in self._place.glob("model.*"):
                     file.unlink()
 
-    def _form(self, batch_size: int) -> Form:
-        compiled = image_openvino.Compiled(self._place / _MODEL, batch_size, self._cores)
+    def _form(self, shape: Shape) -> Form:
+        batch_size, at_once = shape
+        compiled = image_openvino.Compiled(self._place / _MODEL, batch_size, self._cores, at_once)
         resident_bytes = BASE_BYTES + int(COMPILED_BYTES * compiled.weight_bytes)
-        return Form(compiled, "OpenVINO", resident_bytes, batch_size, own_threads=True)
+        return Form(compiled, "OpenVINO", resident_bytes, batch_size, at_once, own_threads=True)
 
     def _make_room(self) -> None:
         kept = 0
