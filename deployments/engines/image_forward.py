@@ -23,7 +23,8 @@ BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
 MEASURING_S = 0.4
 """What measuring one batch size may take, beyond its first two runs."""
 LIGHT_S = 0.02
-"""A forward that takes one core no longer runs on one, and others beside it: no thread waits for another."""
+"""A forward that takes one core no longer runs on one, and others beside it: no thread waits for another. Not where
+batches pay: handing each picture over would take longer than computing it."""
 BUSY_S = 0.05
 """A forward of one picture that takes longer has the device busy: no batches are tried."""
 WORTH_WAITING = 1.25

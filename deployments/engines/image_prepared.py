@@ -85,13 +85,14 @@ class Prepared(Compiler):
         sizes = BATCH_SIZES["cpu"]
         # Made for one picture, it takes less than one of many would; that is made only where batches are tried.
         form_of = functools.cache(self._form)
-        alone = forward.beside(form_of(Shape(1, self._cores)))
-        at_once = self._cores if fastest_of(partial(alone, [example])) <= LIGHT_S else 1
-        largest = Shape(sizes[-1], at_once)
         size = best_batch_size(
-            lambda size: forward.beside(form_of(Shape(1, at_once) if size == 1 else largest)), example, sizes
+            lambda size: forward.beside(form_of(Shape(1 if size == 1 else sizes[-1], 1))), example, sizes
         )
-        return form_of(Shape(size, at_once))
+        if size == 1 and self._cores > 1:
+            side_by_side = form_of(Shape(1, self._cores))
+            if fastest_of(partial(forward.beside(side_by_side), [example])) <= LIGHT_S:
+                return side_by_side
+        return form_of(Shape(size, 1))
 
     def settle(self, form: Form) -> None:
         """What an earlier load has found out is there whole or not at all."""
