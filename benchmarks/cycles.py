@@ -1,6 +1,9 @@
 """Whether 500 loads and unloads leave the process as large as it was: `python -m benchmarks.residency cycles`."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 from benchmarks.environment import machine
 from benchmarks.library import library
 from benchmarks.shelves import Shelf, model_of
-from deployments.process_memory import ProcessMemory
+from deployments.process_memory import ONE_ARENA, ProcessMemory
 
 CYCLES = 500
 MODELS = 5
@@ -33,5 +36,10 @@ async def turns(folder: Path) -> None:
 
 
 def cycles() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(turns(Path(folder)))
+    """In a process that starts as replicas do."""
+    subprocess.run([sys.executable, "-m", "benchmarks.cycles"], env=os.environ | ONE_ARENA, check=True)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as temporary:
+        asyncio.run(turns(Path(temporary)))

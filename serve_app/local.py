@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from deployments.errors import ServingError, Unavailable
+from deployments.process_memory import ONE_ARENA
 from deployments.protocol import ImageClassificationResult, TextGenerationResult
 from serve_app.client import ModelRuntimeClient
 from serve_app.config import RuntimeConfig, is_loopback
@@ -104,6 +105,7 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="token", RAY_ENABLE_AUTO_CONNECT="0", RAY_worker_niceness="0"
     )
+    os.environ.update(ONE_ARENA)
     with _progress("importing Ray", started):
         from ray import serve  # noqa: F401
 
