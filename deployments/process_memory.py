@@ -10,8 +10,8 @@ from typing import Protocol
 import psutil
 
 ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
-"""For the environment that replicas start in. glibc gives threads arenas of their own, each load is a thread, and what is
-free in one arena is not there for others: after 500 loads a process was 31 MiB larger that held no more than before."""
+"""For the environment that replicas start in. glibc gives threads arenas of their own, each load is a thread, and what
+is free in one arena is not there for others: after 500 loads a process was 31 MiB larger that held no more."""
 COLLECT_EVERY_S = 30.0
 PAGE = os.sysconf("SC_PAGE_SIZE")
 STATM = Path("/proc/self/statm")

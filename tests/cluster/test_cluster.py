@@ -207,6 +207,7 @@ def test_cluster_yaml_turns_authentication_on_wherever_ray_starts(launcher: dict
     for command in starts:
         assert command.index("export RAY_AUTH_MODE=token ") < command.index("ray start")
         assert "--metrics-export-port=" in command
+        assert "MALLOC_ARENA_MAX=1;" in command
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert any("get-auth-token --generate" in command for command in launcher["head_setup_commands"])
     assert launcher["cluster_synced_files"] == ["~/.ray/auth_token"]
