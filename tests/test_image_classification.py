@@ -98,13 +98,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np, openvino
 from deployments.cpu_time import CpuMeter
-from deployments.engines.image_openvino import _compiled, start_workers
+from deployments.engines.image_openvino import _options, start_workers
 meter, thread = CpuMeter(), ThreadPoolExecutor(1)
 thread.submit(meter.lead_team).result()
 thread.submit(start_workers, 2).result()
 rows = openvino.opset13.parameter([1024, 1024], np.float32)
 model = openvino.Model([openvino.opset13.matmul(rows, rows, False, True)], [rows])
-request = _compiled(model, 2, 1).create_infer_request()
+request = openvino.Core().compile_model(model, "CPU", _options(2, 1)).create_infer_request()
 def work():
     until = time.thread_time() + 1
     while time.thread_time() < until:

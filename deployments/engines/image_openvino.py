@@ -1,6 +1,7 @@
 """The forward of an image classifier by OpenVINO: on a CPU several times as fast as torch's own."""
 
 import ctypes
+import io
 import mmap
 import queue
 from pathlib import Path
@@ -11,6 +12,7 @@ import openvino
 import torch
 
 MAPS = Path("/proc/self/maps")
+_MACHINE = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 
 
 class Compiled:
@@ -20,18 +22,35 @@ class Compiled:
     others wait.
     """
 
-    def __init__(self, file: Path, batch_size: int, cores: int, at_once: int = 1) -> None:
-        """`file`: what `image_convert` wrote."""
-        model = openvino.Core().read_model(file)
-        self.weight_bytes = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
-        _, *picture = model.input(0).partial_shape
-        model.reshape([1 if batch_size == 1 else openvino.Dimension(1, batch_size), *picture])
-        compiled = _compiled(model, cores, at_once)
+    def __init__(self, compiled: Any, at_once: int, weight_bytes: int) -> None:
+        self._compiled = compiled
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(at_once):
             self._requests.put(compiled.create_infer_request())
-        self(torch.zeros(1, *(side.get_length() for side in picture)))
+        self.weight_bytes = weight_bytes
+
+    @classmethod
+    def of(cls, file: Path, batch_size: int, cores: int, at_once: int = 1) -> "Compiled":
+        """`file`: what `image_convert` wrote."""
+        model = openvino.Core().read_model(file)
+        weight_bytes = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
+        _, *picture = model.input(0).partial_shape
+        model.reshape([1 if batch_size == 1 else openvino.Dimension(1, batch_size), *picture])
+        compiled = cls(openvino.Core().compile_model(model, "CPU", _options(cores, at_once)), at_once, weight_bytes)
+        compiled(torch.zeros(1, *(side.get_length() for side in picture)))
         _leave(file.with_suffix(".bin"))
+        return compiled
+
+    @classmethod
+    def read(cls, kept: bytes, cores: int, at_once: int, weight_bytes: int) -> "Compiled":
+        """`kept`: what `to_keep` gave, on such a machine, with this OpenVINO; unharmed, which is not looked at here."""
+        core = openvino.Core()
+        return cls(core.import_model(io.BytesIO(kept), "CPU", _options(cores, at_once)), at_once, weight_bytes)
+
+    def to_keep(self) -> bytes:
+        """From which it is read again in a quarter of the time that it takes to be compiled."""
+        kept: bytes = self._compiled.export_model().getvalue()
+        return kept
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         request = self._requests.get()
@@ -47,7 +66,8 @@ def start_workers(cores: int) -> None:
     operations = openvino.opset13
     rows = operations.parameter([1024, 1024], np.float32)
     model = openvino.Model([operations.matmul(rows, rows, False, True)], [rows])
-    _compiled(model, cores, 1).create_infer_request().infer([np.zeros((1024, 1024), np.float32)])
+    compiled = openvino.Core().compile_model(model, "CPU", _options(cores, 1))
+    compiled.create_infer_request().infer([np.zeros((1024, 1024), np.float32)])
 
 
 def _leave(file: Path) -> None:
@@ -59,6 +79,10 @@ def _leave(file: Path) -> None:
             ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
-def _compiled(model: openvino.Model, cores: int, at_once: int) -> Any:
-    options = {"INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": at_once, "INFERENCE_PRECISION_HINT": "f32"}
-    return openvino.Core().compile_model(model, "CPU", options)
+def machine() -> str:
+    """What else `read` depends on."""
+    return " ".join(str(openvino.Core().get_property("CPU", name)) for name in _MACHINE)
+
+
+def _options(cores: int, at_once: int) -> dict[str, Any]:
+    return {"INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": at_once, "INFERENCE_PRECISION_HINT": "f32"}

@@ -22,9 +22,9 @@ logger = logging.getLogger(__name__)
 
 MOST_BYTES = 4 << 30
 """Of all that is kept; what was not used for longest goes first."""
-BASE_BYTES, COMPILED_BYTES = 12 << 20, 1.1
-"""What OpenVINO takes for a model, and for each byte of its weights."""
-_MODEL, _VERDICT = "model.xml", "verdict.json"
+BASE_BYTES, BESIDE_BYTES, COMPILED_BYTES = 12 << 20, 8 << 20, 1.1
+"""What OpenVINO takes for a model, for each further batch at once, and for each byte of the weights."""
+_MODEL, _COMPILED, _VERDICT = "model.xml", "model.blob", "verdict.json"
 _MAKERS = ("openvino", "torch", "transformers", "model-runtime")
 
 
@@ -35,6 +35,15 @@ class Shape(NamedTuple):
     at_once: int
 
 
+class Kept(NamedTuple):
+    """A compiled model on disk."""
+
+    shape: Shape
+    weight_bytes: int
+    digest: str
+    """The file's SHA-256: what OpenVINO reads, it trusts."""
+
+
 class Prepared(Compiler):
     """One model's place there, whether it was converted yet or not."""
 
@@ -43,10 +52,10 @@ class Prepared(Compiler):
         self._root = root
         self._folder = folder
         self._cores = cores
-        self._place = root / _content(folder, str(tuple(shape)), str(dtype), str(cores))
+        self._place = root / _content(folder, str(tuple(shape)), str(dtype), str(cores), image_openvino.machine())
 
         self.in_vain: str | None = None
-        self._kept: Shape | None = None
+        self._kept: Kept | None = None
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             self._recall()
 
@@ -54,7 +63,8 @@ class Prepared(Compiler):
         kept = json.loads((self._place / _VERDICT).read_bytes())
         self._place.touch()
         if kept["batch_size"]:
-            self._kept = Shape(int(kept["batch_size"]), int(kept["at_once"]))
+            shape = Shape(int(kept["batch_size"]), int(kept["at_once"]))
+            self._kept = Kept(shape, int(kept["weight_bytes"]), str(kept["digest"]))
         else:
             self.in_vain = str(kept["note"])
 
@@ -62,7 +72,7 @@ class Prepared(Compiler):
         if self._kept is None:
             return None
         try:
-            return self._form(self._kept)
+            return self._read(self._kept)
         except Exception:
             logger.warning("what was kept of a converted model cannot be read: it is made again", exc_info=True)
             shutil.rmtree(self._place, ignore_errors=True)
@@ -96,12 +106,14 @@ class Prepared(Compiler):
 
     def settle(self, form: Form) -> None:
         """What an earlier load has found out is there whole or not at all."""
-        taken = isinstance(form.logits, image_openvino.Compiled)
-        with contextlib.suppress(OSError):  # the disk is full: the next load finds it out again
+        taken = form.logits if isinstance(form.logits, image_openvino.Compiled) else None
+        with contextlib.suppress(OSError, RuntimeError):  # it cannot be kept: the next load finds it out again
             self._place.mkdir(exist_ok=True)
+            verdict: dict[str, object] = {"note": form.note, "batch_size": 0}
+            if taken:
+                verdict |= {"batch_size": form.batch_size, "at_once": form.at_once}
+                verdict |= {"weight_bytes": taken.weight_bytes, "digest": self._keep(taken.to_keep())}
             draft = self._place / f"{_VERDICT}.draft"
-            batch_size = form.batch_size if taken else 0
-            verdict = {"note": form.note, "batch_size": batch_size, "at_once": form.at_once}
             draft.write_text(json.dumps(verdict))
             draft.replace(self._place / _VERDICT)
             if not taken:
@@ -110,9 +122,20 @@ class Prepared(Compiler):
 
     def _form(self, shape: Shape) -> Form:
         batch_size, at_once = shape
-        compiled = image_openvino.Compiled(self._place / _MODEL, batch_size, self._cores, at_once)
-        resident_bytes = BASE_BYTES + int(COMPILED_BYTES * compiled.weight_bytes)
-        return Form(compiled, "OpenVINO", resident_bytes, batch_size, at_once, own_threads=True)
+        return _form(image_openvino.Compiled.of(self._place / _MODEL, batch_size, self._cores, at_once), shape)
+
+    def _read(self, kept: Kept) -> Form:
+        content = (self._place / _COMPILED).read_bytes()
+        if hashlib.sha256(content).hexdigest() != kept.digest:
+            raise ValueError("it was damaged")
+        compiled = image_openvino.Compiled.read(content, self._cores, kept.shape.at_once, kept.weight_bytes)
+        return _form(compiled, kept.shape)
+
+    def _keep(self, content: bytes) -> str:
+        draft = self._place / f"{_COMPILED}.draft"
+        draft.write_bytes(content)
+        draft.replace(self._place / _COMPILED)
+        return hashlib.sha256(content).hexdigest()
 
     def _make_room(self) -> None:
         kept = 0
@@ -120,6 +143,11 @@ class Prepared(Compiler):
             kept += sum(file.stat().st_size for file in place.iterdir())
             if kept > MOST_BYTES and place != self._place:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def _form(compiled: image_openvino.Compiled, shape: Shape) -> Form:
+    resident_bytes = BASE_BYTES + BESIDE_BYTES * (shape.at_once - 1) + int(COMPILED_BYTES * compiled.weight_bytes)
+    return Form(compiled, "OpenVINO", resident_bytes, shape.batch_size, shape.at_once, own_threads=True)
 
 
 def _content(folder: Path, *options: str) -> str:

@@ -155,7 +155,7 @@ def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
     joined()
     assert "forward: OpenVINO" in engine.notes
     (place,) = cache.iterdir()
-    assert sorted(file.name for file in place.iterdir()) == ["model.bin", "model.xml", "verdict.json"]
+    assert sorted(file.name for file in place.iterdir()) == ["model.bin", "model.blob", "model.xml", "verdict.json"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nothing tells what is mapped here")
@@ -170,7 +170,7 @@ def test_weights_are_not_held_twice(tmp_path: Path) -> None:
     )
     AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "m")
     convert(tmp_path / "m", (3, 32, 32), tmp_path / "model.xml")
-    compiled = Compiled(tmp_path / "model.xml", 1, 1)
+    compiled = Compiled.of(tmp_path / "model.xml", 1, 1)
     compiled(torch.zeros(1, 3, 32, 32))
     maps = Path("/proc/self/smaps").read_text()
     held = re.findall(rf"{tmp_path}/model\.bin\n(?:.*\n)*?Rss: +(\d+) kB", maps)
@@ -266,6 +266,21 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: p
     ImageClassificationEngine.load(saved(tmp_path / "third", hidden_act="relu"), cache=cache)
     joined()
     assert len(list(cache.iterdir())) == 1
+
+
+def test_a_compiled_model_that_was_damaged_is_made_again(tmp_path: Path) -> None:
+    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
+    cache.mkdir()
+    engine = ImageClassificationEngine.load(folder, cache=cache)
+    joined()
+    (blob,) = cache.glob("*/model.blob")
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    again = ImageClassificationEngine.load(folder, cache=cache)
+    assert "being compiled" in str(again.notes)
+    joined()
+    np.testing.assert_allclose(answer(again, encoded(photo())), answer(engine, encoded(photo())), atol=1e-6)
 
 
 @pytest.mark.parametrize("kept", ["{", '{"batch_size": 1, "note": "OpenVINO"}', "[]"])
