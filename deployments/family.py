@@ -12,7 +12,7 @@ from deployments.cores import limit_cores
 from deployments.cpu_time import CpuMeter, cpu_seconds
 from deployments.errors import ModelLoadFailed, ServingError, WrongFamily
 from deployments.failures import error_of
-from deployments.footprint import Footprint
+from deployments.footprint import STATED_OVERHEAD, Footprint
 from deployments.gpus import gpu_utilization
 from deployments.ledger import MIB
 from deployments.measures import Measured
@@ -57,6 +57,8 @@ class ReplicaOptions:
 class FamilyReplica(Replica, Generic[RequestT, EngineT]):
     """One replica of a family that serves models from the repository."""
 
+    stated_overhead = STATED_OVERHEAD
+
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__()
         self.options = options
@@ -70,7 +72,7 @@ class FamilyReplica(Replica, Generic[RequestT, EngineT]):
             self.gate.admit,
             idle_s=options.settings.unload_idle_s,
         )
-        self.footprint = Footprint(self.residency.memory, self.residency.ledger)
+        self.footprint = Footprint(self.residency.memory, self.residency.ledger, self.stated_overhead)
         self.device = "cpu"
         self.proofs = Proofs(self.gate, self._ask)
         self._preloading: asyncio.Task[None] | None = None

@@ -15,7 +15,8 @@ and prompts under way, what a load takes for a moment. Measured: docs/residency.
 class Footprint:
     """Looked at every second."""
 
-    def __init__(self, memory: Memory, ledger: Ledger) -> None:
+    def __init__(self, memory: Memory, ledger: Ledger, stated_bytes: int = STATED_OVERHEAD) -> None:
+        self.stated_bytes = stated_bytes
         self.memory = memory
         self.ledger = ledger
         self.resting_bytes = 0
@@ -35,10 +36,10 @@ class Footprint:
     def look(self, unloads: int) -> None:
         """`unloads`: how many there were so far."""
         overhead = self.overhead_bytes
-        if overhead > STATED_OVERHEAD and not self._warned:
+        if overhead > self.stated_bytes and not self._warned:
             self._warned = True
             logger.warning(
-                "the process takes %d MiB beside its models, %d are usual", overhead / MIB, STATED_OVERHEAD / MIB
+                "the process takes %d MiB beside its models, %d are usual", overhead / MIB, self.stated_bytes / MIB
             )
         entries = list(self.ledger.entries.values())
         if unloads and all(entry.idle for entry in entries):
