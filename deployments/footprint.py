@@ -15,7 +15,7 @@ and prompts under way, what a load takes for a moment. Measured: docs/residency.
 class Footprint:
     """Looked at every second."""
 
-    def __init__(self, memory: Memory, ledger: Ledger, stated_bytes: int = STATED_OVERHEAD) -> None:
+    def __init__(self, memory: Memory, ledger: Ledger, stated_bytes: int) -> None:
         self.stated_bytes = stated_bytes
         self.memory = memory
         self.ledger = ledger

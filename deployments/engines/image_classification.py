@@ -118,7 +118,7 @@ class ImageClassificationEngine:
     def classify(self, pictures: Sequence[torch.Tensor | bytes]) -> list[np.ndarray | ServingError]:
         """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone.
 
-        A picture is what `preprocess` gave, or a file that is small enough to be preprocessed here.
+        A picture is what `preprocess` gave, or a file that is to be preprocessed here.
         """
         answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pictures)
         pixel_values: dict[int, torch.Tensor] = {}

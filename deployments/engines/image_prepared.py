@@ -94,7 +94,7 @@ class Prepared(Compiler):
     def compile(self, forward: Forward, example: torch.Tensor) -> Form:
         sizes = BATCH_SIZES["cpu"]
         # Made for one picture, it takes less than one of many would; that is made only where batches are tried.
-        form_of = functools.cache(self._form)
+        form_of = functools.cache(self._compiled)
         size = best_batch_size(
             lambda size: forward.beside(form_of(Shape(1 if size == 1 else sizes[-1], 1))), example, sizes
         )
@@ -120,7 +120,7 @@ class Prepared(Compiler):
                 for file in self._place.glob("model.*"):
                     file.unlink()
 
-    def _form(self, shape: Shape) -> Form:
+    def _compiled(self, shape: Shape) -> Form:
         batch_size, at_once = shape
         return _form(image_openvino.Compiled.of(self._place / _MODEL, batch_size, self._cores, at_once), shape)
 

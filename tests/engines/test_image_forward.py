@@ -44,6 +44,11 @@ class Plain(torch.nn.Module):
         return ImageClassifierOutput(logits=logits * (1 + self.mixing * logits.mean()))
 
 
+def new(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def converted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process of its own takes seconds to import what is there already; one test has it. Nothing is reported."""
@@ -133,8 +138,7 @@ def test_a_form_that_answers_something_else_is_not_taken() -> None:
 def test_models_are_compiled_kept_and_read_again_with_the_same_answers(
     tmp_path: Path, kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, cache = saved(tmp_path / "m", kind, dtype), tmp_path / "cache"
-    cache.mkdir()
+    folder, cache = saved(tmp_path / "m", kind, dtype), new(tmp_path / "cache")
     before = answer(loaded(folder), encoded(photo()))
     load = partial(ImageClassificationEngine.load, folder, cache=cache)
     first = load()
@@ -149,8 +153,7 @@ def test_models_are_compiled_kept_and_read_again_with_the_same_answers(
 
 
 def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
-    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
-    cache.mkdir()
+    folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
     engine = ImageClassificationEngine.load(folder, cache=cache)
     joined()
     assert "forward: OpenVINO" in engine.notes
@@ -178,9 +181,24 @@ def test_weights_are_not_held_twice(tmp_path: Path) -> None:
     assert sum(map(int, held)) * 1024 < 0.1 * compiled.weight_bytes
 
 
+@pytest.mark.parametrize(("light_s", "at_once"), [(float("inf"), 2), (0.0, 1)])
+def test_a_light_forward_runs_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light_s: float, at_once: int
+) -> None:
+    monkeypatch.setattr("deployments.engines.image_prepared.LIGHT_S", light_s)
+    monkeypatch.setattr("deployments.engines.image_prepared.best_batch_size", lambda *_: 1)
+    folder, cache, file = saved(tmp_path / "m"), new(tmp_path / "cache"), encoded(photo())
+    for _ in range(2):
+        engine = ImageClassificationEngine.load(folder, cache=cache, cores=2)
+        joined()
+        assert engine.at_once == at_once
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(partial(answer, engine), [file] * 12))
+    np.testing.assert_allclose(answers, [answer(loaded(folder), file)] * 12, atol=1e-5)
+
+
 def test_another_content_or_dtype_is_not_answered_with_what_was_kept(tmp_path: Path) -> None:
-    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
-    cache.mkdir()
+    folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
     ImageClassificationEngine.load(folder, cache=cache)
     joined()
     assert "being compiled" in str(ImageClassificationEngine.load(folder, dtype="bfloat16", cache=cache).notes)
@@ -194,8 +212,7 @@ def test_another_content_or_dtype_is_not_answered_with_what_was_kept(tmp_path: P
 def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
-    cache.mkdir()
+    folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
 
     def failing(*_: object) -> None:
         raise RuntimeError("no")
@@ -213,8 +230,7 @@ def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
 def test_what_could_not_be_found_out_is_tried_again_by_the_next_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
-    cache.mkdir()
+    folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
 
     def failing(*_: object) -> None:
         raise failure
@@ -255,8 +271,7 @@ def test_pictures_of_many_shapes_stay_with_the_library(tmp_path: Path) -> None:
 
 
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = tmp_path / "cache"
-    cache.mkdir()
+    cache = new(tmp_path / "cache")
     folders = [saved(tmp_path / kind, kind) for kind in ("vit", "mobilenet")]
     for folder in folders:
         ImageClassificationEngine.load(folder, cache=cache)
@@ -268,30 +283,16 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: p
     assert len(list(cache.iterdir())) == 1
 
 
-def test_a_compiled_model_that_was_damaged_is_made_again(tmp_path: Path) -> None:
-    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
-    cache.mkdir()
-    engine = ImageClassificationEngine.load(folder, cache=cache)
-    joined()
-    (blob,) = cache.glob("*/model.blob")
-    content = bytearray(blob.read_bytes())
-    content[-1] ^= 1
-    blob.write_bytes(content)
-    again = ImageClassificationEngine.load(folder, cache=cache)
-    assert "being compiled" in str(again.notes)
-    joined()
-    np.testing.assert_allclose(answer(again, encoded(photo())), answer(engine, encoded(photo())), atol=1e-6)
-
-
-@pytest.mark.parametrize("kept", ["{", '{"batch_size": 1, "note": "OpenVINO"}', "[]"])
-def test_a_damaged_file_is_made_again(tmp_path: Path, kept: str) -> None:
-    folder, cache = saved(tmp_path / "m"), tmp_path / "cache"
-    cache.mkdir()
+@pytest.mark.parametrize("kept", ["{", '{"batch_size": 1, "note": "OpenVINO"}', "[]", None])
+def test_a_damaged_file_is_made_again(tmp_path: Path, kept: str | None) -> None:
+    folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
     engine = ImageClassificationEngine.load(folder, cache=cache)
     joined()
     (place,) = cache.iterdir()
-    (place / "verdict.json").write_text(kept)
+    damaged = "model.blob" if kept is None else "verdict.json"
+    (place / damaged).write_bytes((place / damaged).read_bytes()[:-1] + b"?" if kept is None else kept.encode())
     (place / "model.xml").write_text("<")
     again = ImageClassificationEngine.load(folder, cache=cache)
+    assert "being compiled" in str(again.notes)
     joined()
     np.testing.assert_allclose(answer(again, encoded(photo())), answer(engine, encoded(photo())), atol=1e-6)
