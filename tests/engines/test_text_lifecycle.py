@@ -248,6 +248,20 @@ def test_byte_level_tokenizer_knows_every_prompt() -> None:
     assert all(tokenizer.decode(tokenizer(prompt).input_ids, skip_special_tokens=True) == prompt for prompt in PROMPTS)
 
 
+class TeamWatcher(Listener):
+    """In the engine's thread, where it is called: computes what takes a team, and looks who has come since `before`."""
+
+    def __init__(self, before: set[int]) -> None:
+        super().__init__()
+        self.before = before
+        self.seen: set[int] = set()
+
+    def __call__(self, event: Chunk | Finished | Failed) -> None:
+        torch.ones(1 << 20).sum()
+        self.seen |= teams() - self.before
+        super().__call__(event)
+
+
 @pytest.mark.skipif(torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no teams, or not seen")
 def test_an_idle_engine_leaves_no_threads_that_compute(folder: Path) -> None:
     """A team that only waits makes the steps of every other model slower."""
@@ -256,12 +270,10 @@ def test_an_idle_engine_leaves_no_threads_that_compute(folder: Path) -> None:
     engine = load_slots(folder)
     try:
         wait_until_ended(before)
-        listener = Listener()
-        engine.submit(PROMPTS[0], 80, Sampling(), listener)
-        seen: set[int] = set()
-        while not listener.ended.is_set():
-            seen |= teams() - before
-        assert seen
+        listener = TeamWatcher(before)
+        engine.submit(PROMPTS[0], 8, Sampling(), listener)
+        listener.finished()
+        assert listener.seen
         wait_until_ended(before)
     finally:
         engine.close()
