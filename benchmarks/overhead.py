@@ -5,6 +5,7 @@ is ready and has loaded nothing yet, as in Serve.
 """
 
 import asyncio
+import os
 import random
 import shutil
 import subprocess
@@ -22,6 +23,7 @@ from deployments.calls import Call
 from deployments.errors import ServingError
 from deployments.family import FamilyReplica, ReplicaOptions
 from deployments.ledger import MIB
+from deployments.process_memory import ONE_ARENA
 from deployments.protocol import ImageClassification
 from deployments.repository import Repository
 from deployments.settings import FamilySettings
@@ -102,4 +104,5 @@ def overhead() -> None:
     print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
     for number, large in ((0, False), (1, False), (1, True)):
         code = f"from benchmarks.overhead import run_alone; run_alone({number}, {large})"
-        subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
+        # As replicas start.
+        subprocess.run([sys.executable, "-c", code], env=os.environ | ONE_ARENA, check=True, stderr=subprocess.DEVNULL)

@@ -73,10 +73,10 @@ class ImageClassificationEngine:
             labels, answered = _labels(config), forward([example]).shape
             if answered != (1, len(labels)):
                 raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
-            if model is not None:
+            if model is not None and compiler is not None:
+                forward.compile(example, compiler)
+            elif model is not None:
                 forward.tune(example)
-                if compiler is not None:
-                    forward.compile(example, compiler)
             return cls(forward, preprocessing, labels, draft)
         except ModelLoadFailed:
             raise

@@ -92,6 +92,8 @@ class Forward:
 
     def compile(self, example: torch.Tensor, compiler: "Compiler") -> None:
         """In the background, for pictures of the shape of `example`, unless it was tried before in vain."""
+        if compiler.in_vain is not None or not compiler.tunes:
+            self.tune(example)
         if compiler.in_vain is not None:
             self.form = replace(self.form, note=compiler.in_vain)
             return
@@ -101,6 +103,9 @@ class Forward:
 
 
 class Compiler(Protocol):
+    tunes: bool
+    """Whether what it makes has its own batch size. The library's is looked for only where that stays: its larger
+    batches take hundreds of MiB, and seconds to be tried."""
     in_vain: str | None
     """Why an earlier load left the model as it is, as a note."""
 
@@ -133,6 +138,7 @@ def eager(model: Any) -> Form:
 class Inductor(Compiler):
     """One code for one picture, another for any larger batch. Inductor keeps its work on disk by itself."""
 
+    tunes = False
     in_vain: str | None = None
 
     def found(self) -> Form | None:
@@ -172,17 +178,20 @@ def _compile_in_turn(reference: "weakref.ref[Forward]", example: torch.Tensor, c
 
 
 def _settle(forward: Forward, example: torch.Tensor, compiler: Compiler, failure: Exception | None) -> None:
-    lasting = True
+    form, note, lasting = None, f"{EAGER} (it cannot be compiled)", True
     try:
         if failure is not None:
             raise failure
         form = compiler.compile(forward, example)
         if gain(forward, form, example) < WORTH_IT:
-            form = replace(forward.form, note=f"{EAGER} (compiled it is no faster)")
+            form, note = None, f"{EAGER} (compiled it is no faster)"
     except Exception as error:
         logger.info("the forward stays eager", exc_info=True)
-        lasting = not isinstance(error, OSError | subprocess.SubprocessError)
-        form = replace(forward.form, note=f"{EAGER} (it cannot be compiled)")
+        form, lasting = None, not isinstance(error, OSError | subprocess.SubprocessError)
+    if form is None:
+        if compiler.tunes:
+            forward.tune(example)
+        form = replace(forward.form, note=note)
     if lasting:
         compiler.settle(form)
     forward.form, forward.model = form, None

@@ -1,17 +1,14 @@
 """The forward of an image classifier by OpenVINO: on a CPU several times as fast as torch's own."""
 
-import ctypes
-import io
 import mmap
 import queue
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import openvino
 import torch
 
-MAPS = Path("/proc/self/maps")
 _MACHINE = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -22,12 +19,13 @@ class Compiled:
     others wait.
     """
 
-    def __init__(self, compiled: Any, at_once: int, weight_bytes: int) -> None:
+    def __init__(self, compiled: Any, at_once: int, weight_bytes: int, file: mmap.mmap | None = None) -> None:
         self._compiled = compiled
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(at_once):
             self._requests.put(compiled.create_infer_request())
         self.weight_bytes = weight_bytes
+        self._file = file  # OpenVINO does not hold what it reads in.
 
     @classmethod
     def of(cls, file: Path, batch_size: int, cores: int, at_once: int = 1) -> "Compiled":
@@ -36,16 +34,21 @@ class Compiled:
         weight_bytes = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
         _, *picture = model.input(0).partial_shape
         model.reshape([1 if batch_size == 1 else openvino.Dimension(1, batch_size), *picture])
-        compiled = cls(openvino.Core().compile_model(model, "CPU", _options(cores, at_once)), at_once, weight_bytes)
-        compiled(torch.zeros(1, *(side.get_length() for side in picture)))
-        _leave(file.with_suffix(".bin"))
-        return compiled
+        return cls(openvino.Core().compile_model(model, "CPU", _options(cores, at_once)), at_once, weight_bytes)
 
     @classmethod
-    def read(cls, kept: bytes, cores: int, at_once: int, weight_bytes: int) -> "Compiled":
-        """`kept`: what `to_keep` gave, on such a machine, with this OpenVINO; unharmed, which is not looked at here."""
-        core = openvino.Core()
-        return cls(core.import_model(io.BytesIO(kept), "CPU", _options(cores, at_once)), at_once, weight_bytes)
+    def read(cls, kept: BinaryIO, cores: int, at_once: int, weight_bytes: int) -> "Compiled":
+        """`kept`: a file of what `to_keep` gave, on such a machine, with this OpenVINO; unharmed, which is not looked
+        at here, and left alone from now on."""
+        file = mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_COPY)
+        content = openvino.Tensor(np.frombuffer(file, np.uint8), shared_memory=True)
+        read = openvino.Core().import_model(content, "CPU", _options(cores, at_once))
+        compiled = cls(read, at_once, weight_bytes, file)
+        _, *picture = read.input(0).partial_shape
+        compiled(torch.zeros(1, *(side.get_length() for side in picture)))
+        # It has its own copy of most weights by now: the file's pages go, until one is read again.
+        file.madvise(mmap.MADV_DONTNEED)
+        return compiled
 
     def to_keep(self) -> bytes:
         """From which it is read again in a quarter of the time that it takes to be compiled."""
@@ -68,15 +71,6 @@ def start_workers(cores: int) -> None:
     model = openvino.Model([operations.matmul(rows, rows, False, True)], [rows])
     compiled = openvino.Core().compile_model(model, "CPU", _options(cores, 1))
     compiled.create_infer_request().infer([np.zeros((1024, 1024), np.float32)])
-
-
-def _leave(file: Path) -> None:
-    """What was compiled has its own copy of most weights: the pages of their file go, until they are read again."""
-    for line in MAPS.read_text().splitlines() if MAPS.exists() else ():
-        place, *_, name = line.split(maxsplit=5)
-        if name == str(file.resolve()):
-            begin, end = (int(address, 16) for address in place.split("-"))
-            ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
 
 
 def machine() -> str:

@@ -1,7 +1,6 @@
 """The forward is compiled, batched and kept on disk only where its answers stay."""
 
 import gc
-import re
 import subprocess
 import threading
 import weakref
@@ -9,39 +8,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageClassification, ViTConfig
-from transformers.modeling_outputs import ImageClassifierOutput
 
 from deployments.engines import image_forward
 from deployments.engines.image_classification import ImageClassificationEngine
-from deployments.engines.image_convert import convert
+from deployments.engines.image_compile import make
 from deployments.engines.image_forward import Forward
-from deployments.engines.image_openvino import Compiled
 from tests.engines.image_models import CONFIGS, LABELS, answer, encoded, loaded, photo, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
-
-
-class Plain(torch.nn.Module):
-    """A convolution; `mixing`: the other pictures of a batch change the answer."""
-
-    device, dtype = torch.device("cpu"), torch.float32
-
-    def __init__(self, mixing: float = 0.0) -> None:
-        super().__init__()
-        self.convolution = torch.nn.Conv2d(3, 4, 3)
-        self.mixing = mixing
-
-    def forward(self, pixel_values: torch.Tensor) -> Any:
-        logits = self.convolution(pixel_values).mean((2, 3))
-        return ImageClassifierOutput(logits=logits * (1 + self.mixing * logits.mean()))
 
 
 def new(folder: Path) -> Path:
@@ -54,7 +34,7 @@ def converted_here(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """A process of its own takes seconds to import what is there already; one test has it. Nothing is reported."""
     monkeypatch.delattr("openvino_telemetry.Telemetry.init")
     if "child" not in request.node.name:
-        monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", convert)
+        monkeypatch.setattr("deployments.engines.image_prepared.make_in_child", make)
 
 
 @pytest.fixture(autouse=True)
@@ -71,10 +51,6 @@ def joined() -> None:
             thread.join(240)
 
 
-def forward_of(model: Any) -> Forward:
-    return Forward(image_forward.eager(model), multi_label=False, cores=1, model=model)
-
-
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_compiled_model_answers_the_same_from_any_thread_and_the_library_s_is_let_go(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
@@ -82,7 +58,7 @@ def test_a_compiled_model_answers_the_same_from_any_thread_and_the_library_s_is_
     engine = loaded(saved(tmp_path / "m"))
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(4)]
     before = np.stack([answered(engine, item) for item in items])
-    monkeypatch.setattr("deployments.engines.image_prepared.best_batch_size", lambda *_: batch_size)
+    monkeypatch.setattr("deployments.engines.image_compile.best_batch_size", lambda *_: batch_size)
     forward = ImageClassificationEngine.load(tmp_path / "m", cache=tmp_path)._forward
     assert forward is not None
     weights = weakref.ref(next(forward.model.parameters()))
@@ -102,34 +78,6 @@ def answered(engine: ImageClassificationEngine, item: torch.Tensor) -> np.ndarra
     (probabilities,) = engine.classify([item])
     assert isinstance(probabilities, np.ndarray)
     return probabilities
-
-
-def test_inductor_compiles_where_the_model_is_not_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        torch, "compile", partial(torch.compile, backend="eager")
-    )  # what a GPU's would write is not here
-    model = Plain().eval()
-    items = [torch.rand(3, 16, 16) for _ in range(4)]
-    before = model(torch.stack(items)).logits.softmax(-1).detach()
-    forward = forward_of(model)
-    forward.form = image_forward.replace(forward.form, batch_size=4)
-    form = image_forward.Inductor().compile(forward, items[0])
-    for count in (1, 2, 4):
-        np.testing.assert_allclose(forward.beside(form)(items[:count]), before[:count], atol=1e-6)
-    weights = weakref.ref(model.convolution.weight)
-    del model, forward, form
-    gc.collect()
-    assert weights() is None  # what was compiled hangs on the form alone
-
-
-def test_a_form_that_answers_something_else_is_not_taken() -> None:
-    forward, other, mixing = forward_of(Plain().eval()), forward_of(Plain().eval()), forward_of(Plain(0.5).eval())
-    mixing.model.convolution.load_state_dict(forward.model.convolution.state_dict())
-    example = torch.rand(3, 16, 16)
-    assert image_forward.gain(forward, forward.form, example) > 0
-    assert image_forward.gain(forward, other.form, example) == 0
-    in_batches = image_forward.replace(mixing.form, batch_size=4)
-    assert image_forward.gain(mixing, in_batches, example) == 0
 
 
 @pytest.mark.parametrize(
@@ -158,35 +106,15 @@ def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
     joined()
     assert "forward: OpenVINO" in engine.notes
     (place,) = cache.iterdir()
-    assert sorted(file.name for file in place.iterdir()) == ["model.bin", "model.blob", "model.xml", "verdict.json"]
-
-
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nothing tells what is mapped here")
-def test_weights_are_not_held_twice(tmp_path: Path) -> None:
-    config = ViTConfig(
-        hidden_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=2048,
-        image_size=32,
-        patch_size=16,
-    )
-    AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "m")
-    convert(tmp_path / "m", (3, 32, 32), tmp_path / "model.xml")
-    compiled = Compiled.of(tmp_path / "model.xml", 1, 1)
-    compiled(torch.zeros(1, 3, 32, 32))
-    maps = Path("/proc/self/smaps").read_text()
-    held = re.findall(rf"{tmp_path}/model\.bin\n(?:.*\n)*?Rss: +(\d+) kB", maps)
-    assert held
-    assert sum(map(int, held)) * 1024 < 0.1 * compiled.weight_bytes
+    assert sorted(file.name for file in place.iterdir()) == ["model.blob", "model.json", "verdict.json"]
 
 
 @pytest.mark.parametrize(("light_s", "at_once"), [(float("inf"), 2), (0.0, 1)])
 def test_a_light_forward_runs_beside_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light_s: float, at_once: int
 ) -> None:
-    monkeypatch.setattr("deployments.engines.image_prepared.LIGHT_S", light_s)
-    monkeypatch.setattr("deployments.engines.image_prepared.best_batch_size", lambda *_: 1)
+    monkeypatch.setattr("deployments.engines.image_compile.LIGHT_S", light_s)
+    monkeypatch.setattr("deployments.engines.image_compile.best_batch_size", lambda *_: 1)
     folder, cache, file = saved(tmp_path / "m"), new(tmp_path / "cache"), encoded(photo())
     for _ in range(2):
         engine = ImageClassificationEngine.load(folder, cache=cache, cores=2)
@@ -217,13 +145,33 @@ def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
     def failing(*_: object) -> None:
         raise RuntimeError("no")
 
-    monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", failing)
+    monkeypatch.setattr("deployments.engines.image_prepared.make_in_child", failing)
     for _ in range(2):
         engine = ImageClassificationEngine.load(folder, cache=cache)
         joined()
         assert "forward: PyTorch, eager (it cannot be compiled)" in engine.notes
         assert answer(engine, encoded(photo())).shape == (len(LABELS),)
         monkeypatch.setattr(image_forward, "_compile_in_turn", failing)
+
+
+@pytest.mark.parametrize("compiles", [True, False])
+def test_the_library_s_batches_are_tried_only_where_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiles: bool
+) -> None:
+    """They take hundreds of MiB."""
+    folder, cache, tried = saved(tmp_path / "m"), new(tmp_path / "cache"), []
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(Forward, "tune", lambda *_: tried.append(True))
+    if not compiles:
+        monkeypatch.setattr("deployments.engines.image_prepared.make_in_child", failing)
+    for load in range(1, 3):
+        engine = ImageClassificationEngine.load(folder, cache=cache)
+        joined()
+        assert ("forward: OpenVINO" in engine.notes) == compiles
+        assert len(tried) == (0 if compiles else load)
 
 
 @pytest.mark.parametrize("failure", [ChildProcessError("signal 9"), subprocess.TimeoutExpired("convert", 1), OSError()])
@@ -235,7 +183,7 @@ def test_what_could_not_be_found_out_is_tried_again_by_the_next_load(
     def failing(*_: object) -> None:
         raise failure
 
-    monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", failing)
+    monkeypatch.setattr("deployments.engines.image_prepared.make_in_child", failing)
     engine = ImageClassificationEngine.load(folder, cache=cache)
     joined()
     assert "forward: PyTorch, eager (it cannot be compiled)" in engine.notes
@@ -251,7 +199,7 @@ def test_a_model_that_is_closed_while_it_is_converted_is_let_go_at_once(
         converting.set()
         assert go_on.wait(60)
 
-    monkeypatch.setattr("deployments.engines.image_prepared.convert_in_child", slow)
+    monkeypatch.setattr("deployments.engines.image_prepared.make_in_child", slow)
     engine = ImageClassificationEngine.load(folder, cache=tmp_path)
     assert engine._forward is not None
     weights = weakref.ref(next(engine._forward.model.parameters()))
@@ -283,16 +231,26 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: p
     assert len(list(cache.iterdir())) == 1
 
 
-@pytest.mark.parametrize("kept", ["{", '{"batch_size": 1, "note": "OpenVINO"}', "[]", None])
-def test_a_damaged_file_is_made_again(tmp_path: Path, kept: str | None) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "kept"),
+    [
+        ("verdict.json", "{"),
+        ("verdict.json", '{"batch_size": 1, "note": "OpenVINO"}'),
+        ("verdict.json", "[]"),
+        ("model.json", "{"),
+        ("model.json", "[1]"),
+        ("model.blob", None),
+    ],
+)
+def test_a_damaged_file_is_made_again(tmp_path: Path, damaged: str, kept: str | None) -> None:
     folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
     engine = ImageClassificationEngine.load(folder, cache=cache)
     joined()
     (place,) = cache.iterdir()
-    damaged = "model.blob" if kept is None else "verdict.json"
-    (place / damaged).write_bytes((place / damaged).read_bytes()[:-1] + b"?" if kept is None else kept.encode())
-    (place / "model.xml").write_text("<")
+    file = place / damaged
+    file.write_bytes(file.read_bytes()[:-1] + b"?" if kept is None else kept.encode())
     again = ImageClassificationEngine.load(folder, cache=cache)
     assert "being compiled" in str(again.notes)
     joined()
+    assert "forward: OpenVINO" in again.notes
     np.testing.assert_allclose(answer(again, encoded(photo())), answer(engine, encoded(photo())), atol=1e-6)
