@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from deployments.engines.text_attention import use_step_attention
 from deployments.engines.text_cache import StepCache, step_mask
 from deployments.engines.text_int8 import quantise_linears
 from deployments.engines.text_linear import swap_linears
@@ -90,6 +91,7 @@ def main(
     library: str,
 ) -> None:
     os.nice(int(niceness))
+    use_step_attention()
     torch.set_num_threads(int(threads))  # The compiler writes their number into the code.
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with no_init_weights():  # Memory that nobody touches costs nothing.

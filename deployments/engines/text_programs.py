@@ -24,7 +24,7 @@ from torch._inductor.runtime.cache_dir_utils import cache_dir
 from transformers import PreTrainedModel
 
 import deployments
-from deployments.engines import text_cache, text_compile, text_int8, text_linear
+from deployments.engines import text_attention, text_cache, text_compile, text_int8, text_linear
 from deployments.engines.text_compile import StepModule
 from deployments.engines.text_package import CompiledStep
 
@@ -104,9 +104,8 @@ class StepPrograms:
     def _place(self, single: bool) -> Path:
         """Where the library lies: named by all that its code depends on."""
         config = {key: value for key, value in self._model.config.to_dict().items() if key != "_name_or_path"}
-        sources = [
-            Path(module.__file__ or "").read_text() for module in (text_cache, text_compile, text_int8, text_linear)
-        ]
+        modules = (text_attention, text_cache, text_compile, text_int8, text_linear)
+        sources = [Path(module.__file__ or "").read_text() for module in modules]
         cause = [torch.__version__, transformers.__version__, config, *self._arguments(single), *sources]
         cause.append(torch.backends.cpu.get_cpu_capability())
         digest = hashlib.sha256(json.dumps(cause, sort_keys=True, default=str).encode()).hexdigest()
