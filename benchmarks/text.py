@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 from safetensors.torch import load_file
 
 from benchmarks.contest import Pace, Trial, compete
@@ -128,14 +128,14 @@ def _trial(server: Server, texts: dict[str, list[str]], pace: Pace) -> Trial:
 
 
 async def _measure(server: Server, url: str, texts: dict[str, list[str]], pace: Pace) -> Mapping[str, Measure]:
-    async with httpx.AsyncClient(timeout=300) as client:
+    async with aiohttp.ClientSession() as client:
 
         async def answered(prompt: str, length: int) -> tuple[str, int]:
-            reply = await client.post(url, json=server.body((prompt, length)))
-            if reply.status_code != 200:
-                return "", 0
-            text, tokens = server.answer(reply.json())
-            return text, tokens
+            async with client.post(url, json=server.body((prompt, length))) as reply:
+                if reply.status != 200:
+                    return "", 0
+                text, tokens = server.answer(await reply.json())
+                return text, tokens
 
         async def ask(prompt: str, length: int) -> int:
             return (await answered(prompt, length))[1]
@@ -152,7 +152,7 @@ async def _measure(server: Server, url: str, texts: dict[str, list[str]], pace: 
         return measures
 
 
-async def _streams(client: httpx.AsyncClient, root: str, server: Server, pace: Pace) -> Measure:
+async def _streams(client: aiohttp.ClientSession, root: str, server: Server, pace: Pace) -> Measure:
     """As OpenAI streams; tokens a second, and the latencies of first tokens."""
     firsts: list[float] = []
 
@@ -161,9 +161,13 @@ async def _streams(client: httpx.AsyncClient, root: str, server: Server, pace: P
         first = True
         body = {"model": server.body((prompt, length)).get("model", MODEL_ID), "prompt": prompt, "max_tokens": length}
         body |= {"temperature": 0, "stream": True}
-        async with client.stream("POST", root + "/v1/completions", json=body) as reply:
-            async for line in reply.aiter_lines():
-                if first and line.startswith("data: {") and any(c.get("text") for c in json.loads(line[6:])["choices"]):
+        async with client.post(root + "/v1/completions", json=body) as reply:
+            async for line in reply.content:
+                if (
+                    first
+                    and line.startswith(b"data: {")
+                    and any(c.get("text") for c in json.loads(line[6:])["choices"])
+                ):
                     first = False
                     firsts.append((time.perf_counter() - begun) * 1e3)
         return 0 if first else length

@@ -9,8 +9,6 @@ from deployments.engines.text_stats import Meter
 from deployments.engines.text_step import Decoder, Entering, Step
 from deployments.errors import OutOfMemory, ServingError
 
-PREFILL_TOKENS = 2_048  # Prompts are prefilled together up to so many tokens, padding included.
-
 Accepts = Callable[[Generation], bool]
 Take = Callable[[Accepts], Generation | None]
 """The next request that waits, if there is one and it is accepted."""
@@ -69,14 +67,16 @@ class Batch:
             generation.finish("cancelled")
 
     def _join(self, take: Take) -> list[Generation]:
-        """Take what there is room for, as far as it can be prefilled together."""
+        """Take what there is room for, as far as it is computed together. The rest waits for the next round: the first
+        tokens of these are told before."""
         joined: list[Generation] = []
-        longest = 0
+        prompts: set[tuple[int, ...]] = set()  # Equal ones are computed once.
 
         def fits(generation: Generation) -> bool:
             if self._is_long(generation):
                 return self._entering is None and not joined
-            return not joined or max(longest, len(generation.tokens)) * (len(joined) + 1) <= PREFILL_TOKENS
+            with_it = prompts | {tuple(generation.tokens)}
+            return not joined or max(map(len, with_it)) * len(with_it) <= self.decoder.together
 
         while len(self.requests) + len(joined) < self._max_rows and (generation := take(fits)):
             if generation.cancelled or generation.limit <= 0:
@@ -87,7 +87,7 @@ class Batch:
             if self._is_long(generation):
                 self._entering = generation, self.decoder.enter(generation.tokens)
                 continue
-            longest = max(longest, len(generation.tokens))
+            prompts.add(tuple(generation.tokens))
             joined.append(generation)
         return joined
 

@@ -40,6 +40,10 @@ class SingleDecoder:
     def piece(self) -> int | None:
         return None
 
+    @property
+    def together(self) -> int:
+        return 0
+
     def enter(self, prompt: Sequence[int]) -> Entering:
         raise NotImplementedError("every prompt is computed at once")
 
@@ -88,6 +92,7 @@ class ClosedDecoder:
     use = 0.0
     shared_tokens = 0
     piece = None
+    together = 0
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         raise Unavailable("the model is being unloaded")

@@ -22,6 +22,7 @@ from deployments.engines.text_step import Entering, Step, finish
 from deployments.engines.trials import Trials
 
 SHRINK_AFTER_STEPS = 16
+TOGETHER = {"cpu": 128}  # As many prompt tokens keep a CPU busy; more would only let first tokens wait.
 PIECE = 512  # Tokens of a long prompt that are computed between two steps of the running rows.
 MIB = 1 << 20
 PREFIX_BYTES = (8 * MIB, 64 * MIB)  # At least and at most; between them a quarter of the weights.
@@ -65,6 +66,10 @@ class SlotDecoder:
     @property
     def piece(self) -> int | None:
         return PIECE
+
+    @property
+    def together(self) -> int:
+        return TOGETHER.get(self._model.device.type, 2_048)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         computed: dict[tuple[int, ...], Prefilled] = {}

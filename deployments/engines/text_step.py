@@ -51,6 +51,10 @@ class Decoder(Cache, Protocol):
     def piece(self) -> int | None:
         """A prompt of more tokens goes through `enter`; None where every prompt is computed at once."""
 
+    @property
+    def together(self) -> int:
+        """Prompts are computed together up to so many tokens, padding included; each alone where that is as quick."""
+
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         """Add a row for each prompt, after the present ones; the logits that follow each prompt."""
 

@@ -66,6 +66,29 @@ def test_equal_prompts_at_once_are_computed_once(
     assert computed == [1, 1]
 
 
+def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
+    engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []  # How many had their first text when a group of prompts was computed.
+    gate, crowd = Gate(), [Listener() for _ in range(6)]
+    together = text_slots.SlotDecoder._together
+
+    def watched(self: text_slots.SlotDecoder, prompts: list[tuple[int, ...]]) -> object:
+        told.append(sum(bool(listener.events) for listener in crowd))
+        return together(self, prompts)
+
+    monkeypatch.setattr(text_slots.SlotDecoder, "_together", watched)
+    engine.submit(PROMPTS[1], 40, Sampling(), gate)
+    assert gate.started.wait(60)
+    for number, listener in enumerate(crowd):
+        engine.submit(f"{number} {LONG}"[: 64], 20, Sampling(), listener)
+    gate.opened.set()
+    for listener in crowd:
+        listener.finished()
+    assert told[0] == told[1] == 0
+    assert 0 < told[2] < 6
+
+
 def test_a_long_prompt_comes_in_pieces_while_others_run(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
