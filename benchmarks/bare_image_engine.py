@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 
 from benchmarks.engine_process import obey
 from benchmarks.load import Measure, Span, summarise
-from deployments.batching import Batcher, Pace
+from deployments.batching import Batcher
 from deployments.engines.device import default_device
 from deployments.engines.image_classification import ImageClassificationEngine
+from deployments.forwards import Forwards
 
 Classify = Callable[[bytes], Awaitable[np.ndarray]]
 
@@ -43,14 +45,11 @@ async def carry_out(
 ) -> Any:
     """As the replica does it: decoding in threads, beside the forwards."""
     loop = asyncio.get_running_loop()
-    side_by_side = 1 if engine.at_once == 1 else engine.at_once + 1
-    with ThreadPoolExecutor(cores) as decoders, ThreadPoolExecutor(side_by_side) as forwards:
-        batches: Batcher[Any, np.ndarray] = Batcher(
-            engine.classify, lambda: Pace(forwards, side_by_side, engine.batch_size)
-        )
+    with ThreadPoolExecutor(cores) as decoders, closing(Forwards(cores)) as forwards:
+        batches: Batcher[Any, np.ndarray] = Batcher(lambda: forwards.pace(engine, engine.classify, engine.batch_size))
 
         async def classify(file: bytes) -> np.ndarray:
-            if side_by_side > 1:
+            if engine.at_once > 1:
                 return await batches.submit(file)
             return await batches.submit(await loop.run_in_executor(decoders, engine.preprocess, file))
 

@@ -11,26 +11,20 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How batches are run at the moment: where, how many at once, of how many items at most."""
+class Pace(Generic[Item, Result]):
+    """How batches are run at the moment: by what, where, how many at once, of how many items at most."""
 
+    run: Callable[[Sequence[Item]], Sequence[Result | Exception]]
+    """Gives one result or exception for each item of a batch."""
     executor: Executor
     at_once: int
     batch_size: int
 
 
 class Batcher(Generic[Item, Result]):
-    """Batches of what is ready: a lone item never waits for company.
+    """Batches of what is ready: a lone item never waits for company."""
 
-    `run` gives one result or exception for each item of a batch.
-    """
-
-    def __init__(
-        self,
-        run: Callable[[Sequence[Item]], Sequence[Result | Exception]],
-        pace: Callable[[], Pace],
-    ) -> None:
-        self.run = run
+    def __init__(self, pace: Callable[[], Pace[Item, Result]]) -> None:
         self.pace = pace
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._running: set[asyncio.Task[None]] = set()
@@ -54,16 +48,16 @@ class Batcher(Generic[Item, Result]):
                 wanted = [(item, future) for item, future in self._waiting if not future.done()]
                 batch, self._waiting = wanted[: pace.batch_size], wanted[pace.batch_size :]
                 if batch:
-                    await self._run(batch, pace.executor)
+                    await self._run(batch, pace)
         finally:
             # At once, not when the task is found done: who submits in between would wait for nobody.
             self._running.discard(task)
 
-    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], executor: Executor) -> None:
+    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], pace: Pace[Item, Result]) -> None:
         items = [item for item, _ in batch]
         results: Sequence[Result | Exception]
         try:
-            results = await asyncio.get_running_loop().run_in_executor(executor, self.run, items)
+            results = await asyncio.get_running_loop().run_in_executor(pace.executor, pace.run, items)
         except Exception as failure:
             results = [failure] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deployments.batching import Batcher, Pace
+from deployments.batching import Batcher
 from deployments.calls import Tell
 from deployments.family import FamilyReplica, ReplicaOptions
 from deployments.findings import private_folder
+from deployments.forwards import Forwards
 from deployments.ledger import MIB
 from deployments.protocol import ImageClassification, ImageClassificationResult
 from deployments.repository import Model
@@ -67,12 +68,9 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
         self.is_small = is_small
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
-        # For all models. A forward that has all cores runs in one thread, whose its workers are. Of those that have one
-        # core each, a thread more: it decodes while the others compute.
-        self.forwards = ThreadPoolExecutor(1, "forward")
-        self.forwards.submit(self.cpu.lead_team).result()
-        self.forwards.submit(start_workers, self.cores).result()
-        self.light_forwards = ThreadPoolExecutor(self.cores + 1, "forward")
+        self.forwards = Forwards(self.cores)
+        self.forwards.on_all_cores.submit(self.cpu.lead_team).result()
+        self.forwards.on_all_cores.submit(start_workers, self.cores).result()
         self.prepared = private_folder(options.cache / "prepared")
 
     def load(self, model: Model) -> Classifier:
@@ -84,14 +82,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
             engine = load.result()
         limit = self.batch_limit(model)
         classify = self.cpu.measured(model.name, engine.classify)
-
-        def pace() -> Pace:
-            batch_size = min(limit, engine.batch_size)
-            if engine.at_once == 1:
-                return Pace(self.forwards, 1, batch_size)
-            return Pace(self.light_forwards, engine.at_once + 1, batch_size)
-
-        return Classifier(engine, Batcher(classify, pace))
+        return Classifier(engine, Batcher(lambda: self.forwards.pace(engine, classify, limit)))
 
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None

@@ -115,10 +115,12 @@ class ImageClassificationEngine:
                 logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
                 raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
 
-    def classify(self, pictures: Sequence[torch.Tensor | bytes]) -> list[np.ndarray | ServingError]:
+    def classify(
+        self, pictures: Sequence[torch.Tensor | bytes], alone: bool = False
+    ) -> list[np.ndarray | ServingError]:
         """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone.
 
-        A picture is what `preprocess` gave, or a file that is to be preprocessed here.
+        A picture is what `preprocess` gave, or a file that is to be preprocessed here. `alone`: all cores are free.
         """
         answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pictures)
         pixel_values: dict[int, torch.Tensor] = {}
@@ -134,7 +136,7 @@ class ImageClassificationEngine:
         for indices in groups.values():
             for start in range(0, len(indices), self.batch_size):
                 chunk = indices[start : start + self.batch_size]
-                for index, answer in zip(chunk, self._answers([pixel_values[i] for i in chunk]), strict=True):
+                for index, answer in zip(chunk, self._answers([pixel_values[i] for i in chunk], alone), strict=True):
                     answers[index] = answer
         return answers
 
@@ -148,17 +150,17 @@ class ImageClassificationEngine:
         self._forward = None
         self._preprocessing = None
 
-    def _answers(self, pixel_values: list[torch.Tensor]) -> list[np.ndarray | ServingError]:
+    def _answers(self, pixel_values: list[torch.Tensor], alone: bool) -> list[np.ndarray | ServingError]:
         """Answers for pictures of one shape. A forward that fails is split until the offender stands alone."""
         forward = self._forward
         if forward is None:
             return [Internal("the model is closed")] * len(pixel_values)
         try:
-            probabilities = forward(pixel_values).numpy()
+            probabilities = forward(pixel_values, alone).numpy()
         except Exception as error:
             if len(pixel_values) > 1:
                 half = len(pixel_values) // 2
-                return self._answers(pixel_values[:half]) + self._answers(pixel_values[half:])
+                return self._answers(pixel_values[:half], alone) + self._answers(pixel_values[half:], alone)
             logger.exception("the forward failed for one picture")
             if isinstance(error, torch.OutOfMemoryError):
                 return [OutOfMemory("the device has no memory left for this picture")]

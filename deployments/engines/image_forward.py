@@ -20,8 +20,10 @@ import torch
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
-MEASURING_S = 0.4
-"""What measuring one batch size may take, beyond its first two runs."""
+MEASURING_S = 0.2
+"""What measuring one batch size once may take, beyond its first two runs."""
+ROUNDS = 2
+"""In which all of them are measured: others compute meanwhile, when a runtime starts."""
 LIGHT_S = 0.02
 """A forward that takes one core no longer runs on one, and others beside it: no thread waits for another. Not where
 batches pay: handing each picture over would take longer than computing it."""
@@ -49,8 +51,14 @@ class Form:
     """The largest batch worth making."""
     at_once: int = 1
     """How many batches may be computed side by side, each on its share of the cores."""
+    alone: Callable[[torch.Tensor], torch.Tensor] | None = None
+    """`logits` on all cores, where there is a way of its own for what has them to itself."""
     own_threads: bool = False
     """Whether it brings its own. A team of torch's would spin after each copy, on the cores that the others need."""
+
+    def with_alone(self, other: "Form") -> "Form":
+        """This one, and `other`, which has all cores."""
+        return replace(self, alone=other.logits, resident_bytes=self.resident_bytes + other.resident_bytes)
 
 
 class Forward:
@@ -66,13 +74,14 @@ class Forward:
         self.model = model
 
     @torch.inference_mode()
-    def __call__(self, pixel_values: list[torch.Tensor]) -> torch.Tensor:
-        """`pixel_values`: pictures of one shape, float32 [channels, height, width]."""
+    def __call__(self, pixel_values: list[torch.Tensor], alone: bool = False) -> torch.Tensor:
+        """`pixel_values`: pictures of one shape, float32 [channels, height, width]. `alone`: nothing else computes."""
         form = self.form
         threads = 1 if form.own_threads else self.cores
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)  # of the calling thread
-        logits = form.logits(torch.stack(pixel_values)).float()
+        batch = pixel_values[0][None] if len(pixel_values) == 1 else torch.stack(pixel_values)
+        logits = (form.alone if alone and form.alone else form.logits)(batch).float()
         return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).cpu()
 
     def beside(self, form: Form) -> "Forward":
@@ -83,11 +92,12 @@ class Forward:
         form = self.form
         threads = self.cores // form.at_once
         each = f"{threads} thread{'s' if threads > 1 else ''}"
-        return (f"forward: {form.note}", f"largest batch: {form.batch_size}; {form.at_once} at once, on {each}")
+        lone = f"; alone on {self.cores}" if form.alone else ""
+        return (f"forward: {form.note}", f"largest batch: {form.batch_size}; {form.at_once} at once, on {each}{lone}")
 
     def tune(self, example: torch.Tensor) -> None:
         """Finds the batch size for pictures like `example`, [channels, height, width]."""
-        size = best_batch_size(lambda _: self, example, BATCH_SIZES[self.model.device.type])
+        size, _ = best_batch_size(lambda _: self, example, BATCH_SIZES[self.model.device.type])
         self.form = replace(self.form, batch_size=size)
 
     def compile(self, example: torch.Tensor, compiler: "Compiler") -> None:
@@ -202,28 +212,37 @@ def gain(forward: Forward, form: Form, example: torch.Tensor) -> float:
     other = forward.beside(form)
     pictures = [example, torch.rand_like(example) * 2 - 1]
     same = SAME if forward.model.dtype == torch.float32 else SAME_ROUNDED
-    alone = torch.cat([other([picture]) for picture in pictures])
-    if not (alone - torch.cat([forward([picture]) for picture in pictures])).abs().max() <= same:
-        return 0.0
+    expected = torch.cat([forward([picture]) for picture in pictures])
+    for alone in (True, False):
+        answers = torch.cat([other([picture], alone) for picture in pictures])
+        if not (answers - expected).abs().max() <= same:
+            return 0.0
     size = form.batch_size
-    batch, expected = (pictures * size)[:size], torch.cat([alone] * size)[:size]
-    if not (other(batch) - expected).abs().max() <= same:
+    batch = (pictures * size)[:size]
+    if not (other(batch) - torch.cat([answers] * size)[:size]).abs().max() <= same:
         return 0.0  # it mixes the pictures of a batch
     return fastest_of(partial(forward, [example])) / fastest_of(partial(other, [example]))
 
 
-def best_batch_size(forward_of: Callable[[int], Forward], example: torch.Tensor, sizes: tuple[int, ...]) -> int:
-    """The smallest that no other beats by WORTH_WAITING. `forward_of`: what would run batches of a size."""
+def best_batch_size(
+    forward_of: Callable[[int], Forward], example: torch.Tensor, sizes: tuple[int, ...]
+) -> tuple[int, float]:
+    """The smallest that no other beats by WORTH_WAITING, and the seconds that a picture takes in the fastest.
+
+    `forward_of`: what would run batches of a size.
+    """
     per_picture: dict[int, float] = {}
-    for size in sizes:
-        try:
-            per_picture[size] = fastest_of(partial(forward_of(size), [example] * size)) / size
-        except torch.OutOfMemoryError:
-            break
-        if per_picture[1] > BUSY_S or per_picture[size] > 1.1 * min(per_picture.values()):
-            break  # or larger batches only fall out of its caches
+    for _ in range(ROUNDS):
+        for size in sizes:
+            try:
+                seconds = fastest_of(partial(forward_of(size), [example] * size)) / size
+            except torch.OutOfMemoryError:
+                break
+            per_picture[size] = min(seconds, per_picture.get(size, seconds))
+            if per_picture[1] > BUSY_S or seconds > 1.1 * min(per_picture.values()):
+                break  # or larger batches only fall out of its caches
     best = min(per_picture.values())
-    return next(size for size, seconds in per_picture.items() if seconds <= WORTH_WAITING * best)
+    return next(size for size, seconds in per_picture.items() if seconds <= WORTH_WAITING * best), best
 
 
 def fastest_of(run: Callable[[], object]) -> float:

@@ -38,8 +38,8 @@ class Compiled:
 
     @classmethod
     def read(cls, kept: BinaryIO, cores: int, at_once: int, weight_bytes: int) -> "Compiled":
-        """`kept`: a file of what `to_keep` gave, on such a machine, with this OpenVINO; unharmed, which is not looked
-        at here, and left alone from now on."""
+        """`kept`: a file of what `to_keep` gave, for however many at once, on such a machine, with this OpenVINO;
+        unharmed, which is not looked at here, and left alone from now on."""
         file = mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_COPY)
         content = openvino.Tensor(np.frombuffer(file, np.uint8), shared_memory=True)
         read = openvino.Core().import_model(content, "CPU", _options(cores, at_once))
@@ -79,4 +79,9 @@ def machine() -> str:
 
 
 def _options(cores: int, at_once: int) -> dict[str, Any]:
-    return {"INFERENCE_NUM_THREADS": cores, "NUM_STREAMS": at_once, "INFERENCE_PRECISION_HINT": "f32"}
+    return {
+        "INFERENCE_NUM_THREADS": cores,
+        "NUM_STREAMS": at_once,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": False,
+    }

@@ -90,8 +90,13 @@ class Prepared(Compiler):
             with (self._place / BLOB).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != kept.digest:
                     raise ValueError("it was damaged")
-                compiled = image_openvino.Compiled.read(file, self._cores, kept.at_once, kept.weight_bytes)
-            return form_of(compiled, Shape(kept.batch_size, kept.at_once))
+
+                def read(shape: Shape) -> Form:
+                    compiled = image_openvino.Compiled.read(file, self._cores, shape.at_once, kept.weight_bytes)
+                    return form_of(compiled, shape)
+
+                form = read(Shape(kept.batch_size, kept.at_once))
+                return form if kept.at_once == 1 else form.with_alone(read(Shape(1, 1)))
         except Exception:
             logger.warning("what was kept of a compiled model cannot be read: it is made again", exc_info=True)
             shutil.rmtree(self._place, ignore_errors=True)

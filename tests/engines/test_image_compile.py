@@ -99,3 +99,10 @@ def test_a_form_that_answers_something_else_is_not_taken() -> None:
     assert image_forward.gain(forward, other.form, example) == 0
     in_batches = image_forward.replace(mixing.form, batch_size=4)
     assert image_forward.gain(mixing, in_batches, example) == 0
+
+
+def test_nor_is_one_whose_way_for_a_lone_picture_answers_something_else() -> None:
+    forward, other = forward_of(Plain().eval()), forward_of(Plain().eval())
+    example = torch.rand(3, 16, 16)
+    assert image_forward.gain(forward, forward.form.with_alone(forward.form), example) > 0
+    assert image_forward.gain(forward, forward.form.with_alone(other.form), example) == 0

@@ -21,6 +21,8 @@ from tests.engines.image_models import CONFIGS, LABELS, answer, encoded, loaded,
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
+INF = float("inf")
+
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
 
 
@@ -58,7 +60,7 @@ def test_a_compiled_model_answers_the_same_from_any_thread_and_the_library_s_is_
     engine = loaded(saved(tmp_path / "m"))
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(4)]
     before = np.stack([answered(engine, item) for item in items])
-    monkeypatch.setattr("deployments.engines.image_compile.best_batch_size", lambda *_: batch_size)
+    monkeypatch.setattr("deployments.engines.image_compile.best_batch_size", lambda *_: (batch_size, 0.0))
     forward = ImageClassificationEngine.load(tmp_path / "m", cache=tmp_path)._forward
     assert forward is not None
     weights = weakref.ref(next(forward.model.parameters()))
@@ -109,12 +111,12 @@ def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
     assert sorted(file.name for file in place.iterdir()) == ["model.blob", "model.json", "verdict.json"]
 
 
-@pytest.mark.parametrize(("light_s", "at_once"), [(float("inf"), 2), (0.0, 1)])
-def test_a_light_forward_runs_beside_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light_s: float, at_once: int
+@pytest.mark.parametrize(("light_s", "in_batches_s", "at_once"), [(INF, INF, 2), (0.0, INF, 1), (INF, 0.0, 1)])
+def test_a_light_forward_runs_beside_others_unless_batches_pay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, light_s: float, in_batches_s: float, at_once: int
 ) -> None:
     monkeypatch.setattr("deployments.engines.image_compile.LIGHT_S", light_s)
-    monkeypatch.setattr("deployments.engines.image_compile.best_batch_size", lambda *_: 1)
+    monkeypatch.setattr("deployments.engines.image_compile.best_batch_size", lambda *_: (1, in_batches_s))
     folder, cache, file = saved(tmp_path / "m"), new(tmp_path / "cache"), encoded(photo())
     for _ in range(2):
         engine = ImageClassificationEngine.load(folder, cache=cache, cores=2)
@@ -123,6 +125,7 @@ def test_a_light_forward_runs_beside_others(
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(partial(answer, engine), [file] * 12))
     np.testing.assert_allclose(answers, [answer(loaded(folder), file)] * 12, atol=1e-5)
+    np.testing.assert_allclose(engine.classify([file], alone=True), answers[:1], atol=1e-5)
 
 
 def test_another_content_or_dtype_is_not_answered_with_what_was_kept(tmp_path: Path) -> None:
