@@ -81,7 +81,7 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
     engine.submit(PROMPTS[1], 40, Sampling(), gate)
     assert gate.started.wait(60)
     for number, listener in enumerate(crowd):
-        engine.submit(f"{number} {LONG}"[: 64], 20, Sampling(), listener)
+        engine.submit(f"{number} {LONG}"[:64], 20, Sampling(), listener)
     gate.opened.set()
     for listener in crowd:
         listener.finished()
