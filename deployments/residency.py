@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic
 
 from deployments.errors import DeadlineExceeded, ModelLoadFailed, OutOfMemory, Overloaded, ServingError, Unavailable
@@ -204,25 +204,32 @@ class Residency(Generic[EngineT]):
             await in_thread(self._admitters, lambda: self.admit(model))
         except Exception as cause:
             raise self._remembered(record, model, cause) from cause
-        try:
-            await self.room.make(wish)
-        except asyncio.CancelledError:
-            raise Unavailable(f"{model.name}: nobody waited for it any more") from None
-        except OutOfMemory as never:  # Asked anew each time: it costs nothing, and what is pinned may change.
-            error = OutOfMemory(f"{model.name}: {never.message}")
-            record.failure = Failure(error, 0.0, self.clock())
-            raise error from None
-        started = self.clock()
-        try:
-            engine = await self._in_own_thread(model)
-            seconds = self.clock() - started
-        except Exception as cause:
-            self.ledger.gone(key)
-            raise self._remembered(record, model, cause) from cause
-        try:
-            await self.room.settle(wish, model, engine)
-        except OutOfMemory as cause:
-            raise self._remembered(record, model, cause) from None
+        while True:
+            try:
+                await self.room.make(wish)
+            except asyncio.CancelledError:
+                raise Unavailable(f"{model.name}: nobody waited for it any more") from None
+            except OutOfMemory as never:  # Asked anew each time: it costs nothing, and what is pinned may change.
+                error = OutOfMemory(f"{model.name}: {never.message}")
+                record.failure = Failure(error, 0.0, self.clock())
+                raise error from None
+            started = self.clock()
+            try:
+                engine = await self._in_own_thread(model)
+                seconds = self.clock() - started
+            except Exception as cause:
+                self.ledger.gone(key)
+                raise self._remembered(record, model, cause) from cause
+            try:
+                await self.room.settle(wish, model, engine)
+                break
+            except OutOfMemory as cause:
+                measured, own = record.measured_bytes or 0, self._loading[key]
+                if not own.callers or not wish.size < measured <= self.ledger.budget_bytes:
+                    raise self._remembered(record, model, cause) from None
+            # It was larger than declared: once more, with the room that it takes.
+            wish = replace(wish, size=measured, room=asyncio.get_running_loop().create_future(), waits=False)
+            own.wish = wish
         record.loaded(seconds, self.ledger.entries[key].bytes)
         record.last_use = time.time()  # The load counts as a use.
         self.room.enter(key, model, engine, self.clock() + min(STAYS_FOR_LOADS * seconds, STAYS_AT_MOST_S))

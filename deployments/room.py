@@ -121,6 +121,7 @@ class Room(Generic[EngineT]):
         self.ledger.measured(wish.key, size)
         if await self._back_within():
             return
+        self.records.of(wish.key).measured_bytes = size
         self.ledger.leave(wish.key)
         left = self.ledger.budget_bytes - (self.ledger.used_bytes - size)
         await self._close(wish.key, self._resident(model, engine))
