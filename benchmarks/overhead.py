@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,10 @@ async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
     await asyncio.gather(look(), *(client(number) for number in range(CLIENTS)))
     for name in names:
         await replica.residency.unload(models[name])
+    for thread in threading.enumerate():
+        if thread.name == "compile":
+            await asyncio.to_thread(thread.join)
+    replica.residency.memory.give_back()
     rest = replica.footprint.overhead_bytes
     kind = f"{given.family}{', a quarter 12 megapixels' if large_pictures else ''}"
     print(

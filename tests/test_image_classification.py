@@ -114,3 +114,18 @@ print(meter.sample()["m"])
 """
     run = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert float(run.stdout) > 1.5  # a second of the thread's own, and about as much of its worker
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) != 2, reason="made for two side by side")
+def test_each_of_two_models_is_told_what_its_own_forwards_used_beside_the_others(tmp_path: Path) -> None:
+    """One is asked three times as often; nothing is counted twice, nor left out but the event loop's."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.light_forwards", str(tmp_path / "models")],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ratio, share = map(float, run.stdout.split())
+    assert 2.7 < ratio < 3.3
+    assert 0.97 < share < 1.01
