@@ -3,18 +3,19 @@
 import os
 from pathlib import Path
 
+from benchmarks import formats
 from benchmarks.contest import Pace
 from benchmarks.environment import FOLDER, OUR_BIN, PEER_PYTHON
 from benchmarks.models import as_base64, copy_model, jpeg, save_mobilenet
 from benchmarks.pictures import Point, contest, send_base64
-from benchmarks.report import US, Table
+from benchmarks.report import US, Claims, Table
 from benchmarks.servers import Server
 
 PEERS = ("litserve", "fastapi", "uvicorn")
 MODEL_ID = "model"
 
 
-def run(pace: Pace, folder: Path, source: Path | None) -> list[Table]:
+def run(pace: Pace, folder: Path, source: Path | None) -> list[Table | Claims]:
     """`source`: the folder of a real model; None makes one with random weights."""
     model = copy_model(source, folder / MODEL_ID) if source else save_mobilenet(folder / MODEL_ID)
     small, large = jpeg(320, 240, 1), jpeg(4000, 3000, 2)
@@ -28,7 +29,7 @@ def run(pace: Pace, folder: Path, source: Path | None) -> list[Table]:
         f"{named}. JPEGs of {len(small) / 1e3:.0f} kB and {len(large) / 1e6:.1f} MB, as base64 in JSON to all; "
         "the answer is the best five labels."
     )
-    return [table]
+    return [table, formats.run(ours(model.parent, MODEL_ID), MODEL_ID)]
 
 
 def servers(model: Path) -> list[Server]:

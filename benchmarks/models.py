@@ -92,7 +92,7 @@ def copy_model(source: Path, folder: Path) -> Path:
 
 def jpeg(width: int, height: int, seed: int, at_most_bytes: int | None = None) -> bytes:
     """A picture with detail of every size, like a photo; quality 90, less where the size asks for it."""
-    picture = _clouds(width, height, seed)
+    picture = clouds(width, height, seed)
     for quality in (90, 75, 60, 45, 30):
         file = BytesIO()
         picture.save(file, "JPEG", quality=quality)
@@ -132,7 +132,7 @@ def _calibrate(model: Any, size: int) -> None:
     for norm in norms:
         norm.momentum = None  # The plain average.
     model.train()
-    pixels = np.stack([np.asarray(_clouds(size, size, 1000 + n), np.float32) for n in range(16)])
+    pixels = np.stack([np.asarray(clouds(size, size, 1000 + n), np.float32) for n in range(16)])
     pixel_values = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
     model(pixel_values=pixel_values)
     model.eval()
@@ -158,7 +158,7 @@ def _save_processor(folder: Path, **settings: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps(usual | settings, indent=1), "utf-8")
 
 
-def _clouds(width: int, height: int, seed: int) -> Image.Image:
+def clouds(width: int, height: int, seed: int) -> Image.Image:
     rng = np.random.default_rng(seed)
     picture = _noise(rng, 4, 3, width, height)
     cells = 8
