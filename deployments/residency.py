@@ -225,9 +225,9 @@ class Residency(Generic[EngineT]):
                 break
             except OutOfMemory as cause:
                 measured, own = record.measured_bytes or 0, self._loading[key]
-                if not own.callers or not wish.size < measured <= self.ledger.budget_bytes:
+                if not own.callers or measured > self.ledger.budget_bytes:
                     raise self._remembered(record, model, cause) from None
-            # It was larger than declared: once more, with the room that it takes.
+            # It was larger than declared, or others have grown meanwhile: once more, with the room that it takes.
             wish = replace(wish, size=measured, room=asyncio.get_running_loop().create_future(), waits=False)
             own.wish = wish
         record.loaded(seconds, self.ledger.entries[key].bytes)
