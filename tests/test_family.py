@@ -271,3 +271,29 @@ async def test_a_new_version_is_loaded_where_the_old_one_is(models: Path) -> Non
         await shouting.load_beside(old, new, 10)
     assert {status.digest for status in await holding.statuses()} == {old.digest, new.digest}
     assert await idle.statuses() == []
+
+
+class Gpu:
+    """Plays the memory of one."""
+
+    def held(self) -> int:
+        return 3 * MIB
+
+    def give_back(self) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize(("share_mb", "budget_mb"), [(40, 40), (4000, 64)])
+async def test_models_on_a_gpu_stay_within_the_share_of_it_and_the_budget(
+    models: Path, share_mb: int, budget_mb: int
+) -> None:
+    shouting, gpu = replica(models, required_mem_mb=64), Gpu()
+    shouting.live_on(gpu, share_mb * MIB)
+    await exchanged(shouting, [call(shouting, "a")])
+    await shouting.unload_model(found(models))
+    status = await shouting.replica_status()
+    assert status.process.budget_bytes == budget_mb * MIB
+    assert status.process.process_bytes == 3 * MIB
+    (unload,) = [model.last_unload for model in status.models]
+    assert unload
+    assert (unload.process_bytes_before, unload.process_bytes_after) == (3 * MIB, 3 * MIB)

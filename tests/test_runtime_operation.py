@@ -3,6 +3,7 @@
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -57,6 +58,28 @@ def test_requests_are_counted_by_model_family_and_outcome(runtime: Running) -> N
     assert metric(text, "inference_latency_avg_ms") > 0
     assert "never heard of" not in text
     assert "gpu_utilization_percent" not in text  # the session's GPU is only a number
+
+
+def test_the_cpu_seconds_of_each_model_are_published(runtime: Running) -> None:
+    def used() -> float:
+        text = httpx.get(f"{runtime.url}/metrics", timeout=30).text
+        return metric(text, 'model_cpu_seconds_total{model="text"}')
+
+    over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=8))
+    until(lambda: used() > 0)
+    before = used()
+    for _ in range(20):
+        over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=64))
+    until(lambda: used() > before)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded cannot be seen")
+def test_the_ingress_loads_no_model(runtime: Running) -> None:
+    """Not even what could load one."""
+    over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=1))
+    for deployment, torch_there in (("Ingress", False), ("TextGeneration", True)):
+        for pid in replica_pids("model-runtime", deployment):
+            assert ("libtorch" in Path(f"/proc/{pid}/maps").read_text()) == torch_there
 
 
 def test_rays_own_endpoint_has_the_metrics_too(runtime: Running) -> None:
