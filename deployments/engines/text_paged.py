@@ -8,20 +8,18 @@ import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
-from transformers.generation.continuous_batching.cb_logits_processors import ContinuousBatchingLogitsProcessorList
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
 from transformers.generation.continuous_batching.requests import FutureRequestState
 from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
-from transformers.generation.logits_process import LogitsProcessorList
 from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
+from deployments.engines.text_choosing import ChoosingProcessor
 from deployments.engines.text_failures import as_serving_error
 from deployments.engines.text_loop import admit, unloading
 from deployments.engines.text_model import CausalModel
@@ -64,6 +62,12 @@ class PagedLoop:
         self._names = map(str, itertools.count())
         self._waiting: deque[Generation] = deque()
         self._running: dict[str, Running] = {}
+        self._suspects: deque[Generation] = deque()
+        """Ran beside a request whose logits were not finite, or are it: each begins again alone."""
+        self._alone = False
+        """Whether a suspect runs that has not yet got a token."""
+        self._tainted = False
+        """Whether the cache may hold NaN. The library is started anew then."""
         self._manager: ContinuousBatchingManager | None = None
         self._wake = threading.Condition()
         self._closing = False
@@ -82,7 +86,7 @@ class PagedLoop:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self._waiting) + len(self._suspects)
 
     @property
     def nbytes(self) -> int:
@@ -117,7 +121,7 @@ class PagedLoop:
     def _watch(self) -> None:
         """Start the library when there is something to do, tell what it fails, and start it anew when it has died."""
         while self._has_work():
-            if not self._alive():
+            if self._tainted or not self._alive():
                 self._start()
             self._hand_over()
             assert self._manager is not None
@@ -126,8 +130,9 @@ class PagedLoop:
                 self._fail([told.request_id], as_serving_error(RuntimeError(told.error)))
         self._stop()
         with self._wake:
-            left = [*(one.generation for one in self._running.values()), *self._waiting]
+            left = [*(one.generation for one in self._running.values()), *self._suspects, *self._waiting]
             self._running.clear()
+            self._suspects.clear()
             self._waiting.clear()
         self._model = None
         for generation in left:
@@ -136,7 +141,7 @@ class PagedLoop:
     def _has_work(self) -> bool:
         """Wait for work; False once the loop closes."""
         with self._wake:
-            self._wake.wait_for(lambda: self._closing or self._running or self._waiting)
+            self._wake.wait_for(lambda: self._closing or self._running or self._suspects or self._waiting)
             return not self._closing
 
     def _alive(self) -> bool:
@@ -144,7 +149,8 @@ class PagedLoop:
 
     def _start(self) -> None:
         if self._manager is not None:
-            log.error("the library's text engine has ended; it is started anew")
+            if not self._tainted:
+                log.error("the library's text engine has ended; it is started anew")
             self._tell_last_words(self._manager)
             self._fail(list(self._running), Unavailable("the text engine has ended and was started anew"))
             self._stop()
@@ -154,6 +160,7 @@ class PagedLoop:
         manager.logit_processor = ChoosingProcessor(self._prepared, self._choose)
         manager.start()  # Its thread is a daemon, since this one is.
         self._manager = manager
+        self._tainted = self._alone = False
 
     def _tell_last_words(self, manager: ContinuousBatchingManager) -> None:
         """What the library itself said of requests before it ended."""
@@ -173,22 +180,42 @@ class PagedLoop:
         ended: list[Generation] = []
         with self._wake:
             manager = self._manager
-            while manager is not None and self._waiting and len(self._running) < self._max_rows:
-                generation = self._waiting[0]
+            while manager is not None and (queue := self._next()):
+                generation = queue[0]
                 if generation.cancelled or generation.limit <= 0:
-                    ended.append(self._waiting.popleft())
+                    ended.append(queue.popleft())
                     continue
                 name = next(self._names)
                 self._running[name] = Running(generation)
                 ids, ends = list(generation.tokens), list(self._stop_ids) or [-1]
-                if manager.add_request(ids, name, max_new_tokens=generation.limit, eos_token_id=ends) is None:
+                left = generation.limit - generation.generated
+                if manager.add_request(ids, name, max_new_tokens=left, eos_token_id=ends) is None:
                     del self._running[name]  # It is about to end; whoever watches starts another.
                     break
-                self._waiting.popleft()
-                generation.join()
-                self.meter.prompt_tokens += generation.prompt_tokens
+                self._alone = queue is self._suspects
+                queue.popleft()
+                if generation.joined_at is None:
+                    generation.join()
+                    self.meter.prompt_tokens += generation.prompt_tokens
         for generation in ended:
             generation.finish("cancelled" if generation.cancelled else "length")
+
+    def _next(self) -> deque[Generation] | None:
+        """Whose turn it is, where there is room."""
+        if self._tainted or self._alone:
+            return None
+        if self._suspects:
+            return None if self._running else self._suspects
+        return self._waiting if self._waiting and len(self._running) < self._max_rows else None
+
+    def _part(self, broken: Sequence[str]) -> None:
+        """All attend under one mask, so that one whose logits are not finite may have spoilt the others'."""
+        with self._wake:
+            self._tainted = True
+            if self._running.keys() - broken[:1]:  # Else it ran alone.
+                log.error("the model gave logits that are not finite; each request of that step begins again, alone")
+                self._suspects.extend(one.generation for one in self._running.values())
+                self._running.clear()
 
     def _fail(self, names: Sequence[str], error: ServingError) -> None:
         for name in names:
@@ -223,6 +250,9 @@ class PagedLoop:
     def _choose(self, names: Sequence[str], logits: Tensor) -> list[int]:
         """The next token of each row. Logits [rows, vocabulary]."""
         step = finish(logits)
+        if broken := [name for name, finite in zip(names, step.finite, strict=True) if not finite]:
+            self._part(broken)
+        self._alone = False
         tokens = list(step.best)
         rows = {n: one.generation for n, name in enumerate(names) if (one := self._running.get(name))}
         picks = pick(step.of(list(rows)), list(rows.values()))
@@ -238,33 +268,6 @@ class PagedLoop:
                 generation.finish(reason)
         self._hand_over()
         return tokens
-
-
-class ChoosingProcessor(ContinuousBatchingLogitsProcessorList):
-    """Stands where the library warps logits, and leaves the chosen token of each row as the best one."""
-
-    def __init__(
-        self,
-        prepared: Callable[[Sequence[FutureRequestState]], None],
-        choose: Callable[[Sequence[str], Tensor], Sequence[int]],
-    ) -> None:
-        super().__init__(LogitsProcessorList())
-        self.do_processing = True
-        self._prepared = prepared
-        self._choose = choose
-        self._names: list[str] = []
-
-    def prepare_tensor_args(self, requests_in_batch: list[FutureRequestState], arg_storage: Tensor) -> Tensor:
-        self._names = [future.state.request_id for future in requests_in_batch if future.has_new_token]
-        self._prepared(requests_in_batch)
-        return arg_storage
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, logits_processor_args: Tensor) -> Tensor:
-        if self._names:
-            tokens = self._choose(self._names, scores[: len(self._names)])
-            rows = torch.arange(len(tokens), device=scores.device)
-            scores[rows, torch.tensor(tokens, device=scores.device)] = torch.inf
-        return scores
 
 
 def _pages(loaded: CausalModel, max_rows: int) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from deployments.engines import text_choice, text_paged
 from deployments.engines.text_generation import Chunk, Failed, Sampling, TextGenerationEngine
@@ -26,6 +27,8 @@ from tests.engines.text_models import (
 )
 
 SCHEMA = json.dumps({"type": "object", "properties": {"n": {"type": "integer", "maximum": 99}}, "required": ["n"]})
+
+POISON = "🎉"
 
 dies = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # It is what the test does.
 
@@ -130,6 +133,33 @@ def test_a_step_that_fails_fails_its_requests_and_the_next_one_is_answered(
     assert isinstance(end.error, Internal)
     assert "secret" not in end.error.message
     assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
+
+
+def test_a_request_that_makes_the_model_say_nan_fails_alone(
+    engine: TextGenerationEngine, reference: Reference, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All attend under one mask, so its neighbours get NaN too; each of them goes on from where it was."""
+    assert engine._loaded is not None
+    poison = reference.tokenizer(POISON).input_ids[-1]
+    with torch.no_grad():
+        engine._loaded.model.get_input_embeddings().weight[poison] = float("nan")
+    gate, others, broken = Gate(), [Listener() for _ in range(4)], [Listener() for _ in range(2)]
+    engine.submit(PROMPTS[1], 60, Sampling(), gate)
+    assert gate.started.wait(PATIENCE_S)
+    for listener in (others[0], broken[0], *others[1:], broken[1]):
+        engine.submit(POISON if listener in broken else PROMPTS[2], 20, Sampling(), listener)
+    gate.opened.set()
+    for listener in broken:
+        end = listener.end()
+        assert isinstance(end, Failed)
+        assert isinstance(end.error, Internal)
+    assert gate.finished().completion_tokens == 60
+    assert reference.agrees(PROMPTS[1], 60, gate.text)
+    for listener in others:
+        assert listener.finished().prompt_tokens == len(reference.tokenizer(PROMPTS[2]).input_ids)
+        assert reference.agrees(PROMPTS[2], 20, listener.text)
+    assert "not finite" in caplog.text
+    assert engine.running == engine.waiting == 0
 
 
 def test_requests_that_outgrow_the_cache_together_are_all_answered(
