@@ -4,6 +4,7 @@ After it the time to the first token of streams, and a Llama of 134 M parameters
 """
 
 import asyncio
+import itertools
 import json
 import math
 import statistics
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from benchmarks.contest import Pace, Trial, compete
 from benchmarks.engine_process import ENGINE, engine_process
 from benchmarks.environment import OUR_BIN, PEER_BIN
-from benchmarks.load import Measure, generate
+from benchmarks.load import Measure, generate, median
 from benchmarks.models import prompts, save_large_llama, save_llama
 from benchmarks.report import US, Table
 from benchmarks.servers import Server, running, settle
@@ -33,6 +34,7 @@ MIXED = tuple(8 + 8 * (step * 7 % 16) for step in range(16))
 CHECKED = 8
 STREAMED = "16 streams, to the first token"
 LARGE_ID = "llama-134m"
+SLICES = 10
 ENGINE_MODULE = "benchmarks.bare_engine"
 
 
@@ -72,23 +74,33 @@ def run(pace: Pace, folder: Path) -> list[Table]:
 
 
 def _large(model: Path, pace: Pace) -> Table:
-    """The engine alone at one request, beside reading the weights once a token."""
+    """The engine alone at one request, beside reading the weights once a token.
+
+    What memory gives varies within minutes, so both are measured in short slices in turn.
+    """
     weights = sum(
         tensor.nbytes for name, tensor in load_file(model / "model.safetensors").items() if "embed_tokens" not in name
     )
     point = Point("1 request", 1, (TOKENS,))
+    measures: list[Measure] = []
     with engine_process(ENGINE_MODULE, model) as tell:
         tell({"prompts": PROMPTS[:1], "tokens": TOKENS})
         tell(asdict(point) | {"lead_in_s": 0, "seconds": max(10, pace.lead_in_s)})
         settle(pace.settle_s)
-        before = tell({"bandwidth": True})
-        measure = Measure(**tell(asdict(point) | {"lead_in_s": pace.lead_in_s, "seconds": pace.seconds}))
-        bandwidth = max(before, tell({"bandwidth": True}))
-    allowed = bandwidth * 1e9 / weights
-    table = Table("A Llama of 134 M parameters", "tokens/s", [point.name], [ENGINE], {(point.name, ENGINE): [measure]})
+        read = [tell({"bandwidth": True})]
+        for _ in range(max(SLICES, pace.seconds)):
+            measures.append(Measure(**tell(asdict(point) | {"lead_in_s": 0, "seconds": 1})))
+            read.append(tell({"bandwidth": True}))
+    # Each slice beside what memory gave right before and right after it.
+    allowed = [(before + after) / 2 * 1e9 / weights for before, after in itertools.pairwise(read)]
+    shares = sorted(measure.rate / most for measure, most in zip(measures, allowed, strict=True))
+    results = {(point.name, ENGINE): [median(measures)]}
+    table = Table("A Llama of 134 M parameters", "tokens/s", [point.name], [ENGINE], results)
     table.notes.append(
-        f"Memory gives {bandwidth:.1f} GB/s; {weights / 1e6:.0f} MB read once a token allow {allowed:.1f} tokens/s; "
-        f"this is {measure.rate / allowed:.0%} of it."
+        f"In {len(measures)} slices of a second memory gives {min(read):.1f} to {max(read):.1f} GB/s; "
+        f"{weights / 1e6:.0f} MB read once a token allow {statistics.median(allowed):.1f} tokens/s (median). "
+        f"Each slice beside the reading around it: {statistics.median(shares):.0%} of that "
+        f"(median; {shares[0]:.0%} to {shares[-1]:.0%})."
     )
     return table
 
