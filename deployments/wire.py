@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+import jiter
 import msgpack
 import pybase64
 from pydantic import ValidationError
@@ -98,6 +99,14 @@ _json = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
 
 def parse_json(body: bytes) -> object:
     """Any JSON value, strictly: no BOM, NaN, trailing bytes or invalid UTF-8. Raises InvalidRequest."""
+    try:
+        # Eight times as fast on a picture; what it does not take at all, the standard library takes or explains.
+        return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
+    except ValueError:
+        return _explained(body)
+
+
+def _explained(body: bytes) -> object:
     try:
         return _json.decode(body.decode("utf-8"))
     except UnicodeDecodeError as bad:

@@ -145,3 +145,17 @@ def test_a_length_beyond_the_body_allocates_nothing(count: int) -> None:
         wire.decode(body, wire.BINCODE, InferRequest)
     with pytest.raises(InvalidRequest):
         wire.decode(b"\xc6\xff\xff\xff\xff" + b"x" * 64, wire.MSGPACK, InferRequest)
+
+
+VALUES = some.recursive(
+    some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | some.text(),
+    lambda values: some.lists(values) | some.dictionaries(some.text(), values),
+)
+
+
+@given(VALUES, some.booleans(), some.sampled_from([None, 1]))
+@settings(max_examples=300, deadline=None)
+def test_json_means_what_the_standard_library_says(value: object, ascii_only: bool, indent: int | None) -> None:
+    body = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
+    read = wire.parse_json(body.encode())
+    assert repr(read) == repr(json.loads(body))
