@@ -47,7 +47,7 @@ class Classifier:
 class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier]):
     """Answers ImageClassification requests."""
 
-    stated_overhead = 768 * MIB  # new models are compared with the library's while others answer
+    stated_overhead = 384 * MIB  # large pictures, and new models that are compared with the library's
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)

@@ -157,11 +157,12 @@ class Residency(Generic[EngineT]):
             raise failure.again(now)
         load = self._loading.get(key) or self._begin(key, model)
         load.callers += 1
+        wish = load.wish  # Its load may come to need another one.
         try:
             await asyncio.wait(
-                {load.task, load.wish.room}, timeout=(give_up - now) * ROOM_SHARE, return_when="FIRST_COMPLETED"
+                {load.task, wish.room}, timeout=(give_up - now) * ROOM_SHARE, return_when="FIRST_COMPLETED"
             )
-            if load.wish.waits and not load.wish.room.done():
+            if wish.waits and not wish.room.done():
                 raise self._overloaded(load)
             await asyncio.wait({load.task}, timeout=give_up - self.clock())
             if not load.task.done():

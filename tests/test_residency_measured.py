@@ -1,6 +1,7 @@
 """What a model measures counts, not what it declared."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,29 @@ async def test_a_model_larger_than_declared_waits_for_the_room_that_it_takes(
     await residency.unload(model("a", 10))
     async with residency.lease(model("b", 80), 10):
         assert residency.plan(model("a", 10), "").needs_bytes == 30 * MIB
+
+
+async def test_who_comes_just_when_a_load_has_to_wait_again_waits_with_it(
+    residency: Residency[FakeEngine], loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, late = residency.room.settle, []
+
+    async def settled(*arguments: Any) -> None:
+        try:
+            await settle(*arguments)
+        except OutOfMemory:
+            late.append(asyncio.create_task(use(residency, model("a", 10))))
+            await asyncio.sleep(0)
+            raise
+
+    monkeypatch.setattr(residency.room, "settle", settled)
+    loader.actual_mb["a"] = 30
+    async with residency.lease(model("b", 80), 10):
+        late.append(asyncio.create_task(use(residency, model("a", 10))))
+        await until(lambda: len(late) == 2)
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert [engine.closed for engine in await asyncio.gather(*late)] == [False, False]
 
 
 async def test_a_load_waits_where_others_have_grown_meanwhile(

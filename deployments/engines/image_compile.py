@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 import deployments
 from deployments.engines.image_convert import convert
@@ -119,5 +120,6 @@ def _fastest(converted: Path, example: torch.Tensor, cores: int) -> tuple[Compil
 
 
 if __name__ == "__main__":
+    disable_progress_bar()  # Where nobody reads it any more its lock stays taken, and the child would never end.
     logging.disable()  # It warns, with a traceback each, of operations that this torch no longer has.
     make(Path(sys.argv[1]), tuple(map(int, sys.argv[2].split(","))), int(sys.argv[3]), Path(sys.argv[4]))

@@ -1,6 +1,8 @@
 """What a compiled image model takes in memory, and that it stands in only for one whose answers it gives."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from functools import partial
 from pathlib import Path
@@ -12,12 +14,13 @@ import torch
 from transformers import AutoModelForImageClassification, ViTConfig
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from deployments.engines import image_forward
+from deployments.engines import image_compile, image_forward
 from deployments.engines.image_compile import BLOB, Kept, Shape, form_of, make
 from deployments.engines.image_forward import Forward
 from deployments.engines.image_openvino import Compiled
 from deployments.process_memory import ProcessMemory
-from tests.engines.image_models import quick_measuring
+from tests.conftest import PROJECT
+from tests.engines.image_models import quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
@@ -52,6 +55,18 @@ def test_a_compiled_model_that_is_read_again_takes_no_more_than_is_accounted(tmp
     compiled(torch.zeros(1, 3, 32, 32))
     taken = held() - before
     assert 0.9 * about.weight_bytes < taken < form_of(compiled, Shape(1, 1)).resident_bytes
+
+
+def test_a_child_ends_though_its_parent_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    command = [sys.executable, "-m", image_compile.__name__, saved(tmp_path / "m"), "3,32,32", "1", tmp_path / "made"]
+    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE) as child:
+        assert child.stderr
+        child.stderr.close()
+        try:
+            child.wait(120)
+        finally:
+            child.kill()
 
 
 class Plain(torch.nn.Module):
