@@ -1,7 +1,5 @@
 """What runs the requests of one model: the interface, and our own loop, one thread that steps a batch."""
 
-import os
-import sys
 import threading
 from collections import deque
 from pathlib import Path
@@ -19,8 +17,6 @@ from deployments.engines.text_stats import Meter
 from deployments.engines.text_step import Cache, Decoder
 from deployments.engines.trials import Trials
 from deployments.errors import Overloaded, Unavailable
-
-NICENESS = 5
 
 
 class Loop(Cache, Protocol):
@@ -118,7 +114,6 @@ class StepLoop:
             self._thread.join()
 
     def _run(self) -> None:
-        compute_behind_others()
         with torch.inference_mode():
             while self._has_work():
                 try:
@@ -151,12 +146,6 @@ class StepLoop:
         batch.decoder = ClosedDecoder()
         for generation in left:
             generation.tell(Failed(unloading()))
-
-
-def compute_behind_others() -> None:
-    """Lets those that carry requests and answers go before what this thread, and its team, computes."""
-    if sys.platform == "linux":  # Elsewhere it would be the whole process.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 def admit(closing: bool, waiting: int, max_waiting: int, max_rows: int, meter: Meter) -> None:
