@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.engines.device import end_team
+from deployments.engines.device import end_team, use_threads
 from deployments.engines.text_generation import Chunk, Failed, Finished, Sampling, TextGenerationEngine
 from deployments.engines.text_paged import PagedLoop
 from deployments.errors import ModelLoadFailed, Unavailable
@@ -265,6 +265,7 @@ class TeamWatcher(Listener):
 @pytest.mark.skipif(torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no teams, or not seen")
 def test_an_idle_engine_leaves_no_threads_that_compute(folder: Path) -> None:
     """A team that only waits makes the steps of every other model slower."""
+    use_threads(2)  # A forward of an earlier test may have left one, for every thread that begins after it.
     end_team()
     before = teams()
     engine = load_slots(folder)
