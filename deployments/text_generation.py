@@ -33,9 +33,7 @@ class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"
         from deployments.engines.building import build_in_turn
         from deployments.engines.device import default_device, gpu_share, use_threads
 
-        # The threads of a team wait for each other hundreds of times a step: one that has to wait for its core holds up
-        # all of them. So a core is left for requests, answers and other families (docs/text-engine.md).
-        use_threads(max(1, self.cores - 1))
+        use_threads(self.cores)
         build_in_turn()
         self.device = default_device()
         if gpu := gpu_share(self.settings.num_gpus):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from deployments import text_measures
 from deployments.calls import Call
@@ -176,7 +175,3 @@ async def test_calls_that_are_given_up_leave_no_row_and_no_place(replica: TextGe
     while busy():
         await asyncio.sleep(0.01)
     assert (await ask(replica, prompt="a")).usage
-
-
-async def test_a_core_is_left_to_requests_answers_and_other_families(replica: TextGenerationReplica) -> None:
-    assert torch.get_num_threads() == max(1, replica.cores - 1)

@@ -18,6 +18,12 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
+def use_team(size: int) -> None:
+    """Threads of one operation of the calling thread. Others keep theirs."""
+    torch.get_num_threads()  # When a thread first asks torch, torch sets its number.
+    _of_openmp("omp_set_num_threads", size)
+
+
 def end_team() -> None:
     """Ends the threads that compute for this one. It gets new ones, in 50 µs, when it computes again.
 
@@ -25,9 +31,14 @@ def end_team() -> None:
     for a microsecond only once all teams together have more threads than there are cores: with the team of one idle
     thread in the process, every loop of another begins with waking sleepers (docs/text-engine.md).
     """
-    end = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None) if sys.platform == "linux" else None
-    if end is not None:
-        end(_SOFT)
+    _of_openmp("omp_pause_resource_all", _SOFT)
+
+
+def _of_openmp(name: str, argument: int) -> None:
+    """Calls what torch has no name for, where its OpenMP is found."""
+    function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+    if function is not None:
+        function(argument)
 
 
 class GpuShare:

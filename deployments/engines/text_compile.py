@@ -92,7 +92,9 @@ def main(
 ) -> None:
     os.nice(int(niceness))
     use_step_attention()
-    torch.set_num_threads(int(threads))  # The compiler writes their number into the code.
+    torch.set_num_threads(int(threads))
+    # Code for as many threads as the machine has takes fewer, too. Code for any other number takes no other.
+    os.cpu_count = lambda: int(threads)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with no_init_weights():  # Memory that nobody touches costs nothing.
         model = AutoModelForCausalLM.from_config(

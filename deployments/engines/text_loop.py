@@ -7,7 +7,6 @@ from typing import Protocol
 
 import torch
 
-from deployments.engines.device import end_team
 from deployments.engines.text_batch import Accepts, Batch
 from deployments.engines.text_decoders import ClosedDecoder
 from deployments.engines.text_model import CausalModel
@@ -15,6 +14,7 @@ from deployments.engines.text_requests import Failed, Generation
 from deployments.engines.text_slots import SlotDecoder
 from deployments.engines.text_stats import Meter
 from deployments.engines.text_step import Cache, Decoder
+from deployments.engines.text_team import Team
 from deployments.engines.trials import Trials
 from deployments.errors import Overloaded, Unavailable
 
@@ -63,6 +63,7 @@ class StepLoop:
         self._max_waiting = max_waiting
         self._meter = meter
         self._batch = Batch(decoder, loaded.stop_ids, max_rows, meter)
+        self._team = Team(torch.get_num_threads() if loaded.model.device.type == "cpu" else 1)
         self._waiting: deque[Generation] = deque()
         self._wake = threading.Condition()
         self._closing = False
@@ -116,6 +117,7 @@ class StepLoop:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._has_work():
+                self._team.adjust()
                 try:
                     self._batch.step(self._take)
                 except Exception as failure:
@@ -126,7 +128,7 @@ class StepLoop:
         """Wait for work; False once the loop closes."""
         with self._wake:
             if not (self._batch.requests or self._waiting):
-                end_team()  # Others compute faster without it.
+                self._team.pause()
             self._wake.wait_for(lambda: self._closing or self._batch.requests or self._waiting)
             return not self._closing
 

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 import deployments
 from deployments.engines import text_attention, text_cache, text_compile, text_int8, text_linear
+from deployments.engines.device import use_team
 from deployments.engines.text_compile import StepModule
 from deployments.engines.text_package import CompiledStep
 
@@ -49,6 +50,7 @@ class StepPrograms:
         self._folder = folder.absolute()
         self._shapes = list(shapes)
         self._linears = linears
+        self._threads = torch.get_num_threads()
         self._blocks = {f"model.{name}": weight for name, weight in text_linear.weight_blocks(model).items()}
         self._steps: dict[bool, CompiledStep] = {}
         self._counted = 0
@@ -115,7 +117,7 @@ class StepPrograms:
         shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
         dtype, attention = str(self._model.dtype).removeprefix("torch."), self._model.config._attn_implementation
         rows = ("blocks" if self._blocks else "single") if single else "many"
-        return [dtype, attention, self._linears, shapes, rows, str(torch.get_num_threads())]
+        return [dtype, attention, self._linears, shapes, rows, str(self._threads)]
 
     def _make(self, single: bool) -> Path | None:
         """Compile in a child once it is wanted; None if there is no compiler or no time."""
@@ -174,9 +176,14 @@ class StepPrograms:
         mine, theirs = ([cache.to(self._model.dtype, copy=True) for cache in caches] for _ in range(2))
         half = len(self._shapes)
         wanted = eager(tokens, positions, mine[:half], mine[half:])[0]
-        given = compiled(tokens, positions, theirs[:half], theirs[half:])[0]
         slack = (1e-3 if self._model.dtype == torch.float32 else 0.1) * float(wanted.abs().max())
-        if not bool(((wanted - given).abs() <= slack).all()):
+
+        def agrees(threads: int) -> bool:
+            use_team(threads)
+            given = compiled(tokens, positions, theirs[:half], theirs[half:])[0]
+            return bool(((wanted - given).abs() <= slack).all())
+
+        if not (agrees(1) and agrees(self._threads)):
             log.warning("a compiled decode step differs from the eager one and is not used")
             compiled.close()
             return
