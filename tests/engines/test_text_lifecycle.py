@@ -265,7 +265,7 @@ class TeamWatcher(Listener):
 @pytest.mark.skipif(torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no teams, or not seen")
 def test_an_idle_engine_leaves_no_threads_that_compute(folder: Path) -> None:
     """A team that only waits makes the steps of every other model slower."""
-    use_threads(2)  # A forward of an earlier test may have left one, for every thread that begins after it.
+    use_threads(torch.get_num_threads())  # An earlier test's thread may have left another number to those that begin.
     end_team()
     before = teams()
     engine = load_slots(folder)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from deployments.engines import text_programs
+from deployments.engines.device import use_team
 from deployments.engines.text_generation import Sampling, TextGenerationEngine
 from deployments.engines.text_loop import StepLoop
 from deployments.engines.text_programs import COMPILERS, StepPrograms
@@ -34,11 +35,14 @@ def programs_of(engine: TextGenerationEngine) -> StepPrograms:
 def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone, then 9 rows in 16 slots, then fewer and fewer. Libraries stay on disk, so that a second run is quick."""
     monkeypatch.setattr(text_programs, "NICENESS", 0)  # Nobody is served meanwhile.
+    tried: list[int] = []
+    monkeypatch.setattr(text_programs, "use_team", lambda size: [tried.append(size), use_team(size)])
     engine, reference = TextGenerationEngine.load(folder), Reference(folder)
     programs = programs_of(engine)
     programs.want()
     assert programs.settled.wait(COMPILE_S)
     assert programs.ready == 2
+    assert tried == 2 * [1, torch.get_num_threads()], "a team may become smaller"
     assert programs._blocks or torch.backends.cpu.get_cpu_capability() != "AVX512"
     assert engine.notes == (
         SLOTS,

@@ -1,7 +1,9 @@
 """A team that is held up gives a core up, and tries again later. The clocks are played."""
 
+import itertools
 import threading
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from deployments.engines import text_team
 from deployments.engines.device import use_team, use_threads
 from deployments.engines.text_team import FIRST_REST_S, LONGEST_REST_S, WINDOW_S, Clocks, Team
+from tests.engines.text_models import PROMPTS, ask, load_slots
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +107,20 @@ def test_a_single_thread_never_looks_at_the_clock(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Clocks, "now", lambda: pytest.fail("it did"))
     Team(1).adjust()
     assert not sizes
+
+
+def test_a_loop_whose_thread_is_kept_from_its_core_goes_on_with_fewer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    wall = itertools.count(0.0, 1.01 * WINDOW_S)
+    monkeypatch.setattr(Clocks, "now", lambda: Clocks(next(wall), 0, 0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    engine = load_slots(folder)
+    try:
+        ask(engine, PROMPTS[0], 4)
+        assert sizes[:2] == [2, 1]
+    finally:
+        engine.close()
 
 
 def test_other_threads_keep_theirs() -> None:
