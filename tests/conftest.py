@@ -60,15 +60,19 @@ class Running:
     picture: Path
 
 
+PORTS = random.sample(range(5_000, 10_000), 5_000)
+"""Below those that Ray's workers take, and those that the system hands out to any connection."""
+
+
 def free_port() -> int:
-    """Below those that Ray's workers take, and those that the system hands out to any connection."""
+    """Each only once: who is told of it may take it much later."""
     while True:
+        port = PORTS.pop()
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", random.randrange(5_000, 10_000)))
+                probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            port: int = probe.getsockname()[1]
             return port
 
 
