@@ -76,7 +76,7 @@ class Batch:
             if self._is_long(generation):
                 return self._entering is None and not joined
             with_it = prompts | {tuple(generation.tokens)}
-            return not joined or max(map(len, with_it)) * len(with_it) <= self.decoder.together
+            return not joined or sum(map(len, with_it)) <= self.decoder.together
 
         while len(self.requests) + len(joined) < self._max_rows and (generation := take(fits)):
             if generation.cancelled or generation.limit <= 0:

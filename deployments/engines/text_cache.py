@@ -67,17 +67,17 @@ class SlotCache:
     def capacity(self) -> int:
         return self.keys[0].shape[2] if self.keys else 0
 
-    def make_room(self, like: DynamicCache, rows: int, length: int) -> None:
-        """Room for so many rows, and for as many tokens in each; heads and dim as `like` has them."""
+    def make_room(self, keys: Sequence[Tensor], values: Sequence[Tensor], rows: int, length: int) -> None:
+        """Room for so many rows, and for as many tokens in each. For each layer, such as [heads, tokens, dim]."""
         if not self.keys:
-            kinds = layer_tensors(like, 0)
+            kinds = (keys, values)
             self.keys, self.values = ([t.new_empty(0, t.shape[0], 0, t.shape[2]) for t in kind] for kind in kinds)
         self.fit(max(self.slots, power_of_two(rows)), max(self.capacity, whole_columns(length)))
 
-    def store(self, row: int, keys: Sequence[Tensor], values: Sequence[Tensor], length: int) -> None:
-        """Put the first `length` tokens of a computed prompt into a row. For each layer [heads, tokens, dim]."""
+    def store(self, row: int, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        """Put a computed prompt into a row. For each layer [heads, tokens, dim]."""
         for buffer, new in zip(self.keys + self.values, [*keys, *values], strict=True):
-            buffer[row, :, :length] = new[:, :length]
+            buffer[row, :, : new.shape[1]] = new
 
     def fit(self, slots: int, capacity: int) -> None:
         """Give the buffers another size; what lies within both sizes stays."""

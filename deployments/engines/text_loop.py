@@ -74,7 +74,7 @@ class StepLoop:
     def notes(self) -> tuple[str, ...]:
         decoder = self._batch.decoder
         programs = decoder.programs if isinstance(decoder, SlotDecoder) else None
-        return (*self._notes, "compiled decode step") if programs and programs.ready else self._notes
+        return (*self._notes, *programs.notes) if programs else self._notes
 
     @property
     def running(self) -> int:

@@ -1,7 +1,7 @@
-"""A compiled decode step from its library on disk, lent the weights of the model that serves already.
+"""A compiled forward from its library on disk, lent the weights of the model that serves already.
 
-Called by the C interface that each library brings along: torch's own loader holds Python's lock while a step computes,
-so that whatever carries requests and answers stands still, and it never drops what a step was lent.
+Called by the C interface that each library brings along: torch's own loader holds Python's lock while it computes,
+so that whatever carries requests and answers stands still, and it never drops what it was lent.
 """
 
 import ctypes
@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from deployments.engines.text_compile import StepModule
-
-OUTPUTS = 3  # As `StepModule` has them.
+from torch import Tensor, nn
 
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
@@ -28,10 +24,10 @@ class _Constant(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("tensor", ctypes.c_void_p))
 
 
-class CompiledStep:
+class CompiledForward:
     """It works on the tensors of `eager`, or on `blocks` in their place; no copy of them is made."""
 
-    def __init__(self, library: Path, eager: StepModule, blocks: Mapping[str, Tensor]) -> None:
+    def __init__(self, library: Path, eager: nn.Module, blocks: Mapping[str, Tensor]) -> None:
         """Raises RuntimeError."""
         self._library = ctypes.CDLL(str(library))
         self._container = ctypes.c_void_p()
@@ -39,6 +35,9 @@ class CompiledStep:
         tensors |= {**dict(eager.named_buffers(remove_duplicate=False)), **blocks}
         self._call("CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None, of_one=False)
         self._lent = self._lend(tensors)
+        outputs = ctypes.c_size_t()
+        self._call("GetNumOutputs", ctypes.byref(outputs))
+        self._outputs = outputs.value
 
     def _lend(self, tensors: Mapping[str, Tensor]) -> list[int]:
         """The references that the library has now: it takes them, and never lets go of them."""
@@ -54,12 +53,11 @@ class CompiledStep:
         self._call("ExtractConstantsMapEntries", ctypes.byref(taken), ctypes.byref(count), ctypes.c_bool(False))
         return [taken[number].tensor for number in range(count.value)]
 
-    def __call__(
-        self, tokens: Tensor, positions: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor]
-    ) -> Sequence[Tensor]:
-        given = _handles([tokens, positions, *keys, *values])  # The library lets go of them.
-        came = (ctypes.c_void_p * OUTPUTS)()
-        self._call("Run", given, ctypes.c_size_t(len(given)), came, ctypes.c_size_t(OUTPUTS), None, None)
+    def __call__(self, *inputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+        tensors = (tensor for one in inputs for tensor in ([one] if isinstance(one, Tensor) else one))
+        given = _handles(list(tensors))  # The library lets go of them.
+        came = (ctypes.c_void_p * self._outputs)()
+        self._call("Run", given, ctypes.c_size_t(len(given)), came, ctypes.c_size_t(self._outputs), None, None)
         return _tensors(came)
 
     def close(self) -> None:
@@ -76,7 +74,7 @@ class CompiledStep:
     def _call(self, name: str, *arguments: object, of_one: bool = True) -> None:
         first = (self._container,) if of_one else ()
         if getattr(self._library, f"AOTInductorModelContainer{name}")(*first, *arguments):
-            raise RuntimeError(f"a compiled decode step failed in {name}")
+            raise RuntimeError(f"a compiled forward failed in {name}")
 
 
 def _handles(tensors: Sequence[Tensor]) -> "ctypes.Array[Any]":

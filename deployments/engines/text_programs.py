@@ -1,4 +1,4 @@
-"""Compiled decode steps of one model: found on disk or made in a child process, checked, timed, then offered.
+"""Compiled forwards of one model: found on disk or made in a child process, checked, timed, then offered.
 
 Until then, and where there is no compiler, the decoder runs the model eagerly. Nothing here delays it.
 """
@@ -16,18 +16,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 from transformers import PreTrainedModel
 
 import deployments
-from deployments.engines import text_attention, text_cache, text_compile, text_int8, text_linear
+from deployments.engines import text_attention, text_cache, text_compile, text_int8, text_linear, text_modules
 from deployments.engines.device import use_team
-from deployments.engines.text_compile import StepModule
-from deployments.engines.text_package import CompiledStep
+from deployments.engines.text_modules import PromptModule, StepModule
+from deployments.engines.text_package import CompiledForward
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +37,17 @@ COMPILE_S = 1_800.0
 NICENESS = 19
 COMPILERS = ("c++", "g++", "clang++")
 
+Kind = Literal["single", "many", "prompts"]
+"""The step of one row, the step of many, and prompts. They are made in this order."""
+
 Step = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
+Prompts = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
 
 _one_compile_at_a_time = threading.Lock()
 
 
-class StepPrograms:
-    """The steps of one model for a single row and for many. Its thread ends when both are there, or at `close`."""
+class Programs:
+    """What is compiled of one model. Its thread ends when all is there, or at `close`."""
 
     def __init__(self, model: PreTrainedModel, folder: Path, shapes: Sequence[tuple[int, int]], linears: str) -> None:
         self.settled = threading.Event()  # Nothing more will come.
@@ -52,7 +57,7 @@ class StepPrograms:
         self._linears = linears
         self._threads = torch.get_num_threads()
         self._blocks = {f"model.{name}": weight for name, weight in text_linear.weight_blocks(model).items()}
-        self._steps: dict[bool, CompiledStep] = {}
+        self._ready: dict[Kind, CompiledForward] = {}
         self._counted = 0
         self._wanted = threading.Event()
         self._closed = False
@@ -65,15 +70,22 @@ class StepPrograms:
         self._counted += 1
         if self._counted == PAYS_AFTER_STEPS:
             self.want()
-        return self._steps.get(rows == 1)
+        return self._ready.get("single" if rows == 1 else "many")
+
+    @property
+    def prompts(self) -> Prompts | None:
+        """The compiled forward of prompts, two or more, if there is one by now."""
+        return self._ready.get("prompts")
 
     def want(self) -> None:
         """Compile what is not on disk."""
         self._wanted.set()
 
     @property
-    def ready(self) -> int:
-        return len(self._steps)
+    def notes(self) -> tuple[str, ...]:
+        """What a status page should say of it."""
+        steps = ("compiled decode step",) if self._ready.keys() - {"prompts"} else ()
+        return (*steps, "compiled prompts") if "prompts" in self._ready else steps
 
     def close(self) -> None:
         """End the child, if there is one, and the thread; let go of the model."""
@@ -81,45 +93,45 @@ class StepPrograms:
         self._wanted.set()
         self._end_child()
         self._thread.join()
-        for step in self._steps.values():
-            step.close()
-        self._steps.clear()
+        for forward in self._ready.values():
+            forward.close()
+        self._ready.clear()
         self._blocks.clear()
         del self._model
 
     def _prepare(self) -> None:
         try:
-            for single in (True, False):
-                library = self._find(single) or self._make(single)
+            for kind in get_args(Kind):
+                library = self._find(kind) or self._make(kind)
                 if library is None or self._closed:
                     break
-                self._offer(single, library)
-        except Exception as failure:  # Whatever it is: the eager step serves.
-            log.info("no compiled decode step: %s", failure)
+                self._offer(kind, library)
+        except Exception as failure:  # Whatever it is: the eager forwards serve.
+            log.info("no compiled forward: %s", failure)
         finally:
             self.settled.set()
 
-    def _find(self, single: bool) -> Path | None:
-        library = self._place(single)
+    def _find(self, kind: Kind) -> Path | None:
+        library = self._place(kind)
         return library if library.is_file() else None
 
-    def _place(self, single: bool) -> Path:
+    def _place(self, kind: Kind) -> Path:
         """Where the library lies: named by all that its code depends on."""
         config = {key: value for key, value in self._model.config.to_dict().items() if key != "_name_or_path"}
-        modules = (text_attention, text_cache, text_compile, text_int8, text_linear)
+        modules = (text_attention, text_cache, text_compile, text_int8, text_linear, text_modules)
         sources = [Path(module.__file__ or "").read_text() for module in modules]
-        cause = [torch.__version__, transformers.__version__, config, *self._arguments(single), *sources]
+        cause = [torch.__version__, transformers.__version__, config, *self._arguments(kind), *sources]
         cause.append(torch.backends.cpu.get_cpu_capability())
         digest = hashlib.sha256(json.dumps(cause, sort_keys=True, default=str).encode()).hexdigest()
         return _own_folder() / f"{digest[:32]}.so"
 
-    def _arguments(self, single: bool) -> list[str]:
+    def _arguments(self, kind: Kind) -> list[str]:
         shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
         dtype, attention = str(self._model.dtype).removeprefix("torch."), self._model.config._attn_implementation
-        rows = ("blocks" if self._blocks else "single") if single else "many"
-        return [dtype, attention, self._linears, shapes, rows, str(self._threads)]
+        form = "blocks" if kind == "single" and self._blocks else kind
+        return [dtype, attention, self._linears, shapes, form, str(self._threads)]
 
-    def _make(self, single: bool) -> Path | None:
+    def _make(self, kind: Kind) -> Path | None:
         """Compile in a child once it is wanted; None if there is no compiler or no time."""
         if not any(shutil.which(compiler) for compiler in COMPILERS):
             return None
@@ -129,17 +141,17 @@ class StepPrograms:
                 return None
         try:
             # An equal model may have made it meanwhile.
-            return self._find(single) or (None if self._closed else self._compile(single))
+            return self._find(kind) or (None if self._closed else self._compile(kind))
         finally:
             _one_compile_at_a_time.release()
 
-    def _compile(self, single: bool) -> Path | None:
-        place = self._place(single)
+    def _compile(self, kind: Kind) -> Path | None:
+        place = self._place(kind)
         with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
             library = Path(scratch) / "step.so"
             command = [sys.executable, "-m", text_compile.__name__, str(NICENESS), str(self._folder)]
             self._child = subprocess.Popen(
-                [*command, *self._arguments(single), str(library)],
+                [*command, *self._arguments(kind), str(library)],
                 cwd=Path(deployments.__file__ or "").parent.parent,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -154,7 +166,7 @@ class StepPrograms:
                 self._end_child()
                 return None
             if self._child.returncode or not library.is_file():
-                log.info("the decode step does not compile: %s", said.strip().rpartition("\n")[2])
+                log.info("a forward does not compile: %s", said.strip().rpartition("\n")[2])
                 return None
             library.replace(place)
         return place
@@ -165,40 +177,53 @@ class StepPrograms:
             os.killpg(child.pid, signal.SIGKILL)
 
     @torch.inference_mode()
-    def _offer(self, single: bool, library: Path) -> None:
-        """Load a library; keep it if it says what the eager step says, sooner."""
-        eager = StepModule(self._model)
-        compiled = CompiledStep(library, eager, self._blocks if single else {})
-        rows, columns = (1, 128) if single else (8, 128)
-        tokens, positions = torch.arange(rows) % 7, torch.arange(rows) * 11 % columns + 1
-        generator = torch.Generator().manual_seed(0)
-        caches = [torch.randn(rows, heads, columns, dim, generator=generator) for heads, dim in self._shapes * 2]
-        mine, theirs = ([cache.to(self._model.dtype, copy=True) for cache in caches] for _ in range(2))
-        half = len(self._shapes)
-        wanted = eager(tokens, positions, mine[:half], mine[half:])[0]
-        slack = (1e-3 if self._model.dtype == torch.float32 else 0.1) * float(wanted.abs().max())
+    def _offer(self, kind: Kind, library: Path) -> None:
+        """Load a library; keep it if it says what the eager forward says, sooner."""
+        eager: nn.Module = PromptModule(self._model) if kind == "prompts" else StepModule(self._model)
+        compiled = CompiledForward(library, eager, self._blocks if kind == "single" else {})
+        mine, theirs = self._example(kind), self._example(kind)  # A step writes into its cache.
+        wanted = [tensor for tensor in eager(*mine) if tensor.is_floating_point()]
+        part = 1e-3 if self._model.dtype == torch.float32 else 0.1
 
         def agrees(threads: int) -> bool:
             use_team(threads)
-            given = compiled(tokens, positions, theirs[:half], theirs[half:])[0]
-            return bool(((wanted - given).abs() <= slack).all())
+            given = [tensor for tensor in compiled(*theirs) if tensor.is_floating_point()]
+            return all(
+                bool(((one - other).abs() <= part * one.abs().max()).all())
+                for one, other in zip(wanted, given, strict=True)
+            )
 
         if not (agrees(1) and agrees(self._threads)):
-            log.warning("a compiled decode step differs from the eager one and is not used")
+            log.warning("a compiled forward differs from the eager one and is not used")
             compiled.close()
             return
 
-        def seconds(step: Step) -> float:
+        def seconds(forward: Callable[..., object]) -> float:
             begun = time.perf_counter()
-            step(tokens, positions, mine[:half], mine[half:])
+            forward(*mine)
             return time.perf_counter() - begun
 
         # In turns, and the best of each, since others use the machine too.
         times = [(seconds(compiled), seconds(eager)) for _ in range(5)]
         if min(ours for ours, _ in times) < min(plain for _, plain in times):
-            self._steps[single] = compiled
+            self._ready[kind] = compiled
         else:
             compiled.close()
+
+    def _example(self, kind: Kind) -> tuple[Any, ...]:
+        """What a forward of this kind may be given; always the same."""
+        if kind == "prompts":
+            lengths = (5, 19, 1)
+            tokens = torch.arange(sum(lengths)) % 7
+            positions = torch.cat([torch.arange(length) for length in lengths])
+            owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+            return tokens, positions, owners, torch.tensor(lengths).cumsum(0) - 1
+        rows, columns = (1 if kind == "single" else 8), 128
+        tokens, positions = torch.arange(rows) % 7, torch.arange(rows) * 11 % columns + 1
+        generator = torch.Generator().manual_seed(0)
+        caches = [torch.randn(rows, heads, columns, dim, generator=generator) for heads, dim in self._shapes * 2]
+        caches = [cache.to(self._model.dtype) for cache in caches]
+        return tokens, positions, caches[: len(self._shapes)], caches[len(self._shapes) :]
 
 
 def _own_folder() -> Path:

@@ -3,6 +3,7 @@
 Prompts that begin alike share what was computed of their beginning; a long prompt is computed piece by piece.
 """
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from deployments.engines.text_cache import COLUMNS, SlotCache, layer_shapes, layer_tensors, power_of_two, whole_columns
-from deployments.engines.text_compile import StepModule
+from deployments.engines.text_modules import PromptModule, StepModule
 from deployments.engines.text_prefixes import BLOCK, Block, Prefixes
-from deployments.engines.text_programs import StepPrograms
+from deployments.engines.text_programs import Programs
 from deployments.engines.text_step import Entering, Step, finish
 from deployments.engines.trials import Trials
 
@@ -30,10 +31,10 @@ PREFIX_BYTES = (8 * MIB, 64 * MIB)  # At least and at most; between them a quart
 
 @dataclass(frozen=True, slots=True)
 class Prefilled:
-    """A computed prompt: a row of a cache, and the logits [vocabulary] that follow."""
+    """A computed prompt: keys and values [heads, tokens, dim] of each layer, the logits [vocabulary] that follow."""
 
-    cache: DynamicCache
-    row: int
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
     logits: Tensor
 
 
@@ -42,13 +43,14 @@ class SlotDecoder:
 
     def __init__(self, model: PreTrainedModel, weight_bytes: int) -> None:
         self._model = model
-        self._eager = StepModule(model)
+        self._eager_step = StepModule(model)
+        self._eager_prompts = PromptModule(model)
         self._cache = SlotCache()
         self._lengths: list[int] = []
         self._roomy = 0  # For how many steps the cache has been larger than it need be.
         self._prefixes = Prefixes(min(max(PREFIX_BYTES[0], weight_bytes // 4), PREFIX_BYTES[1]))
         self.shared_tokens = 0
-        self.programs: StepPrograms | None = None
+        self.programs: Programs | None = None
 
     @property
     def rows(self) -> int:
@@ -88,27 +90,34 @@ class SlotDecoder:
 
     def _add(self, prompts: Sequence[Sequence[int]], computed: Sequence[Prefilled]) -> Step:
         """Give computed prompts their rows."""
-        self._cache.make_room(computed[0].cache, self.rows + len(prompts), max(map(len, prompts)))
+        self._cache.make_room(computed[0].keys, computed[0].values, self.rows + len(prompts), max(map(len, prompts)))
         for prompt, one in zip(prompts, computed, strict=True):
-            keys, values = layer_tensors(one.cache, one.row)
-            self._cache.store(self.rows, keys, values, len(prompt))
-            self._prefixes.keep(prompt, keys, values)
+            self._cache.store(self.rows, one.keys, one.values)
+            self._prefixes.keep(prompt, one.keys, one.values)
             self._lengths.append(len(prompt))
         return finish(torch.stack([one.logits for one in computed]))
 
     def _together(self, prompts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Prefilled]:
-        longest = max(map(len, prompts))
-        # Pad right: under the causal mask nothing before the padding sees it, so no mask is needed.
-        ids = self._tensor([[*prompt, *[prompt[-1]] * (longest - len(prompt))] for prompt in prompts])
-        last = sorted({len(prompt) - 1 for prompt in prompts})
-        cache = DynamicCache(config=self._model.config)
-        logits = self._model(
-            input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=self._tensor(last)
-        ).logits
-        return {
-            prompt: Prefilled(cache, row, logits[row, last.index(len(prompt) - 1)])
-            for row, prompt in enumerate(prompts)
-        }
+        """In one forward: they are one row, in which each sees itself only."""
+        lengths = [len(prompt) for prompt in prompts]
+        ends = list(itertools.accumulate(lengths))
+        last = [end - 1 for end in ends]
+        # What is compiled takes two prompts or more, and two tokens or more.
+        run = (ends[-1] > 1 and self.programs and self.programs.prompts) or self._eager_prompts
+        logits, *layers = run(
+            self._tensor([*itertools.chain(*prompts)]),
+            self._tensor([*itertools.chain(*map(range, lengths))]),
+            self._tensor([*itertools.chain(*([number] * length for number, length in enumerate(lengths)))]),
+            self._tensor(last if len(last) > 1 else last * 2),
+        )
+        if len(prompts) > 1 and not logits.max(-1).values.isfinite().all():  # One's NaN reaches all.
+            return {prompt: self._together([prompt])[prompt] for prompt in prompts}
+        computed = {}
+        for number, prompt in enumerate(prompts):
+            parts = [layer[:, ends[number] - lengths[number] : ends[number]] for layer in layers]
+            half = len(parts) // 2
+            computed[prompt] = Prefilled(parts[:half], parts[half:], logits[number])
+        return computed
 
     def _shared(self, blocks: Sequence[Block]) -> DynamicCache:
         """A cache of one row that begins with these blocks."""
@@ -127,13 +136,13 @@ class SlotDecoder:
         output = self._model(
             input_ids=self._tensor([prompt[known:end]]), past_key_values=cache, use_cache=True, logits_to_keep=1
         )
-        return Prefilled(cache, 0, output.logits[0, -1])
+        return Prefilled(*layer_tensors(cache, 0), output.logits[0, -1])
 
     def step(self, tokens: Sequence[int]) -> Step:
         self._make_room()
         rows, slots = self.rows, self._cache.slots
         spare = [0] * (slots - rows)  # Slots without a request compute along; what they write is never read.
-        run = (self.programs and self.programs.step(slots)) or self._eager
+        run = (self.programs and self.programs.step(slots)) or self._eager_step
         inputs = self._tensor([*tokens, *spare]), self._tensor([*self._lengths, *spare])
         logits, best, finite = run(*inputs, self._cache.keys, self._cache.values)
         self._lengths = [length + 1 for length in self._lengths]
@@ -178,7 +187,7 @@ class SlotDecoder:
         if self._model.device.type != "cpu":
             return
         shapes = trials.recall("cache shapes") or trials.remember("cache shapes", json.dumps(self._shapes()))
-        self.programs = StepPrograms(self._model, folder, json.loads(shapes), linears)
+        self.programs = Programs(self._model, folder, json.loads(shapes), linears)
 
     @torch.inference_mode()
     def _shapes(self) -> list[tuple[int, int]]:

@@ -53,7 +53,7 @@ class Decoder(Cache, Protocol):
 
     @property
     def together(self) -> int:
-        """Prompts are computed together up to so many tokens, padding included; each alone where that is as quick."""
+        """Prompts are computed together up to so many tokens; each alone where that is as quick."""
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
         """Add a row for each prompt, after the present ones; the logits that follow each prompt."""

@@ -15,7 +15,7 @@ from deployments.engines import text_programs
 from deployments.engines.device import use_team
 from deployments.engines.text_generation import Sampling, TextGenerationEngine
 from deployments.engines.text_loop import StepLoop
-from deployments.engines.text_programs import COMPILERS, StepPrograms
+from deployments.engines.text_programs import COMPILERS, Programs
 from deployments.engines.text_slots import SlotDecoder
 from tests.engines.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask
 
@@ -23,7 +23,7 @@ COMPILE_S = 280.0
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
 
 
-def programs_of(engine: TextGenerationEngine) -> StepPrograms:
+def programs_of(engine: TextGenerationEngine) -> Programs:
     assert isinstance(engine._loop, StepLoop)
     decoder = engine._loop._batch.decoder
     assert isinstance(decoder, SlotDecoder)
@@ -41,14 +41,17 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
     programs = programs_of(engine)
     programs.want()
     assert programs.settled.wait(COMPILE_S)
-    assert programs.ready == 2
-    assert tried == 2 * [1, torch.get_num_threads()], "a team may become smaller"
+    assert programs._ready.keys() == {"single", "many", "prompts"}
+    assert tried == 3 * [1, torch.get_num_threads()], "a team may become smaller"
     assert programs._blocks or torch.backends.cpu.get_cpu_capability() != "AVX512"
     assert engine.notes == (
         SLOTS,
         "compiled decode step",
+        "compiled prompts",
     )
     assert reference.agrees(PROMPTS[0], 60, ask(engine, PROMPTS[0], 60).text)
+    for prompt in ("a", "ab"):  # A prompt of one token, and of two.
+        assert reference.agrees(prompt, 10, ask(engine, prompt, 10).text)
     listeners = [Listener() for _ in range(9)]
     for number, listener in enumerate(listeners):
         engine.submit(PROMPTS[number % 5], 6 + 6 * number, Sampling(), listener)
@@ -68,7 +71,7 @@ def test_a_closed_model_leaves_its_compiled_steps_no_weights(folder: Path, monke
         programs = programs_of(engine)
         programs.want()
         assert programs.settled.wait(COMPILE_S)
-        assert programs.ready == 2
+        assert programs._ready.keys() == {"single", "many", "prompts"}
         assert reference.agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
         weights = programs._model.get_input_embeddings().weight.untyped_storage()
         engine.close()
@@ -85,7 +88,7 @@ def test_others_go_on_while_a_compiled_step_computes(folder: Path, monkeypatch: 
     programs = programs_of(engine)
     programs.want()
     assert programs.settled.wait(COMPILE_S)
-    step = programs._steps[False]
+    step = programs._ready["many"]
     keys = [torch.zeros(512, heads, 512, dim) for heads, dim in programs._shapes]  # So that it takes some time.
     values, ids = [torch.zeros_like(key) for key in keys], torch.ones(512, dtype=torch.long)
     ended, counted = threading.Event(), 0
@@ -149,5 +152,5 @@ def test_a_library_of_someone_else_is_not_run(folder: Path, tmp_path: Path, monk
     (tmp_path / "text-steps").chmod(0o777)
     engine = TextGenerationEngine.load(folder)
     assert programs_of(engine).settled.wait(PATIENCE_S)
-    assert programs_of(engine).ready == 0
+    assert not programs_of(engine).notes
     engine.close()
