@@ -18,7 +18,11 @@ from deployments.protocol import ImageClassification, TextGeneration
         ("memory_mb: .inf", "memory_mb: "),
         ("max_batch_size: 0", "max_batch_size: "),
         ("a: &a [1]\nb: *a", "uses aliases"),
-        ("[" * 10000, "is not YAML"),
+        ("[" * 10000, "is nested more than 32 levels deep"),
+        ("{" * 200_000, "is nested more than 32 levels deep"),
+        ("- " * 100_000, "is nested more than 32 levels deep"),
+        ("[1, " * 30, "is not YAML"),
+        ("a: [" + "1," * 130_000 + "1]", "unknown key 'a'"),
         ("#" * 300_000, "is larger than 256 KiB"),
     ],
 )
