@@ -34,6 +34,8 @@ def pytest_configure() -> None:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Serve's threads outlive the shutdown and would start another Ray.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
+    # An ingress that is to go waits for load balancers to notice. There is none.
+    os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
     import ray.serve  # noqa: F401

@@ -85,6 +85,7 @@ def main(
         model = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
         )
+    model.tie_weights()  # Not done where nothing is initialised. What is shared stays as it is.
     if linears == "int8":
         quantise_linears(model)
     elif linears != "plain":  # Whoever loads the library lends packed weights.

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 PAYS_AFTER_STEPS = 256  # A model that is used less is not worth a minute of compiling.
 COMPILE_S = 1_800.0
+SCRATCH = "scratch-"
 NICENESS = 19
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -147,7 +148,8 @@ class Programs:
 
     def _compile(self, kind: Kind) -> Path | None:
         place = self._place(kind)
-        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+        _clear_scratch(place.parent)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place.parent) as scratch:
             library = Path(scratch) / "step.so"
             command = [sys.executable, "-m", text_compile.__name__, str(NICENESS), str(self._folder)]
             self._child = subprocess.Popen(
@@ -234,3 +236,10 @@ def _own_folder() -> Path:
     if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
         raise PermissionError("others may write into the compiler's cache")
     return folder
+
+
+def _clear_scratch(folder: Path) -> None:
+    """What those left who were killed while they compiled."""
+    for scratch in folder.glob(f"{SCRATCH}*"):
+        if time.time() - scratch.stat().st_mtime > COMPILE_S:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -1,6 +1,7 @@
 """A compiled decode step says what the eager one says; without one, and while one is made, nothing is missed."""
 
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from deployments.engines import text_programs
 from deployments.engines.device import use_team
 from deployments.engines.text_generation import Sampling, TextGenerationEngine
 from deployments.engines.text_loop import StepLoop
-from deployments.engines.text_programs import COMPILERS, Programs
+from deployments.engines.text_programs import COMPILERS, SCRATCH, Programs
 from deployments.engines.text_slots import SlotDecoder
-from tests.engines.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask
+from tests.conftest import until
+from tests.engines.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask, save_model
 
 COMPILE_S = 280.0
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
@@ -58,6 +60,20 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
     for number, listener in enumerate(listeners):
         listener.finished()
         assert reference.agrees(PROMPTS[number % 5], 6 + 6 * number, listener.text)
+    engine.close()
+
+
+@needs_compiler
+def test_an_output_layer_that_is_the_embedding_too_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As GPT-2 has it. Its weight stays plain, here as in the process that compiles."""
+    monkeypatch.setattr(text_programs, "NICENESS", 0)
+    folder = save_model(tmp_path, "gpt2")
+    engine, reference = TextGenerationEngine.load(folder), Reference(folder)
+    programs = programs_of(engine)
+    programs.want()
+    until(lambda: "single" in programs._ready or programs.settled.is_set(), COMPILE_S)
+    assert "single" in programs._ready
+    assert reference.agrees(PROMPTS[0], 40, ask(engine, PROMPTS[0], 40).text)
     engine.close()
 
 
@@ -115,6 +131,11 @@ def test_others_go_on_while_a_compiled_step_computes(folder: Path, monkeypatch: 
 @needs_compiler
 def test_closing_ends_the_compiler(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_programs, "cache_dir", lambda: str(tmp_path))
+    left, recent = (tmp_path / "text-steps" / f"{SCRATCH}{name}" for name in ("left", "recent"))
+    for scratch in (left, recent):  # By replicas that were killed.
+        scratch.mkdir(parents=True)
+    left.parent.chmod(0o700)
+    os.utime(left, (0, 0))
     engine = TextGenerationEngine.load(folder)
     programs = programs_of(engine)
     started: list[subprocess.Popen[str]] = []
@@ -131,6 +152,7 @@ def test_closing_ends_the_compiler(folder: Path, tmp_path: Path, monkeypatch: py
     engine.close()
     assert [child.poll() for child in started] == [-9]
     assert list(tmp_path.rglob("*.so")) == []
+    assert list((tmp_path / "text-steps").iterdir()) == [recent]
 
 
 def test_without_a_compiler_the_model_serves_without_complaint(
