@@ -19,12 +19,28 @@ from transformers.initialization import no_init_weights
 
 from deployments.engines.text_attention import use_step_attention
 from deployments.engines.text_int8 import quantise_linears
-from deployments.engines.text_linear import swap_linears
+from deployments.engines.text_linear import Layout, swap_linears
 from deployments.engines.text_modules import PromptModule, StepModule
 
 MOST_ROWS = 1_024
 MOST_COLUMNS = 1 << 20
 NOT_ALONE = b"aoti_torch_proxy_executor_call_function"
+
+
+def blank_model(folder: str, dtype: torch.dtype, attention: str, linears: str, layout: Layout) -> PreTrainedModel:
+    """The model of a folder as it serves, with the same layers under the same names, but for what its weights hold."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with no_init_weights():  # Memory that nobody touches costs nothing.
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+        )
+    model.tie_weights()  # Left out where nothing is initialised. Layers that share a weight are not swapped.
+    if linears == "int8":
+        quantise_linears(model)
+    elif linears != "plain":  # Whoever loads the library lends packed weights.
+        swap_linears(model, json.loads(linears), layout)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], many: bool, library: Path) -> None:
@@ -80,17 +96,7 @@ def main(
     torch.set_num_threads(int(threads))
     # Code for as many threads as the machine has takes fewer, too. Code for any other number takes no other.
     os.cpu_count = lambda: int(threads)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with no_init_weights():  # Memory that nobody touches costs nothing.
-        model = AutoModelForCausalLM.from_config(
-            config, dtype=getattr(torch, dtype), attn_implementation=attention, trust_remote_code=False
-        )
-    model.tie_weights()  # Not done where nothing is initialised. What is shared stays as it is.
-    if linears == "int8":
-        quantise_linears(model)
-    elif linears != "plain":  # Whoever loads the library lends packed weights.
-        swap_linears(model, json.loads(linears), "blocks" if kind == "blocks" else "plain")
-    model.eval().requires_grad_(False)
+    model = blank_model(folder, getattr(torch, dtype), attention, linears, "blocks" if kind == "blocks" else "plain")
     if kind == "prompts":
         compile_prompts(model, Path(library))
     else:

@@ -14,11 +14,14 @@ import torch
 
 from deployments.engines import text_programs
 from deployments.engines.device import use_team
+from deployments.engines.text_compile import blank_model
 from deployments.engines.text_generation import Sampling, TextGenerationEngine
+from deployments.engines.text_linear import PackedLinear
 from deployments.engines.text_loop import StepLoop
+from deployments.engines.text_model import CausalModel
 from deployments.engines.text_programs import COMPILERS, SCRATCH, Programs
 from deployments.engines.text_slots import SlotDecoder
-from tests.conftest import until
+from deployments.engines.trials import Trials
 from tests.engines.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask, save_model
 
 COMPILE_S = 280.0
@@ -63,18 +66,17 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
     engine.close()
 
 
-@needs_compiler
-def test_an_output_layer_that_is_the_embedding_too_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As GPT-2 has it. Its weight stays plain, here as in the process that compiles."""
-    monkeypatch.setattr(text_programs, "NICENESS", 0)
-    folder = save_model(tmp_path, "gpt2")
-    engine, reference = TextGenerationEngine.load(folder), Reference(folder)
-    programs = programs_of(engine)
-    programs.want()
-    until(lambda: "single" in programs._ready or programs.settled.is_set(), COMPILE_S)
-    assert "single" in programs._ready
-    assert reference.agrees(PROMPTS[0], 40, ask(engine, PROMPTS[0], 40).text)
-    engine.close()
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen2"])
+def test_what_compiles_packs_the_layers_that_are_packed_where_it_serves(kind: str, tmp_path: Path) -> None:
+    """GPT-2's output layer is its embedding too, and stays plain."""
+    loaded = CausalModel.load(save_model(tmp_path, kind), "cpu", None, Trials(None, "cpu", None))
+    blank = blank_model(str(tmp_path), torch.float32, "sdpa", loaded.linears, "blocks")
+    packed, served = (
+        {name for name, module in model.named_modules() if isinstance(module, PackedLinear)}
+        for model in (blank, loaded.model)
+    )
+    assert packed == served
+    assert packed
 
 
 @needs_compiler
