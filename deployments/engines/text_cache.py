@@ -41,6 +41,22 @@ class StepCache(Cache):
         super().__init__(layers=[StepLayer(k, v, rows, positions) for k, v in zip(keys, values, strict=True)])
 
 
+class PromptLayer(DynamicLayer):
+    """One layer that knows keys and values [heads, known, dim] already."""
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+        self.keys, self.values = keys[None], values[None]
+        self.is_initialized = True
+
+
+class PromptCache(Cache):
+    """What the model sees of prompts that are known in part."""
+
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+        super().__init__(layers=[PromptLayer(k, v) for k, v in zip(keys, values, strict=True)])
+
+
 def step_mask(positions: Tensor, columns: int, dtype: torch.dtype) -> Tensor:
     """An additive mask [rows, 1, 1, columns]: each row sees its columns up to its position."""
     hidden = torch.arange(columns, device=positions.device) > positions[:, None]
@@ -107,12 +123,12 @@ class SlotCache:
 
 def layer_shapes(prefilled: DynamicCache) -> list[tuple[int, int]]:
     """Heads and dim of each layer."""
-    return [(keys.shape[0], keys.shape[2]) for keys in layer_tensors(prefilled, 0)[0]]
+    return [(keys.shape[0], keys.shape[2]) for keys in layer_tensors(prefilled)[0]]
 
 
-def layer_tensors(prefilled: DynamicCache, row: int) -> tuple[list[Tensor], list[Tensor]]:
-    """Keys and values of one row, for each layer [heads, tokens, dim]."""
-    keys, values = ([getattr(layer, name)[row] for layer in prefilled.layers] for name in ("keys", "values"))
+def layer_tensors(prefilled: Cache) -> tuple[list[Tensor], list[Tensor]]:
+    """Keys and values of a single row, for each layer [heads, tokens, dim]."""
+    keys, values = ([getattr(layer, name)[0] for layer in prefilled.layers] for name in ("keys", "values"))
     return keys, values
 
 

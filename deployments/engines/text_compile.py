@@ -57,13 +57,18 @@ def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], many
     )
 
 
-def compile_prompts(model: PreTrainedModel, library: Path) -> None:
-    """Write the forward of prompts: of two or more, and of two tokens or more."""
+def compile_prompts(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], library: Path) -> None:
+    """Write the forward of prompts: of two or more, of two tokens or more, with two columns or more that are known."""
     per_token = {0: torch.export.Dim("tokens", min=2, max=MOST_COLUMNS)}
     per_prompt = {0: torch.export.Dim("prompts", min=2, max=MOST_ROWS)}
-    tokens = torch.arange(8)
-    given = (tokens, tokens.clone(), torch.zeros_like(tokens), torch.tensor([2, 4, 7]))
-    _compile(PromptModule(model), given, (per_token, per_token, per_token, per_prompt), library)
+    known = torch.export.Dim("known", min=2, max=MOST_COLUMNS)
+    tokens, columns = torch.arange(8), torch.arange(5)
+    keys = [torch.zeros(heads, len(columns), dim, dtype=model.dtype) for heads, dim in shapes]
+    values = [torch.zeros_like(key) for key in keys]
+    per_layer = [{1: known}] * len(shapes)
+    given = (tokens, tokens.clone(), torch.zeros_like(tokens), torch.tensor([2, 4, 7]), columns, columns.clone())
+    sizes = (per_token, per_token, per_token, per_prompt, {0: known}, {0: known}, per_layer, per_layer)
+    _compile(PromptModule(model), (*given, keys, values), sizes, library)
 
 
 def _compile(module: nn.Module, given: tuple[Any, ...], sizes: tuple[Any, ...], library: Path) -> None:
@@ -97,10 +102,10 @@ def main(
     # Code for as many threads as the machine has takes fewer, too. Code for any other number takes no other.
     os.cpu_count = lambda: int(threads)
     model = blank_model(folder, getattr(torch, dtype), attention, linears, "blocks" if kind == "blocks" else "plain")
+    sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
     if kind == "prompts":
-        compile_prompts(model, Path(library))
+        compile_prompts(model, sizes, Path(library))
     else:
-        sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
         compile_step(model, sizes, kind == "many", Path(library))
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from deployments.engines.text_cache import StepCache, layer_tensors, step_mask
+from deployments.engines.text_cache import PromptCache, StepCache, layer_tensors, step_mask
 
 
 class StepModule(nn.Module):
@@ -36,20 +36,32 @@ class StepModule(nn.Module):
 
 
 class PromptModule(nn.Module):
-    """Whole prompts in one row, one after the other: tokens, positions and which prompt they are of [tokens].
+    """Prompts in one row, one after the other, but for what is known of them.
 
-    Gives logits float [prompts, vocabulary] that follow the tokens at `last` [prompts], then the keys of each layer,
-    then the values, [heads, tokens, dim].
+    Of each token [tokens], and of each column that is known [known], the position and which prompt it is of; `last`
+    [prompts]: the tokens that end one. Keys and values [heads, known, dim] for each layer, or none at all.
+    Gives logits float [prompts, vocabulary], then the tokens' keys of each layer, then values, [heads, tokens, dim].
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, tokens: Tensor, positions: Tensor, prompts: Tensor, last: Tensor) -> list[Tensor]:
-        hidden = (prompts[:, None] != prompts) | (positions > positions[:, None])
+    def forward(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        prompts: Tensor,
+        last: Tensor,
+        known_positions: Tensor,
+        known_prompts: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+    ) -> list[Tensor]:
+        hidden = torch.cat([known_prompts, prompts]) != prompts[:, None]
+        hidden |= torch.cat([known_positions, positions]) > positions[:, None]
         mask = torch.zeros(hidden.shape, dtype=self.model.dtype, device=tokens.device)
-        cache = DynamicCache(config=self.model.config)
+        cache = PromptCache(keys, values) if keys else DynamicCache(config=self.model.config)
         logits = self.model(
             input_ids=tokens[None],
             attention_mask=mask.masked_fill_(hidden, float("-inf"))[None, None],
@@ -58,5 +70,5 @@ class PromptModule(nn.Module):
             use_cache=True,
             logits_to_keep=last,
         ).logits[0]
-        keys, values = layer_tensors(cache, 0)
-        return [logits.float(), *keys, *values]
+        columns = (column[:, known_prompts.shape[0] :] for kind in layer_tensors(cache) for column in kind)
+        return [logits.float(), *columns]

@@ -42,7 +42,7 @@ Kind = Literal["single", "many", "prompts"]
 """The step of one row, the step of many, and prompts. They are made in this order."""
 
 Step = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
-Prompts = Callable[[Tensor, Tensor, Tensor, Tensor], Sequence[Tensor]]
+Prompts = Callable[..., Sequence[Tensor]]
 
 _one_compile_at_a_time = threading.Lock()
 
@@ -75,7 +75,7 @@ class Programs:
 
     @property
     def prompts(self) -> Prompts | None:
-        """The compiled forward of prompts, two or more, if there is one by now."""
+        """The compiled forward of prompts, if there is one by now: two or more, with something known."""
         return self._ready.get("prompts")
 
     def want(self) -> None:
@@ -215,17 +215,22 @@ class Programs:
     def _example(self, kind: Kind) -> tuple[Any, ...]:
         """What a forward of this kind may be given; always the same."""
         if kind == "prompts":
-            lengths = (5, 19, 1)
-            tokens = torch.arange(sum(lengths)) % 7
-            positions = torch.cat([torch.arange(length) for length in lengths])
-            owners = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-            return tokens, positions, owners, torch.tensor(lengths).cumsum(0) - 1
+            known, new = (0, 30, 3), (5, 19, 1)
+            prompts = torch.arange(3).repeat_interleave(torch.tensor(new))
+            positions = torch.cat([torch.arange(start, start + more) for start, more in zip(known, new, strict=True)])
+            known_prompts = torch.arange(3).repeat_interleave(torch.tensor(known))
+            known_positions = torch.cat([torch.arange(start) for start in known])
+            caches = self._random([(heads, sum(known), dim) for heads, dim in self._shapes])
+            last = torch.tensor(new).cumsum(0) - 1
+            return positions % 7, positions, prompts, last, known_positions, known_prompts, *caches
         rows, columns = (1 if kind == "single" else 8), 128
         tokens, positions = torch.arange(rows) % 7, torch.arange(rows) * 11 % columns + 1
-        generator = torch.Generator().manual_seed(0)
-        caches = [torch.randn(rows, heads, columns, dim, generator=generator) for heads, dim in self._shapes * 2]
-        caches = [cache.to(self._model.dtype) for cache in caches]
-        return tokens, positions, caches[: len(self._shapes)], caches[len(self._shapes) :]
+        return tokens, positions, *self._random([(rows, heads, columns, dim) for heads, dim in self._shapes])
+
+    def _random(self, shapes: Sequence[tuple[int, ...]]) -> list[list[Tensor]]:
+        """Keys and values."""
+        generator, dtype = torch.Generator().manual_seed(0), self._model.dtype
+        return [[torch.randn(shape, generator=generator).to(dtype) for shape in shapes] for _ in range(2)]
 
 
 def _own_folder() -> Path:

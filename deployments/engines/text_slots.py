@@ -5,19 +5,18 @@ Prompts that begin alike share what was computed of their beginning; a long prom
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from deployments.engines.text_cache import COLUMNS, SlotCache, layer_shapes, layer_tensors, power_of_two, whole_columns
+from deployments.engines.text_cache import COLUMNS, SlotCache, layer_shapes, power_of_two, whole_columns
 from deployments.engines.text_modules import PromptModule, StepModule
-from deployments.engines.text_prefixes import BLOCK, Block, Prefixes
+from deployments.engines.text_prefixes import BLOCK, Prefixes
 from deployments.engines.text_programs import Programs
 from deployments.engines.text_step import Entering, Step, finish
 from deployments.engines.trials import Trials
@@ -26,15 +25,26 @@ SHRINK_AFTER_STEPS = 16
 TOGETHER = {"cpu": 128}  # As many prompt tokens keep a CPU busy; more would only let first tokens wait.
 PIECE = 512  # Tokens of a long prompt that are computed between two steps of the running rows.
 MIB = 1 << 20
+NOBODY = -1
 PREFIX_BYTES = (8 * MIB, 64 * MIB)  # At least and at most; between them a quarter of the weights.
 
 
 @dataclass(frozen=True, slots=True)
-class Prefilled:
-    """A computed prompt: keys and values [heads, tokens, dim] of each layer, the logits [vocabulary] that follow."""
+class Begun:
+    """What is known of a prompt: keys and values [heads, tokens, dim] of each layer; no layers where nothing is."""
 
     keys: Sequence[Tensor]
     values: Sequence[Tensor]
+
+    @property
+    def tokens(self) -> int:
+        return self.keys[0].shape[1] if self.keys else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Begun):
+    """All of a prompt, and the logits [vocabulary] that follow."""
+
     logits: Tensor
 
 
@@ -51,6 +61,7 @@ class SlotDecoder:
         self._prefixes = Prefixes(min(max(PREFIX_BYTES[0], weight_bytes // 4), PREFIX_BYTES[1]))
         self.shared_tokens = 0
         self.programs: Programs | None = None
+        self._nothing = Begun([], [])  # For what is compiled: two columns that no prompt sees.
 
     @property
     def rows(self) -> int:
@@ -74,21 +85,20 @@ class SlotDecoder:
         return TOGETHER.get(self._model.device.type, 2_048)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
-        computed: dict[tuple[int, ...], Prefilled] = {}
-        fresh = []
-        for prompt in dict.fromkeys(map(tuple, prompts)):
-            if blocks := self._prefixes.find(prompt):
-                computed[prompt] = self._rest(prompt, self._shared(blocks))
-            else:
-                fresh.append(prompt)
-        if fresh:
-            computed |= self._together(fresh)
+        each = list(dict.fromkeys(map(tuple, prompts)))
+        computed = dict(zip(each, self._compute([self._begun(prompt) for prompt in each], each), strict=True))
         return self._add(prompts, [computed[tuple(prompt)] for prompt in prompts])
 
     def enter(self, prompt: Sequence[int]) -> Entering:
-        return _Entering(self, prompt, self._shared(self._prefixes.find(prompt)))
+        return _Entering(self, prompt, self._begun(prompt))
 
-    def _add(self, prompts: Sequence[Sequence[int]], computed: Sequence[Prefilled]) -> Step:
+    def _begun(self, prompt: Sequence[int]) -> Begun:
+        """What earlier prompts have computed of this one's beginning."""
+        blocks = self._prefixes.find(prompt)
+        self.shared_tokens += BLOCK * len(blocks)
+        return Begun(_side_by_side([block.keys for block in blocks]), _side_by_side([block.values for block in blocks]))
+
+    def _add(self, prompts: Sequence[Sequence[int]], computed: Sequence[Computed]) -> Step:
         """Give computed prompts their rows."""
         self._cache.make_room(computed[0].keys, computed[0].values, self.rows + len(prompts), max(map(len, prompts)))
         for prompt, one in zip(prompts, computed, strict=True):
@@ -97,46 +107,36 @@ class SlotDecoder:
             self._lengths.append(len(prompt))
         return finish(torch.stack([one.logits for one in computed]))
 
-    def _together(self, prompts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Prefilled]:
-        """In one forward: they are one row, in which each sees itself only."""
-        lengths = [len(prompt) for prompt in prompts]
+    def _compute(self, begun: Sequence[Begun], prompts: Sequence[Sequence[int]]) -> list[Computed]:
+        """What is not known of them, in one forward: they are one row, in which each sees itself only."""
+        lengths = [len(prompt) - one.tokens for one, prompt in zip(begun, prompts, strict=True)]
         ends = list(itertools.accumulate(lengths))
         last = [end - 1 for end in ends]
-        # What is compiled takes two prompts or more, and two tokens or more.
-        run = (ends[-1] > 1 and self.programs and self.programs.prompts) or self._eager_prompts
-        logits, *layers = run(
-            self._tensor([*itertools.chain(*prompts)]),
-            self._tensor([*itertools.chain(*map(range, lengths))]),
-            self._tensor([*itertools.chain(*([number] * length for number, length in enumerate(lengths)))]),
+        known = [(number, one) for number, one in enumerate(begun) if one.tokens]
+        # What is compiled takes two at least of everything.
+        compiled = self.programs.prompts if self.programs and ends[-1] > 1 else None
+        if compiled and not known:
+            known = [(NOBODY, self._nothing)]
+        logits, *new = (compiled or self._eager_prompts)(
+            self._tensor(_chain(prompt[one.tokens :] for one, prompt in zip(begun, prompts, strict=True))),
+            self._tensor(_chain(range(one.tokens, len(prompt)) for one, prompt in zip(begun, prompts, strict=True))),
+            self._tensor(_chain([number] * length for number, length in enumerate(lengths))),
             self._tensor(last if len(last) > 1 else last * 2),
+            self._tensor(_chain(range(one.tokens) for _, one in known)),
+            self._tensor(_chain([number] * one.tokens for number, one in known)),
+            _side_by_side([one.keys for _, one in known]),
+            _side_by_side([one.values for _, one in known]),
         )
         if len(prompts) > 1 and not logits.max(-1).values.isfinite().all():  # One's NaN reaches all.
-            return {prompt: self._together([prompt])[prompt] for prompt in prompts}
-        computed = {}
-        for number, prompt in enumerate(prompts):
-            parts = [layer[:, ends[number] - lengths[number] : ends[number]] for layer in layers]
-            half = len(parts) // 2
-            computed[prompt] = Prefilled(parts[:half], parts[half:], logits[number])
+            return [self._compute([one], [prompt])[0] for one, prompt in zip(begun, prompts, strict=True)]
+        computed = []
+        for number, one in enumerate(begun):
+            columns = [layer[:, ends[number] - lengths[number] : ends[number]] for layer in new]
+            keys, values = columns[: len(columns) // 2], columns[len(columns) // 2 :]
+            if one.tokens:
+                keys, values = _side_by_side([one.keys, keys]), _side_by_side([one.values, values])
+            computed.append(Computed(keys, values, logits[number]))
         return computed
-
-    def _shared(self, blocks: Sequence[Block]) -> DynamicCache:
-        """A cache of one row that begins with these blocks."""
-        cache = DynamicCache(config=self._model.config)
-        if blocks:
-            for layer in range(len(blocks[0].keys)):
-                keys = torch.cat([block.keys[layer] for block in blocks], 1)
-                cache.update(keys[None], torch.cat([block.values[layer] for block in blocks], 1)[None], layer)
-        self.shared_tokens += BLOCK * len(blocks)
-        return cache
-
-    def _rest(self, prompt: Sequence[int], cache: DynamicCache, most: int | None = None) -> Prefilled:
-        """Compute what follows the tokens that a cache of one row has already, or the next `most` of it."""
-        known = cache.get_seq_length()
-        end = len(prompt) if most is None else min(len(prompt), known + most)
-        output = self._model(
-            input_ids=self._tensor([prompt[known:end]]), past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
-        return Prefilled(*layer_tensors(cache, 0), output.logits[0, -1])
 
     def step(self, tokens: Sequence[int]) -> Step:
         self._make_room()
@@ -188,25 +188,35 @@ class SlotDecoder:
             return
         shapes = trials.recall("cache shapes") or trials.remember("cache shapes", json.dumps(self._shapes()))
         self.programs = Programs(self._model, folder, json.loads(shapes), linears)
+        columns = [torch.zeros(heads, 2, dim, dtype=self._model.dtype) for heads, dim in json.loads(shapes)]
+        self._nothing = Begun(columns, columns)
 
     @torch.inference_mode()
     def _shapes(self) -> list[tuple[int, int]]:
         probe = DynamicCache(config=self._model.config)
-        self._model(input_ids=self._tensor([[0]]), past_key_values=probe, use_cache=True)
+        self._model(input_ids=self._tensor([0])[None], past_key_values=probe, use_cache=True)
         return layer_shapes(probe)
 
-    def _tensor(self, numbers: Sequence[Any]) -> Tensor:
-        return torch.tensor(numbers, device=self._model.device)
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self._model.device)
 
 
 class _Entering:
-    def __init__(self, decoder: SlotDecoder, prompt: Sequence[int], cache: DynamicCache) -> None:
+    def __init__(self, decoder: SlotDecoder, prompt: Sequence[int], begun: Begun) -> None:
         self._decoder = decoder
         self._prompt = prompt
-        self._cache = cache
+        self._begun = begun
 
     def advance(self) -> Step | None:
-        computed = self._decoder._rest(self._prompt, self._cache, PIECE)
-        if self._cache.get_seq_length() < len(self._prompt):
-            return None
-        return self._decoder._add([self._prompt], [computed])
+        [computed] = self._decoder._compute([self._begun], [self._prompt[: self._begun.tokens + PIECE]])
+        self._begun = computed
+        return self._decoder._add([self._prompt], [computed]) if computed.tokens == len(self._prompt) else None
+
+
+def _chain(parts: Iterable[Iterable[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(parts))
+
+
+def _side_by_side(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Of each part keys or values of each layer, [heads, tokens, dim]."""
+    return [torch.cat(layer, 1) for layer in zip(*parts, strict=True)]

@@ -47,13 +47,13 @@ def test_equal_prompts_at_once_are_computed_once(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    together = text_slots.SlotDecoder._together
+    compute = text_slots.SlotDecoder._compute
 
-    def counted(self: text_slots.SlotDecoder, prompts: list[tuple[int, ...]]) -> object:
+    def counted(self: text_slots.SlotDecoder, begun: list[text_slots.Begun], prompts: list[tuple[int, ...]]) -> object:
         computed.append(len(prompts))
-        return together(self, prompts)
+        return compute(self, begun, prompts)
 
-    monkeypatch.setattr(text_slots.SlotDecoder, "_together", counted)
+    monkeypatch.setattr(text_slots.SlotDecoder, "_compute", counted)
     gate, crowd = Gate(), [Listener() for _ in range(6)]
     engine.submit(PROMPTS[1], 20, Sampling(), gate)
     assert gate.started.wait(60)
@@ -71,13 +71,13 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
 ) -> None:
     told: list[int] = []  # How many had their first text when a group of prompts was computed.
     gate, crowd = Gate(), [Listener() for _ in range(6)]
-    together = text_slots.SlotDecoder._together
+    compute = text_slots.SlotDecoder._compute
 
-    def watched(self: text_slots.SlotDecoder, prompts: list[tuple[int, ...]]) -> object:
+    def watched(self: text_slots.SlotDecoder, begun: list[text_slots.Begun], prompts: list[tuple[int, ...]]) -> object:
         told.append(sum(bool(listener.events) for listener in crowd))
-        return together(self, prompts)
+        return compute(self, begun, prompts)
 
-    monkeypatch.setattr(text_slots.SlotDecoder, "_together", watched)
+    monkeypatch.setattr(text_slots.SlotDecoder, "_compute", watched)
     engine.submit(PROMPTS[1], 40, Sampling(), gate)
     assert gate.started.wait(60)
     for number, listener in enumerate(crowd):

@@ -57,6 +57,9 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
     assert reference.agrees(PROMPTS[0], 60, ask(engine, PROMPTS[0], 60).text)
     for prompt in ("a", "ab"):  # A prompt of one token, and of two.
         assert reference.agrees(prompt, 10, ask(engine, prompt, 10).text)
+    for prompt in ("zq" * 35 + "1", "zq" * 35 + "2"):  # The second begins with a block that the first has left.
+        assert reference.agrees(prompt, 10, ask(engine, prompt, 10).text)
+    assert engine.stats.shared_tokens == 64
     listeners = [Listener() for _ in range(9)]
     for number, listener in enumerate(listeners):
         engine.submit(PROMPTS[number % 5], 6 + 6 * number, Sampling(), listener)
