@@ -61,7 +61,7 @@ class TextGenerationEngine:
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
-        `compile_steps`: use a compiled decode step where one lies on disk, make one once the model is used much.
+        `compile_steps`: use compiled forwards where they lie on disk, make them once the model is used much.
         `findings`: what earlier loads found out by trying.
         """
         trials = Trials(findings, device, dtype)

@@ -97,7 +97,7 @@ class StepLoop:
         return self._batch.decoder.shared_tokens
 
     def compile_from(self, folder: Path, linears: str, trials: Trials) -> None:
-        """Look for compiled steps, and make them once the model is used much. Before any request."""
+        """Look for what is compiled, and make it once the model is used much. Before any request."""
         if isinstance(self._batch.decoder, SlotDecoder):
             self._batch.decoder.compile_from(folder, linears, trials)
 

@@ -183,12 +183,13 @@ class SlotDecoder:
             self.programs = None
 
     def compile_from(self, folder: Path, linears: str, trials: Trials) -> None:
-        """Look for compiled steps, and make them once the model is used much. Only on a CPU."""
+        """Look for what is compiled, and make it once the model is used much. Only on a CPU."""
         if self._model.device.type != "cpu":
             return
-        shapes = trials.recall("cache shapes") or trials.remember("cache shapes", json.dumps(self._shapes()))
-        self.programs = Programs(self._model, folder, json.loads(shapes), linears)
-        columns = [torch.zeros(heads, 2, dim, dtype=self._model.dtype) for heads, dim in json.loads(shapes)]
+        known = trials.recall("cache shapes") or trials.remember("cache shapes", json.dumps(self._shapes()))
+        shapes = json.loads(known)
+        self.programs = Programs(self._model, folder, shapes, linears)
+        columns = [torch.zeros(heads, 2, dim, dtype=self._model.dtype) for heads, dim in shapes]
         self._nothing = Begun(columns, columns)
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""A compiled decode step says what the eager one says; without one, and while one is made, nothing is missed."""
+"""What is compiled says what the eager forward says; without it, and while it is made, nothing is missed."""
 
 import gc
 import os
@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +38,14 @@ def programs_of(engine: TextGenerationEngine) -> Programs:
     return decoder.programs
 
 
+def counted(called: dict[str, int], kind: str, forward: Callable[..., Any]) -> Any:
+    def call(*inputs: object) -> object:
+        called[kind] += 1
+        return forward(*inputs)
+
+    return call
+
+
 @needs_compiler
 def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone, then 9 rows in 16 slots, then fewer and fewer. Libraries stay on disk, so that a second run is quick."""
@@ -54,6 +64,9 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
         "compiled decode step",
         "compiled prompts",
     )
+    called = dict.fromkeys(programs._ready, 0)
+    for kind, forward in programs._ready.items():
+        monkeypatch.setitem(programs._ready, kind, counted(called, kind, forward))
     assert reference.agrees(PROMPTS[0], 60, ask(engine, PROMPTS[0], 60).text)
     for prompt in ("a", "ab"):  # A prompt of one token, and of two.
         assert reference.agrees(prompt, 10, ask(engine, prompt, 10).text)
@@ -66,6 +79,8 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
     for number, listener in enumerate(listeners):
         listener.finished()
         assert reference.agrees(PROMPTS[number % 5], 6 + 6 * number, listener.text)
+    assert all(called.values()), called
+    monkeypatch.undo()
     engine.close()
 
 
