@@ -19,21 +19,24 @@ logger = logging.getLogger("model_runtime.line")
 
 BACKLOG = 128
 _LENGTH = 4
+_BUFFER_BYTES = 64 * 1024
 
 LEAVING = "leaving"
 """Said by a replica that takes no new calls."""
 
 
-class LineEnd(asyncio.Protocol):
+class LineEnd(asyncio.BufferedProtocol):
     """One end: sends and receives lists of pickled items, each list behind its length, u32 little-endian.
 
+    A picture may have many megabytes: it is written from where it lies, and received where it is read from.
     Both ends are this runtime: the socket lies in a folder that only its user can enter.
     """
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self._outgoing: list[object] = []
-        self._incoming = bytearray()
+        self._incoming = bytearray(_BUFFER_BYTES)
+        self._filled = 0
 
     @abstractmethod
     def received(self, item: Any) -> None: ...
@@ -50,30 +53,47 @@ class LineEnd(asyncio.Protocol):
         outgoing, self._outgoing = self._outgoing, []
         if self.transport is None or self.transport.is_closing():
             return
+        frame = _Pieces()
         try:
-            frame = pickle.dumps(outgoing, pickle.HIGHEST_PROTOCOL)
+            pickle.Pickler(frame, pickle.HIGHEST_PROTOCOL).dump(outgoing)
         except Exception:
             # The calls go on by the handle, which can carry more kinds of things.
             logger.exception("something cannot be sent on a line")
             self.transport.abort()
             return
-        self.transport.writelines((len(frame).to_bytes(_LENGTH, "little"), frame))
+        self.transport.writelines((sum(map(len, frame)).to_bytes(_LENGTH, "little"), *frame))
 
-    def data_received(self, data: bytes) -> None:
-        incoming = self._incoming
-        incoming += data
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._incoming)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        incoming, filled = self._incoming, self._filled + nbytes
         start = 0
-        while len(incoming) - start >= _LENGTH:
-            end = start + _LENGTH + int.from_bytes(incoming[start : start + _LENGTH], "little")
-            if len(incoming) < end:
-                break
-            with memoryview(incoming) as view:
-                items = pickle.loads(view[start + _LENGTH : end])
+        while filled >= (end := start + _frame_bytes(incoming, start, filled)):
+            items = pickle.loads(memoryview(incoming)[start + _LENGTH : end])
             start = end
             for item in items:
                 self.received(item)
-        if start:
-            del incoming[:start]
+        # What has begun moves to the front, and all of it has room.
+        size = max(_BUFFER_BYTES, end - start)
+        if start or size != len(incoming):
+            begun = incoming[start:filled]
+            if size != len(incoming):
+                self._incoming = bytearray(size)
+            self._incoming[: len(begun)] = begun
+        self._filled = filled - start
+
+
+def _frame_bytes(incoming: bytearray, start: int, filled: int) -> int:
+    """Of the frame that begins at `start`, its length included; as far as that is known."""
+    known = filled - start >= _LENGTH
+    return _LENGTH + (int.from_bytes(incoming[start : start + _LENGTH], "little") if known else 0)
+
+
+class _Pieces(list[bytes]):
+    """A file for a Pickler: what it writes, large objects as they are and not copied."""
+
+    write = list.append
 
 
 Answer = Callable[[Call, Callable[[Reply], None]], Coroutine[Any, Any, None]]

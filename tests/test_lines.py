@@ -4,14 +4,15 @@ import asyncio
 import itertools
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployments.calls import Call, Reply
-from deployments.line import LineServer
-from deployments.protocol import Chunk, Error, TextGeneration, TextGenerationResult
+from deployments.line import LineEnd, LineServer
+from deployments.protocol import Chunk, Error, ImageClassification, TextGeneration, TextGenerationResult
 from serve_app import lines
 from serve_app.lane import Pending
 from serve_app.lines import Line, Lines
@@ -82,6 +83,56 @@ async def test_calls_are_answered_as_they_are_done_not_in_order(folder: Path) ->
     assert await slow.response == TextGenerationResult(generated_text="wait")
     assert not line.pending
     await replica.server.close()
+
+
+class Listening(LineEnd):
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[Any] = []
+
+    def received(self, item: Any) -> None:
+        self.items.append(item)
+
+
+class Wire:
+    """What is sent, in the pieces in which it is handed over."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+
+    def is_closing(self) -> bool:
+        return False
+
+    def writelines(self, pieces: Iterable[bytes]) -> None:
+        self.pieces.extend(pieces)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 1000, 65536, 250_001, 10**9])
+async def test_what_is_sent_arrives_whole_however_it_is_cut(cut: int) -> None:
+    sender, receiver, wire = Listening(), Listening(), Wire()
+    sender.transport = wire  # type: ignore[assignment]
+    letters = b"" if cut < 1000 else bytes(range(256)) * 4000
+    frames: list[list[Any]] = [["a"], ["b", letters, "c"], [letters[:70_000]], [], *([n] for n in range(50))]
+    for frame in frames:
+        for item in frame:
+            sender.send(item)
+        await asyncio.sleep(0)
+    sent = memoryview(b"".join(wire.pieces))
+    while sent:
+        room = receiver.get_buffer(-1)
+        size = min(cut, len(room), len(sent))
+        room[:size], sent = sent[:size], sent[size:]
+        receiver.buffer_updated(size)
+    assert receiver.items == [item for frame in frames for item in frame]
+    assert len(receiver._incoming) < 100_000  # of a large frame nothing is kept
+
+
+async def test_a_picture_is_sent_from_where_it_lies() -> None:
+    sender, wire, picture = Listening(), Wire(), bytes(1 << 20)
+    sender.transport = wire  # type: ignore[assignment]
+    sender.send(ImageClassification(model_id="m", image_data=picture))
+    await asyncio.sleep(0)
+    assert any(piece is picture for piece in wire.pieces)
 
 
 async def test_a_call_that_nobody_waits_for_is_taken_back(folder: Path) -> None:

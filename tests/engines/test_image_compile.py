@@ -116,6 +116,22 @@ def test_a_form_that_answers_something_else_is_not_taken() -> None:
     assert image_forward.gain(mixing, in_batches, example) == 0
 
 
+def test_forms_are_compared_on_the_same_pictures_each_time() -> None:
+    """What comes out is remembered: it must not hang on luck."""
+    forward, seen, example = forward_of(Plain().eval()), list[torch.Tensor](), torch.rand(3, 16, 16)
+
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(batch)
+        return forward.form.logits(batch)
+
+    watched = image_forward.replace(forward.form, logits=logits)
+    for _ in range(2):
+        image_forward.gain(forward, watched, example)
+        torch.rand(7)
+    different = {batch.numpy().tobytes() for batch in seen}
+    assert len(different) == 2
+
+
 def test_nor_is_one_whose_way_for_a_lone_picture_answers_something_else() -> None:
     forward, other = forward_of(Plain().eval()), forward_of(Plain().eval())
     example = torch.rand(3, 16, 16)

@@ -157,6 +157,20 @@ def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
         monkeypatch.setattr(image_forward, "_compile_in_turn", failing)
 
 
+@pytest.mark.parametrize(
+    ("times_faster", "reason"), [(0.0, "compiled it answers something else"), (1e-10, "compiled it is no faster")]
+)
+def test_what_is_not_taken_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times_faster: float, reason: str
+) -> None:
+    monkeypatch.setattr(image_forward, "gain", lambda *_: times_faster)
+    folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
+    for _ in range(2):  # the second time it is remembered
+        engine = ImageClassificationEngine.load(folder, cache=cache)
+        joined()
+        assert f"forward: PyTorch, eager ({reason})" in engine.notes
+
+
 @pytest.mark.parametrize("compiles", [True, False])
 def test_the_library_s_batches_are_tried_only_where_it_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiles: bool
