@@ -205,6 +205,8 @@ def _channels(config: Any) -> int:
 
 
 def _labels(config: Any) -> list[str]:
+    if not config.id2label:
+        raise ModelLoadFailed("config.json names no labels (id2label)")
     return [str(config.id2label[index]) for index in sorted(config.id2label)]
 
 

@@ -15,10 +15,10 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from deployments.engines.trials import Trials
-from deployments.errors import InvalidImage
+from deployments.errors import InvalidImage, ModelLoadFailed
 
 MOST_PIXELS_OUT = 4 << 20
-"""A picture of 1 × 40,000 pixels, its short side resized to 256, would have 2.6 billion."""
+"""Where the picture decides: one of 1 × 40,000 pixels, its short side resized to 256, would have 2.6 billion."""
 
 
 class Preprocessing(Protocol):
@@ -39,6 +39,7 @@ class Geometry:
     """Where a processor's pixels come from: `resized(width, height)` gives (width, height); then a centre crop."""
 
     resized: Callable[[int, int], tuple[int, int]]
+    """Raises InvalidImage."""
     resample: int
     crop: tuple[int, int] | None
     """(width, height)"""
@@ -81,8 +82,11 @@ class LibraryPreprocessing:
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         if self._geometry is not None:
-            _check_size(*self._geometry.resized(*picture.size))
-        pixel_values: torch.Tensor = self._processor(images=picture, return_tensors="pt")["pixel_values"][0]
+            self._geometry.resized(*picture.size)  # Refuses what would grow beyond all bounds.
+        inputs = self._processor(images=picture, return_tensors="pt")
+        if set(inputs) != {"pixel_values"}:
+            raise ModelLoadFailed(f"the model takes {', '.join(inputs)}; only pixel_values alone can be given")
+        pixel_values: torch.Tensor = inputs["pixel_values"][0]
         return pixel_values
 
 
@@ -126,7 +130,6 @@ class DirectPreprocessing:
         """What remains of `picture`, 8 bits a sample, after resize and centre crop; black where the crop is wider."""
         geometry = self._geometry
         width, height = geometry.resized(*picture.size)
-        _check_size(width, height)
         # Pillow's own resize of all of the picture, so that it stays equal with every Pillow: doing only what the crop
         # keeps (by `box`, or one direction after the other) saves 0.3 ms, but rounds some pixels otherwise.
         kept = picture.resize((width, height), geometry.resample)
@@ -143,7 +146,7 @@ def _plain_geometry(processor: Any) -> Geometry | None:
     resample = int(getattr(processor, "resample", None) or 0)
     kept = None if crop is None or not crop.height or not crop.width else (int(crop.width), int(crop.height))
     if not getattr(processor, "do_resize", None):
-        return Geometry(lambda width, height: (width, height), resample, kept)
+        return Geometry(_not_too_large, resample, kept)
     if size is None:
         return None
     if size.height and size.width:
@@ -169,7 +172,7 @@ def _convnext_geometry(processor: Any) -> Geometry | None:
 def _shortest_edge(edge: int) -> Callable[[int, int], tuple[int, int]]:
     def resized(width: int, height: int) -> tuple[int, int]:
         longest = int(edge * max(width, height) / min(width, height))
-        return (edge, longest) if width <= height else (longest, edge)
+        return _not_too_large(edge, longest) if width <= height else _not_too_large(longest, edge)
 
     return resized
 
@@ -184,9 +187,10 @@ def _at_least(processor: Any) -> int | None:
     return int(2 * max(sides) / share) if sides else None
 
 
-def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1 or width * height > MOST_PIXELS_OUT:
+def _not_too_large(width: int, height: int) -> tuple[int, int]:
+    if width * height > MOST_PIXELS_OUT:
         raise InvalidImage("the image is too narrow for this model")
+    return width, height
 
 
 def _make_one_channel(processor: Any) -> None:

@@ -1,0 +1,127 @@
+"""Every architecture of AutoModelForImageClassification that takes pixel values: small, random, and held to the
+library's own answers. As the library runs them; what compiling does to answers is `test_image_forward.py`'s."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import AutoConfig
+
+from deployments.engines.image_preprocessing import load_preprocessing
+from deployments.engines.trials import Trials
+from deployments.errors import ModelLoadFailed
+from tests.engines.image_models import answer, encoded, expected, labelled, loaded, photo, quick_measuring
+
+__all__ = ["quick_measuring"]
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1]}
+VISION = {"vision_config": {**SMALL, "image_size": 32, "patch_size": 16}}
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "beit": ("BeitImageProcessor", {**SMALL, "image_size": 32, "out_indices": [1]}),
+    "bit": ("BitImageProcessor", {"embedding_size": 8, "hidden_sizes": [32, 32], "depths": [1, 1], "num_groups": 4}),
+    "clip": ("CLIPImageProcessor", VISION),
+    "convnext": ("ConvNextImageProcessor", {**STAGES, "num_stages": 2}),
+    "convnextv2": ("ConvNextImageProcessor", {**STAGES, "num_stages": 2}),
+    "cvt": ("ConvNextImageProcessor", {"embed_dim": [8, 24, 24]}),
+    "data2vec-vision": ("BeitImageProcessor", {**SMALL, "image_size": 32, "out_indices": [1]}),
+    "deit": ("DeiTImageProcessor", {**SMALL, "image_size": 32}),
+    "dinov2": ("BitImageProcessor", {**SMALL, "image_size": 32, "patch_size": 16}),
+    "dinov2_with_registers": ("BitImageProcessor", {**SMALL, "image_size": 32, "patch_size": 16}),
+    "efficientnet": (
+        "EfficientNetImageProcessor",
+        {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
+    ),
+    "focalnet": ("BitImageProcessor", {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "hidden_sizes": [8, 16]}),
+    "levit": ("LevitImageProcessor", {}),
+    "mobilenet_v1": ("MobileNetV1ImageProcessor", {"depth_multiplier": 0.25}),
+    "mobilevit": ("MobileViTImageProcessor", {"image_size": 64}),
+    "mobilevitv2": ("MobileViTImageProcessor", {"image_size": 64, "width_multiplier": 0.25}),
+    "poolformer": ("PoolFormerImageProcessor", {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}),
+    "pvt_v2": ("PvtImageProcessor", {"image_size": 32, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 20, 32]}),
+    "regnet": ("ConvNextImageProcessor", {"embedding_size": 8, "groups_width": 8, **STAGES}),
+    "segformer": ("SegformerImageProcessor", {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}),
+    "siglip": ("SiglipImageProcessor", VISION),
+    "swiftformer": ("ViTImageProcessor", {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}),
+    "swin": (
+        "ViTImageProcessor",
+        {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2},
+    ),
+    "swinv2": (
+        "ViTImageProcessor",
+        {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 2},
+    ),
+    "textnet": ("TextNetImageProcessor", {}),
+    "vit_msn": ("ViTImageProcessor", {**SMALL, "image_size": 32}),
+}
+"""By model type: the processor that its folders name, and what makes it small. Not here: those of `image_models`, and
+those that need packages of their own (natten, timm, torchvision)."""
+
+
+BY_SHORTEST_EDGE = ("ConvNextImageProcessor", "TextNetImageProcessor")
+
+
+def saved(folder: Path, model_type: str, **processor: object) -> Path:
+    torch.manual_seed(3)
+    processor_type, options = ARCHITECTURES[model_type]
+    config = AutoConfig.for_model(model_type, **labelled(**options))
+    classes = transformers.models.auto.modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES[model_type]
+    model = getattr(transformers, classes if isinstance(classes, str) else classes[0])(config).eval()
+    with torch.no_grad():
+        for weights in model.parameters():  # norms and biases start as ones and zeros
+            weights.add_(torch.rand_like(weights) * 0.2 - 0.1)
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": processor_type, **processor}))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_whatever_takes_pixel_values_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
+    processor, options = ARCHITECTURES[model_type]
+    side = 32 if options is VISION else options.get("image_size", 64)
+    square = {"size": {"height": side, "width": side}, "do_center_crop": False}
+    size = {"size": {"shortest_edge": side}} if processor in BY_SHORTEST_EDGE else square
+    engine = loaded(saved(tmp_path, model_type, **({} if model_type == "levit" else size)))
+    for picture in (photo(61, 47), photo(240, 320)):
+        np.testing.assert_allclose(answer(engine, encoded(picture)), expected(tmp_path, picture), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("processor", "inputs"),
+    [
+        ({"image_processor_type": "ImageGPTImageProcessor", "clusters": [[-1, -1, -1], [1, 1, 1]]}, "input_ids"),
+        ({"image_processor_type": "Siglip2ImageProcessor"}, "pixel_values, pixel_attention_mask, spatial_shapes"),
+    ],
+)
+def test_a_model_that_takes_something_else_is_refused_and_told_so(
+    tmp_path: Path, processor: dict[str, object], inputs: str
+) -> None:
+    saved(tmp_path, "vit_msn")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    with pytest.raises(ModelLoadFailed, match=f"takes {inputs}; only pixel_values"):
+        loaded(tmp_path)
+
+
+def test_a_processor_may_ask_for_as_many_pixels_as_it_likes(tmp_path: Path) -> None:
+    """Donut's asks for 2560 × 1920; the limit is for pictures that would grow."""
+    square = {"size": {"height": 2560, "width": 1920}, "do_center_crop": False}
+    preprocessing = load_preprocessing(saved(tmp_path, "mobilenet_v1", **square), 3, Trials(None))
+    assert preprocessing(photo(30, 3000)).shape == (3, 2560, 1920)
+
+
+def test_a_model_without_labels_is_refused_and_told_so(tmp_path: Path) -> None:
+    options = {"image_size": 32, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 20, 32]}
+    transformers.PvtForImageClassification(transformers.PvtConfig(num_labels=7, **options)).save_pretrained(tmp_path)
+    size = {"height": 32, "width": 32}
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "PvtImageProcessor", "size": size})
+    )
+    with pytest.raises(ModelLoadFailed, match="id2label"):
+        loaded(tmp_path)
