@@ -1,5 +1,5 @@
-"""Every architecture of AutoModelForImageClassification that takes pixel values: small, random, and held to the
-library's own answers. As the library runs them; what compiling does to answers is `test_image_forward.py`'s."""
+"""The architectures of AutoModelForImageClassification that take pixel values: small, random, and held to the library's
+own answers. As the library runs them; what compiling does to answers is `test_image_forward.py`'s."""
 
 import json
 from pathlib import Path
@@ -38,7 +38,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
     ),
     "focalnet": ("BitImageProcessor", {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "hidden_sizes": [8, 16]}),
+    "ijepa": ("ViTImageProcessor", {**SMALL, "image_size": 32}),
     "levit": ("LevitImageProcessor", {}),
+    "metaclip_2": ("CLIPImageProcessor", VISION),
     "mobilenet_v1": ("MobileNetV1ImageProcessor", {"depth_multiplier": 0.25}),
     "mobilevit": ("MobileViTImageProcessor", {"image_size": 64}),
     "mobilevitv2": ("MobileViTImageProcessor", {"image_size": 64, "width_multiplier": 0.25}),
@@ -59,9 +61,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "textnet": ("TextNetImageProcessor", {}),
     "vit_msn": ("ViTImageProcessor", {**SMALL, "image_size": 32}),
 }
-"""By model type: the processor that its folders name, and what makes it small. Not here: those of `image_models`, and
-those that need packages of their own (natten, timm, torchvision)."""
-
+"""By model type: the processor that its folders name, and what makes it small. Not here: those of `image_models`, those
+that need packages of their own (natten, timm, torchvision), and a few whose smallest is large."""
 
 BY_SHORTEST_EDGE = ("ConvNextImageProcessor", "TextNetImageProcessor")
 
