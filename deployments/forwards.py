@@ -9,9 +9,9 @@ from deployments.batching import Pace
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from deployments.engines.image_classification import ImageClassificationEngine
+    from deployments.engines.image_inputs import Item
 
 Result = TypeVar("Result")
 
@@ -44,7 +44,7 @@ class Forwards:
 
     def pace(
         self, engine: "ImageClassificationEngine", classify: Callable[..., Any], limit: int
-    ) -> "Pace[torch.Tensor | bytes, np.ndarray]":
+    ) -> "Pace[Item | bytes, np.ndarray]":
         """How the next batch of `engine` runs, of at most `limit` pictures. `classify`: the engine's, or around it."""
         batch_size = min(limit, engine.batch_size)
         if engine.at_once == 1:

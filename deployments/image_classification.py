@@ -18,9 +18,8 @@ from deployments.protocol import ImageClassification, ImageClassificationResult
 from deployments.repository import Model
 
 if TYPE_CHECKING:
-    import torch
-
     from deployments.engines.image_classification import ImageClassificationEngine
+    from deployments.engines.image_inputs import Item
 
 DEFAULT_TOP_K = 5
 
@@ -30,7 +29,7 @@ class Classifier:
     """An engine and the batcher that feeds it."""
 
     engine: "ImageClassificationEngine"
-    batches: "Batcher[torch.Tensor | bytes, np.ndarray]"
+    batches: "Batcher[Item | bytes, np.ndarray]"
 
     @property
     def resident_bytes(self) -> int:
@@ -87,7 +86,7 @@ class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier])
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, tell: Tell | None
     ) -> ImageClassificationResult:
-        picture: torch.Tensor | bytes = request.image_data
+        picture: Item | bytes = request.image_data
         if engine.engine.at_once == 1 and not self.is_small(request.image_data):
             preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
             picture = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from deployments.engines.image_decoding import decoded
 from deployments.engines.image_forward import Compiler, Forward, Inductor, eager
+from deployments.engines.image_inputs import Item
 from deployments.engines.image_prepared import Prepared
 from deployments.engines.image_preprocessing import Preprocessing, load_preprocessing, reference_pictures
 from deployments.engines.trials import Findings, Trials
@@ -63,7 +64,7 @@ class ImageClassificationEngine:
             example = preprocessing(next(reference_pictures(preprocessing.mode)))
             shapes = trials.recall("shapes") or trials.remember("shapes", str(len(_shapes(preprocessing))))
             compiler: Compiler | None = None
-            if cache is not None and shapes == "1":
+            if cache is not None and shapes == "1" and isinstance(example, torch.Tensor):
                 on_cpu, shape = torch.device(device).type == "cpu", example.shape
                 compiler = Prepared(cache, folder, shape, dtype, cores) if on_cpu else Inductor()
             form = compiler.found() if compiler else None
@@ -73,7 +74,7 @@ class ImageClassificationEngine:
             labels, answered = _labels(config), forward([example]).shape
             if answered != (1, len(labels)):
                 raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
-            if model is not None and compiler is not None:
+            if model is not None and compiler is not None and isinstance(example, torch.Tensor):
                 forward.compile(example, compiler)
             elif model is not None:
                 forward.tune(example)
@@ -100,8 +101,11 @@ class ImageClassificationEngine:
         preprocessing, forward = self._preprocessing, self._forward
         return () if preprocessing is None or forward is None else (preprocessing.note, *forward.notes)
 
-    def preprocess(self, image_data: bytes) -> torch.Tensor:
-        """Pixel values [channels, height, width], ready for the forward. Raises InvalidImage. For any thread."""
+    def preprocess(self, image_data: bytes) -> Item:
+        """Ready for the forward: pixel values [channels, height, width], or whatever else the model takes.
+
+        Raises InvalidImage. For any thread.
+        """
         preprocessing = self._preprocessing
         if preprocessing is None:
             raise Internal("the model is closed")
@@ -115,28 +119,26 @@ class ImageClassificationEngine:
                 logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
                 raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
 
-    def classify(
-        self, pictures: Sequence[torch.Tensor | bytes], alone: bool = False
-    ) -> list[np.ndarray | ServingError]:
+    def classify(self, pictures: Sequence[Item | bytes], alone: bool = False) -> list[np.ndarray | ServingError]:
         """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone.
 
         A picture is what `preprocess` gave, or a file that is to be preprocessed here. `alone`: all cores are free.
         """
         answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pictures)
-        pixel_values: dict[int, torch.Tensor] = {}
-        groups: dict[torch.Size, list[int]] = defaultdict(list)
+        items: dict[int, Item] = {}
+        groups: dict[Any, list[int]] = defaultdict(list)
         for index, picture in enumerate(pictures):
             try:
                 item = self.preprocess(picture) if isinstance(picture, bytes) else picture
             except ServingError as refused:
                 answers[index] = refused
                 continue
-            pixel_values[index] = item
+            items[index] = item
             groups[item.shape].append(index)
         for indices in groups.values():
             for start in range(0, len(indices), self.batch_size):
                 chunk = indices[start : start + self.batch_size]
-                for index, answer in zip(chunk, self._answers([pixel_values[i] for i in chunk], alone), strict=True):
+                for index, answer in zip(chunk, self._answers([items[i] for i in chunk], alone), strict=True):
                     answers[index] = answer
         return answers
 
@@ -150,17 +152,17 @@ class ImageClassificationEngine:
         self._forward = None
         self._preprocessing = None
 
-    def _answers(self, pixel_values: list[torch.Tensor], alone: bool) -> list[np.ndarray | ServingError]:
+    def _answers(self, items: list[Item], alone: bool) -> list[np.ndarray | ServingError]:
         """Answers for pictures of one shape. A forward that fails is split until the offender stands alone."""
         forward = self._forward
         if forward is None:
-            return [Internal("the model is closed")] * len(pixel_values)
+            return [Internal("the model is closed")] * len(items)
         try:
-            probabilities = forward(pixel_values, alone).numpy()
+            probabilities = forward(items, alone).numpy()
         except Exception as error:
-            if len(pixel_values) > 1:
-                half = len(pixel_values) // 2
-                return self._answers(pixel_values[:half], alone) + self._answers(pixel_values[half:], alone)
+            if len(items) > 1:
+                half = len(items) // 2
+                return self._answers(items[:half], alone) + self._answers(items[half:], alone)
             logger.exception("the forward failed for one picture")
             if isinstance(error, torch.OutOfMemoryError):
                 return [OutOfMemory("the device has no memory left for this picture")]
@@ -172,7 +174,7 @@ class ImageClassificationEngine:
         ]
 
 
-def _shapes(preprocessing: Preprocessing) -> set[torch.Size]:
+def _shapes(preprocessing: Preprocessing) -> set[Any]:
     """Of what it makes of pictures of any size."""
     return {preprocessing(picture).shape for picture in reference_pictures(preprocessing.mode)}
 

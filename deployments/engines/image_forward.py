@@ -10,12 +10,14 @@ import threading
 import time
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
 import torch
+
+from deployments.engines.image_inputs import Item, arguments, batch_of
 
 logger = logging.getLogger(__name__)
 
@@ -74,14 +76,13 @@ class Forward:
         self.model = model
 
     @torch.inference_mode()
-    def __call__(self, pixel_values: list[torch.Tensor], alone: bool = False) -> torch.Tensor:
-        """`pixel_values`: pictures of one shape, float32 [channels, height, width]. `alone`: nothing else computes."""
+    def __call__(self, pictures: Sequence[Item], alone: bool = False) -> torch.Tensor:
+        """`pictures`: of one shape. `alone`: nothing else computes."""
         form = self.form
         threads = 1 if form.own_threads else self.cores
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)  # of the calling thread
-        batch = pixel_values[0][None] if len(pixel_values) == 1 else torch.stack(pixel_values)
-        logits = (form.alone if alone and form.alone else form.logits)(batch).float()
+        logits = (form.alone if alone and form.alone else form.logits)(batch_of(pictures)).float()
         return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).cpu()
 
     def beside(self, form: Form) -> "Forward":
@@ -95,8 +96,8 @@ class Forward:
         lone = f"; alone on {self.cores}" if form.alone else ""
         return (f"forward: {form.note}", f"largest batch: {form.batch_size}; {form.at_once} at once, on {each}{lone}")
 
-    def tune(self, example: torch.Tensor) -> None:
-        """Finds the batch size for pictures like `example`, [channels, height, width]."""
+    def tune(self, example: Item) -> None:
+        """Finds the batch size for pictures like `example`."""
         size, _ = best_batch_size(lambda _: self, example, BATCH_SIZES[self.model.device.type])
         self.form = replace(self.form, batch_size=size)
 
@@ -138,8 +139,7 @@ def eager(model: Any) -> Form:
     model.to(memory_format=torch.channels_last)
 
     def logits(batch: torch.Tensor) -> torch.Tensor:
-        there = batch.to(model.device, model.dtype, memory_format=torch.channels_last)
-        answer: torch.Tensor = model(pixel_values=there).logits
+        answer: torch.Tensor = model(**arguments(batch, model)).logits
         return answer
 
     return Form(logits, EAGER, storage_bytes(model))
@@ -227,9 +227,7 @@ def gain(forward: Forward, form: Form, example: torch.Tensor) -> float:
     return fastest_of(partial(forward, [example])) / fastest_of(partial(other, [example]))
 
 
-def best_batch_size(
-    forward_of: Callable[[int], Forward], example: torch.Tensor, sizes: tuple[int, ...]
-) -> tuple[int, float]:
+def best_batch_size(forward_of: Callable[[int], Forward], example: Item, sizes: tuple[int, ...]) -> tuple[int, float]:
     """The smallest that no other beats by WORTH_WAITING, and the seconds that a picture takes in the fastest.
 
     `forward_of`: what would run batches of a size.

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from deployments.engines.image_inputs import Inputs, Item
 from deployments.engines.trials import Trials
-from deployments.errors import InvalidImage, ModelLoadFailed
+from deployments.errors import InvalidImage
 
 MOST_PIXELS_OUT = 4 << 20
 """Where the picture decides: one of 1 × 40,000 pixels, its short side resized to 256, would have 2.6 billion."""
@@ -30,8 +31,8 @@ class Preprocessing(Protocol):
     bytes_per_pixel: int
     note: str
 
-    def __call__(self, picture: Image.Image) -> torch.Tensor:
-        """Pixel values, float32 [channels, height, width]. Raises InvalidImage."""
+    def __call__(self, picture: Image.Image) -> Item:
+        """Raises InvalidImage."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,14 @@ class LibraryPreprocessing:
         self._processor = processor
         self._geometry = _plain_geometry(processor)
 
-    def __call__(self, picture: Image.Image) -> torch.Tensor:
+    def __call__(self, picture: Image.Image) -> Item:
         if self._geometry is not None:
             self._geometry.resized(*picture.size)  # Refuses what would grow beyond all bounds.
         inputs = self._processor(images=picture, return_tensors="pt")
-        if set(inputs) != {"pixel_values"}:
-            raise ModelLoadFailed(f"the model takes {', '.join(inputs)}; only pixel_values alone can be given")
-        pixel_values: torch.Tensor = inputs["pixel_values"][0]
-        return pixel_values
+        if set(inputs) == {"pixel_values"}:
+            pixel_values: torch.Tensor = inputs["pixel_values"][0]
+            return pixel_values
+        return Inputs({name: torch.as_tensor(values)[0] for name, values in inputs.items()})
 
 
 class DirectPreprocessing:
@@ -111,6 +112,8 @@ class DirectPreprocessing:
     def measured(cls, library: LibraryPreprocessing, geometry: Geometry) -> "DirectPreprocessing | None":
         """Scale and offset as they come out of the processor for a black and a white picture."""
         black, white = (library(Image.new(library.mode, (64, 64), colour)) for colour in ("black", "white"))
+        if not (isinstance(black, torch.Tensor) and isinstance(white, torch.Tensor)):
+            return None
         if black.ndim != 3 or len(black) != len(library.mode):
             return None  # patches, several crops or other things than pixels
         middle = (slice(None), black.shape[1] // 2, black.shape[2] // 2)
@@ -208,7 +211,9 @@ def _same(direct: DirectPreprocessing, library: LibraryPreprocessing) -> bool:
     rounding = float(np.abs(direct._affine[0]).max()) / 1000  # a thousandth of one step of 8 bits
     for picture in reference_pictures(library.mode):
         expected, got = library(picture), direct(picture)
-        if expected.shape != got.shape or not torch.allclose(expected, got, rtol=0, atol=rounding):
+        if not isinstance(expected, torch.Tensor) or expected.shape != got.shape:
+            return False
+        if not torch.allclose(expected, got, rtol=0, atol=rounding):
             return False
     return True
 

@@ -121,7 +121,7 @@ def expected(folder: Path, image: Image.Image) -> np.ndarray:
     processor: Any = AutoImageProcessor.from_pretrained(folder)
     model = AutoModelForImageClassification.from_pretrained(folder)
     with torch.no_grad():
-        logits = model(processor(images=image, return_tensors="pt")["pixel_values"].to(model.dtype)).logits.float()
+        logits = model(**processor(images=image, return_tensors="pt").to(model.dtype)).logits.float()
     return logits.softmax(-1)[0].numpy()
 
 

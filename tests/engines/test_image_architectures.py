@@ -1,5 +1,7 @@
-"""The architectures of AutoModelForImageClassification that take pixel values: small, random, and held to the library's
-own answers. As the library runs them; what compiling does to answers is `test_image_forward.py`'s."""
+"""The architectures of AutoModelForImageClassification: small, random, and held to the library's own answers.
+
+As the library runs them; what compiling does to answers is `test_image_forward.py`'s.
+"""
 
 import json
 from pathlib import Path
@@ -38,6 +40,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
     ),
     "focalnet": ("BitImageProcessor", {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "hidden_sizes": [8, 16]}),
+    "imagegpt": ("ImageGPTImageProcessor", {"vocab_size": 4, "n_embd": 16, "n_layer": 1, "n_head": 2}),
     "ijepa": ("ViTImageProcessor", {**SMALL, "image_size": 32}),
     "levit": ("LevitImageProcessor", {}),
     "metaclip_2": ("CLIPImageProcessor", VISION),
@@ -49,6 +52,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "regnet": ("ConvNextImageProcessor", {"embedding_size": 8, "groups_width": 8, **STAGES}),
     "segformer": ("SegformerImageProcessor", {"hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}),
     "siglip": ("SiglipImageProcessor", VISION),
+    "siglip2": ("Siglip2ImageProcessor", {"vision_config": {**SMALL, "num_patches": 16}}),
     "swiftformer": ("ViTImageProcessor", {"embed_dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1]}),
     "swin": (
         "ViTImageProcessor",
@@ -64,7 +68,15 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 """By model type: the processor that its folders name, and what makes it small. Not here: those of `image_models`, those
 that need packages of their own (natten, timm, torchvision), and a few whose smallest is large."""
 
-BY_SHORTEST_EDGE = ("ConvNextImageProcessor", "TextNetImageProcessor")
+BY_SHORTEST_EDGE: dict[str, Any] = {"size": {"shortest_edge": 64}}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "ConvNextImageProcessor": BY_SHORTEST_EDGE,
+    "TextNetImageProcessor": BY_SHORTEST_EDGE,
+    "LevitImageProcessor": {},
+    "ImageGPTImageProcessor": {"size": {"height": 8, "width": 8}, "clusters": [[-1, -1, -1], [0, 0, 0], [1, 1, 1]]},
+    "Siglip2ImageProcessor": {},
+}
+"""What their folders say of them, where it is not a square of the model's size."""
 
 
 def saved(folder: Path, model_type: str, **processor: object) -> Path:
@@ -83,31 +95,25 @@ def saved(folder: Path, model_type: str, **processor: object) -> Path:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
-def test_whatever_takes_pixel_values_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
+def test_it_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
     processor, options = ARCHITECTURES[model_type]
     side = 32 if options is VISION else options.get("image_size", 64)
     square = {"size": {"height": side, "width": side}, "do_center_crop": False}
-    size = {"size": {"shortest_edge": side}} if processor in BY_SHORTEST_EDGE else square
-    engine = loaded(saved(tmp_path, model_type, **({} if model_type == "levit" else size)))
+    engine = loaded(saved(tmp_path, model_type, **PROCESSORS.get(processor, square)))
     for picture in (photo(61, 47), photo(240, 320)):
         np.testing.assert_allclose(answer(engine, encoded(picture)), expected(tmp_path, picture), atol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("processor", "inputs"),
-    [
-        ({"image_processor_type": "ImageGPTImageProcessor", "clusters": [[-1, -1, -1], [1, 1, 1]]}, "input_ids"),
-        ({"image_processor_type": "Siglip2ImageProcessor"}, "pixel_values, pixel_attention_mask, spatial_shapes"),
-    ],
-)
-def test_a_model_that_takes_something_else_is_refused_and_told_so(
-    tmp_path: Path, processor: dict[str, object], inputs: str
-) -> None:
-    saved(tmp_path, "vit_msn")
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
-    with pytest.raises(ModelLoadFailed, match=f"takes {inputs}; only pixel_values"):
-        loaded(tmp_path)
+@pytest.mark.parametrize("model_type", ["imagegpt", "siglip2"])
+def test_a_model_that_takes_something_else_has_batches_and_narrow_floats_too(tmp_path: Path, model_type: str) -> None:
+    folder = saved(tmp_path, model_type, **PROCESSORS[ARCHITECTURES[model_type][0]])
+    pictures = [photo(61, 47, seed) for seed in range(3)]
+    engine = loaded(folder, cache=tmp_path)
+    together = engine._answers([engine.preprocess(encoded(picture)) for picture in pictures], alone=False)
+    np.testing.assert_allclose(together, [expected(folder, picture) for picture in pictures], atol=1e-5)
+    narrow = loaded(folder, dtype="bfloat16")
+    np.testing.assert_allclose(answer(narrow, encoded(pictures[0])), together[0], atol=0.05)
 
 
 def test_a_processor_may_ask_for_as_many_pixels_as_it_likes(tmp_path: Path) -> None:
