@@ -41,7 +41,7 @@ def named_threads(*names: str) -> Iterator[tuple[str, int, float]]:
     """Name, id and CPU seconds of the threads of this process that have one of these names; none where that cannot be
     known.
 
-    Done several times a second: with pathlib it would take four times as long.
+    Done several times a second: with pathlib it would take several times as long.
     """
     for thread in os.listdir(TASKS) if TASKS.is_dir() else ():
         try:
