@@ -13,11 +13,11 @@ test: .venv/dev.stamp
 
 # More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp
-	RESIDENCY_LONG=1 $(BIN)/pytest tests/test_residency_machine.py --timeout 1800
+	RESIDENCY_LONG=1 $(BIN)/pytest tests/deployments/residency/test_machine.py --timeout 1800
 
 # 20,000 mutations of each image format: some minutes.
 fuzz-image: .venv/dev.stamp
-	$(BIN)/pytest tests/engines/test_image_fuzzing.py --image-mutations 20000
+	$(BIN)/pytest tests/deployments/engines/vision/test_fuzzing.py --image-mutations 20000
 
 # 20,000 broken requests on raw sockets, and some thousands of schemathesis: some minutes.
 fuzz-http: .venv/dev.stamp

@@ -10,11 +10,14 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks import image, ingress, overload, residency, soak, text
 from benchmarks.contest import Pace
 from benchmarks.environment import setup, versions
+from benchmarks.http import ingress, overload, soak
 from benchmarks.load import require_wrk
 from benchmarks.report import Claims, Table, append, heading
+from benchmarks.residency import __main__
+from benchmarks.text import text
+from benchmarks.vision import image
 
 PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
 SHORT = Pace(seconds=3, rounds=1, lead_in_s=1, settle_s=90)
@@ -44,7 +47,7 @@ def main() -> int:
     # So that a server is stopped whatever ends the benchmark.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if options.suite == "residency":
-        residency.contest(["ours", "lru", "multiplexed"], options.seconds or 120)
+        __main__.contest(["ours", "lru", "multiplexed"], options.seconds or 120)
         return 0
     if options.suite == "soak":
         return _soak(options.requests, options.write)

@@ -12,19 +12,19 @@ from ray.serve import Application
 from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.config import DeploymentActorConfig
 
-from deployments.family import ReplicaOptions
-from deployments.image_classification import ImageClassificationReplica
-from deployments.metrics import MetricsBoard
-from deployments.protocol import ImageClassification, InferRequest, TextGeneration
-from deployments.replica import Replica
-from deployments.settings import Autoscaling, FamilySettings, nearest
-from deployments.text_generation import TextGenerationReplica
-from serve_app.catalog import MODEL_BOARD
-from serve_app.config import RuntimeConfig
-from serve_app.dispatch import Route
-from serve_app.haproxy import missing
-from serve_app.ingress import METRICS_BOARD, Ingress
-from serve_app.model_board import ModelBoardActor
+from deployments.contract.settings import Autoscaling, FamilySettings, nearest
+from deployments.contract.types import ImageClassification, InferRequest, TextGeneration
+from deployments.families.image_classification.replica import ImageClassificationReplica
+from deployments.families.text_generation.replica import TextGenerationReplica
+from deployments.metrics.requests import MetricsAggregator
+from deployments.replica.family import ReplicaOptions
+from deployments.replica.replica import Replica
+from serve_app.config.config import RuntimeConfig
+from serve_app.dispatch.dispatcher import Route
+from serve_app.http.haproxy import missing
+from serve_app.ingress import METRICS_AGGREGATOR, Ingress
+from serve_app.registry.actor import ModelRegistryActor
+from serve_app.registry.mirror import MODEL_REGISTRY
 
 SHARE_OF_A_GPU = 0.25
 POLICY = "serve_app.autoscaling:replicas_for_calls"  # By its name: Ray's dashboard cannot show a function.
@@ -89,8 +89,8 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
         )
     deployments = {family.name: _name(family) for family in families}
     board = DeploymentActorConfig(
-        name=MODEL_BOARD,
-        actor_class=ray.remote(ModelBoardActor),
+        name=MODEL_REGISTRY,
+        actor_class=ray.remote(ModelRegistryActor),
         # Nothing that JSON cannot say: Ray's dashboard shows it.
         init_args=(str(models), architectures, list(config.sources), deployments),
         actor_options={"num_cpus": 0},
@@ -128,7 +128,7 @@ def _deployment(family: Family, settings: FamilySettings, num_gpus: float, versi
 
 def _ingress(config: RuntimeConfig, models: DeploymentActorConfig, version: str) -> serve.Deployment:
     metrics = DeploymentActorConfig(
-        name=METRICS_BOARD, actor_class=ray.remote(MetricsBoard), actor_options={"num_cpus": 0}
+        name=METRICS_AGGREGATOR, actor_class=ray.remote(MetricsAggregator), actor_options={"num_cpus": 0}
     )
     deployment = cast(serve.Deployment, serve.deployment(serve.ingress()(Ingress)))
     return deployment.options(

@@ -14,26 +14,26 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments.calls import Reply
-from deployments.errors import Cancelled, InvalidRequest, PromptTooLong
-from deployments.failures import error_of
-from deployments.metrics import Labels, Recorder
-from deployments.place import private_socket
-from deployments.protocol import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica import CALLS_UNDER_WAY
-from serve_app.access import Access, AccessSettings
-from serve_app.administration import Administration
-from serve_app.caller import CALLER, Caller
-from serve_app.catalog import Catalog
-from serve_app.config import IngressSettings
-from serve_app.dispatch import Dispatcher, Route
+from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong
+from deployments.contract.failures import error_of
+from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from deployments.metrics.requests import Labels, Recorder
+from deployments.replica.calls import Reply
+from deployments.replica.context import private_socket
+from deployments.replica.replica import CALLS_UNDER_WAY
+from serve_app.access.api_keys import Access, AccessSettings
+from serve_app.access.caller import CALLER, Caller
+from serve_app.config.config import IngressSettings
+from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.http.app import build_http_app
-from serve_app.http.server import SocketServer
-from serve_app.status import ModelStatus, Told, Verb
+from serve_app.http.unix_server import UnixServer
+from serve_app.registry.admin import RegistryAdmin
+from serve_app.registry.mirror import RegistryMirror
+from serve_app.registry.status import AdminResult, ModelStatus, Verb
 
 logger = logging.getLogger("model_runtime.ingress")
 
-METRICS_BOARD = "metrics_board"
+METRICS_AGGREGATOR = "metrics_board"
 REPORT_EVERY_S = 1.0
 
 Read = Callable[[], Awaitable[InferRequest]]
@@ -51,17 +51,17 @@ class Ingress:
     ) -> None:
         self.settings = settings
         self.access = Access(AccessSettings())
-        self.catalog = Catalog()
+        self.catalog = RegistryMirror()
         self.dispatcher = Dispatcher(routes, handles, self.catalog)
         with_models = [route.family for route in routes if route.has_models]
-        self.administration = Administration(self.catalog, {family: handles[family] for family in with_models})
+        self.administration = RegistryAdmin(self.catalog, {family: handles[family] for family in with_models})
         self.recorder = Recorder(uuid.uuid4().hex)
         self._under_way = 0
         self._following = asyncio.create_task(self.catalog.follow())
         self._reporting = asyncio.create_task(self._report_forever())
         self.http = build_http_app(self)
         path = private_socket()
-        self._door = SocketServer(self.http, path) if path else None
+        self._door = UnixServer(self.http, path) if path else None
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self.http
@@ -155,7 +155,7 @@ class Ingress:
         """Every model of the repository, and where it is in memory."""
         return await self.administration.models()
 
-    async def administer(self, verb: Verb, name: str) -> Told | Error:
+    async def administer(self, verb: Verb, name: str) -> AdminResult | Error:
         """What an operator asks of one model. Never raises."""
         try:
             return await self.administration.do(verb, name)
@@ -169,7 +169,7 @@ class Ingress:
     async def metrics(self) -> str:
         """The runtime's metrics in Prometheus' text format."""
         await self._report()
-        text: str = await serve.get_deployment_actor(METRICS_BOARD).render.remote()
+        text: str = await serve.get_deployment_actor(METRICS_AGGREGATOR).render.remote()
         return text
 
     async def _report_forever(self) -> None:
@@ -182,7 +182,7 @@ class Ingress:
 
     async def _report(self) -> None:
         report = self.recorder.report(await self.dispatcher.gpus(), await self.dispatcher.measurements())
-        await serve.get_deployment_actor(METRICS_BOARD).report.remote(report)
+        await serve.get_deployment_actor(METRICS_AGGREGATOR).report.remote(report)
 
 
 @dataclass

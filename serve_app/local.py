@@ -17,13 +17,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deployments.errors import ServingError, Unavailable
-from deployments.process_memory import ONE_ARENA
-from deployments.protocol import ImageClassificationResult, TextGenerationResult
-from serve_app.client import ModelRuntimeClient
-from serve_app.config import RuntimeConfig, is_loopback
-from serve_app.haproxy import fast_profile, guarded_profile, missing
-from serve_app.reload import Reload
+from deployments.contract.errors import ServingError, Unavailable
+from deployments.contract.types import ImageClassificationResult, TextGenerationResult
+from deployments.system.process_memory import ONE_ARENA
+from serve_app.client.client import ModelRuntimeClient
+from serve_app.config.config import RuntimeConfig, is_loopback
+from serve_app.config.reload import Reload
+from serve_app.http.haproxy import fast_profile, guarded_profile, missing
 
 MIB = 2**20
 APPLICATION = "model-runtime"

@@ -14,11 +14,11 @@ from typing import Any
 import hypothesis
 import pytest
 
-from serve_app.config import IngressSettings, RuntimeConfig
-from serve_app.haproxy import fast_profile
+from serve_app.config.config import IngressSettings, RuntimeConfig
+from serve_app.http.haproxy import fast_profile
 from serve_app.local import init_on_loopback
-from tests.engines.test_text_chat import CHATML, save_chat_model
-from tests.tiny_models import save_image_model, save_picture, save_text_model
+from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
+from tests.support.tiny_models import save_image_model, save_picture, save_text_model
 
 PROJECT = Path(__file__).parent.parent
 CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
@@ -150,7 +150,7 @@ def serve_url(session_ray: None) -> Iterator[str]:
 def runtime(serve_url: str, repository: Path, picture: Path) -> Running:
     from ray import serve
 
-    from tests.echo import build
+    from tests.support.echo import build
 
     config = CONFIG.model_copy(update={"models": repository, "cache": repository.parent / "cache"})
     handle = serve.run(build(config), name="model-runtime")

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deployments.engines.image_classification import ImageClassificationEngine
-from deployments.engines.text_generation import TextGenerationEngine
-from deployments.errors import PromptTooLong
+from deployments.contract.errors import PromptTooLong
+from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.vision.engine import ImageClassificationEngine
 from serve_app.local import SAMPLE_IMAGE
 from tests.conftest import PROJECT
-from tests.engines.text_models import ask
+from tests.support.text_models import ask
 
 MODELS = PROJECT / "models"
 

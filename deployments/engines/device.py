@@ -24,7 +24,7 @@ def use_team(size: int) -> None:
     _of_openmp("omp_set_num_threads", size)
 
 
-def end_team() -> None:
+def end_openmp_pool() -> None:
     """Ends the threads that compute for this one. It gets new ones, in 50 µs, when it computes again.
 
     Each thread that has computed keeps a team of its own. libgomp lets those that wait for their next part spin, but

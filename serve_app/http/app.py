@@ -7,20 +7,20 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from deployments import wire
-from deployments.errors import MethodNotAllowed, NotFound, ServingError, quoted
-from deployments.failures import error_of
-from deployments.protocol import Error, InferRequest, TextGeneration
+from deployments.contract import wire
+from deployments.contract.errors import MethodNotAllowed, NotFound, ServingError, quoted
+from deployments.contract.failures import error_of
+from deployments.contract.types import Error, InferRequest, TextGeneration
 from serve_app.http.batch import NDJSON, AnsweredLines, answer_list
-from serve_app.http.body import media_type, read_json, read_request
-from serve_app.http.events import EventStream, opened, union_events
-from serve_app.http.guard import Guard
+from serve_app.http.disconnect import unless_gone
+from serve_app.http.middleware import Guard
 from serve_app.http.models import model_routes
 from serve_app.http.openai.routes import OpenAI
 from serve_app.http.openapi import openapi_document, openapi_page
-from serve_app.http.presence import unless_gone
-from serve_app.http.rendering import failure_response, rendered
+from serve_app.http.requests import media_type, read_json, read_request
+from serve_app.http.responses import failure_response, rendered
 from serve_app.http.runtime import Read, Runtime, giving, raising, request_id_of
+from serve_app.http.sse import EventStream, opened, union_events
 
 
 def build_http_app(runtime: Runtime) -> Starlette:

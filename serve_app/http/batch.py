@@ -9,10 +9,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from deployments import wire
-from deployments.errors import InvalidRequest, PayloadTooLarge, ServingError
-from deployments.protocol import InferRequest, InferResponse
-from serve_app.http.presence import until_gone
+from deployments.contract import wire
+from deployments.contract.errors import InvalidRequest, PayloadTooLarge, ServingError
+from deployments.contract.types import InferRequest, InferResponse
+from serve_app.http.disconnect import until_gone
 from serve_app.http.runtime import Read, raising
 
 NDJSON = "application/x-ndjson"

@@ -7,11 +7,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from deployments import wire
-from deployments.protocol import Error
-from serve_app.http.rendering import rendered
+from deployments.contract import wire
+from deployments.contract.types import Error
+from serve_app.http.responses import rendered
 from serve_app.http.runtime import Runtime
-from serve_app.status import ModelStatus, Verb
+from serve_app.registry.status import ModelStatus, Verb
 
 
 def model_routes(runtime: Runtime) -> list[BaseRoute]:

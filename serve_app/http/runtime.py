@@ -8,11 +8,11 @@ from typing import NoReturn, Protocol
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from deployments.calls import Reply
-from deployments.protocol import Error, InferRequest, InferResponse
-from serve_app.access import Access
-from serve_app.config import IngressSettings
-from serve_app.status import ModelStatus, Told, Verb
+from deployments.contract.types import Error, InferRequest, InferResponse
+from deployments.replica.calls import Reply
+from serve_app.access.api_keys import Access
+from serve_app.config.config import IngressSettings
+from serve_app.registry.status import AdminResult, ModelStatus, Verb
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
@@ -31,7 +31,7 @@ class Runtime(Protocol):
     async def answer(self, read: Read, request_id: str) -> InferResponse: ...
     def stream(self, read: Read, request_id: str) -> Replies: ...
     async def models(self) -> list[ModelStatus]: ...
-    async def administer(self, verb: Verb, name: str) -> Told | Error: ...
+    async def administer(self, verb: Verb, name: str) -> AdminResult | Error: ...
     async def ready(self) -> bool: ...
     async def metrics(self) -> str: ...
 

@@ -15,7 +15,7 @@ import yaml
 
 from tests.cluster.cluster import BIN, Cluster, started_cluster, wait_until
 from tests.conftest import PROJECT
-from tests.tiny_models import save_text_model
+from tests.support.tiny_models import save_text_model
 
 PROMPT = "Once upon a time"
 WRONG_TOKEN = "0" * 64
@@ -104,7 +104,7 @@ from ray import serve
 
 from serve_app.app import build
 from serve_app.client import ModelRuntimeClient
-from serve_app.config import RuntimeConfig
+from serve_app.config.config import RuntimeConfig
 
 serve.start(http_options={{"host": "127.0.0.1", "port": {port}}})
 handle = serve.run(build(RuntimeConfig(models=Path({models!r}))), name="model-runtime")
@@ -163,7 +163,7 @@ def unknown_keys(given: Any, known: Any, where: str = "") -> list[str]:
 def test_the_committed_serve_config_is_valid_and_stays_on_loopback() -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    from serve_app.config import RuntimeConfig
+    from serve_app.config.config import RuntimeConfig
 
     given = yaml.safe_load((PROJECT / "serve_config.yaml").read_text())
     parsed = ServeDeploySchema.model_validate(given)

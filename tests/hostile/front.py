@@ -12,8 +12,8 @@ import httpx
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
-from serve_app.config import IngressSettings, RuntimeConfig
-from serve_app.haproxy import BUFFER_BYTES, CONNECTIONS, IDLE_CLIENT_S, binary, fast_profile, mended
+from serve_app.config.config import IngressSettings, RuntimeConfig
+from serve_app.http.haproxy import BUFFER_BYTES, CONNECTIONS, IDLE_CLIENT_S, binary, fast_profile, mended
 from tests.conftest import free_port
 
 CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))

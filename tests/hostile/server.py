@@ -11,10 +11,9 @@ import uvicorn
 from ray.serve._private.http_util import RequestIdMiddleware
 from starlette.types import ASGIApp
 
-from deployments.calls import Reply
-from deployments.errors import ModelNotFound, quoted
-from deployments.failures import error_of
-from deployments.protocol import (
+from deployments.contract.errors import ModelNotFound, quoted
+from deployments.contract.failures import error_of
+from deployments.contract.types import (
     Chunk,
     Error,
     ImageClassification,
@@ -23,11 +22,12 @@ from deployments.protocol import (
     TextGeneration,
     TextGenerationResult,
 )
-from serve_app.access import Access, AccessSettings
-from serve_app.config import IngressSettings
+from deployments.replica.calls import Reply
+from serve_app.access.api_keys import Access, AccessSettings
+from serve_app.config.config import IngressSettings
 from serve_app.http.app import Read, build_http_app
-from serve_app.http.guard import Threshold
-from serve_app.status import ModelStatus, Verb
+from serve_app.http.middleware import Threshold
+from serve_app.registry.status import ModelStatus, Verb
 
 ENDLESS = "endless"
 """A model that answers nobody."""

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from deployments import wire
-from deployments.errors import InvalidRequest, ServingError
-from deployments.protocol import (
+from deployments.contract import wire
+from deployments.contract.errors import InvalidRequest, ServingError
+from deployments.contract.types import (
     Error,
     ImageClassification,
     ImageClassificationResult,

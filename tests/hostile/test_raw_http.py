@@ -13,8 +13,8 @@ import httpx
 import psutil
 import pytest
 
-from serve_app.haproxy import binary
-from serve_app.http.head import MAX_HEADERS
+from serve_app.http.haproxy import binary
+from serve_app.http.header_limits import MAX_HEADERS
 from tests.conftest import until
 from tests.hostile.front import Front, running
 from tests.hostile.raw import BODY, CHUNKED, CLOSE, GOOD, HOST, LENGTH, Heard, chunks, corpus, head, speak

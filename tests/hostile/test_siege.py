@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.open_loop import Caller, percentile
-from serve_app.haproxy import binary
+from benchmarks.http.open_loop import Caller, percentile
+from serve_app.http.haproxy import binary
 from tests.hostile.front import Front, running
 from tests.hostile.raw import BODY
 

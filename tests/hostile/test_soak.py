@@ -8,8 +8,8 @@ import asyncio
 import psutil
 import pytest
 
-from benchmarks.mixed import kinds
-from benchmarks.soak import Holdings, holdings, soak
+from benchmarks.http.mixed import kinds
+from benchmarks.http.soak import Holdings, holdings, soak
 from tests.conftest import Running
 
 WARM_UP, REQUESTS = 1000, 2000

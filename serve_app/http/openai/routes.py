@@ -9,18 +9,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from deployments import wire
-from deployments.calls import Reply
-from deployments.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
-from deployments.protocol import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
-from serve_app.http.body import read_json
-from serve_app.http.events import Events, EventStream, Opened, data, opened
-from serve_app.http.openai.failures import InvalidField, error_object, error_reply
-from serve_app.http.openai.fields import Body, ChatBody, CompletionBody, body_of
-from serve_app.http.openai.shapes import Chat, Completion, Shape
-from serve_app.http.presence import unless_gone
+from deployments.contract import wire
+from deployments.contract.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
+from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.replica.calls import Reply
+from serve_app.http.disconnect import unless_gone
+from serve_app.http.openai.errors import InvalidField, error_object, error_reply
+from serve_app.http.openai.requests import Body, ChatBody, CompletionBody, body_of
+from serve_app.http.openai.responses import Chat, Completion, Shape
+from serve_app.http.requests import read_json
 from serve_app.http.runtime import Runtime, giving, raising, request_id_of
-from serve_app.status import ModelStatus
+from serve_app.http.sse import Events, EventStream, Opened, data, opened
+from serve_app.registry.status import ModelStatus
 
 FAMILY = "text_generation"
 LARGE_BODY_BYTES = 256 * 1024

@@ -1,0 +1,1 @@
+"""Benchmarks of residency: `python -m benchmarks.residency`."""

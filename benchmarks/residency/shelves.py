@@ -1,0 +1,163 @@
+"""Three ways to keep many models in little memory, each as a Serve deployment of one replica on the same engine."""
+
+import asyncio
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ray import serve
+
+from benchmarks.residency.eviction import LeastRecentlyUsed
+from deployments.contract.errors import ServingError
+from deployments.engines.loading import build_in_turn
+from deployments.engines.text.engine import Chunk, Event, Failed, Sampling, TextGenerationEngine
+from deployments.repository.manifest import Manifest
+from deployments.repository.model import Model
+from deployments.residency.eviction import CostAware
+from deployments.residency.ledger import Ledger
+from deployments.residency.residency import Residency
+from deployments.system.process_memory import ProcessMemory
+from deployments.validation.verdicts import FolderFacts
+
+DEADLINE_S = 60.0
+
+Outcome = TypeVar("Outcome")
+
+
+@dataclass
+class Tally:
+    """What one contestant did."""
+
+    requests: int = 0
+    loads: int = 0
+    reload_s: float = 0.0
+    """Of loads of models that had been there before."""
+    most_bytes: int = 0
+    """The most that models were accounted at, at any step."""
+    process_mb: float = 0.0
+    """How far the process grew beyond its resting size."""
+
+
+class Loader:
+    """Loads engines and counts."""
+
+    def __init__(self, root: Path) -> None:
+        build_in_turn()
+        self.root = root
+        self.tally = Tally()
+        self.seen: set[str] = set()
+        self.failed = 0
+        self.findings = Path(tempfile.mkdtemp(prefix="findings", dir=root))
+        self.resting = ProcessMemory().held()
+
+    def load(self, name: str) -> TextGenerationEngine:
+        started = time.perf_counter()
+        try:
+            findings = FolderFacts(self.findings / f"{name}.json")
+            engine = TextGenerationEngine.load(self.root / name, compile_steps=False, findings=findings)
+        except ServingError:
+            self.failed += 1
+            raise
+        self.tally.loads += 1
+        if name in self.seen:
+            self.tally.reload_s += time.perf_counter() - started
+        self.seen.add(name)
+        return engine
+
+    def look(self) -> None:
+        grown = (ProcessMemory().held() - self.resting) / 2**20
+        self.tally.process_mb = max(self.tally.process_mb, grown)
+
+
+async def answer(engine: TextGenerationEngine) -> None:
+    """One token."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[Event] = loop.create_future()
+
+    def emit(event: Event) -> None:
+        if not isinstance(event, Chunk):
+            loop.call_soon_threadsafe(ended.set_result, event)
+
+    await asyncio.to_thread(engine.submit, "stone river", 1, Sampling(), emit)
+    if isinstance(end := await ended, Failed):
+        raise end.error
+
+
+class WatchedLedger(Ledger):
+    """Remembers its fullest moment: looks after each step that can make it fuller."""
+
+    most_bytes = 0
+
+    def begin(self, name: str) -> bool:
+        return self._seen(super().begin(name))
+
+    def measured(self, name: str, size: int) -> None:
+        super().measured(name, size)
+        self._seen(None)
+
+    def grow(self, name: str, size: int) -> bool:
+        return self._seen(super().grow(name, size))
+
+    def _seen(self, outcome: Outcome) -> Outcome:
+        self.most_bytes = max(self.most_bytes, self.used_bytes)
+        return outcome
+
+
+def model_of(root: Path, name: str, size: int) -> Model:
+    return Model(name, None, root / name, "", "text_generation", Manifest(memory_mb=size / 2**20))
+
+
+class Shelf:
+    """Our residency, with a policy."""
+
+    def __init__(self, root: Path, budget_bytes: int, policy: str) -> None:
+        self.loader = Loader(root)
+        policies = {"ours": CostAware, "lru": LeastRecentlyUsed}
+        self.residency: Residency[TextGenerationEngine] = Residency(
+            budget_bytes, lambda model: self.loader.load(model.model_id), policy=policies[policy]()
+        )
+        self.ledger = WatchedLedger(budget_bytes)
+        self.residency.ledger = self.residency.room.ledger = self.residency.room._line.ledger = self.ledger
+
+    async def ask(self, name: str, size: int) -> None:
+        model = model_of(self.loader.root, name, size)
+        self.loader.tally.requests += 1
+        async with self.residency.lease(model, DEADLINE_S) as engine:
+            await answer(engine)
+        self.loader.look()
+
+    async def tally(self) -> Tally:
+        self.loader.tally.most_bytes = self.ledger.most_bytes
+        return self.loader.tally
+
+
+class Multiplexed:
+    """`@serve.multiplexed`: so many models, the least recently used one goes."""
+
+    def __init__(self, root: Path, models: int) -> None:
+        self.loader = Loader(root)
+
+    @serve.multiplexed(max_num_models_per_replica=10)  # type: ignore[untyped-decorator]  # Serve leaves it so
+    async def get(self, name: str) -> "Held":
+        return Held(await asyncio.to_thread(self.loader.load, name))
+
+    async def ask(self, name: str, size: int) -> None:
+        self.loader.tally.requests += 1
+        held = await self.get(name)
+        await answer(held.engine)
+        self.loader.look()
+
+    async def tally(self) -> Tally:
+        return self.loader.tally
+
+
+class Held:
+    """Serve drops a model by calling its `__del__`."""
+
+    def __init__(self, engine: TextGenerationEngine) -> None:
+        self.engine = engine
+
+    def __del__(self) -> None:
+        self.engine.close()

@@ -1,0 +1,1 @@
+"""The contract: requests, responses, errors and settings. Imports neither torch nor Ray."""

@@ -1,0 +1,18 @@
+"""The one place where an exception becomes an answer. Imports neither torch nor Ray."""
+
+import logging
+
+from deployments.contract.errors import DeadlineExceeded, Internal, ServingError
+from deployments.contract.types import Error
+
+logger = logging.getLogger("model_runtime")
+
+
+def error_of(cause: Exception, request_id: str) -> Error:
+    """What the caller is told. Anything unexpected is logged under the request id and answered as `internal`."""
+    if isinstance(cause, ServingError):
+        return Error.of(cause, request_id)
+    if isinstance(cause, TimeoutError):
+        return Error.of(DeadlineExceeded("no answer within the deadline"), request_id)
+    logger.error("request %s failed", request_id, exc_info=cause)
+    return Error.of(Internal("internal error; the reason is in the log under this request id"), request_id)

@@ -1,0 +1,187 @@
+"""The contract: what a caller sends and what it gets. Imports neither torch nor Ray.
+
+Each subclass of `InferRequest` or `InferResponse` is a variant of that union, under its class name and at the
+bincode `index` it declares; an index is never reused. Fields without a default are the union's own and travel in
+every format. Fields with one are optional extras: `None` means absent, and bincode does not carry them.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from deployments.contract.errors import ERRORS, Internal, ServingError
+
+
+def _unicode(text: str) -> str:
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("lone surrogates are not Unicode text")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_unicode)]
+U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
+U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
+
+
+class Variant(BaseModel):
+    """A variant of either union: as strict as serde in its own fields, deaf to unknown ones."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    index: ClassVar[int]
+    variants: ClassVar[dict[str, type["Variant"]]]
+
+    def __init_subclass__(cls, index: int | None = None, **config: Any) -> None:
+        super().__init_subclass__(**config)
+        if index is None:  # a union, not a variant of one
+            cls.variants = {}
+            return
+        if any(other.index == index and other.__name__ != cls.__name__ for other in cls.variants.values()):
+            raise TypeError(f"bincode index {index} of {cls.__name__} is taken")
+        cls.index = index
+        cls.variants[cls.__name__] = cls
+
+
+class InferRequest(Variant):
+    """The union of requests. Every request names a model."""
+
+    model_id: Text
+
+    def repeatable(self) -> Self:
+        """The same request with its random choices made, so that asking twice gives one answer."""
+        return self
+
+
+class InferResponse(Variant):
+    """The union of responses."""
+
+
+class ImageClassification(InferRequest, index=0):
+    """`image_data` is the file as it lies on disk. `top_k`: the best so many labels, 5 by default, 0 for all."""
+
+    image_data: bytes
+    top_k: U32 | None = None
+
+
+class Message(BaseModel):
+    """One turn of a conversation."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+    role: Literal["system", "user", "assistant"]
+    content: Text
+
+
+class TextGeneration(InferRequest, index=1):
+    """`max_tokens` counts new tokens. Without options decoding is greedy; `temperature` 0 is greedy too.
+
+    `messages`, put into the model's own chat template, or `prompt_ids` may stand in place of the prompt, which is
+    empty then. `stream`: over HTTP, server-sent events. `logprobs`: each token's, and so many alternatives.
+    `json_schema`: the text is JSON of this schema, `{}` for any.
+    """
+
+    prompt: Text
+    max_tokens: U32
+    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    prompt_ids: list[U32] | None = None
+    stream: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    json_schema: dict[str, Any] | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: U32 | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
+    seed: U64 | None = None
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> Self:
+        if bool(self.prompt) + (self.messages is not None) + (self.prompt_ids is not None) > 1:
+            raise ValueError("only one of prompt, messages and prompt_ids may be given")
+        return self
+
+    def repeatable(self) -> Self:
+        if not self.temperature or self.seed is not None:
+            return self
+        return self.model_copy(update={"seed": secrets.randbits(63)})
+
+
+class Usage(BaseModel):
+    """Tokens in and out of one generation."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Alternative(BaseModel):
+    """A token and its natural logarithm of probability. `utf8`: its bytes, where it is but a part of a character."""
+
+    token: str
+    logprob: float
+    utf8: list[int]
+
+
+class TokenLogprob(Alternative):
+    """A token of the text, and the most probable ones in its place, best first."""
+
+    top: list[Alternative]
+
+
+class ImageClassificationResult(InferResponse, index=0):
+    """Parallel lists, most probable first. Labels may repeat."""
+
+    class_labels: list[str]
+    probabilities: list[float]
+    model_id: str | None = None
+
+
+class TextGenerationResult(InferResponse, index=1):
+    """The continuation without the prompt. `finish_reason` is "stop" (the model's end or a stop string) or "length"."""
+
+    generated_text: str
+    model_id: str | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    logprobs: list[TokenLogprob] | None = None
+
+
+class Error(InferResponse, index=2):
+    """A failure of any kind. `code` is a row of the contract's table."""
+
+    message: str
+    code: str | None = None
+    retryable: bool | None = None
+    retry_after_ms: int | None = None
+    request_id: str | None = None
+
+    @classmethod
+    def of(cls, failure: ServingError, request_id: str | None = None) -> "Error":
+        return cls(
+            message=failure.message,
+            code=failure.code,
+            retryable=failure.retryable,
+            retry_after_ms=failure.retry_after_ms,
+            request_id=request_id,
+        )
+
+    def exception(self) -> ServingError:
+        """The exception this error stands for, for callers that raise."""
+        failure = ERRORS.get(self.code or "", Internal)(self.message)
+        failure.retry_after_ms = self.retry_after_ms
+        return failure
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New text of a generation under way, final as it is. `index`: how many tokens were generated so far."""
+
+    text: str
+    index: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    def joined(self, later: "Chunk") -> "Chunk":
+        """This one and the one that follows it, as one."""
+        return Chunk(self.text + later.text, later.index, self.logprobs + later.logprobs)

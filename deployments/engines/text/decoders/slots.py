@@ -1,0 +1,223 @@
+"""The decoder that computes all rows in one forward, their keys and values side by side in a `SlotCache`.
+
+Prompts that begin alike share what was computed of their beginning; a long prompt is computed piece by piece.
+"""
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from deployments.engines.probes import ProbeCache
+from deployments.engines.text.compiled.artifacts import Programs
+from deployments.engines.text.compiled.modules import PromptModule, StepModule
+from deployments.engines.text.decoders.decoder import Entering, Step, finish
+from deployments.engines.text.decoders.prefixes import BLOCK, Prefixes
+from deployments.engines.text.layers.kv_cache import COLUMNS, SlotCache, layer_shapes, power_of_two, whole_columns
+
+SHRINK_AFTER_STEPS = 16
+TOGETHER = {"cpu": 128}  # As many prompt tokens keep a CPU busy; more would only let first tokens wait.
+PIECE = 512  # Tokens of a long prompt that are computed between two steps of the running rows.
+MIB = 1 << 20
+NOBODY = -1
+PREFIX_BYTES = (8 * MIB, 64 * MIB)  # At least and at most; between them a quarter of the weights.
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What is known of a prompt: keys and values [heads, tokens, dim] of each layer; no layers where nothing is."""
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+    @property
+    def tokens(self) -> int:
+        return self.keys[0].shape[1] if self.keys else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Computed(Begun):
+    """All of a prompt, and the logits [vocabulary] that follow."""
+
+    logits: Tensor
+
+
+class SlotDecoder:
+    """A row is a slot of the cache. `weight_bytes` bounds what is kept of prompts that may come again."""
+
+    def __init__(self, model: PreTrainedModel, weight_bytes: int) -> None:
+        self._model = model
+        self._eager_step = StepModule(model)
+        self._eager_prompts = PromptModule(model)
+        self._cache = SlotCache()
+        self._lengths: list[int] = []
+        self._roomy = 0  # For how many steps the cache has been larger than it need be.
+        self._prefixes = Prefixes(min(max(PREFIX_BYTES[0], weight_bytes // 4), PREFIX_BYTES[1]))
+        self.shared_tokens = 0
+        self.programs: Programs | None = None
+        self._nothing = Begun([], [])  # For what is compiled: two columns that no prompt sees.
+
+    @property
+    def rows(self) -> int:
+        return len(self._lengths)
+
+    @property
+    def nbytes(self) -> int:
+        return self._cache.nbytes + self._prefixes.nbytes
+
+    @property
+    def use(self) -> float:
+        columns = self._cache.slots * self._cache.capacity
+        return sum(self._lengths) / columns if columns else 0.0
+
+    @property
+    def piece(self) -> int | None:
+        return PIECE
+
+    @property
+    def together(self) -> int:
+        return TOGETHER.get(self._model.device.type, 2_048)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
+        each = list(dict.fromkeys(map(tuple, prompts)))
+        computed = dict(zip(each, self._compute([self._begun(prompt) for prompt in each], each), strict=True))
+        return self._add(prompts, [computed[tuple(prompt)] for prompt in prompts])
+
+    def enter(self, prompt: Sequence[int]) -> Entering:
+        return _Entering(self, prompt, self._begun(prompt))
+
+    def _begun(self, prompt: Sequence[int]) -> Begun:
+        """What earlier prompts have computed of this one's beginning."""
+        blocks = self._prefixes.find(prompt)
+        self.shared_tokens += BLOCK * len(blocks)
+        return Begun(_side_by_side([block.keys for block in blocks]), _side_by_side([block.values for block in blocks]))
+
+    def _add(self, prompts: Sequence[Sequence[int]], computed: Sequence[Computed]) -> Step:
+        """Give computed prompts their rows."""
+        self._cache.make_room(computed[0].keys, computed[0].values, self.rows + len(prompts), max(map(len, prompts)))
+        for prompt, one in zip(prompts, computed, strict=True):
+            self._cache.store(self.rows, one.keys, one.values)
+            self._prefixes.keep(prompt, one.keys, one.values)
+            self._lengths.append(len(prompt))
+        return finish(torch.stack([one.logits for one in computed]))
+
+    def _compute(self, begun: Sequence[Begun], prompts: Sequence[Sequence[int]]) -> list[Computed]:
+        """What is not known of them, in one forward: they are one row, in which each sees itself only."""
+        lengths = [len(prompt) - one.tokens for one, prompt in zip(begun, prompts, strict=True)]
+        ends = list(itertools.accumulate(lengths))
+        last = [end - 1 for end in ends]
+        known = [(number, one) for number, one in enumerate(begun) if one.tokens]
+        # What is compiled takes two at least of everything.
+        compiled = self.programs.prompts if self.programs and ends[-1] > 1 else None
+        if compiled and not known:
+            known = [(NOBODY, self._nothing)]
+        logits, *new = (compiled or self._eager_prompts)(
+            self._tensor(_chain(prompt[one.tokens :] for one, prompt in zip(begun, prompts, strict=True))),
+            self._tensor(_chain(range(one.tokens, len(prompt)) for one, prompt in zip(begun, prompts, strict=True))),
+            self._tensor(_chain([number] * length for number, length in enumerate(lengths))),
+            self._tensor(last if len(last) > 1 else last * 2),
+            self._tensor(_chain(range(one.tokens) for _, one in known)),
+            self._tensor(_chain([number] * one.tokens for number, one in known)),
+            _side_by_side([one.keys for _, one in known]),
+            _side_by_side([one.values for _, one in known]),
+        )
+        if len(prompts) > 1 and not logits.max(-1).values.isfinite().all():  # One's NaN reaches all.
+            return [self._compute([one], [prompt])[0] for one, prompt in zip(begun, prompts, strict=True)]
+        computed = []
+        for number, one in enumerate(begun):
+            columns = [layer[:, ends[number] - lengths[number] : ends[number]] for layer in new]
+            keys, values = columns[: len(columns) // 2], columns[len(columns) // 2 :]
+            if one.tokens:
+                keys, values = _side_by_side([one.keys, keys]), _side_by_side([one.values, values])
+            computed.append(Computed(keys, values, logits[number]))
+        return computed
+
+    def step(self, tokens: Sequence[int]) -> Step:
+        self._make_room()
+        rows, slots = self.rows, self._cache.slots
+        spare = [0] * (slots - rows)  # Slots without a request compute along; what they write is never read.
+        run = (self.programs and self.programs.step(slots)) or self._eager_step
+        inputs = self._tensor([*tokens, *spare]), self._tensor([*self._lengths, *spare])
+        logits, best, finite = run(*inputs, self._cache.keys, self._cache.values)
+        self._lengths = [length + 1 for length in self._lengths]
+        return Step(logits[:rows], best.tolist()[:rows], finite.tolist()[:rows])
+
+    def _make_room(self) -> None:
+        """Room for one more token a row; a cache that has been too large for a while shrinks."""
+        slots, longest = power_of_two(self.rows), max(self._lengths) + 1
+        capacity = self._cache.capacity
+        if longest > capacity:
+            capacity = whole_columns(max(longest, capacity * 5 // 4))
+        self._roomy = self._roomy + 1 if slots < self._cache.slots or 2 * longest < capacity - COLUMNS else 0
+        if self._roomy > SHRINK_AFTER_STEPS:
+            self._roomy = 0
+            self._cache.fit(slots, whole_columns(longest))
+        else:
+            self._cache.fit(max(slots, self._cache.slots), capacity)
+
+    def release(self, row: int, broken: bool = False) -> None:
+        if broken:
+            self._cache.wipe(row)
+        last = self._lengths.pop()
+        if row < self.rows:
+            self._cache.move(self.rows, row, last)
+            self._lengths[row] = last
+        if not self._lengths:
+            self._cache.clear()
+
+    def clear(self) -> None:
+        self._cache.clear()
+        self._prefixes.clear()
+        self._lengths = []
+
+    def close(self) -> None:
+        self.clear()
+        if self.programs:
+            self.programs.close()
+            self.programs = None
+
+    def compile_from(self, folder: Path, linears: str, trials: ProbeCache) -> None:
+        """Look for what is compiled, and make it once the model is used much. Only on a CPU."""
+        if self._model.device.type != "cpu":
+            return
+        known = trials.recall("cache shapes") or trials.remember("cache shapes", json.dumps(self._shapes()))
+        shapes = json.loads(known)
+        self.programs = Programs(self._model, folder, shapes, linears)
+        columns = [torch.zeros(heads, 2, dim, dtype=self._model.dtype) for heads, dim in shapes]
+        self._nothing = Begun(columns, columns)
+
+    @torch.inference_mode()
+    def _shapes(self) -> list[tuple[int, int]]:
+        probe = DynamicCache(config=self._model.config)
+        self._model(input_ids=self._tensor([0])[None], past_key_values=probe, use_cache=True)
+        return layer_shapes(probe)
+
+    def _tensor(self, numbers: Sequence[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self._model.device)
+
+
+class _Entering:
+    def __init__(self, decoder: SlotDecoder, prompt: Sequence[int], begun: Begun) -> None:
+        self._decoder = decoder
+        self._prompt = prompt
+        self._begun = begun
+
+    def advance(self) -> Step | None:
+        [computed] = self._decoder._compute([self._begun], [self._prompt[: self._begun.tokens + PIECE]])
+        self._begun = computed
+        return self._decoder._add([self._prompt], [computed]) if computed.tokens == len(self._prompt) else None
+
+
+def _chain(parts: Iterable[Iterable[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(parts))
+
+
+def _side_by_side(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Of each part keys or values of each layer, [heads, tokens, dim]."""
+    return [torch.cat(layer, 1) for layer in zip(*parts, strict=True)]

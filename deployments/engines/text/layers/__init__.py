@@ -1,0 +1,1 @@
+"""Layers that replace transformers' own: linear, int8, attention, KV cache."""

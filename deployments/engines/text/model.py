@@ -1,0 +1,152 @@
+"""A causal language model from a folder. Knows tensors, not text or requests."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from deployments.contract.errors import ModelLoadFailed
+from deployments.engines.loading import leave_file
+from deployments.engines.probes import ProbeCache
+from deployments.engines.text.layers.int8 import quantise_linears
+from deployments.engines.text.layers.linear import may_pack, swap_linears, trace_linears
+
+DTYPES = {
+    None: "auto",
+    "int8": torch.float32,  # What is computed with the rounded weights.
+    "fp32": torch.float32,
+    "float32": torch.float32,
+    "fp16": torch.float16,
+    "float16": torch.float16,
+    "bf16": torch.bfloat16,
+    "bfloat16": torch.bfloat16,
+}
+UNBOUNDED_CONTEXT = 32_768  # For models that name no longest sequence (Mamba, RWKV).
+
+
+@dataclass(frozen=True, slots=True)
+class CausalModel:
+    """A loaded model with what its configuration says. `context` counts prompt and generated tokens together.
+
+    `linears`: what became of its linear layers, "plain", "int8", or as JSON which siblings are one and all are packed.
+    """
+
+    model: PreTrainedModel
+    context: int
+    vocabulary: int
+    stop_ids: frozenset[int]
+    linears: str = "plain"
+
+    @classmethod
+    def load(cls, folder: Path, device: str, dtype: str | None, trials: ProbeCache) -> "CausalModel":
+        """Raises ModelLoadFailed."""
+        if dtype not in DTYPES:
+            raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16 and int8")
+        if not (folder / "config.json").is_file():
+            raise ModelLoadFailed("there is no config.json")
+        if not any(folder.glob("*.safetensors")):
+            raise ModelLoadFailed("there are no safetensors weights")
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        config = AutoConfig.from_pretrained(folder, **local)
+        if type(config) not in AutoModelForCausalLM._model_mapping:
+            raise ModelLoadFailed(f"a model of type {config.model_type!r} does not generate text")
+        if dtype == "int8":
+            model, linears = _read(folder, config, device, DTYPES[dtype]), "int8"
+            quantise_linears(model)
+        else:
+            model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]), trials)
+        if linears != "plain":
+            leave_file(model)
+        return cls(model, _context(config), _vocabulary(model), _stop_ids(model), linears)
+
+    @property
+    def nbytes(self) -> int:
+        """Measured: the storage of every parameter and buffer, shared ones once."""
+        tensors = list(_tensors(self.model))
+        packed = [t for t in tensors if t.is_mkldnn]  # These have no storage that could be asked.
+        storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors if not t.is_mkldnn}
+        return sum(storages.values()) + sum(t.numel() * t.element_size() for t in packed)
+
+
+def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> PreTrainedModel:
+    """Raises ModelLoadFailed."""
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    # Weights of another shape are let through here and refused below, with a reason.
+    local |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **local)
+    model, report = loaded
+    for fault in ("missing_keys", "mismatched_keys"):
+        if report[fault]:
+            raise ModelLoadFailed(f"the weights do not fit the configuration: {len(report[fault])} {fault}")
+    read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+    return read
+
+
+def _packed(read: Callable[[], PreTrainedModel], trials: ProbeCache) -> tuple[PreTrainedModel, str]:
+    """The model with its linear layers packed, if it says the same then: some reach into their layers' weights.
+
+    One that does not is read again, since the plain weights are given up as they are packed.
+    """
+    model = read()
+    if not may_pack(model):
+        return model, "plain"
+    if (known := trials.recall("linears")) is not None:
+        if known != "plain":
+            swap_linears(model, json.loads(known), "packed")
+        return model, known
+    ids = torch.arange(min(8, _vocabulary(model)))[None]
+    with torch.inference_mode():
+        before = _versions(model)
+        expected, siblings = trace_linears(model, ids)
+        # RWKV changes its weights at its first forward, which has to come before they are packed: not to be remembered.
+        steady = _versions(model) == before
+        for attempt in dict.fromkeys((siblings, ())):
+            swap_linears(model, attempt, "packed")
+            if _says(model, ids, expected):
+                packed = json.dumps(attempt)
+                return model, trials.remember("linears", packed) if steady else packed
+            model = read()
+    return model, trials.remember("linears", "plain")
+
+
+def _says(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:
+    try:
+        return bool((model(input_ids=ids).logits - expected).abs().max() <= 1e-3 * expected.abs().max())
+    except Exception:  # Whatever it is: not so.
+        return False
+
+
+def _versions(model: PreTrainedModel) -> list[int]:
+    """They change with what a tensor holds. Those that were made in inference mode have none."""
+    return [tensor._version for tensor in _tensors(model) if not tensor.is_inference()]
+
+
+def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.weight.shape[0])
+
+
+def _context(config: PretrainedConfig) -> int:
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "context_length"):
+        limit = getattr(config, name, None)
+        if isinstance(limit, int) and limit > 0:
+            return limit
+    return UNBOUNDED_CONTEXT
+
+
+def _stop_ids(model: PreTrainedModel) -> frozenset[int]:
+    ids: set[int] = set()
+    for source in (model.generation_config, model.config):
+        eos = getattr(source, "eos_token_id", None)
+        ids.update([eos] if isinstance(eos, int) else eos or [])
+    return frozenset(ids)

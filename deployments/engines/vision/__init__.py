@@ -1,0 +1,1 @@
+"""Image models: decoding, preprocessing, forwards."""

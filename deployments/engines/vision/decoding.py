@@ -1,0 +1,223 @@
+"""A file's bytes become an upright 8-bit picture, or `InvalidImage`. Knows Pillow, not tensors or models.
+
+Limits stand before decoding: the size is read from the header, and decodes under way together hold a reservation of
+the memory that such files were measured to take.
+"""
+
+import io
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from deployments.contract.errors import InvalidImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_NO_PICTURE = "the image is not one of JPEG, PNG, WebP, GIF, BMP, TIFF, or its header is damaged"
+_DAMAGED = "the image is damaged or cut short"
+
+_BYTES_PER_PIXEL = {"JPEG": 8, "MPO": 8, "PNG": 8, "GIF": 8, "BMP": 8, "WEBP": 20, "TIFF": 12}
+"""Measured at 12 megapixels, turned upright, with the file's own decoder; below what alpha and depth add."""
+_ALPHA, _DEEP, _PROGRESSIVE = 8, 12, 6
+
+_SCAN = int.from_bytes(b"\xff\xda", "little")
+_MOST_SCANS = 100
+"""A progressive JPEG may pass over its picture as often as it likes, at 2 ms for 50 bytes; real ones do so 10 times."""
+_RUN_LENGTH_PIXELS, _RUN_LENGTH_BYTES = 2_000_000, 1_000_000
+"""Pillow decodes run-length BMPs in Python: beyond these some take over a second."""
+
+_SMALL_BYTES, _SMALL_PIXELS = 8_192, 20_000
+_PACKED_TEXT = (b"zTXt", b"iTXt")
+"""Pillow unpacks a PNG's texts as it opens it: 32 kB of them take 0.1 s."""
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
+
+
+class DecodeLimits:
+    """What decodes may take: `pixels` each, `budget_mb` (MiB) all together. Both may be set while running."""
+
+    def __init__(self, pixels: int = 40_000_000, budget_mb: int = 512) -> None:
+        self.pixels = pixels
+        self.budget_mb = budget_mb
+        self.reserved = 0
+        self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+
+    @contextmanager
+    def reservation(self, cost: int) -> Iterator[None]:
+        """Hold `cost` bytes of the budget, first come first served, so that small pictures never starve a large one.
+
+        Raises InvalidImage if the picture alone is over the budget.
+        """
+        if cost > self.budget_mb << 20:
+            raise InvalidImage("the image takes more memory to decode than is allowed")
+        ticket = object()
+        with self._changed:
+            self._waiting.append(ticket)
+            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._has_room(cost))
+            self._waiting.popleft()
+            self.reserved += cost
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self.reserved -= cost
+                self._changed.notify_all()
+
+    def _has_room(self, cost: int) -> bool:
+        return self.reserved == 0 or self.reserved + cost <= self.budget_mb << 20
+
+
+LIMITS = DecodeLimits()
+"""Those of the process, for all its engines."""
+
+
+@contextmanager
+def decoded(
+    image_data: bytes,
+    mode: str = "RGB",
+    at_least: int | None = None,
+    bytes_per_pixel: int = 0,
+    limits: DecodeLimits = LIMITS,
+) -> Iterator[Image.Image]:
+    """The upright picture in `mode` (RGB or L): the first frame, alpha over white, 16-bit samples by their high byte.
+
+    With `at_least`, a JPEG whose sides are several times that long is decoded at a half, a quarter or an eighth of its
+    size, no side shorter than `at_least` pixels. The reservation is held until the block ends: `bytes_per_pixel` is
+    what the block takes beside the picture. Raises InvalidImage for anything that is not a whole picture.
+    """
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # any library of this process may have turned it on
+    with _pillow_errors(limits):
+        image = Image.open(io.BytesIO(image_data), formats=FORMATS)
+        _check(image, image_data, limits)
+        undecoded = _progressive_cost(image)
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        pixels = image.width * image.height
+    with limits.reservation(undecoded + pixels * (_bytes_per_pixel(image) + bytes_per_pixel)):
+        with _pillow_errors(limits):
+            image.load()
+            picture = _upright(_flattened(image, mode), image)
+        del image  # it may be as large as the picture
+        yield picture
+
+
+def is_small(image_data: bytes) -> bool:
+    """Whether decoding takes about as long as handing the file to another thread. By its length and its header."""
+    if len(image_data) > _SMALL_BYTES or any(kind in image_data for kind in _PACKED_TEXT):
+        return False
+    try:
+        image = Image.open(io.BytesIO(image_data), formats=FORMATS)
+    except Exception:  # to be refused at once
+        return True
+    return image.width * image.height <= _SMALL_PIXELS
+
+
+@contextmanager
+def _pillow_errors(limits: DecodeLimits) -> Iterator[None]:
+    try:
+        yield
+    except InvalidImage:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidImage(_NO_PICTURE) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InvalidImage(_too_large(limits)) from None
+    except Exception:  # Pillow raises nearly every kind there is on damaged files
+        raise InvalidImage(_DAMAGED) from None
+
+
+def _check(image: ImageFile.ImageFile, image_data: bytes, limits: DecodeLimits) -> None:
+    """Refuse by the header what would take too much to decode."""
+    pixels, pieces = image.width * image.height, 1
+    if image.format == "TIFF":
+        # libtiff allocates whole tiles, however small the picture in them.
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
+        pixels = max(pixels, tile[0] * tile[1])
+        pieces = _pieces(image.size, tile if all(tile) else (image.width, tags.get(_ROWS_PER_STRIP, image.height)))
+    if pixels > limits.pixels:
+        raise InvalidImage(_too_large(limits))
+    jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg")
+    if jpeg and _scans(image_data) > _MOST_SCANS * pieces:
+        raise InvalidImage(f"the image has more than {_MOST_SCANS} scans")
+    run_length = image.format == "BMP" and bool(image.tile) and image.tile[0].codec_name == "bmp_rle"
+    if run_length and (pixels > _RUN_LENGTH_PIXELS or len(image_data) > _RUN_LENGTH_BYTES):
+        raise InvalidImage("the image is a run-length encoded BMP of more than 2 million pixels or 1 MB")
+
+
+def _scans(image_data: bytes) -> int:
+    """How many bytes FF DA there are in a row: as pairs of bytes, a tenth of what `bytes.count` takes."""
+    pairs = [np.frombuffer(image_data, "<u2", (len(image_data) - begin) // 2, begin) for begin in (0, 1)]
+    return sum(int(np.count_nonzero(pair == _SCAN)) for pair in pairs)
+
+
+def _pieces(size: tuple[int, int], piece: tuple[int, int]) -> int:
+    """Strips or tiles: in a TIFF each may be a JPEG of its own."""
+    across, down = (-(-side // length) for side, length in zip(size, piece, strict=True))
+    return across * down
+
+
+def _too_large(limits: DecodeLimits) -> str:
+    return f"the image has more than {limits.pixels / 1e6:g} million pixels"
+
+
+def _progressive_cost(image: ImageFile.ImageFile) -> int:
+    """Bytes: a progressive JPEG's coefficients are all held, however small it is decoded."""
+    return image.width * image.height * _PROGRESSIVE if image.info.get("progressive") else 0
+
+
+def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
+    alpha = _ALPHA if image.has_transparency_data else 0
+    deep = _DEEP if image.mode.startswith("I") or image.mode == "F" else 0
+    return _BYTES_PER_PIXEL[image.format or ""] + alpha + deep
+
+
+def _flattened(image: Image.Image, mode: str) -> Image.Image:
+    """The picture in RGB or L, alpha over white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _eight_bit(image)
+    elif image.has_transparency_data:
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.new("RGB", rgba.size, "white")
+        image.paste(rgba, mask=rgba)
+    elif image.mode == "LAB":
+        image = image.convert("RGB")
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Grey with more than 8 bits as L. Integers count to 65535; floats to 1, or to 255 if any is above 1."""
+    samples = np.asarray(image)
+    if image.mode == "F":
+        samples = np.nan_to_num(samples, nan=0.0, posinf=255.0, neginf=0.0)
+        whole = 255.0 if samples.max() <= 1.0 else 1.0
+        return Image.fromarray((samples * whole).clip(0, 255).round().astype(np.uint8))
+    eight = (samples.clip(0, 65535) >> 8).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        eight[samples == transparent] = 255
+    return Image.fromarray(eight)
+
+
+def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return picture
+    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)

@@ -1,0 +1,224 @@
+"""Image classification on a Hugging Face folder. Knows tensors and labels, not HTTP or Ray."""
+
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModelForImageClassification
+
+from deployments.contract.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
+from deployments.engines.probes import Facts, ProbeCache
+from deployments.engines.vision.decoding import decoded
+from deployments.engines.vision.forward import Compiler, Forward, Inductor, eager
+from deployments.engines.vision.inputs import Item
+from deployments.engines.vision.openvino_cache import Prepared
+from deployments.engines.vision.preprocessing import Preprocessing, load_preprocessing, reference_pictures
+
+logger = logging.getLogger(__name__)
+
+
+class ImageClassificationEngine:
+    """One image classification model, ready to answer.
+
+    `labels` are `id2label` in index order, as they are. `resident_bytes` is what the weights take, in the form that the
+    model has now. `batch_size` is the largest batch worth making on this device, `at_once` how many side by side.
+    `notes` say how it runs, for a status page.
+    """
+
+    def __init__(self, forward: Forward, preprocessing: Preprocessing, labels: list[str], draft: bool = True) -> None:
+        self.labels = labels
+        self._forward: Forward | None = forward
+        self._preprocessing: Preprocessing | None = preprocessing
+        self._draft = draft
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        dtype: str | None = None,
+        draft: bool = True,
+        cores: int | None = None,
+        cache: Path | None = None,
+        findings: Facts | None = None,
+    ) -> "ImageClassificationEngine":
+        """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
+
+        `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
+        to compute on; as many as torch uses where it is not said. `cache`: a folder for compiled models, made in the
+        background and found by later loads; without one nothing is compiled. `findings`: what earlier loads found out
+        by trying.
+        """
+        cores = cores or torch.get_num_threads()
+        trials = ProbeCache(findings)
+        try:
+            if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
+                raise ModelLoadFailed("dtype is not one that torch knows")
+            config = _config(folder)
+            preprocessing = load_preprocessing(folder, _channels(config), trials)
+            example = preprocessing(next(reference_pictures(preprocessing.mode)))
+            shapes = trials.recall("shapes") or trials.remember("shapes", str(len(_shapes(preprocessing))))
+            compiler: Compiler | None = None
+            if cache is not None and shapes == "1" and isinstance(example, torch.Tensor):
+                on_cpu, shape = torch.device(device).type == "cpu", example.shape
+                compiler = Prepared(cache, folder, shape, dtype, cores) if on_cpu else Inductor()
+            form = compiler.found() if compiler else None
+            model = None if form else _load_model(folder, device, dtype)
+            forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
+            # A folder whose parts do not fit together is found here, not by the first caller.
+            labels, answered = _labels(config), forward([example]).shape
+            if answered != (1, len(labels)):
+                raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
+            if model is not None and compiler is not None and isinstance(example, torch.Tensor):
+                forward.compile(example, compiler)
+            elif model is not None:
+                forward.tune(example)
+            return cls(forward, preprocessing, labels, draft)
+        except ModelLoadFailed:
+            raise
+        except Exception as error:
+            raise ModelLoadFailed(f"the model cannot be loaded: {_one_line(error, folder)}") from error
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._forward.form.resident_bytes if self._forward else 0
+
+    @property
+    def batch_size(self) -> int:
+        return self._forward.form.batch_size if self._forward else 1
+
+    @property
+    def at_once(self) -> int:
+        return self._forward.form.at_once if self._forward else 1
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        preprocessing, forward = self._preprocessing, self._forward
+        return () if preprocessing is None or forward is None else (preprocessing.note, *forward.notes)
+
+    def preprocess(self, image_data: bytes) -> Item:
+        """Ready for the forward: pixel values [channels, height, width], or whatever else the model takes.
+
+        Raises InvalidImage. For any thread.
+        """
+        preprocessing = self._preprocessing
+        if preprocessing is None:
+            raise Internal("the model is closed")
+        at_least = preprocessing.at_least if self._draft else None
+        with decoded(image_data, preprocessing.mode, at_least, preprocessing.bytes_per_pixel) as picture:
+            try:
+                return preprocessing(picture)
+            except InvalidImage:
+                raise
+            except Exception:  # a shape that the library's processor cannot take
+                logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
+                raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
+
+    def classify(self, pictures: Sequence[Item | bytes], alone: bool = False) -> list[np.ndarray | ServingError]:
+        """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone.
+
+        A picture is what `preprocess` gave, or a file that is to be preprocessed here. `alone`: all cores are free.
+        """
+        answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pictures)
+        items: dict[int, Item] = {}
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for index, picture in enumerate(pictures):
+            try:
+                item = self.preprocess(picture) if isinstance(picture, bytes) else picture
+            except ServingError as refused:
+                answers[index] = refused
+                continue
+            items[index] = item
+            groups[item.shape].append(index)
+        for indices in groups.values():
+            for start in range(0, len(indices), self.batch_size):
+                chunk = indices[start : start + self.batch_size]
+                for index, answer in zip(chunk, self._answers([items[i] for i in chunk], alone), strict=True):
+                    answers[index] = answer
+        return answers
+
+    def best(self, probabilities: np.ndarray, top_k: int) -> tuple[list[str], list[float]]:
+        """The `top_k` most probable labels and their probabilities, most probable first; 0 means all."""
+        order = np.argsort(-probabilities, kind="stable")[: top_k or None]
+        return [self.labels[i] for i in order], probabilities[order].tolist()
+
+    def close(self) -> None:
+        """Drop every reference to the model, so that its memory comes back."""
+        self._forward = None
+        self._preprocessing = None
+
+    def _answers(self, items: list[Item], alone: bool) -> list[np.ndarray | ServingError]:
+        """Answers for pictures of one shape. A forward that fails is split until the offender stands alone."""
+        forward = self._forward
+        if forward is None:
+            return [Internal("the model is closed")] * len(items)
+        try:
+            probabilities = forward(items, alone).numpy()
+        except Exception as error:
+            if len(items) > 1:
+                half = len(items) // 2
+                return self._answers(items[:half], alone) + self._answers(items[half:], alone)
+            logger.exception("the forward failed for one picture")
+            if isinstance(error, torch.OutOfMemoryError):
+                return [OutOfMemory("the device has no memory left for this picture")]
+            return [Internal("the model failed on this picture")]
+        finite = np.isfinite(probabilities).all(axis=1)
+        return [
+            row if whole else Internal("the model gave numbers that are not finite")
+            for row, whole in zip(probabilities, finite, strict=True)
+        ]
+
+
+def _shapes(preprocessing: Preprocessing) -> set[Any]:
+    """Of what it makes of pictures of any size."""
+    return {preprocessing(picture).shape for picture in reference_pictures(preprocessing.mode)}
+
+
+def _config(folder: Path) -> Any:
+    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _load_model(folder: Path, device: str, dtype: str | None) -> Any:
+    """The model in evaluation mode. Safetensors only, nothing fetched, nothing of the folder's run."""
+    model, report = AutoModelForImageClassification.from_pretrained(
+        folder,
+        dtype=dtype or "auto",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if report["missing_keys"]:  # the library would answer with random weights in their place
+        raise ModelLoadFailed(f"{len(report['missing_keys'])} tensors are missing from the weights")
+    return model.to(device).eval()
+
+
+def _channels(config: Any) -> int:
+    for part in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
+        channels = getattr(part, "num_channels", None)
+        if isinstance(channels, int):
+            return channels
+    return 3
+
+
+def _labels(config: Any) -> list[str]:
+    if not config.id2label:
+        raise ModelLoadFailed("config.json names no labels (id2label)")
+    return [str(config.id2label[index]) for index in sorted(config.id2label)]
+
+
+def _is_multi_label(config: Any) -> bool:
+    """As the library's own pipeline decides it: a single label is a yes or no too."""
+    return bool(config.problem_type == "multi_label_classification" or config.num_labels == 1)
+
+
+def _one_line(error: Exception, folder: Path) -> str:
+    """The first line of a library's message without any path in it."""
+    first = (str(error).strip().splitlines() or [""])[0].replace(str(folder), folder.name)
+    line = re.sub(r"\S*/\S*", "…", first)
+    return f"{type(error).__name__}: {line[:200]}"

@@ -1,0 +1,228 @@
+"""A picture becomes the pixel values that its model was trained on. Knows processors, not weights.
+
+The model's own processor is the truth. `DirectPreprocessing` does the same in one resize and one multiply-add, and
+stands in for a processor only after it has been compared with it on `reference_pictures`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from deployments.contract.errors import InvalidImage
+from deployments.engines.probes import ProbeCache
+from deployments.engines.vision.inputs import Inputs, Item
+
+MOST_PIXELS_OUT = 4 << 20
+"""Where the picture decides: one of 1 × 40,000 pixels, its short side resized to 256, would have 2.6 billion."""
+
+
+class Preprocessing(Protocol):
+    """`mode`: of the pictures that it takes, RGB or L. `at_least`: the sides that a picture should still have when it
+    was decoded smaller than it is, in pixels; None where every pixel counts. `bytes_per_pixel`: what a call takes."""
+
+    mode: str
+    at_least: int | None
+    bytes_per_pixel: int
+    note: str
+
+    def __call__(self, picture: Image.Image) -> Item:
+        """Raises InvalidImage."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a processor's pixels come from: `resized(width, height)` gives (width, height); then a centre crop."""
+
+    resized: Callable[[int, int], tuple[int, int]]
+    """Raises InvalidImage."""
+    resample: int
+    crop: tuple[int, int] | None
+    """(width, height)"""
+
+
+def load_preprocessing(folder: Path, channels: int, trials: ProbeCache) -> Preprocessing:
+    """The fastest preprocessing that does what the folder's processor does.
+
+    Takes any preprocessor_config.json or processor_config.json, the old `feature_extractor_type` included.
+    """
+    loading: Any = AutoImageProcessor
+    processor = loading.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if channels == 1:
+        _make_one_channel(processor)
+    library = LibraryPreprocessing(processor, channels)
+    known = trials.recall("preprocessing")
+    for read in (_plain_geometry, _convnext_geometry):
+        geometry = read(processor) if known in (None, read.__name__) else None
+        if geometry is None:
+            continue
+        direct = DirectPreprocessing.measured(library, geometry)
+        if direct is not None and (known or _same(direct, library)):
+            trials.remember("preprocessing", read.__name__, known)
+            return direct
+    trials.remember("preprocessing", "the library's", known)
+    return library
+
+
+class LibraryPreprocessing:
+    """The model's own processor, as the library runs it."""
+
+    note = "preprocessing: the library's processor"
+    bytes_per_pixel = 14  # arrays and back, in both orders of the channels
+
+    def __init__(self, processor: Any, channels: int) -> None:
+        self.mode = "L" if channels == 1 else "RGB"
+        self.at_least = _at_least(processor)
+        self._processor = processor
+        self._geometry = _plain_geometry(processor)
+
+    def __call__(self, picture: Image.Image) -> Item:
+        if self._geometry is not None:
+            self._geometry.resized(*picture.size)  # Refuses what would grow beyond all bounds.
+        inputs = self._processor(images=picture, return_tensors="pt")
+        if set(inputs) == {"pixel_values"}:
+            pixel_values: torch.Tensor = inputs["pixel_values"][0]
+            return pixel_values
+        return Inputs({name: torch.as_tensor(values)[0] for name, values in inputs.items()})
+
+
+class DirectPreprocessing:
+    """Resize, crop, then `samples * scale + offset`, channel by channel.
+
+    NumPy and Pillow only: a torch operation of this size would start a team of threads in each decoding thread.
+    """
+
+    note = "preprocessing: direct, equal to the library's processor"
+    bytes_per_pixel = 1
+
+    def __init__(self, mode: str, at_least: int | None, geometry: Geometry, affine: np.ndarray) -> None:
+        """`affine`: float32 [2, channels], scale and offset."""
+        self.mode = mode
+        self.at_least = at_least
+        self._geometry = geometry
+        self._affine = affine
+        self._channels = affine.shape[1]
+
+    @classmethod
+    def measured(cls, library: LibraryPreprocessing, geometry: Geometry) -> "DirectPreprocessing | None":
+        """Scale and offset as they come out of the processor for a black and a white picture."""
+        black, white = (library(Image.new(library.mode, (64, 64), colour)) for colour in ("black", "white"))
+        if not (isinstance(black, torch.Tensor) and isinstance(white, torch.Tensor)):
+            return None
+        if black.ndim != 3 or len(black) != len(library.mode):
+            return None  # patches, several crops or other things than pixels
+        middle = (slice(None), black.shape[1] // 2, black.shape[2] // 2)
+        low, high = black[middle].double().numpy(), white[middle].double().numpy()
+        affine = np.stack([(high - low) / 255.0, low]).astype(np.float32)
+        return cls(library.mode, library.at_least, geometry, affine)
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        kept = self._kept(picture)
+        values = np.empty((self._channels, kept.height, kept.width), np.float32)
+        for plane, band, scale, offset in zip(values, kept.split(), *self._affine, strict=True):
+            np.multiply(np.asarray(band), scale, out=plane)
+            plane += offset
+        return torch.from_numpy(values)
+
+    def _kept(self, picture: Image.Image) -> Image.Image:
+        """What remains of `picture`, 8 bits a sample, after resize and centre crop; black where the crop is wider."""
+        geometry = self._geometry
+        width, height = geometry.resized(*picture.size)
+        # Pillow's own resize of all of the picture, so that it stays equal with every Pillow: doing only what the crop
+        # keeps (by `box`, or one direction after the other) saves 0.3 ms, but rounds some pixels otherwise.
+        kept = picture.resize((width, height), geometry.resample)
+        if geometry.crop is None:
+            return kept
+        left, top = (width - geometry.crop[0]) // 2, (height - geometry.crop[1]) // 2
+        return kept.crop((left, top, left + geometry.crop[0], top + geometry.crop[1]))
+
+
+def _plain_geometry(processor: Any) -> Geometry | None:
+    """Resize, then crop, as most processors have it."""
+    size = getattr(processor, "size", None)
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", None) else None
+    resample = int(getattr(processor, "resample", None) or 0)
+    kept = None if crop is None or not crop.height or not crop.width else (int(crop.width), int(crop.height))
+    if not getattr(processor, "do_resize", None):
+        return Geometry(_not_too_large, resample, kept)
+    if size is None:
+        return None
+    if size.height and size.width:
+        fixed = (int(size.width), int(size.height))
+        return Geometry(lambda width, height: fixed, resample, kept)
+    if size.shortest_edge and not size.longest_edge:
+        return Geometry(_shortest_edge(int(size.shortest_edge)), resample, kept)
+    return None
+
+
+def _convnext_geometry(processor: Any) -> Geometry | None:
+    """ConvNeXt, ResNet, RegNet: below 384 a share `crop_pct` of the short side is kept, else all is squeezed."""
+    size, share = getattr(processor, "size", None), getattr(processor, "crop_pct", None)
+    edge = getattr(size, "shortest_edge", None)
+    if not edge or not share or not getattr(processor, "do_resize", None):
+        return None
+    resample = int(getattr(processor, "resample", None) or 0)
+    if edge >= 384:
+        return Geometry(lambda width, height: (edge, edge), resample, None)
+    return Geometry(_shortest_edge(int(edge / share)), resample, (edge, edge))
+
+
+def _shortest_edge(edge: int) -> Callable[[int, int], tuple[int, int]]:
+    def resized(width: int, height: int) -> tuple[int, int]:
+        longest = int(edge * max(width, height) / min(width, height))
+        return _not_too_large(edge, longest) if width <= height else _not_too_large(longest, edge)
+
+    return resized
+
+
+def _at_least(processor: Any) -> int | None:
+    """Twice the sides that the processor asks for, so that its own resize still averages over pixels."""
+    size = getattr(processor, "size", None)
+    if not getattr(processor, "do_resize", None) or size is None:
+        return None
+    sides = [side for side in (size.height, size.width, size.shortest_edge, size.longest_edge) if side]
+    share = getattr(processor, "crop_pct", None) or 1.0
+    return int(2 * max(sides) / share) if sides else None
+
+
+def _not_too_large(width: int, height: int) -> tuple[int, int]:
+    if width * height > MOST_PIXELS_OUT:
+        raise InvalidImage("the image is too narrow for this model")
+    return width, height
+
+
+def _make_one_channel(processor: Any) -> None:
+    """Processors are configured for colour by default; a grey picture needs one mean, one deviation, no conversion."""
+    if getattr(processor, "do_convert_rgb", None):
+        processor.do_convert_rgb = False
+    for name in ("image_mean", "image_std"):
+        values = getattr(processor, name, None)
+        if isinstance(values, list | tuple) and len(set(values)) == 1:
+            setattr(processor, name, tuple(values[:1]))
+
+
+def _same(direct: DirectPreprocessing, library: LibraryPreprocessing) -> bool:
+    """Whether each pixel of each reference picture is the library's, but for the rounding of float32."""
+    rounding = float(np.abs(direct._affine[0]).max()) / 1000  # a thousandth of one step of 8 bits
+    for picture in reference_pictures(library.mode):
+        expected, got = library(picture), direct(picture)
+        if not isinstance(expected, torch.Tensor) or expected.shape != got.shape:
+            return False
+        if not torch.allclose(expected, got, rtol=0, atol=rounding):
+            return False
+    return True
+
+
+def reference_pictures(mode: str) -> Iterator[Image.Image]:
+    """Noise over gradients: wide, high, odd, smaller than any crop, and already of the usual sizes."""
+    noise = np.random.default_rng(0)
+    for width, height in ((320, 240), (241, 397), (640, 121), (97, 61), (30, 90), (256, 256), (224, 224)):
+        across, down = np.meshgrid(np.linspace(0, 200, width), np.linspace(0, 200, height))
+        gradients = np.stack([across, down, 200 - across], axis=-1)
+        samples = (gradients + noise.integers(0, 56, gradients.shape)).astype(np.uint8)
+        yield Image.fromarray(samples).convert(mode)

@@ -1,0 +1,1 @@
+"""The model families: one folder for each, with its Serve deployment, its options and its row in the table."""

@@ -1,0 +1,1 @@
+"""The ImageClassification family."""

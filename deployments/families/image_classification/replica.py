@@ -1,0 +1,98 @@
+"""The ImageClassification deployment: decodes in threads, beside the forwards of all models."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deployments.contract.types import ImageClassification, ImageClassificationResult
+from deployments.families.image_classification.forwards import Forwards
+from deployments.replica.batching import Batcher
+from deployments.replica.calls import OnChunk
+from deployments.replica.family import FamilyReplica, ReplicaOptions
+from deployments.repository.model import Model
+from deployments.residency.ledger import MIB
+from deployments.validation.verdicts import private_folder
+
+if TYPE_CHECKING:
+    from deployments.engines.vision.engine import ImageClassificationEngine
+    from deployments.engines.vision.inputs import Item
+
+DEFAULT_TOP_K = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """An engine and the batcher that feeds it."""
+
+    engine: "ImageClassificationEngine"
+    batches: "Batcher[Item | bytes, np.ndarray]"
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.engine.resident_bytes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.engine.notes
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier]):
+    """Answers ImageClassification requests."""
+
+    stated_overhead = 384 * MIB  # large pictures, and new models that are compared with the library's
+
+    def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__(options)
+        # Imported here: only replicas pay for torch, not whoever builds the application.
+        from deployments.engines.device import default_device, gpu_share, use_threads
+        from deployments.engines.loading import build_in_turn
+        from deployments.engines.vision import engine as image_classification
+        from deployments.engines.vision.decoding import LIMITS, is_small
+        from deployments.engines.vision.openvino_runner import start_workers
+
+        LIMITS.pixels = int(self.settings.max_megapixels * 1e6)
+        LIMITS.budget_mb = self.settings.decode_budget_mb
+        use_threads(self.cores)
+        build_in_turn()
+        self.device = default_device()
+        if gpu := gpu_share(self.settings.num_gpus):
+            self.live_on(gpu, gpu.total_bytes)
+        self.is_small = is_small
+        self.engine_class = image_classification.ImageClassificationEngine
+        self.decoders = ThreadPoolExecutor(self.cores, "decode")
+        self.forwards = Forwards(self.cores)
+        self.forwards.on_all_cores.submit(self.cpu.lead_team).result()
+        self.forwards.on_all_cores.submit(start_workers, self.cores).result()
+        self.prepared = private_folder(options.cache / "prepared")
+
+    def load(self, model: Model) -> Classifier:
+        with ThreadPoolExecutor(1, "load") as own:  # its team ends with it
+            manifest = model.manifest
+            findings = self.gate.facts_of(model.folder)
+            options = partial(self.engine_class.load, cores=self.cores, cache=self.prepared, findings=findings)
+            load = own.submit(options, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
+            engine = load.result()
+        limit = self.batch_limit(model)
+        classify = self.cpu.measured(model.name, engine.classify)
+        return Classifier(engine, Batcher(lambda: self.forwards.pace(engine, classify, limit)))
+
+    async def answer(
+        self, request: ImageClassification, model: Model, engine: Classifier, tell: OnChunk | None
+    ) -> ImageClassificationResult:
+        picture: Item | bytes = request.image_data
+        if engine.engine.at_once == 1 and not self.is_small(request.image_data):
+            preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
+            picture = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
+        probabilities = await engine.batches.submit(picture)
+        top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
+        class_labels, best = engine.engine.best(probabilities, top_k)
+        # The shortest decimals that read back as the same f32, as serde writes them.
+        shortest = [float(str(np.float32(probability))) for probability in best]
+        return ImageClassificationResult(class_labels=class_labels, probabilities=shortest, model_id=model.name)

@@ -1,0 +1,105 @@
+"""What is measured of each text model: to be added up for /metrics, and as Ray's metrics of this replica."""
+
+import uuid
+import weakref
+from typing import TYPE_CHECKING
+
+from ray.util.metrics import Counter, Gauge, Histogram
+
+from deployments.metrics.samples import Measure, Measured
+
+if TYPE_CHECKING:
+    from deployments.engines.text.engine import Distribution, EngineStats, Finished, TextGenerationEngine
+
+RUNNING = "text_requests_running"
+WAITING = "text_requests_waiting"
+CACHE = "text_cache_bytes"
+CACHE_USED = "text_cache_used_bytes"
+PROMPT = "text_prompt_tokens_total"
+SHARED = "text_prompt_tokens_shared_total"
+GENERATED = "text_generated_tokens_total"
+QUEUE = "text_queue_seconds"
+FIRST_TOKEN = "text_time_to_first_token_seconds"
+INTER_TOKEN = "text_inter_token_seconds"
+
+HELP = {
+    RUNNING: "Requests that get tokens now.",
+    WAITING: "Requests that wait for a place in the batch.",
+    CACHE: "Bytes of the key-value cache.",
+    CACHE_USED: "Bytes of the key-value cache that hold tokens.",
+    PROMPT: "Tokens of prompts.",
+    SHARED: "Tokens of prompts that were not computed, since an earlier prompt began with them.",
+    GENERATED: "Tokens generated.",
+    QUEUE: "Time from a request's arrival at its replica to its place in the batch.",
+    FIRST_TOKEN: "Time from a request's arrival at its replica to its first token.",
+    INTER_TOKEN: "Mean time between a request's tokens.",
+}
+_BOUNDS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]
+
+
+class TextMeasures:
+    """Of one replica."""
+
+    def __init__(self) -> None:
+        self._sources: weakref.WeakKeyDictionary[TextGenerationEngine, tuple[str, str]] = weakref.WeakKeyDictionary()
+        gauges, counters = (RUNNING, WAITING, CACHE, CACHE_USED), (PROMPT, GENERATED)
+        self._gauges = {name: Gauge(name, HELP[name], tag_keys=("model",)) for name in gauges}
+        self._counters = {name: Counter(name, HELP[name], tag_keys=("model",)) for name in counters}
+        self._histograms = {
+            name: Histogram(name, HELP[name], boundaries=_BOUNDS_S, tag_keys=("model",))
+            for name in (QUEUE, FIRST_TOKEN, INTER_TOKEN)
+        }
+        self._shown: set[tuple[str, str]] = set()  # gauges by name and model
+
+    def watch(self, engine: "TextGenerationEngine", model: str) -> None:
+        self._sources.setdefault(engine, (uuid.uuid4().hex, model))
+
+    def finished(self, model: str, end: "Finished") -> None:
+        """One request's part in Ray's metrics."""
+        tags = {"model": model}
+        for name, tokens in {PROMPT: end.prompt_tokens, GENERATED: end.completion_tokens}.items():
+            if tokens:
+                self._counters[name].inc(tokens, tags)
+        if (took := end.timing) is None:
+            return
+        for name, seconds in {
+            QUEUE: took.queue_s,
+            FIRST_TOKEN: took.first_token_s,
+            INTER_TOKEN: took.inter_token_s,
+        }.items():
+            if seconds is not None:
+                self._histograms[name].observe(seconds, tags)
+
+    def read(self) -> list[Measured]:
+        """What all engines have counted so far; sets the gauges of Ray's metrics as well."""
+        measured = [_measured(engine.stats, *source) for engine, source in list(self._sources.items())]
+        # A model that was unloaded has nothing; while it is reloaded or changes its version it has two engines.
+        sums = dict.fromkeys(self._shown, 0.0)
+        for one in measured:
+            for measure in one.measures:
+                if measure.kind == "gauge":
+                    key = measure.name, one.model
+                    sums[key] = sums.get(key, 0.0) + measure.values[0]
+        for (name, model), value in sums.items():
+            self._gauges[name].set(value, {"model": model})
+        self._shown = set(sums)
+        return measured
+
+
+def _measured(stats: "EngineStats", source: str, model: str) -> Measured:
+    gauges = {
+        RUNNING: stats.running,
+        WAITING: stats.waiting,
+        CACHE: stats.cache_bytes,
+        CACHE_USED: round(stats.cache_bytes * stats.cache_use),
+    }
+    counters = {PROMPT: stats.prompt_tokens, SHARED: stats.shared_tokens, GENERATED: stats.generated_tokens}
+    histograms = {QUEUE: stats.queue_s, FIRST_TOKEN: stats.first_token_s, INTER_TOKEN: stats.inter_token_s}
+    measures = [Measure(name, "gauge", HELP[name], (value,)) for name, value in gauges.items()]
+    measures += [Measure(name, "counter", HELP[name], (value,)) for name, value in counters.items()]
+    measures += [_histogram(name, distribution) for name, distribution in histograms.items()]
+    return Measured(source, model, tuple(measures))
+
+
+def _histogram(name: str, seen: "Distribution") -> Measure:
+    return Measure(name, "histogram", HELP[name], (*seen.counts, seen.total), seen.bounds)

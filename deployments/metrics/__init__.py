@@ -1,0 +1,1 @@
+"""The runtime's metrics: recorded in processes, added up in one actor."""

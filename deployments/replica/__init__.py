@@ -1,0 +1,1 @@
+"""What the replicas of every family share: calls, sockets, batches, context."""

@@ -1,0 +1,227 @@
+"""What every family's replica does alike: find the model, lease it, answer, and turn every failure into an Error."""
+
+import abc
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Generic, TypeVar, cast
+
+from deployments.contract.errors import ModelLoadFailed, ServingError, WrongFamily
+from deployments.contract.failures import error_of
+from deployments.contract.settings import DEFAULT_CACHE, FamilySettings
+from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
+from deployments.contract.types import Error, InferRequest, InferResponse
+from deployments.metrics.samples import Measured
+from deployments.replica.calls import Call, OnChunk
+from deployments.replica.context import replica_name
+from deployments.replica.gpu import gpu_utilization
+from deployments.replica.replica import Replica
+from deployments.repository.local import Repository
+from deployments.repository.model import Model, find
+from deployments.residency.footprint import STATED_OVERHEAD, Footprint
+from deployments.residency.ledger import MIB
+from deployments.residency.memory import Engine
+from deployments.residency.residency import Residency
+from deployments.system.cores import limit_cores
+from deployments.system.cpu import CpuMeter, cpu_seconds
+from deployments.system.process_memory import Memory
+from deployments.validation.golden_validator import GoldenValidator
+from deployments.validation.validator import ModelValidator
+
+logger = logging.getLogger("model_runtime.family")
+
+SWEEP_EVERY_S = 1.0
+MODELS = "models"
+FREE = "free"
+
+EngineT = TypeVar("EngineT", bound=Engine)
+RequestT = TypeVar("RequestT", bound=InferRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOptions:
+    """What a replica is told when it starts."""
+
+    family: str
+    models: Path | str
+    """A folder, or a URL."""
+    architectures: dict[str, str]
+    settings: FamilySettings
+    cache: Path = DEFAULT_CACHE
+    sources: tuple[str, ...] = ()
+
+    def repository(self) -> Repository:
+        return Repository(self.models, self.architectures, sources=self.sources)
+
+
+class FamilyReplica(Replica, Generic[RequestT, EngineT]):
+    """One replica of a family that serves models from the repository."""
+
+    stated_overhead = STATED_OVERHEAD
+
+    def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__()
+        self.options = options
+        self.settings = options.settings
+        self.cores = limit_cores(options.settings.max_cpu_share)
+        self.gate = ModelValidator(options.models, options.cache)
+        self.cpu = CpuMeter()
+        self.residency = Residency(
+            options.settings.required_mem_mb * MIB,
+            self._admit_and_load,
+            self.gate.admit,
+            idle_s=options.settings.unload_idle_s,
+        )
+        self.footprint = Footprint(self.residency.memory, self.residency.ledger, self.stated_overhead)
+        self.device = "cpu"
+        self.proofs = GoldenValidator(self.gate, self._ask)
+        self._preloading: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
+
+    @abc.abstractmethod
+    def load(self, model: Model) -> EngineT:
+        """The model, ready to answer. Called in a thread."""
+
+    def _admit_and_load(self, model: Model) -> EngineT:
+        # Once more: its files may have changed while room was waited for.
+        with self.cpu.threads_of(model.name):
+            return self.load(replace(model, folder=self.gate.admit(model)))
+
+    @abc.abstractmethod
+    async def answer(self, request: RequestT, model: Model, engine: EngineT, tell: OnChunk | None) -> InferResponse:
+        """The answer; `tell` takes its chunks, where they are wanted. Raises ServingError; leaves nothing running when
+        cancelled."""
+
+    def batch_limit(self, model: Model) -> int:
+        """The largest batch that the family and the model allow."""
+        return min(self.settings.max_batch_size, model.manifest.max_batch_size or self.settings.max_batch_size)
+
+    async def infer(self, call: Call, tell: OnChunk | None = None) -> InferResponse:
+        assert call.model is not None
+        self._heed(call.model)
+        deadline = asyncio.get_running_loop().time() + call.timeout_s
+        async with asyncio.timeout_at(deadline):
+            await self.proofs.hold(call.model)
+        # The lease keeps the deadline itself: it can tell what there was no time for.
+        left_s = deadline - asyncio.get_running_loop().time()
+        async with self.residency.lease(call.model, left_s) as engine, asyncio.timeout_at(deadline):
+            # Dispatch sends each family its own variant.
+            return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
+
+    def _heed(self, model: Model) -> None:
+        """Pins are the board's to decide: what it said last came with the call."""
+        self.residency.pin(model, model.pinned)
+
+    async def _ask(self, request: InferRequest, model: Model) -> InferResponse:
+        async with self.residency.lease(model, self.settings.deadline_s) as engine:
+            return await self.answer(cast(RequestT, request), model, engine, None)
+
+    async def ready(self) -> bool:
+        """True once the models to preload are there, or known to have failed."""
+        if self._preloading is None:
+            self.footprint.rest()
+            self._sweeping = asyncio.create_task(self._sweep())
+            self._preloading = asyncio.create_task(self._preload())
+        await asyncio.shield(self._preloading)
+        return True
+
+    async def check_health(self) -> None:
+        """Serve calls it on every replica: before anything is sent there, and every second from then on."""
+        await self.ready()
+
+    async def _preload(self) -> None:
+        try:
+            models = await asyncio.to_thread(self.options.repository().models)
+        except Exception:
+            logger.exception("preload: the repository cannot be read")
+            return
+        warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
+        for model_id in dict.fromkeys((*self.settings.preload, *warm)):
+            try:
+                model = find(models, model_id, self.options.family)
+            except WrongFamily:
+                continue
+            except ServingError as failure:
+                logger.error("preload: %s", failure.message)
+                continue
+            if (error := await self.load_model(model, self.settings.deadline_s)) is not None:
+                logger.error("preload: %s", error.message)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            self.residency.sweep()
+            self.footprint.look(self.residency.room.unloads)
+            self.cpu.sample()
+
+    async def statuses(self) -> list[ResidentStatus]:
+        cpu = self.cpu.sample()
+        statuses = [replace(status, cpu_s=cpu.get(status.name, 0.0)) for status in self.residency.statuses()]
+        return [self.proofs.shown(status) for status in statuses]
+
+    async def replica_status(self) -> ReplicaStatus:
+        """Its budget, its models, and what its process takes."""
+        footprint, ledger = self.footprint, self.residency.ledger
+        process = ProcessStatus(
+            budget_bytes=ledger.budget_bytes,
+            accounted_bytes=ledger.used_bytes,
+            resting_bytes=footprint.resting_bytes,
+            process_bytes=footprint.memory.held(),
+            overhead_bytes=footprint.overhead_bytes,
+            leaked_bytes=footprint.leaked_bytes,
+        )
+        return ReplicaStatus(replica_name(), process, tuple(await self.statuses()))
+
+    async def load_model(self, model: Model, timeout_s: float) -> Error | None:
+        """In memory and held to its golden examples when this returns, or why not."""
+        self._heed(model)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.proofs.hold(model)
+                async with self.residency.lease(model, timeout_s):
+                    return None
+        except Exception as cause:
+            if isinstance(cause, ModelLoadFailed):
+                await self.residency.unload(model)
+            return error_of(cause, "")
+
+    async def load_beside(self, serving: Model, model: Model, timeout_s: float) -> None:
+        """Loads what is to take the place of `serving`, where that is in memory."""
+        if serving.name in self.residency.holds():
+            await self.load_model(model, timeout_s)
+
+    async def unload_model(self, model: Model) -> bool:
+        """Whether it was in memory; requests under way keep it until they end."""
+        return await self.residency.unload(model)
+
+    async def pin(self, model: Model, pinned: bool) -> None:
+        """A pinned model is never evicted. Holds until the board says otherwise, also before the model is loaded."""
+        self._heed(replace(model, pinned=pinned))
+
+    async def plan(self, model: Model) -> Plan:
+        """What loading it would take now."""
+        return self.residency.plan(model, replica_name())
+
+    async def measurements(self) -> list[Measured]:
+        """What this replica measures of its models."""
+        replica, cpu = replica_name(), self.cpu.sample()
+        return [Measured(f"{replica}/cpu/{name}", name, (cpu_seconds(seconds),)) for name, seconds in cpu.items()]
+
+    def live_on(self, gpu: Memory, total_bytes: int) -> None:
+        """Keeps its models on its share of a GPU, within that share too."""
+        ledger = self.residency.ledger
+        ledger.budget_bytes = min(ledger.budget_bytes, total_bytes)
+        self.residency.memory = self.residency.room.memory = self.footprint.memory = gpu
+
+    def record_routing_stats(self) -> dict[str, object]:
+        """For whoever chooses a replica: which models it holds, and the share of its memory that is free, in tenths:
+        every change goes to everyone."""
+        ledger = self.residency.ledger
+        return {
+            MODELS: sorted(self.residency.holds()),
+            FREE: round(max(0, ledger.free_bytes) / ledger.budget_bytes, 1),
+        }
+
+    def gpu_utilization(self) -> dict[str, float]:
+        return gpu_utilization()

@@ -1,0 +1,171 @@
+"""What a model's folder may hold. Reads names, JSON and the headers of weights, each within a bound; runs nothing."""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
+from deployments.repository.safetensors import check_safetensors
+
+MANIFEST = "model.yaml"
+CONFIG_BYTES = 16 * 2**20
+TOKENIZER_BYTES = 64 * 2**20
+FILES = 4096
+DEPTH = 4
+PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+# Tables of tokens: what stands in them are words, not settings.
+_VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"})
+
+
+def files_of(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Every file with its name below the folder; folders that are models themselves and hidden ones are left out.
+
+    Raises Unservable where there are too many.
+    """
+    seen = 0
+    rest = [("", folder, 0)]
+    while rest:
+        prefix, here, depth = rest.pop()
+        with os.scandir(here) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+        if prefix and any(entry.name == "config.json" for entry in listed):
+            continue
+        for entry in listed:
+            if entry.is_dir(follow_symlinks=False):
+                if depth < DEPTH and not entry.name.startswith("."):
+                    rest.append((f"{prefix}{entry.name}/", Path(entry.path), depth + 1))
+                continue
+            seen += 1
+            if seen > FILES:
+                raise Unservable(f"holds more than {FILES} files")
+            yield f"{prefix}{entry.name}", entry
+
+
+def digest_of(folder: Path) -> str:
+    """Changes when any file of the folder does. Raises OSError where it is taken away meanwhile."""
+    seen = hashlib.sha256()
+    try:
+        for name, entry in files_of(folder):
+            facts = entry.stat(follow_symlinks=False)
+            if entry.is_symlink() and (real := Path(entry.path)).exists():
+                facts = real.stat()
+            # The change time too: copies may keep size and modification time.
+            seen.update(f"{name}\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode(errors="replace"))
+    except Unservable:
+        seen.update(b"too many files")
+    return seen.hexdigest()[:16]
+
+
+def check_names(folder: Path, root: Path) -> None:
+    """No code, nothing outside `root` (a resolved path), nothing but files. Raises Unservable."""
+    for name, entry in files_of(folder):
+        shown = name[-64:]
+        if name.endswith((".py", ".pyc", ".so")):
+            raise Unservable(f"holds code ({shown})")
+        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+            raise Unservable(f"a symbolic link leaves the repository ({shown})")
+        if not stat.S_ISREG(entry.stat().st_mode):
+            raise Unservable(f"holds something that is not a file ({shown})")
+    if not folder.resolve().is_relative_to(root):
+        raise Unservable("a symbolic link leaves the repository")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises Unservable."""
+    try:
+        with (folder / MANIFEST).open("rb") as stream:
+            return parse_manifest(stream.read(MANIFEST_BYTES + 1))
+    except FileNotFoundError:
+        return Manifest()
+    except OSError:
+        raise Unservable("model.yaml cannot be read") from None
+
+
+def read_config(text: bytes) -> dict[str, object]:
+    """The model's config.json. Raises Unservable."""
+    config = _parsed(text, "config.json")
+    if not isinstance(config, dict):
+        raise Unservable("config.json is not an object")
+    refuse_code(config, "config.json")
+    return config
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors of the folder. Raises Unservable where there are none."""
+    found = sorted(folder.glob("*.safetensors"))
+    if found:
+        return found
+    pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
+    if pickles:
+        raise Unservable(
+            f"its weights are pickles ({pickles[0][:64]}), which may run code: only safetensors are loaded"
+        )
+    raise Unservable("no *.safetensors weights")
+
+
+def check_files(folder: Path, root: Path) -> None:
+    """All that can be told of a folder without a library. Raises Unservable with the first fault."""
+    try:
+        check_names(folder, root)
+        for name, entry in files_of(folder):
+            if name.endswith(".json"):
+                _check_json(Path(entry.path), name)
+        for file in weight_files(folder):
+            check_safetensors(file)
+    except OSError as failure:
+        raise Unservable(f"a file cannot be read ({type(failure).__name__})") from None
+
+
+def refuse_code(value: object, where: str) -> None:
+    """Keys that make the library run or fetch code, however deep they stand. Raises Unservable."""
+    rest = [value]
+    while rest:
+        here = rest.pop()
+        if isinstance(here, list):
+            rest.extend(here)
+        elif isinstance(here, dict):
+            for key, inner in here.items():
+                if key in ("auto_map", "trust_remote_code"):
+                    raise Unservable(f"{where} names code of its own ({key})")
+                # Older versions of the library left this flag behind. It names nothing.
+                if "_implementation" in key and not (key == "_attn_implementation_autoset" and isinstance(inner, bool)):
+                    raise Unservable(f"{where} chooses an implementation, which may be code of its own ({key[:64]})")
+                if key == "transformers_weights" and not str(inner).endswith(".safetensors"):
+                    raise Unservable(f"{where} names weights that are not safetensors")
+                if key != "label2id":  # its keys are the model's labels
+                    rest.append(inner)
+
+
+def _check_json(file: Path, name: str) -> None:
+    shown = name[-64:]
+    if name == "adapter_config.json":  # the library would go and load what it is an adapter of
+        raise Unservable("it is an adapter of another model: merge the two")
+    limit = TOKENIZER_BYTES if file.name in _VOCABULARIES else CONFIG_BYTES
+    if file.stat().st_size > limit:
+        raise Unservable(f"{shown} is larger than {limit // 2**20} MiB")
+    if file.name in _VOCABULARIES:
+        return
+    value = _parsed(file.read_bytes(), shown)
+    refuse_code(value, shown)
+    if name.endswith(".safetensors.index.json"):
+        _check_index(value, shown)
+
+
+def _check_index(value: object, shown: str) -> None:
+    """The shards it names are files of this folder."""
+    shards = value.get("weight_map") if isinstance(value, dict) else None
+    names = set(shards.values()) if isinstance(shards, dict) else {None}
+    if not all(isinstance(name, str) and name.endswith(".safetensors") and "/" not in name for name in names):
+        raise Unservable(f"{shown} names weights that are not safetensors of this folder")
+
+
+def _parsed(text: bytes, shown: str) -> object:
+    if len(text) > CONFIG_BYTES:
+        raise Unservable(f"{shown} is larger than {CONFIG_BYTES // 2**20} MiB")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unservable(f"{shown} is not JSON") from None

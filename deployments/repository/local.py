@@ -1,0 +1,166 @@
+"""Which models exist: Hugging Face folders under one root. Reads names and JSON, never weights; no torch, no Ray.
+
+`<root>/<model_id>/config.json` is a model; `<root>/<model_id>/<integer>/config.json` are its versions. A folder with
+nothing but a model.yaml that names a `source` is a model too. A model id may hold slashes. Ids are looked up in the
+scanned table; no path is ever made out of a client's string.
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from deployments.contract.errors import quoted
+from deployments.contract.settings import nearest
+from deployments.repository.folder import (
+    CONFIG_BYTES,
+    MANIFEST,
+    check_names,
+    digest_of,
+    read_config,
+    read_manifest,
+    weight_files,
+)
+from deployments.repository.manifest import Manifest, Unservable
+from deployments.repository.model import LEVELS, Model, by_name, find, is_name, place_of
+from deployments.repository.remote import scan_remote
+from deployments.repository.source_poller import SourcePoller
+from deployments.repository.staging import allowed
+
+RESCAN_AFTER_S = 2.0
+
+
+class Repository:
+    """The folders under `root`, and the table made of them, scanned again when it is older than two seconds.
+
+    `root` may be a URL. `architectures` gives each family the pattern of `architectures` entries in config.json that it
+    serves. `sources` are the beginnings of URLs that a model.yaml may name.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        architectures: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
+        sources: Iterable[str] = (),
+    ) -> None:
+        self.root = root
+        self.architectures = architectures
+        self.sources = tuple(sources)
+        self.clock = clock
+        self._versions: tuple[Model, ...] = ()
+        self._models: dict[str, Model] = {}
+        self._watch = SourcePoller(clock)
+        self._scanned_at = -float("inf")
+
+    def find(self, model_id: str, family: str) -> Model:
+        """Raises ModelNotFound, WrongFamily, or ModelLoadFailed where the folder itself is at fault."""
+        return find(self.models(), model_id, family)
+
+    def models(self) -> Mapping[str, Model]:
+        """Every model by the names it answers to."""
+        if self.clock() - self._scanned_at >= RESCAN_AFTER_S:
+            self._models = by_name(self.scan())
+            self._scanned_at = self.clock()
+        return self._models
+
+    def scan(self) -> tuple[Model, ...]:
+        """Every version there is now. Folders whose files have not changed are not read again.
+
+        Raises OSError where the root cannot be read.
+        """
+        if isinstance(self.root, Path):
+            self._versions = tuple(map(self._with_source, self._scan(self.root)))
+            self._watch.forget_beyond({model.manifest.source for model in self._versions if model.manifest.source})
+        else:
+            # Imported here: it builds on this module.
+            known = {model.name: model for model in self._versions}
+            self._versions = tuple(scan_remote(self.root, known, self._family_of))
+        return self._versions
+
+    def _scan(self, root: Path) -> Iterator[Model]:
+        known = {model.folder: model for model in self._versions}
+        for model_id, version, folder in _model_folders(root):
+            try:
+                digest = digest_of(folder)
+                before = known.get(folder)
+                unchanged = before is not None and before.digest.partition("-")[0] == digest
+                yield before if before and unchanged else self._read(root, model_id, version, folder, digest)
+            except OSError:  # taken away while we looked
+                continue
+
+    def _read(self, root: Path, model_id: str, version: int | None, folder: Path, digest: str) -> Model:
+        family = None
+        manifest = Manifest()
+        problem = None
+        weight_bytes = 0
+        try:
+            check_names(folder, root.resolve())
+            manifest = read_manifest(folder)
+            if manifest.source is not None:
+                if not allowed(manifest.source, self.sources):
+                    raise Unservable("model.yaml: its source is none that the configuration allows")
+                family = self._known(manifest.family)
+            else:
+                family = self._family_of(manifest, read_config(_beginning(folder / "config.json")))
+                weight_bytes = sum(file.stat().st_size for file in weight_files(folder))
+        except Unservable as unservable:
+            problem = str(unservable)
+        return Model(model_id, version, folder, digest, family, manifest, weight_bytes, problem, manifest.pinned)
+
+    def _with_source(self, model: Model) -> Model:
+        """As it is elsewhere now, where that is where it lies."""
+        if model.manifest.source is None or model.problem is not None:
+            return model
+        sight = self._watch.see(model.manifest.source)
+        digest = f"{model.digest.partition('-')[0]}-{sight.mark}"
+        said = sum(file.bytes or 0 for name, file in model.manifest.files.items() if name.endswith(".safetensors"))
+        return replace(model, digest=digest, weight_bytes=said or sight.weight_bytes)
+
+    def _known(self, family: str | None) -> str:
+        if family is None or family not in self.architectures:
+            raise Unservable(f"model.yaml: no family {quoted(family or '')}{nearest(family or '', self.architectures)}")
+        return family
+
+    def _family_of(self, manifest: Manifest, config: dict[str, object]) -> str:
+        if manifest.family:
+            return self._known(manifest.family)
+        named = config.get("architectures")
+        architectures = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+        for family, pattern in self.architectures.items():
+            if any(re.search(pattern, name) for name in architectures):
+                return family
+        raise Unservable(f"no family serves architecture {quoted(', '.join(architectures) or 'none')}")
+
+
+def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:
+    """(model id, version, folder) for every folder that is a model, at most three levels down.
+
+    Raises OSError where the root itself cannot be read.
+    """
+    rest: list[tuple[str, ...]] = [(name,) for name in _folders(root)]
+    while rest:
+        parts = rest.pop()
+        folder = root.joinpath(*parts)
+        try:
+            inner = _folders(folder) if len(parts) < LEVELS else []
+        except OSError:
+            continue
+        rest.extend((*parts, name) for name in inner)
+        if (folder / "config.json").is_file() or (not inner and (folder / MANIFEST).is_file()):
+            yield *place_of(parts), folder
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted((entry.name for entry in entries if is_name(entry.name) and entry.is_dir()), reverse=True)
+
+
+def _beginning(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        raise Unservable("there is no config.json") from None

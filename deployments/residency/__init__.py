@@ -1,0 +1,1 @@
+"""Which models are in memory: leases, loads, a memory budget and eviction."""

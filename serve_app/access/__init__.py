@@ -1,0 +1,1 @@
+"""API keys, rates and quotas, and who the caller of a request is."""

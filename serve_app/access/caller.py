@@ -1,0 +1,37 @@
+"""Who asks, how urgently, and until when. Set for each request by whatever lets it in."""
+
+import enum
+import time
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+class Priority(enum.IntEnum):
+    """Whoever waits with a higher one goes first."""
+
+    HIGH = 0
+    NORMAL = 1
+    LOW = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`name` is that of an API key, empty without keys. Shares are fair between names."""
+
+    name: str = ""
+    share: int = 1
+    """How many turns it gets for another's one."""
+    priority: Priority = Priority.NORMAL
+    deadline_at: float | None = None
+    """On the clock of time.monotonic; None where the family's own deadline holds."""
+
+    def remaining_s(self, longest_s: float) -> float:
+        """What is left until its deadline, and at most `longest_s`."""
+        if self.deadline_at is None:
+            return longest_s
+        return min(longest_s, self.deadline_at - time.monotonic())
+
+
+ANONYMOUS = Caller()
+CALLER: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
+"""The caller of the request that the running task belongs to."""

@@ -1,0 +1,162 @@
+"""`model-runtime`: serve, infer, models, config. For people; programs have client.py."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import httpx
+import yaml
+from pydantic import ValidationError
+
+from deployments.contract import wire
+from deployments.contract.errors import ServingError
+from deployments.contract.settings import mistakes
+from deployments.repository.staging import is_url
+from serve_app.access.api_keys import new_key
+from serve_app.cli import models as cli_models
+from serve_app.client.client import DEFAULT_URL, ModelRuntimeClient
+from serve_app.client.transports import bearer, key_in
+from serve_app.config.config import RuntimeConfig, read_config
+from serve_app.config.reload import Reload
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, 1 for a failure that is told on stderr, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int | None = options.run(options)
+    except ServingError as failure:
+        print(f"{failure.code}: {failure.message}", file=sys.stderr)
+        return 1
+    except ValidationError as invalid:
+        print("\n".join(f"{invalid.title}.{mistake}" for mistake in mistakes(invalid)), file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as failure:
+        print(failure, file=sys.stderr)
+        return 1
+    return status or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="model-runtime", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C")
+    serve.add_argument("--models", type=_place, help="the model repository, a folder or a URL (default: models)")
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
+    serve.set_defaults(run=_serve)
+
+    infer = commands.add_parser("infer", help="send one request to a running runtime")
+    kinds = infer.add_subparsers(required=True, metavar="KIND")
+    image = kinds.add_parser("image", help="classify an image file")
+    image.add_argument("model")
+    image.add_argument("file", type=Path)
+    image.add_argument("--top-k", type=int, default=5, help="so many labels; 0 for all (default: 5)")
+    image.set_defaults(run=_infer_image)
+    text = kinds.add_parser("text", help="continue a prompt")
+    text.add_argument("model")
+    text.add_argument("prompt")
+    text.add_argument("--max-tokens", type=int, default=64)
+    text.add_argument("--temperature", type=float)
+    text.add_argument("--seed", type=int)
+    text.add_argument("--stream", action="store_true", help="print the text as it comes")
+    text.set_defaults(run=_infer_text)
+    raw = kinds.add_parser("json", help="send an InferRequest as it stands, print the InferResponse")
+    raw.add_argument("request", help='{"Variant": {…}}')
+    raw.set_defaults(run=_infer_json)
+
+    models = commands.add_parser("models", help="list the models; show, load, unload, pin, unpin, plan one")
+    cli_models.add_arguments(models)
+    for command in (image, text, raw, models):
+        command.add_argument("--url", default=DEFAULT_URL)
+        command.add_argument("--key-file", type=Path, help="a file that holds the API key")
+
+    keys = commands.add_parser("keys", help="make API keys").add_subparsers(required=True, metavar="ACTION")
+    new = keys.add_parser("new", help="print a new key, and the lines that let the runtime know it")
+    new.add_argument("name", help="whom the key is for")
+    new.add_argument("--administrator", action="store_true", help="may load, unload and pin models")
+    new.set_defaults(run=_new_key)
+
+    config = commands.add_parser("config", help="check the configuration and print it, defaults included")
+    config.add_argument("--config", type=Path)
+    config.add_argument("--models", type=_place)
+    config.set_defaults(run=_config)
+    return parser
+
+
+def _place(text: str) -> Path | str:
+    return text if is_url(text) else Path(text)
+
+
+def _configuration(options: argparse.Namespace) -> RuntimeConfig:
+    config = read_config(options.config) if options.config else RuntimeConfig()
+    return config.model_copy(update={"models": options.models}) if options.models else config
+
+
+def _serve(options: argparse.Namespace) -> int:
+    # Imported here: `infer` and `models` need not wait for Ray.
+    from serve_app.local import serve_until_interrupted
+
+    config = _configuration(options)
+    reload = Reload(options.config, lambda: _configuration(options), config) if options.config else None
+    return serve_until_interrupted(config, options.port, reload)
+
+
+def _new_key(options: argparse.Namespace) -> None:
+    key, sha256 = new_key()
+    settings = {"sha256": sha256} | ({"administrator": True} if options.administrator else {})
+    print(f"# The key, which is nowhere kept:\n#   {key}\n# For the configuration:")
+    print(yaml.safe_dump({"access": {"keys": {options.name: settings}}}, sort_keys=False), end="")
+
+
+def _client(options: argparse.Namespace) -> ModelRuntimeClient:
+    return ModelRuntimeClient(options.url, api_key=key_in(options.key_file))
+
+
+def _infer_image(options: argparse.Namespace) -> None:
+    with _client(options) as client:
+        result = client.classify(options.model, options.file, options.top_k)
+    width = max(map(len, result.class_labels), default=0)
+    for label, probability in zip(result.class_labels, result.probabilities, strict=True):
+        print(f"{label:<{width}}  {probability:.4f}")
+
+
+def _infer_text(options: argparse.Namespace) -> None:
+    sampling = {"temperature": options.temperature, "seed": options.seed}
+    with _client(options) as client:
+        if not options.stream:
+            print(client.generate(options.model, options.prompt, options.max_tokens, **sampling).generated_text)
+            return
+        with client.generate_stream(options.model, options.prompt, options.max_tokens, **sampling) as stream:
+            for chunk in stream:
+                print(chunk.text, end="", flush=True)
+        print()
+
+
+def _infer_json(options: argparse.Namespace) -> int:
+    try:
+        reply = httpx.post(
+            f"{options.url}/infer",
+            content=options.request,
+            headers={"content-type": wire.JSON} | bearer(key_in(options.key_file)),
+            timeout=120,
+        )
+    except httpx.TransportError as failure:
+        print(f"the runtime cannot be reached: {failure}", file=sys.stderr)
+        return 1
+    print(reply.text)
+    return 0 if reply.status_code == 200 else 1
+
+
+def _config(options: argparse.Namespace) -> None:
+    from serve_app.app import FAMILIES
+
+    config = _configuration(options)
+    families = {family.name: config.settings(family.name) for family in FAMILIES} | dict(config.families)
+    shown = config.model_copy(update={"families": families}).model_dump(mode="json")
+    print(yaml.safe_dump(shown, sort_keys=False), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The runtime's configuration, and its reload while the runtime runs."""

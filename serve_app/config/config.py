@@ -1,0 +1,84 @@
+"""Every setting of the runtime, one strict model. Printed by `model-runtime config`."""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from deployments.contract.settings import DEFAULT_CACHE, Autoscaling, FamilySettings, Strict, mistakes
+from deployments.repository.staging import DEFAULT_SOURCES
+from serve_app.access.api_keys import AccessSettings
+
+Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class IngressSettings(Strict):
+    """The deployment that decodes requests and sends them to their families."""
+
+    autoscaling: Autoscaling = Autoscaling(max_replicas=1, target_ongoing_requests=64)
+    num_cpus: Annotated[float, Field(ge=0)] = 0.25
+    max_body_mb: Annotated[float, Field(gt=0)] = 32
+    """A larger request body is refused with `payload_too_large`, unread."""
+    max_held_mb: Annotated[float, Field(gt=0)] = 512
+    """What the bodies of all requests under way may take together."""
+    max_prompt_kb: Annotated[float, Field(gt=0)] = 1024
+    """A longer prompt is refused with `prompt_too_long` before it is tokenised."""
+
+
+class RuntimeConfig(Strict):
+    """The whole runtime."""
+
+    models: Url | Path = Path("models")
+    """The model repository: a URL that fsspec knows (s3://, gs://, hf://), or a folder. A relative path is looked up in
+    the current folder, then beside the package."""
+    sources: tuple[Url, ...] = DEFAULT_SOURCES
+    """Beginnings of the URLs from which a model.yaml may have its model fetched."""
+    cache: Path = DEFAULT_CACHE
+    """Where each node keeps what it learnt of model folders. Belongs to the runtime's user alone."""
+    ingress: IngressSettings = IngressSettings()
+    families: Mapping[str, FamilySettings] = {}
+    """By family name; a family that is not named here has the defaults."""
+    host: str = "127.0.0.1"
+    """Where `model-runtime serve` listens. Any other address than loopback needs keys."""
+    access: AccessSettings = AccessSettings()
+
+    @model_validator(mode="after")
+    def _guarded(self) -> "RuntimeConfig":
+        if not (is_loopback(self.host) or self.access.keys):
+            raise ValueError(f"host {self.host!r} can be reached from elsewhere, so there have to be access.keys")
+        return self
+
+    def settings(self, family: str) -> FamilySettings:
+        return self.families.get(family, FamilySettings())
+
+    def repository(self) -> Path | str:
+        """The repository's absolute path, or its URL. Raises ValueError if there is no such folder."""
+        if isinstance(self.models, str):
+            return self.models
+        places = [self.models] if self.models.is_absolute() else [Path.cwd() / self.models, PROJECT / self.models]
+        for place in places:
+            if place.is_dir():
+                return place.resolve()
+        raise ValueError(f"models: there is no folder {str(self.models)!r}")
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def read_config(file: Path) -> RuntimeConfig:
+    """The configuration in a YAML file. Raises ValueError with one line for each mistake."""
+    try:
+        return RuntimeConfig.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
+    except ValidationError as invalid:
+        raise ValueError("\n".join(f"{file.name}: {line}" for line in mistakes(invalid))) from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as bad:
+        raise ValueError(f"{file.name}: {bad}") from None

@@ -1,0 +1,160 @@
+"""The unions as bytes: what a Rust program writes is read, and nothing but a clean error comes of the rest.
+
+What holds for any value and any bytes is in tests/hostile/test_codecs.py.
+"""
+
+import base64
+import json
+from pathlib import Path
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from deployments.contract import wire
+from deployments.contract.errors import InvalidRequest, UnsupportedMediaType
+from deployments.contract.types import (
+    ImageClassification,
+    InferRequest,
+    InferResponse,
+    TextGeneration,
+    TextGenerationResult,
+)
+
+RUST = Path(__file__).parents[2] / "wire"
+MEDIA_TYPE = {".json": wire.JSON, ".bincode": wire.BINCODE}
+
+
+def text_request(max_tokens: str = "5", extra: str = "") -> bytes:
+    return f'{{"TextGeneration":{{"model_id":"m","prompt":"p","max_tokens":{max_tokens}{extra}}}}}'.encode()
+
+
+@pytest.mark.parametrize("file", sorted(RUST.iterdir()), ids=lambda file: file.name)
+def test_what_rust_writes_is_read_and_written_alike(file: Path) -> None:
+    union: type[InferRequest | InferResponse] = InferRequest if file.name.startswith("req") else InferResponse
+    media_type = MEDIA_TYPE[file.suffix]
+    variant = wire.decode(file.read_bytes(), media_type, union)
+    written = wire.encode(variant, media_type)
+    assert wire.decode(written, media_type, union) == variant
+    if "img" in file.name and file.suffix == ".json" and union is InferRequest:
+        assert base64.b64decode(json.loads(written)["ImageClassification"]["image_data"]) == variant.image_data
+    else:
+        assert written == file.read_bytes()
+
+
+def test_both_encodings_of_a_request_mean_the_same() -> None:
+    for file in RUST.glob("*.json"):
+        union: type[InferRequest | InferResponse] = InferRequest if file.name.startswith("req") else InferResponse
+        twin = wire.decode(file.with_suffix(".bincode").read_bytes(), wire.BINCODE, union)
+        assert wire.encode(wire.decode(file.read_bytes(), wire.JSON, union), wire.BINCODE) == wire.encode(
+            twin, wire.BINCODE
+        )
+
+
+@pytest.mark.parametrize(
+    "max_tokens", ["5.0", '"5"', "true", "null", "-1", "4294967296", "[5]", "{}", "9" * 30], ids=lambda value: value[:9]
+)
+def test_a_wrong_number_is_refused_by_its_field(max_tokens: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"TextGeneration\.max_tokens"):
+        wire.decode(text_request(max_tokens), wire.JSON, InferRequest)
+
+
+@pytest.mark.parametrize("max_tokens", ["NaN", "Infinity", "9" * 5000, "05", "5x"], ids=lambda value: value[:9])
+def test_what_is_no_json_number_is_malformed(max_tokens: str) -> None:
+    with pytest.raises(InvalidRequest, match="malformed JSON"):
+        wire.decode(text_request(max_tokens), wire.JSON, InferRequest)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"TextGeneration":{"model_id":"m","max_tokens":1}}', r"TextGeneration\.prompt: Field required"),
+        (text_request(extra=',"prompt":"q"'), r"TextGeneration\.prompt: duplicate field"),
+        (text_request() + b"x", "malformed JSON"),
+        (b"\xef\xbb\xbf" + text_request(), "malformed JSON"),
+        (text_request().replace(b'"p"', b'"\x01"'), "malformed JSON"),
+        (text_request().replace(b'"p"', b'"\\ud800"'), r"TextGeneration\.prompt: .*surrogates"),
+        (text_request().replace(b'"p"', b'"\xff"'), "not UTF-8"),
+        (text_request().replace(b'"p"', b"5"), r"TextGeneration\.prompt"),
+        (b'{"TextGeneration":[]}', "TextGeneration: expected an object"),
+        (b'{"TextGeneration":{},"ImageClassification":{}}', "exactly one variant"),
+        (b'{"TextGeneration":{},"TextGeneration":{}}', "exactly one variant"),
+        (b'{"Text\\u0000Generation":{}}', r"unknown variant 'Text\\x00Generation'"),
+        (b"{}", "exactly one variant"),
+        (b'"TextGeneration"', "exactly one variant"),
+        (b"", "malformed JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":[1,true]}}', "image_data: every element"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":[1.0]}}', "image_data: every element"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":[256]}}', "image_data: .*0 to 255"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":"a-_="}}', "image_data: the string is not base64"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":"\xc3\xa9"}}', "image_data: .*not base64"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":null}}', r"ImageClassification\.image_data"),
+    ],
+)
+def test_malformed_json_is_refused_with_the_reason(body: bytes, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        wire.decode(body, wire.JSON, InferRequest)
+
+
+def test_unknown_fields_any_order_and_null_options_are_accepted() -> None:
+    body = b'{"TextGeneration":{"later":[{}],"later":1,"max_tokens":5,"temperature":null,"prompt":"p","model_id":"m"}}'
+    assert wire.decode(body, wire.JSON, InferRequest) == TextGeneration(model_id="m", prompt="p", max_tokens=5)
+
+
+def test_image_bytes_may_be_base64_or_integers() -> None:
+    for data in ("[0,255]", '"AP8="'):
+        body = f'{{"ImageClassification":{{"model_id":"m","image_data":{data}}}}}'.encode()
+        assert wire.decode(body, wire.JSON, InferRequest) == ImageClassification(model_id="m", image_data=b"\0\xff")
+
+
+@given(
+    st.text("AZaz09+/==-_ \n\u00e9", max_size=12) | st.binary(max_size=300).map(lambda b: base64.b64encode(b).decode())
+)
+@example("QUJD=")  # the standard library takes padding where none is due
+def test_a_base64_string_is_what_the_standard_library_makes_of_it_or_refused(text: str) -> None:
+    body = json.dumps({"ImageClassification": {"model_id": "m", "image_data": text}}).encode()
+    try:
+        expected = base64.b64decode(text, validate=True) if len(text) % 4 == 0 else None
+    except ValueError:
+        expected = None
+    if expected is None:
+        with pytest.raises(InvalidRequest, match="image_data: the string is not base64"):
+            wire.decode(body, wire.JSON, InferRequest)
+    else:
+        assert wire.decode(body, wire.JSON, InferRequest) == ImageClassification(model_id="m", image_data=expected)
+
+
+def test_an_unknown_media_type_is_refused() -> None:
+    with pytest.raises(UnsupportedMediaType, match="'text/plain'"):
+        wire.decode(b"", "text/plain", InferRequest)
+
+
+def test_a_bincode_length_beyond_the_body_is_refused_before_it_is_believed() -> None:
+    lying = (1).to_bytes(4, "little") + (2**63).to_bytes(8, "little") + b"m"
+    with pytest.raises(InvalidRequest, match=f"length {2**63} at byte 4 is beyond the body's end"):
+        wire.decode(lying, wire.BINCODE, InferRequest)
+
+
+def test_bincode_takes_no_trailing_bytes() -> None:
+    body = wire.encode(TextGeneration(model_id="m", prompt="p", max_tokens=1), wire.BINCODE)
+    with pytest.raises(InvalidRequest, match="trailing"):
+        wire.decode(body + b"\0", wire.BINCODE, InferRequest)
+
+
+def test_bincode_carries_the_unions_own_fields_only() -> None:
+    full = TextGenerationResult(generated_text="t", model_id="m", finish_reason="stop")
+    assert wire.encode(full, wire.BINCODE) == wire.encode(TextGenerationResult(generated_text="t"), wire.BINCODE)
+
+
+def test_messagepack_has_bytes_as_bin() -> None:
+    body = msgpack.packb({"ImageClassification": {"model_id": "m", "image_data": b"\0\xff"}})
+    assert wire.decode(body, wire.MSGPACK, InferRequest) == ImageClassification(model_id="m", image_data=b"\0\xff")
+
+
+def test_an_index_can_not_be_taken_twice() -> None:
+    with pytest.raises(TypeError, match="index 0 .* is taken"):
+
+        class Other(InferRequest, index=0):
+            pass

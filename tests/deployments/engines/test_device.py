@@ -1,0 +1,52 @@
+"""A replica's share of a GPU binds torch's allocator (there is none here, so CUDA is played); teams of threads end."""
+
+import os
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from deployments.engines.device import end_openmp_pool, gpu_share
+
+
+def test_without_a_gpu_nothing_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_share(0.25) is None
+
+
+def test_the_share_is_a_bound_on_what_torch_allocates(monkeypatch: pytest.MonkeyPatch) -> None:
+    fractions: list[float] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=1000))
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", fractions.append)
+    share = gpu_share(0.25)
+    assert share is not None
+    assert (fractions, share.total_bytes) == ([0.25], 250)
+    assert gpu_share(0) is None
+
+
+@pytest.mark.skipif(torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no teams, or not seen")
+def test_a_team_ends_when_it_is_told_and_comes_again() -> None:
+    numbers = torch.ones(1 << 20)
+    end_openmp_pool()
+    for _ in range(2):
+        alone = teams()
+        numbers.sum()
+        assert len(teams() - alone) == torch.get_num_threads() - 1
+        end_openmp_pool()
+        wait_until_ended(alone)
+
+
+def teams() -> set[int]:
+    """Threads of this process that Python has not started."""
+    return {int(task) for task in os.listdir("/proc/self/task")} - {one.native_id for one in threading.enumerate()}
+
+
+def wait_until_ended(but_for: set[int]) -> None:
+    give_up = time.monotonic() + 10
+    while teams() - but_for:
+        assert time.monotonic() < give_up, "threads that computed are still there"
+        time.sleep(0.005)

@@ -1,0 +1,156 @@
+"""Prompts share what they begin with, and long ones come in pieces: nobody's text changes by it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from deployments.engines.text.decoders import slots
+from deployments.engines.text.decoders.prefixes import BLOCK, Prefixes
+from deployments.engines.text.engine import Sampling, TextGenerationEngine
+from tests.support.text_models import PROMPTS, Gate, Listener, Reference, ask, load, save_long_model
+
+LONG = "the quick brown fox jumps over the lazy dog and then some more words follow it " * 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_long_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def reference(folder: Path) -> Reference:
+    return Reference(folder, 1024)
+
+
+@pytest.fixture
+def engine(folder: Path) -> Iterator[TextGenerationEngine]:
+    engine = load(folder)
+    yield engine
+    engine.close()
+
+
+def test_a_prompt_that_begins_as_an_earlier_one_computes_only_the_rest(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    first, second = LONG + "once", LONG + "upon a time"
+    assert reference.agrees(first, 30, ask(engine, first, 30).text)
+    assert engine.stats.shared_tokens == 0
+    assert reference.agrees(second, 30, ask(engine, second, 30).text)
+    common = len(reference.tokenizer(LONG).input_ids)
+    assert common - 2 * BLOCK < engine.stats.shared_tokens <= common
+    assert reference.agrees(second, 30, ask(engine, second, 30).text)
+
+
+def test_equal_prompts_at_once_are_computed_once(
+    engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    compute = slots.SlotDecoder._compute
+
+    def counted(self: slots.SlotDecoder, begun: list[slots.Begun], prompts: list[tuple[int, ...]]) -> object:
+        computed.append(len(prompts))
+        return compute(self, begun, prompts)
+
+    monkeypatch.setattr(slots.SlotDecoder, "_compute", counted)
+    gate, crowd = Gate(), [Listener() for _ in range(6)]
+    engine.submit(PROMPTS[1], 20, Sampling(), gate)
+    assert gate.started.wait(60)
+    for listener in crowd:
+        engine.submit(PROMPTS[0], 20, Sampling(), listener)
+    gate.opened.set()
+    for listener in crowd:
+        listener.finished()
+        assert reference.agrees(PROMPTS[0], 20, listener.text)
+    assert computed == [1, 1]
+
+
+def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
+    engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []  # How many had their first text when a group of prompts was computed.
+    gate, crowd = Gate(), [Listener() for _ in range(6)]
+    compute = slots.SlotDecoder._compute
+
+    def watched(self: slots.SlotDecoder, begun: list[slots.Begun], prompts: list[tuple[int, ...]]) -> object:
+        told.append(sum(bool(listener.events) for listener in crowd))
+        return compute(self, begun, prompts)
+
+    monkeypatch.setattr(slots.SlotDecoder, "_compute", watched)
+    engine.submit(PROMPTS[1], 40, Sampling(), gate)
+    assert gate.started.wait(60)
+    for number, listener in enumerate(crowd):
+        engine.submit(f"{number} {LONG}"[:64], 20, Sampling(), listener)
+    gate.opened.set()
+    for listener in crowd:
+        listener.finished()
+    assert told[0] == told[1] == 0
+    assert 0 < told[2] < 6
+
+
+def test_a_long_prompt_comes_in_pieces_while_others_run(
+    engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "PIECE", 32)
+    gate, long, after = Gate(), Listener(), Listener()
+    engine.submit(PROMPTS[0], 40, Sampling(), gate)
+    assert gate.started.wait(60)
+    engine.submit(LONG, 30, Sampling(), long)
+    engine.submit(PROMPTS[2], 5, Sampling(), after)
+    gate.opened.set()
+    for prompt, tokens, listener in ((PROMPTS[0], 40, gate), (LONG, 30, long), (PROMPTS[2], 5, after)):
+        listener.finished()
+        assert reference.agrees(prompt, tokens, listener.text)
+    assert after.ended_at < long.started_at, "the short one did not wait for the long one's prompt"
+
+
+def test_a_long_prompt_can_be_cancelled_between_pieces(
+    engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "PIECE", 32)
+    listener = Listener()
+    advance = slots._Entering.advance
+
+    def cancelled(self: slots._Entering) -> object:
+        generation.cancel()
+        return advance(self)
+
+    monkeypatch.setattr(slots._Entering, "advance", cancelled)
+    gate = Gate()
+    engine.submit(PROMPTS[0], 3, Sampling(), gate)
+    assert gate.started.wait(60)
+    generation = engine.submit(LONG, 30, Sampling(), listener)
+    gate.opened.set()
+    assert listener.finished().finish_reason == "cancelled"
+    assert listener.finished().completion_tokens == 0
+    gate.finished()
+    assert engine.running == 0
+
+
+def block_of(tokens: list[int]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """One layer whose keys are the tokens themselves."""
+    keys = torch.tensor(tokens, dtype=torch.float32)[None, :, None]
+    return [keys], [-keys]
+
+
+def test_kept_blocks_stay_within_their_bytes_and_the_oldest_go_first() -> None:
+    size = BLOCK * 4 * 2
+    prefixes = Prefixes(4 * size)
+    texts = [[number] * (2 * BLOCK) + [number] for number in range(4)]
+    for text in texts:
+        prefixes.keep(text, *block_of(text))
+        assert prefixes.nbytes <= 4 * size
+    assert [len(prefixes.find(text)) for text in texts] == [0, 0, 2, 2]
+    prefixes.find(texts[2])
+    prefixes.keep(texts[0], *block_of(texts[0]))
+    assert [len(prefixes.find(text)) for text in texts] == [2, 0, 2, 0]
+    assert len(prefixes.find(texts[2][: 2 * BLOCK])) == 1, "the last token is always left to compute"
+    assert torch.equal(prefixes.find(texts[2])[1].keys[0].flatten(), torch.full((BLOCK,), 2.0))
+
+
+def test_a_prompt_larger_than_all_room_is_not_kept() -> None:
+    prefixes = Prefixes(3 * BLOCK * 4 * 2)
+    text = [1] * (4 * BLOCK)
+    prefixes.keep(text, *block_of(text))
+    assert prefixes.nbytes == 0

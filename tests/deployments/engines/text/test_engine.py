@@ -1,0 +1,192 @@
+"""The engine says what `transformers.generate` says, whatever else is in the batch."""
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from deployments.contract.errors import Internal, PromptTooLong
+from deployments.engines.text.engine import Chunk, Failed, Finished, Sampling, TextGenerationEngine
+from tests.support.text_models import (
+    CONFIGS,
+    CONTEXT,
+    PAGED,
+    PATIENCE_S,
+    PROMPTS,
+    SLOTS,
+    Gate,
+    Listener,
+    Reference,
+    ask,
+    load,
+    load_paged,
+    load_slots,
+    save_model,
+)
+
+NOTES = {
+    "mistral": PAGED,
+    "mamba": "plain generation, row by row: no KV cache",
+    "rwkv": "plain generation, row by row: no KV cache",
+}
+
+
+@pytest.fixture(scope="module", params=[load_slots, load_paged])
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerationEngine]:
+    engine: TextGenerationEngine = request.param(folder)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
+    """Alone and together; the model says what runs it."""
+    engine, reference = load(save_model(tmp_path, kind)), Reference(tmp_path)
+    listeners = [Listener() for _ in PROMPTS]
+    try:
+        assert engine.notes == (NOTES.get(kind, SLOTS),)
+        for prompt in PROMPTS[:2]:
+            assert reference.agrees(prompt, 24, ask(engine, prompt, 24).text)
+        for prompt, listener in zip(PROMPTS, listeners, strict=True):
+            engine.submit(prompt, 24, Sampling(), listener)
+        for prompt, listener in zip(PROMPTS, listeners, strict=True):
+            listener.finished()
+            assert reference.agrees(prompt, 24, listener.text), prompt
+    finally:
+        engine.close()
+
+
+def test_64_mixed_requests_at_random_times_say_what_each_says_alone(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    dice = random.Random(5)
+    asked = [(dice.choice(PROMPTS) * dice.randint(1, 2), dice.randint(1, 60)) for _ in range(64)]
+    listeners = [Listener() for _ in asked]
+    for number, ((prompt, tokens), listener) in enumerate(zip(asked, listeners, strict=True)):
+        if number and dice.random() < 0.5:  # Come in the midst of an earlier one.
+            assert listeners[dice.randrange(number)].started.wait(60)
+        engine.submit(prompt, tokens, Sampling(), listener)
+    for (prompt, tokens), listener in zip(asked, listeners, strict=True):
+        listener.finished()
+        assert reference.agrees(prompt, tokens, listener.text), (prompt, tokens)
+
+
+def test_a_seeded_request_says_the_same_alone_and_in_a_batch(engine: TextGenerationEngine) -> None:
+    warm = [Sampling(temperature=0.9, top_p=0.9, seed=11), Sampling(temperature=1.5, top_k=20, min_p=0.02, seed=12)]
+    warm.append(Sampling(temperature=0.7, repetition_penalty=1.3, seed=13))
+    alone = [ask(engine, PROMPTS[0], 30, sampling).text for sampling in warm]
+    crowd = [Listener() for _ in range(9)]
+    for number, listener in enumerate(crowd):
+        engine.submit(PROMPTS[number % 5], 40, Sampling(temperature=1.0), listener)
+    together = [Listener() for _ in warm]
+    for sampling, listener in zip(warm, together, strict=True):
+        engine.submit(PROMPTS[0], 30, sampling, listener)
+    for listener in [*crowd, *together]:
+        listener.finished()
+    assert [listener.text for listener in together] == alone
+    assert len({ask(engine, PROMPTS[0], 30, Sampling(temperature=1.0)).text for _ in range(4)}) > 1
+
+
+def test_no_tokens_give_an_empty_text_at_once(engine: TextGenerationEngine) -> None:
+    listener = ask(engine, "Once upon a time", 0)
+    assert listener.events == [Finished("length", listener.finished().prompt_tokens, 0)]
+
+
+def test_generation_ends_at_the_end_of_the_context(engine: TextGenerationEngine, reference: Reference) -> None:
+    prompt = "the quick brown fox " * 4
+    end = ask(engine, prompt, 2**32 - 1)
+    assert end.finished().prompt_tokens + end.finished().completion_tokens == CONTEXT
+    assert end.finished().finish_reason == "length"
+    assert reference.agrees(prompt, CONTEXT, end.text)
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_with_both_counts(engine: TextGenerationEngine) -> None:
+    with pytest.raises(PromptTooLong, match=rf"has \d{{3}} tokens, the model takes at most {CONTEXT - 1}$"):
+        engine.submit("日本語" * 40, 5, Sampling(), Listener())
+
+
+def test_an_empty_prompt_is_the_beginning_of_a_text(engine: TextGenerationEngine) -> None:
+    assert ask(engine, "", 5).finished().prompt_tokens == 1
+
+
+def test_text_that_spells_special_tokens_stays_text(engine: TextGenerationEngine) -> None:
+    assert ask(engine, "</s>", 1).finished().prompt_tokens > 2
+    assert ask(engine, "<|endoftext|>", 1).finished().prompt_tokens > 2
+
+
+def test_an_eos_token_ends_the_text_and_is_not_part_of_it(folder: Path, tmp_path: Path, reference: Reference) -> None:
+    """The token that greedy decoding gives fourth is declared an end, in a list, as Llama 3 has it."""
+    inputs = reference.tokenizer(PROMPTS[0], return_tensors="pt", return_token_type_ids=False)
+    ids = reference.model.generate(**inputs, max_new_tokens=8, do_sample=False)[0, inputs.input_ids.shape[1] :].tolist()
+    save_model(tmp_path, "llama")
+    reference.model.generation_config.eos_token_id = [1, ids[3]]
+    reference.model.generation_config.save_pretrained(tmp_path)
+    reference.model.generation_config.eos_token_id = 1
+    engine = load(tmp_path)
+    listener = ask(engine, PROMPTS[0], 20)
+    engine.close()
+    told = ids.index(ids[3])
+    assert listener.finished() == Finished("stop", inputs.input_ids.shape[1], told + 1)
+    assert listener.text == reference.tokenizer.decode(ids[:told])
+
+
+def test_a_stop_string_ends_the_text_and_none_of_it_is_told(engine: TextGenerationEngine, reference: Reference) -> None:
+    whole, _ = reference.continuation(PROMPTS[0], 60)
+    for start, size in ((3, 2), (7, 5), (20, 9)):
+        stop = whole[start : start + size]
+        listener = ask(engine, PROMPTS[0], 60, Sampling(stop=("never said", stop)))
+        assert listener.text == whole[: whole.index(stop)]
+        assert listener.finished().finish_reason == "stop"
+
+
+def test_what_was_held_back_for_a_stop_string_is_told_at_the_end(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    whole, _ = reference.continuation(PROMPTS[0], 30)
+    listener = ask(engine, PROMPTS[0], 30, Sampling(stop=(whole[-6:] + "\x00",)))
+    assert listener.text == whole
+
+
+def test_chunks_count_tokens_and_are_never_empty(engine: TextGenerationEngine) -> None:
+    events = ask(engine, PROMPTS[1], 30).events
+    chunks = [event for event in events if isinstance(event, Chunk)]
+    assert len(events) == len(chunks) + 1
+    assert all(chunk.text for chunk in chunks)
+    assert sorted({chunk.index for chunk in chunks})[-1] <= 30
+
+
+def test_a_request_whose_logits_are_nan_fails_alone_and_leaves_a_clean_slot(tmp_path: Path) -> None:
+    """The long poisoned row is taken over by a short one in the same step, beside a third that runs on."""
+    save_model(tmp_path, "llama")
+    reference = Reference(tmp_path)
+    poison = reference.tokenizer("~").input_ids[-1]
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.embed_tokens.weight"][poison] = torch.nan
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    engine = load(tmp_path)
+    healthy, poisoned, heir = Gate(), Listener(), Listener()
+    engine.submit(PROMPTS[0], 60, Sampling(), healthy)
+    assert healthy.started.wait(PATIENCE_S)
+    engine.submit("a~b" * 15, 20, Sampling(), poisoned)
+    engine.submit(PROMPTS[2], 20, Sampling(), heir)
+    healthy.opened.set()
+    end = poisoned.end()
+    healthy.finished()
+    heir.finished()
+    engine.close()
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, Internal)
+    assert "nan" not in end.error.message.lower()
+    assert reference.agrees(PROMPTS[0], 60, healthy.text)
+    assert reference.agrees(PROMPTS[2], 20, heir.text)
+
+
+def test_a_listener_that_raises_loses_only_its_own_request(engine: TextGenerationEngine, reference: Reference) -> None:
+    def broken(event: object) -> None:
+        raise RuntimeError("a listener's own mistake")
+
+    engine.submit(PROMPTS[1], 50, Sampling(), broken)
+    assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)

@@ -1,0 +1,226 @@
+"""The library's continuous batching, watched: what our own loop promises holds for it, and its death is survived."""
+
+import ctypes
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from deployments.contract.errors import Internal, Unavailable
+from deployments.engines.text import paged, select_backend
+from deployments.engines.text.engine import Chunk, Failed, Sampling, TextGenerationEngine
+from deployments.engines.text.paged import PagedLoop
+from tests.support.text_models import (
+    PAGED,
+    PATIENCE_S,
+    PROMPTS,
+    Gate,
+    Listener,
+    Reference,
+    ask,
+    load,
+    load_paged,
+    load_slots,
+    save_long_model,
+)
+
+SCHEMA = json.dumps({"type": "object", "properties": {"n": {"type": "integer", "maximum": 99}}, "required": ["n"]})
+
+POISON = "🎉"
+
+dies = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # It is what the test does.
+
+
+@pytest.fixture
+def engine(folder: Path) -> Iterator[TextGenerationEngine]:
+    engine = load_paged(folder, max_batch_size=4)
+    yield engine
+    engine.close()
+
+
+def loop_of(engine: TextGenerationEngine) -> PagedLoop:
+    assert isinstance(engine._loop, PagedLoop)
+    return engine._loop
+
+
+def kill_the_thread_of(engine: TextGenerationEngine) -> None:
+    """As silently as it could end: nobody is told."""
+    stepping = loop_of(engine)._stepping
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(stepping or 0), ctypes.py_object(SystemExit)) == 1
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.9, top_p=0.9, seed=11),
+        Sampling(temperature=1.5, top_k=20, min_p=0.02, seed=12),
+        Sampling(repetition_penalty=1.4),
+        Sampling(json_schema=SCHEMA),
+        Sampling(logprobs=2),
+    ],
+)
+def test_whatever_may_be_asked_means_the_same_as_in_our_own_loop(
+    engine: TextGenerationEngine, folder: Path, sampling: Sampling
+) -> None:
+    own = load_slots(folder)
+    ours, theirs = (ask(one, PROMPTS[0], 30, sampling) for one in (own, engine))
+    own.close()
+    assert theirs.text == ours.text
+    assert theirs.finished() == ours.finished()
+    told = [
+        [one.token_id for chunk in listener.events if isinstance(chunk, Chunk) for one in chunk.logprobs]
+        for listener in (ours, theirs)
+    ]
+    assert told[0] == told[1]
+
+
+@dies
+def test_a_thread_that_dies_fails_what_it_had_and_the_next_requests_are_answered(
+    engine: TextGenerationEngine, reference: Reference, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that still waited lose nothing."""
+    gate, others, late = Gate(), [Listener() for _ in range(3)], [Listener() for _ in range(3)]
+    engine.submit(PROMPTS[0], 60, Sampling(), gate)
+    assert gate.started.wait(PATIENCE_S)
+    for listener in [*others, *late]:
+        engine.submit(PROMPTS[1], 20, Sampling(), listener)
+    kill_the_thread_of(engine)
+    gate.opened.set()
+    for listener in [gate, *others]:
+        end = listener.end()
+        assert isinstance(end, Failed)
+        assert isinstance(end.error, Unavailable)
+    for listener in late:
+        listener.finished()
+        assert reference.agrees(PROMPTS[1], 20, listener.text)
+    assert "started anew" in caplog.text
+    assert reference.agrees(PROMPTS[0], 40, ask(engine, PROMPTS[0], 40).text)
+    assert engine.running == engine.waiting == 0
+
+
+@dies
+def test_a_thread_that_dies_while_nobody_asks_is_started_for_the_next_request(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    ask(engine, PROMPTS[0], 5)
+    manager = loop_of(engine)._manager
+    assert manager is not None
+    kill_the_thread_of(engine)
+    assert manager._generation_thread is not None
+    manager._generation_thread.join(PATIENCE_S)
+    assert not manager.is_running()
+    assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
+
+
+def test_a_step_that_fails_fails_its_requests_and_the_next_one_is_answered(
+    engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    engine.submit(PROMPTS[0], 60, Sampling(), gate)
+    assert gate.started.wait(PATIENCE_S)
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a secret of the model")
+
+    assert engine._loaded is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._loaded.model, "forward", broken)
+        gate.opened.set()
+        end = gate.end()
+    assert isinstance(end, Failed)
+    assert isinstance(end.error, Internal)
+    assert "secret" not in end.error.message
+    assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
+
+
+def test_a_request_that_makes_the_model_say_nan_fails_alone(
+    engine: TextGenerationEngine, reference: Reference, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All attend under one mask, so its neighbours get NaN too; each of them goes on from where it was."""
+    assert engine._loaded is not None
+    poison = reference.tokenizer(POISON).input_ids[-1]
+    with torch.no_grad():
+        engine._loaded.model.get_input_embeddings().weight[poison] = float("nan")
+    gate, others, broken = Gate(), [Listener() for _ in range(4)], [Listener() for _ in range(2)]
+    engine.submit(PROMPTS[1], 60, Sampling(), gate)
+    assert gate.started.wait(PATIENCE_S)
+    for listener in (others[0], broken[0], *others[1:], broken[1]):
+        engine.submit(POISON if listener in broken else PROMPTS[2], 20, Sampling(), listener)
+    gate.opened.set()
+    for listener in broken:
+        end = listener.end()
+        assert isinstance(end, Failed)
+        assert isinstance(end.error, Internal)
+    assert gate.finished().completion_tokens == 60
+    assert reference.agrees(PROMPTS[1], 60, gate.text)
+    for listener in others:
+        assert listener.finished().prompt_tokens == len(reference.tokenizer(PROMPTS[2]).input_ids)
+        assert reference.agrees(PROMPTS[2], 20, listener.text)
+    assert "not finite" in caplog.text
+    assert engine.running == engine.waiting == 0
+
+
+def test_requests_that_outgrow_the_cache_together_are_all_answered(
+    folder: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some give their pages up meanwhile and are computed again."""
+    monkeypatch.setattr(paged, "LEAST_CACHE_BYTES", 0)
+    monkeypatch.setattr(paged, "PAGE", {"cpu": 8})
+    engine = load_paged(folder)
+    pages = loop_of(engine)._config.num_blocks
+    assert pages is not None
+    listeners = [Listener() for _ in range(3 * pages * 8 // 80)]
+    for listener in listeners:
+        engine.submit(PROMPTS[2], 80, Sampling(), listener)
+    for listener in listeners:
+        listener.finished()
+        assert reference.agrees(PROMPTS[2], 80, listener.text)
+    engine.close()
+
+
+def test_a_request_that_could_outgrow_the_cache_alone_ends_before(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paged, "_pages", lambda loaded, max_rows: (8, 5, 1))
+    engine = load_paged(folder)
+    end = ask(engine, PROMPTS[2], 80).finished()
+    assert end.prompt_tokens + end.completion_tokens == 32
+    assert end.finish_reason == "length"
+    engine.close()
+
+
+def test_a_prompt_that_begins_as_an_earlier_one_shares_its_pages(tmp_path: Path) -> None:
+    engine, reference = load_paged(save_long_model(tmp_path)), Reference(tmp_path, 1024)
+    beginning = "the quick brown fox jumps over the lazy dog and then some more words follow it " * 3
+    for end in ("once", "upon a time"):
+        assert reference.agrees(beginning + end, 20, ask(engine, beginning + end, 20).text)
+    common = len(reference.tokenizer(beginning).input_ids)
+    assert common - 2 * paged.PAGE["cpu"] < engine.stats.shared_tokens <= common
+    engine.close()
+
+
+def test_where_there_is_a_gpu_the_library_is_tried_first() -> None:
+    makes = [way.make for way in select_backend.BACKENDS if "cuda" in way.devices]
+    assert makes[:2] == [select_backend._paged, select_backend._slots]
+
+
+def test_a_loop_that_says_something_else_is_not_chosen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: PagedLoop, names: list[str], logits: object) -> list[int]:
+        for name in names:
+            if one := self._release(name):
+                one.extend(5, False)
+                one.finish("length")
+        return [5] * len(names)
+
+    monkeypatch.setattr(
+        select_backend, "BACKENDS", [way for way in select_backend.BACKENDS if way.make is not select_backend._slots]
+    )
+    engine = load(folder)
+    assert engine.notes == (PAGED,)
+    engine.close()
+    monkeypatch.setattr(PagedLoop, "_choose", wrong)
+    engine = load(folder)
+    assert engine.notes != (PAGED,)
+    engine.close()

@@ -1,0 +1,52 @@
+"""What a load finds out by trying is found out once for a content: the next load tries nothing and says the same."""
+
+from pathlib import Path
+
+import pytest
+
+from deployments.engines.text import model, select_backend
+from deployments.engines.text.engine import TextGenerationEngine
+from deployments.validation.verdicts import FolderFacts
+from tests.support.text_models import PROMPTS, Reference, ask, save_model
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba", "mistral"])
+def test_the_next_load_tries_nothing_and_says_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, findings = save_model(tmp_path / "m", kind), FolderFacts(tmp_path / "findings.json")
+    first = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
+    said, notes = ask(first, PROMPTS[0], 12).text, first.notes
+    first.close()
+    assert Reference(folder).agrees(PROMPTS[0], 12, said)
+
+    def tried(*_: object) -> None:
+        raise AssertionError("tried again")
+
+    for trial in ("trace_linears", "_says"):
+        monkeypatch.setattr(model, trial, tried)
+    for trial in ("_agrees", "_says_the_same"):
+        monkeypatch.setattr(select_backend, trial, tried)
+    second = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
+    assert (ask(second, PROMPTS[0], 12).text, second.notes) == (said, notes)
+    second.close()
+
+
+def test_a_model_that_changes_its_weights_at_its_first_forward_says_the_same_each_time(tmp_path: Path) -> None:
+    folder, findings = save_model(tmp_path / "m", "rwkv"), FolderFacts(tmp_path / "findings.json")
+    for _ in range(2):
+        engine = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
+        assert Reference(folder).agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
+        engine.close()
+
+
+def test_what_was_found_out_elsewhere_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On another machine, with another torch or other code of ours: all of it stands in the digest."""
+    folder, findings = save_model(tmp_path / "m", "llama"), FolderFacts(tmp_path / "findings.json")
+    TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
+    trials: list[object] = []
+    agrees = select_backend._agrees
+    monkeypatch.setattr(select_backend, "_agrees", lambda *given: trials.append(given) or agrees(*given))
+    monkeypatch.setattr("deployments.engines.probes._here", lambda: "elsewhere")
+    TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
+    assert trials

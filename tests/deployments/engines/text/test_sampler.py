@@ -1,0 +1,84 @@
+"""Each warper keeps what transformers keeps; a draw depends on its seed and position alone."""
+
+import math
+
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from deployments.engines.text.sampler import Choice, Sampling, sample, uniform
+
+SEEN = (3, 3, 7, 20)
+LOGITS = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 2
+
+OPTIONS = [
+    Sampling(temperature=0.7),
+    Sampling(temperature=1.0, top_k=5),
+    Sampling(temperature=1.3, top_p=0.6),
+    Sampling(temperature=1.0, min_p=0.2),
+    Sampling(temperature=0.9, top_k=12, top_p=0.8, min_p=0.05, repetition_penalty=1.4),
+    Sampling(temperature=1.0, top_p=1e-9),
+]
+
+
+def expected(options: Sampling) -> torch.Tensor:
+    """The distribution that `generate` would draw from."""
+    warpers = LogitsProcessorList()
+    if options.repetition_penalty != 1:
+        warpers.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
+    warpers.append(TemperatureLogitsWarper(options.temperature))
+    if options.top_k:
+        warpers.append(TopKLogitsWarper(options.top_k))
+    if options.top_p < 1:
+        warpers.append(TopPLogitsWarper(options.top_p))
+    if options.min_p:
+        warpers.append(MinPLogitsWarper(options.min_p))
+    return warpers(torch.tensor([SEEN]), LOGITS[None].clone())[0].softmax(-1)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_tokens_are_drawn_as_often_as_their_probability_says(options: Sampling) -> None:
+    draws = 20_000
+    others = [Choice(OPTIONS[seed % 6], seed, SEEN) for seed in range(6)]
+    choices = [Choice(options, seed, SEEN) for seed in range(draws)]
+    tokens = sample(LOGITS.expand(draws + 6, -1), [*others, *choices])[6:]
+    seen = torch.bincount(torch.tensor(tokens), minlength=40) / draws
+    wanted = expected(options)
+    assert seen[wanted == 0].sum() == 0
+    assert (seen - wanted).abs().max() < 4 * math.sqrt(0.25 / draws)
+
+
+def test_greedy_rows_and_penalised_greedy_rows_do_not_draw() -> None:
+    penalised = LOGITS.clone()
+    best = int(LOGITS.argmax())
+    penalised[best] = LOGITS[best] / 50
+    rows = [Choice(Sampling(), 1, (best,)), Choice(Sampling(repetition_penalty=50.0), 1, (best,))]
+    assert sample(LOGITS.expand(2, -1), rows) == [best, int(penalised.argmax())]
+
+
+def test_a_draw_is_the_same_in_any_company() -> None:
+    hot = Choice(Sampling(temperature=2.0, seed=9), 9, SEEN)
+    alone = sample(LOGITS[None], [hot])
+    company = [Choice(options, 5, SEEN) for options in OPTIONS]
+    assert sample(LOGITS.expand(7, -1), [*company, hot])[-1:] == alone
+
+
+def test_numbers_are_uniform_and_differ_by_seed_and_position() -> None:
+    numbers = torch.tensor([uniform(seed, position) for seed in range(100) for position in range(100)])
+    assert len(set(numbers.tolist())) > 9_900
+    assert abs(float(numbers.mean()) - 0.5) < 0.02
+    assert abs(float(torch.histc(numbers, 10, 0, 1).std())) < 120
+    assert 0 <= float(numbers.min()) <= float(numbers.max()) < 1
+
+
+def test_a_distribution_that_leaves_one_token_gives_it_at_every_seed() -> None:
+    certain = torch.full((1, 40), -math.inf)
+    certain[0, 17] = 3.0
+    assert {sample(certain, [Choice(Sampling(temperature=5.0), seed, ())])[0] for seed in range(50)} == {17}

@@ -1,0 +1,99 @@
+"""Text is held to a JSON schema by a model that knows no JSON; a hostile schema costs nobody anything."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from deployments.contract.errors import InvalidRequest
+from deployments.engines.text.engine import Sampling, TextGenerationEngine
+from tests.support.text_models import PROMPTS, Listener, Reference, ask, load, save_long_model
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 12},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "kind": {"enum": ["big", "small"]},
+        "tags": {"type": "array", "items": {"type": "boolean"}, "maxItems": 3},
+    },
+    "required": ["name", "age", "kind", "tags"],
+    "additionalProperties": False,
+}
+DEEP = '{"properties":{"a":' * 3000 + "{}" + "}}" * 3000
+CHOICES = [{"properties": {name: {"type": "string"}}} for name in "abcdefgh"]
+REFUSED = {
+    "no JSON": "{",
+    "no object": "[1]",
+    "unknown type": '{"type": "poem"}',
+    "a pattern that is none": json.dumps({"type": "string", "pattern": "(?=a)("}),
+    "options of the library": json.dumps({"type": "string", "x-guidance": {"whitespace_flexible": True}}),
+    "no end": json.dumps({"$ref": "#"}),
+    "deep": DEEP,
+    "large": json.dumps({"enum": ["a" * 100 + str(number) for number in range(5000)]}),
+    "many choices": json.dumps({"allOf": [{"anyOf": CHOICES}] * 12}),
+}
+HEAVY = {
+    "nested repetition": json.dumps({"type": "string", "pattern": "^(((a{1,500}){1,500}){1,500})*b$"}),
+    "a long text": json.dumps({"type": "string", "minLength": 10**6, "maxLength": 10**7}),
+    "many items": json.dumps({"type": "array", "items": {"type": "integer"}, "minItems": 10**6}),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_long_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Iterator[TextGenerationEngine]:
+    engine = load(folder)
+    yield engine
+    engine.close()
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2, 3])
+def test_a_text_is_what_its_schema_allows(engine: TextGenerationEngine, seed: int | None) -> None:
+    """Checked by the jsonschema package, greedy and drawn."""
+    temperature = 0.0 if seed is None else 1.5
+    listener = ask(
+        engine, PROMPTS[0], 300, Sampling(temperature=temperature, seed=seed, json_schema=json.dumps(SCHEMA))
+    )
+    assert listener.finished().finish_reason == "stop"
+    jsonschema.validate(json.loads(listener.text), SCHEMA)
+
+
+def test_neighbours_of_a_constrained_request_are_free(engine: TextGenerationEngine, folder: Path) -> None:
+    free, bound = Listener(), Listener()
+    engine.submit(PROMPTS[1], 60, Sampling(), free)
+    engine.submit(PROMPTS[0], 300, Sampling(json_schema=json.dumps(SCHEMA)), bound)
+    bound.finished()
+    free.finished()
+    assert Reference(folder, 1024).agrees(PROMPTS[1], 60, free.text)
+    jsonschema.validate(json.loads(bound.text), SCHEMA)
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_schema_that_cannot_be_followed_is_refused_at_once(engine: TextGenerationEngine, fault: str) -> None:
+    begun = time.monotonic()
+    with pytest.raises(InvalidRequest, match="the JSON schema") as refused:
+        ask(engine, PROMPTS[0], 3, Sampling(json_schema=REFUSED[fault]))
+    assert "\n" not in refused.value.message
+    assert len(refused.value.message) < 200
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("fault", HEAVY)
+def test_a_heavy_schema_ends_in_time_one_way_or_the_other(engine: TextGenerationEngine, fault: str) -> None:
+    begun = time.monotonic()
+    listener = Listener()
+    try:
+        engine.submit(PROMPTS[0], 50, Sampling(json_schema=HEAVY[fault]), listener)
+        listener.end()
+    except InvalidRequest:
+        pass
+    assert time.monotonic() - begun < 5
+    assert engine.running == 0

@@ -1,0 +1,138 @@
+"""A team that is held up gives a core up, and tries again later. The clocks are played."""
+
+import itertools
+import threading
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from deployments.engines.device import use_team, use_threads
+from deployments.engines.text import threads
+from deployments.engines.text.threads import FIRST_REST_S, LONGEST_REST_S, WINDOW_S, Clocks, OpenMPPool
+from tests.support.text_models import PROMPTS, ask, load_slots
+
+
+@pytest.fixture(autouse=True)
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What OpenMP is told."""
+    told: list[int] = []
+    monkeypatch.setattr(threads, "use_team", told.append)
+    return told
+
+
+@pytest.fixture
+def pass_time(monkeypatch: pytest.MonkeyPatch) -> list[Clocks]:
+    clocks = [Clocks(0, 0, 0)]
+    monkeypatch.setattr(Clocks, "now", lambda: clocks[-1])
+    return clocks
+
+
+class Machine:
+    """On which a team computes. `own`, `process`: seconds a second that its thread and all of the process compute."""
+
+    def __init__(self, clocks: list[Clocks], team: OpenMPPool) -> None:
+        self.clocks = clocks
+        self.team = team
+        team.adjust()
+
+    def compute(self, own: float, process: float, wall: float = 1.01 * WINDOW_S) -> int:
+        """For a while; the size of the team after it."""
+        last = self.clocks[-1]
+        self.clocks.append(Clocks(last.wall + wall, last.own + own * wall, last.process + process * wall))
+        self.team.adjust()
+        return self.team.size
+
+    @property
+    def now(self) -> float:
+        return self.clocks[-1].wall
+
+
+def test_a_team_that_has_its_cores_stays(pass_time: list[Clocks], sizes: list[int]) -> None:
+    machine = Machine(pass_time, OpenMPPool(4))
+    assert {machine.compute(0.9, 3.8) for _ in range(50)} == {4}
+    assert not sizes
+
+
+@pytest.mark.parametrize(("own", "process"), [(0.5, 4.0), (0.95, 3.3)], ids=["itself", "another thread"])
+def test_who_is_held_up_gives_one_core_up_at_a_time(
+    own: float, process: float, pass_time: list[Clocks], sizes: list[int]
+) -> None:
+    machine = Machine(pass_time, OpenMPPool(4))
+    assert machine.compute(own, process) == 3
+    assert machine.compute(0.95, 2.9) == 3, "enough for these"
+    assert machine.compute(0.95, 2.2) == 2
+    assert machine.compute(0.5, 0.6) == 1
+    assert machine.compute(0.5, 0.5) == 1
+    assert sizes == [3, 2, 1]
+
+
+def test_more_are_tried_again_ever_more_seldom_while_it_is_in_vain(pass_time: list[Clocks]) -> None:
+    machine = Machine(pass_time, OpenMPPool(2))
+    tries: list[float] = []
+    while machine.now < 60:
+        if machine.compute(*((0.95, 1.0) if machine.team.size == 1 else (0.5, 1.0))) == 2:
+            tries.append(machine.now)
+    rests = [after - before for before, after in pairwise([0.0, *tries])]
+    assert rests[0] == pytest.approx(FIRST_REST_S + WINDOW_S, abs=2 * WINDOW_S)
+    assert rests[1] > 1.5 * rests[0]
+    assert rests[-1] == pytest.approx(LONGEST_REST_S + WINDOW_S, abs=2 * WINDOW_S)
+
+
+def test_after_quiet_times_it_comes_back_soon(pass_time: list[Clocks]) -> None:
+    machine = Machine(pass_time, OpenMPPool(2))
+    while machine.now < 60:
+        machine.compute(*((0.95, 1.0) if machine.team.size == 1 else (0.5, 1.0)))
+    while machine.now < 80:
+        machine.compute(0.95, 0.95 * machine.team.size)
+    assert machine.team.size == 2
+    assert machine.compute(0.5, 1.0) == 1
+    held_up = machine.now
+    while machine.compute(0.95, 1.0) == 1:
+        pass
+    assert machine.now - held_up < FIRST_REST_S + 2 * WINDOW_S
+
+
+def test_pauses_do_not_count(pass_time: list[Clocks]) -> None:
+    machine = Machine(pass_time, OpenMPPool(2))
+    for _ in range(20):
+        assert machine.compute(0.95, 1.9, wall=0.06) == 2
+        machine.team.pause()
+        machine.clocks.append(machine.clocks[-1]._replace(wall=machine.now + 1))
+        machine.team.adjust()
+
+
+def test_a_single_thread_never_looks_at_the_clock(monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
+    monkeypatch.setattr(Clocks, "now", lambda: pytest.fail("it did"))
+    OpenMPPool(1).adjust()
+    assert not sizes
+
+
+def test_a_loop_whose_thread_is_kept_from_its_core_goes_on_with_fewer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int]
+) -> None:
+    wall = itertools.count(0.0, 1.01 * WINDOW_S)
+    monkeypatch.setattr(Clocks, "now", lambda: Clocks(next(wall), 0, 0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    engine = load_slots(folder)
+    try:
+        ask(engine, PROMPTS[0], 4)
+        assert sizes[:2] == [2, 1]
+    finally:
+        engine.close()
+
+
+def test_other_threads_keep_theirs() -> None:
+    most = torch.get_num_threads()
+    use_threads(most)
+    seen: list[int] = []
+
+    def compute() -> None:
+        use_team(1)
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    thread.join()
+    assert (seen, torch.get_num_threads()) == ([1], most)

@@ -1,0 +1,33 @@
+"""What a load finds out of a preprocessor by trying is found out once for a content."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deployments.engines.vision import engine as image_classification
+from deployments.engines.vision import preprocessing
+from deployments.validation.verdicts import FolderFacts
+from tests.support.image_models import answer, encoded, expected, loaded, photo, quick_measuring, saved
+
+__all__ = ["quick_measuring"]  # a fixture of every test here
+
+
+@pytest.mark.parametrize("kind", ["vit", "resnet", "mobilenet"])
+def test_the_next_load_tries_nothing_and_says_the_same(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, findings = saved(tmp_path / "m", kind), FolderFacts(tmp_path / "findings.json")
+    picture = photo(100, 80)
+    first = loaded(folder, findings=findings)
+
+    def tried(*_: object) -> None:
+        raise AssertionError("tried again")
+
+    monkeypatch.setattr(preprocessing, "_same", tried)
+    monkeypatch.setattr(image_classification, "_shapes", tried)
+    second = loaded(folder, findings=findings)
+    assert second.notes[0] == first.notes[0]
+    for engine in (first, second):
+        assert np.allclose(answer(engine, encoded(picture)), expected(folder, picture), atol=1e-4)
+        engine.close()

@@ -1,0 +1,64 @@
+"""model.yaml is read strictly, and what it says has its effect."""
+
+import pytest
+
+from deployments.contract.types import ImageClassification, TextGeneration
+from deployments.repository.manifest import Manifest, Unservable, parse_manifest
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("generation: {temprature: 1}", "generation: unknown key 'temprature'; did you mean 'temperature'?"),
+        ("golden: [{prompt: a}]", "golden.0: a golden example has image and label, or prompt, max_tokens and text"),
+        ("golden: [{image: ../x.png, label: a}]", "golden.0.image: "),
+        ("golden: [{image: /x.png, label: a}]", "golden.0.image: "),
+        ("source: s3://b/m", "a model with a source has to name its family"),
+        ("source: /etc", "source: "),
+        ("memory_mb: .inf", "memory_mb: "),
+        ("max_batch_size: 0", "max_batch_size: "),
+        ("a: &a [1]\nb: *a", "uses aliases"),
+        ("[" * 10000, "is nested more than 32 levels deep"),
+        ("{" * 200_000, "is nested more than 32 levels deep"),
+        ("- " * 100_000, "is nested more than 32 levels deep"),
+        ("[1, " * 30, "is not YAML"),
+        ("a: [" + "1," * 130_000 + "1]", "unknown key 'a'"),
+        ("#" * 300_000, "is larger than 256 KiB"),
+    ],
+)
+def test_a_mistake_in_the_manifest_is_told_with_its_place(text: str, said: str) -> None:
+    with pytest.raises(Unservable) as fault:
+        parse_manifest(text.encode())
+    assert str(fault.value).startswith("model.yaml")
+    assert said in str(fault.value)
+
+
+def test_a_whole_manifest_is_read() -> None:
+    text = b"""
+family: text_generation
+memory_mb: 12.5
+dtype: bfloat16
+pinned: true
+warm_up: true
+max_batch_size: 4
+generation: {temperature: 0.7, stop: ["\\n"]}
+golden: [{prompt: a, max_tokens: 2, text: b}, {image: examples/a.png, label: b, probability: 0.9, tolerance: 0.1}]
+draft_decoding: false
+source: s3://bucket/model
+files: {config.json: {bytes: 3, sha256: %s}}
+"""
+    manifest = parse_manifest(text % (b"a" * 64))
+    assert manifest.golden[1].image == "examples/a.png"
+    assert manifest.files["config.json"].bytes == 3
+    assert parse_manifest(b"") == Manifest()
+
+
+def test_generation_defaults_apply_where_the_request_is_silent() -> None:
+    manifest = parse_manifest(b"generation: {temperature: 0.7, top_k: 5}")
+    silent = TextGeneration(model_id="m", prompt="p", max_tokens=1)
+    assert manifest.with_defaults(silent) == silent.model_copy(update={"temperature": 0.7, "top_k": 5})
+    greedy = silent.model_copy(update={"temperature": 0.0})
+    assert manifest.with_defaults(greedy) == greedy.model_copy(update={"top_k": 5})
+    image = ImageClassification(model_id="m", image_data=b"")
+    assert Manifest().with_defaults(silent) is silent
+    assert manifest.with_defaults(image).top_k is None

@@ -1,0 +1,268 @@
+"""Whatever happens in whatever order: the accounts hold, a leased model is there, and what fails leaves no trace.
+
+A hypothesis state machine over load, lease, release, evict, fail, cancel, swap, grow and pin. The long run, 10,000
+steps, is `make test-residency`.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from deployments.contract.errors import ModelLoadFailed, ServingError
+from deployments.repository.manifest import Manifest
+from deployments.repository.model import Model
+from deployments.residency import memory, residency
+from deployments.residency.ledger import MIB, State
+from deployments.residency.planning import key_of
+from deployments.residency.residency import Residency
+
+BUDGET = 100
+SIZES = (10, 25, 40, 55, 70, 120)
+LONG = "RESIDENCY_LONG" in os.environ
+
+
+@dataclass(eq=False)
+class GrowingFake:
+    """An engine that takes what it is granted."""
+
+    model: Model
+    resident_bytes: int
+    notes: tuple[str, ...] = ()
+    closed: bool = False
+    grant: Callable[[int], bool] | None = None
+
+    def ask_before_growing(self, grant: Callable[[int], bool]) -> None:
+        self.grant = grant
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass(eq=False)
+class Work:
+    """Something that a thread would do, until the machine says that it is done."""
+
+    work: Callable[[], Any]
+    done: "asyncio.Future[Any]"
+
+
+@dataclass(eq=False)
+class Caller:
+    model: Model
+    task: "asyncio.Task[None]"
+    go: asyncio.Event
+    engine: GrowingFake | None = None
+
+
+@dataclass
+class Threads:
+    """Stands in for the thread pools: what they are given lies here until it is done."""
+
+    loads: list[Work] = field(default_factory=list)
+    closes: list[Work] = field(default_factory=list)
+
+    async def run(self, pool: Executor, work: Callable[[], Any]) -> Any:
+        if pool._thread_name_prefix == "admit":  # type: ignore[attr-defined]
+            return work()
+        waiting = self.loads if pool._thread_name_prefix == "load" else self.closes  # type: ignore[attr-defined]
+        item = Work(work, asyncio.get_running_loop().create_future())
+        waiting.append(item)
+        return await item.done
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.threads = Threads()
+        self.now = 0.0
+        self.engines: list[GrowingFake] = []
+        self.callers: list[Caller] = []
+        self.versions = [0] * len(SIZES)
+        self.surplus = 0
+        self.fixes = [mock.patch.object(module, "in_thread", self.threads.run) for module in (residency, memory)]
+        for fix in self.fixes:
+            fix.start()
+
+    @initialize()
+    def begin(self) -> None:
+        async def made() -> Residency[GrowingFake]:
+            return Residency(BUDGET * MIB, self.load, clock=lambda: self.now)
+
+        self.residency = self.loop.run_until_complete(made())
+        self.ledger = self.residency.ledger
+
+    def load(self, model: Model) -> GrowingFake:
+        engine = GrowingFake(model, model.declared_bytes + self.surplus * MIB)
+        self.engines.append(engine)
+        return engine
+
+    def model(self, number: int) -> Model:
+        manifest = Manifest(memory_mb=SIZES[number])
+        return Model(f"m{number}", None, Path("m"), str(self.versions[number]), "text_generation", manifest)
+
+    def settle(self) -> None:
+        for _ in range(40):
+            self.loop.run_until_complete(asyncio.sleep(0))
+
+    @rule(number=st.integers(0, len(SIZES) - 1))
+    def lease(self, number: int) -> None:
+        caller = Caller(self.model(number), None, asyncio.Event())  # type: ignore[arg-type]
+
+        async def call() -> None:
+            async with self.residency.lease(caller.model, 1000) as engine:
+                caller.engine = engine
+                await caller.go.wait()
+            caller.engine = None
+
+        caller.task = self.loop.create_task(call())
+        self.callers.append(caller)
+        self.settle()
+
+    @precondition(lambda self: self.callers)
+    @rule(data=st.data(), cancel=st.booleans())
+    def end(self, data: st.DataObject, cancel: bool) -> None:
+        caller = data.draw(st.sampled_from(self.callers))
+        caller.engine = None
+        caller.task.cancel() if cancel else caller.go.set()
+        self.settle()
+
+    @precondition(lambda self: self.threads.loads)
+    @rule(data=st.data(), fails=st.booleans(), surplus=st.sampled_from([-5, 0, 0, 0, 30]))
+    def finish_load(self, data: st.DataObject, fails: bool, surplus: int) -> None:
+        """A load ends: well, with a model larger than declared, or not at all."""
+        item = data.draw(st.sampled_from(self.threads.loads))
+        self.threads.loads.remove(item)
+        self.surplus = surplus
+        if fails:
+            before = {key for key, entry in self.ledger.entries.items() if entry.state is State.LOADING}
+            item.done.set_exception(ModelLoadFailed("no good"))
+            self.settle()
+            after = {key for key, entry in self.ledger.entries.items() if entry.state is State.LOADING}
+            assert before - after, "a failed load is still accounted for"
+        else:
+            item.done.set_result(item.work())
+            self.settle()
+
+    @precondition(lambda self: self.threads.closes)
+    @rule()
+    def finish_close(self) -> None:
+        item = self.threads.closes.pop(0)
+        item.done.set_result(item.work())
+        self.settle()
+
+    @rule(number=st.integers(0, len(SIZES) - 1))
+    def evict(self, number: int) -> None:
+        self.loop.create_task(self.residency.unload(self.model(number)))
+        self.settle()
+
+    @rule(number=st.integers(0, len(SIZES) - 1))
+    def swap(self, number: int) -> None:
+        """Another version takes its place: the old one stays until it is evicted."""
+        self.versions[number] += 1
+
+    @rule(number=st.integers(0, len(SIZES) - 1), pinned=st.booleans())
+    def pin(self, number: int, pinned: bool) -> None:
+        async def pin() -> None:
+            self.residency.pin(self.model(number), pinned)
+
+        self.loop.run_until_complete(pin())
+        self.settle()
+
+    @rule(data=st.data(), more=st.integers(-10, 40))
+    def grow(self, data: st.DataObject, more: int) -> None:
+        """An engine in use takes more, if it may, or gives some back."""
+        used = [caller.engine for caller in self.callers if caller.engine]
+        if used:
+            engine = data.draw(st.sampled_from(used))
+            size = max(MIB, engine.resident_bytes + more * MIB)
+            assert engine.grant
+            if engine.grant(size):
+                engine.resident_bytes = size
+        self.settle()
+
+    @rule(seconds=st.sampled_from([0.5, 1.0, 10.0, 400.0]))
+    def wait(self, seconds: float) -> None:
+        async def look() -> None:
+            self.residency.sweep()
+            self.residency.room.look()
+
+        self.now += seconds
+        self.loop.run_until_complete(look())
+        self.settle()
+
+    @invariant()
+    def accounts_hold(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        alive = [engine for engine in self.engines if not engine.closed]
+        for engine in alive:
+            entry = self.ledger.entries.get(key_of(engine.model))
+            assert entry, "an engine that nobody accounts for"
+            assert entry.bytes >= engine.resident_bytes
+        assert self.ledger.used_bytes >= sum(engine.resident_bytes for engine in alive)
+        if not any(engine.resident_bytes > engine.model.declared_bytes for engine in alive):
+            assert self.ledger.used_bytes <= BUDGET * MIB
+        leaving = [e.bytes for e in self.ledger.entries.values() if e.state is State.UNLOADING]
+        assert self.ledger.used_bytes <= BUDGET * MIB or leaving, "over the budget, and nobody leaves"
+
+    @invariant()
+    def a_leased_model_is_never_gone(self) -> None:
+        for caller in self.callers:
+            if caller.engine is not None and not caller.task.done():
+                assert not caller.engine.closed
+                assert self.ledger.entries[key_of(caller.model)].leases
+
+    @invariant()
+    def callers_hear_only_errors_of_the_contract(self) -> None:
+        for caller in [caller for caller in self.callers if caller.task.done()]:
+            self.callers.remove(caller)
+            if not caller.task.cancelled() and (error := caller.task.exception()):
+                assert isinstance(error, ServingError), error
+
+    def teardown(self) -> None:
+        """Once all is let go, everybody who waits gets an answer and nothing stays behind."""
+        for _ in range(200):
+            for caller in self.callers:
+                caller.engine = None
+                caller.go.set()
+            for work in (self.threads.loads, self.threads.closes):
+                while work:
+                    item = work.pop()
+                    item.done.set_result(item.work())
+            self.now += 1
+            if hasattr(self, "residency"):
+                self.loop.call_soon(self.residency.room.look)
+            self.settle()
+            if not any(not caller.task.done() for caller in self.callers):
+                break
+        try:
+            assert all(caller.task.done() for caller in self.callers), "a caller waits for ever"
+            self.callers_hear_only_errors_of_the_contract()
+            assert all(not entry.leases for entry in self.ledger.entries.values())
+        finally:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.settle()
+            self.loop.close()
+            for fix in self.fixes:
+                fix.stop()
+
+
+TestResidency = Machine.TestCase
+TestResidency.settings = settings(
+    max_examples=250 if LONG else 20,  # somewhat less than 50 steps each
+    stateful_step_count=50,
+    deadline=None,
+    phases=(Phase.generate,),  # shrinking takes longer than reading the steps
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)

@@ -1,0 +1,95 @@
+"""The application on a real Ray: every entrance, every family, from the outside."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+from deployments.contract.types import (
+    ImageClassification,
+    ImageClassificationResult,
+    TextGeneration,
+    TextGenerationResult,
+)
+from tests.conftest import Running
+from tests.support.echo import Echo, EchoResult
+from tests.support.entrances import ENTRANCES, Entrance, over_the_handle
+from tests.support.text_models import PROMPTS, Reference
+from tests.support.tiny_models import LABELS
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(params=ENTRANCES)
+def entrance(request: pytest.FixtureRequest) -> Entrance:
+    return ENTRANCES[request.param]
+
+
+def test_every_entrance_classifies_as_transformers_does(runtime: Running, entrance: Entrance) -> None:
+    answer = entrance(runtime, ImageClassification(model_id="image", image_data=runtime.picture.read_bytes()))
+    assert isinstance(answer, ImageClassificationResult)
+    model = AutoModelForImageClassification.from_pretrained(runtime.models / "image")
+    processor = AutoImageProcessor.from_pretrained(runtime.models / "image")
+    with torch.inference_mode():
+        logits = model.eval()(**processor(Image.open(runtime.picture).convert("RGB"), return_tensors="pt")).logits[0]
+    expected = logits.softmax(-1).sort(descending=True)
+    assert answer.class_labels == [LABELS[index] for index in expected.indices.tolist()]
+    assert answer.probabilities == pytest.approx(expected.values.tolist(), abs=1e-5)
+
+
+def test_every_entrance_generates_what_transformers_does(runtime: Running, entrance: Entrance) -> None:
+    answer = entrance(runtime, TextGeneration(model_id="text", prompt=PROMPTS[0], max_tokens=16))
+    assert isinstance(answer, TextGenerationResult)
+    assert Reference(runtime.models / "text").agrees(PROMPTS[0], 16, answer.generated_text)
+
+
+def test_every_entrance_serves_a_family_that_only_the_tests_know(runtime: Running, entrance: Entrance) -> None:
+    answer = entrance(runtime, Echo(model_id="any", text="é\n"))
+    assert isinstance(answer, EchoResult)
+    assert answer.text == "é\n"
+
+
+def test_nested_ids_and_versions_are_served(runtime: Running) -> None:
+    for model_id, name in (
+        ("team/nested", "team/nested"),
+        ("versioned", "versioned@2"),
+        ("versioned@1", "versioned@1"),
+    ):
+        answer = over_the_handle(runtime, TextGeneration(model_id=model_id, prompt="a", max_tokens=2))
+        assert isinstance(answer, TextGenerationResult)
+        assert answer.model_id == name
+
+
+def test_options_beyond_the_union_are_honoured(runtime: Running) -> None:
+    image = ImageClassification(model_id="image", image_data=runtime.picture.read_bytes(), top_k=2)
+    answer = over_the_handle(runtime, image)
+    assert isinstance(answer, ImageClassificationResult)
+    assert len(answer.class_labels) == len(answer.probabilities) == 2
+    sampled = TextGeneration(model_id="text", prompt="a", max_tokens=20, temperature=1.0, seed=3)
+    first, second = over_the_handle(runtime, sampled), over_the_handle(runtime, sampled)
+    other = over_the_handle(runtime, sampled.model_copy(update={"seed": 4}))
+    assert first == second != other
+
+
+def test_no_tokens_asked_for_is_an_empty_text_and_too_many_end_at_the_context(runtime: Running) -> None:
+    nothing = over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=0))
+    assert isinstance(nothing, TextGenerationResult)
+    assert nothing.generated_text == ""
+    whole = over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=2**32 - 1))
+    assert isinstance(whole, TextGenerationResult)
+    assert whole.finish_reason in ("length", "stop")
+
+
+def test_many_callers_at_once_are_all_answered(runtime: Running) -> None:
+    picture = runtime.picture.read_bytes()
+
+    def ask(number: int) -> str:
+        if number % 2:
+            return type(over_the_handle(runtime, ImageClassification(model_id="image", image_data=picture))).__name__
+        return type(over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=8))).__name__
+
+    with ThreadPoolExecutor(32) as callers:
+        names = list(callers.map(ask, range(64)))
+    assert names == ["TextGenerationResult", "ImageClassificationResult"] * 32

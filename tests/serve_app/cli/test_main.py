@@ -1,0 +1,150 @@
+"""The command line: what people type, what they see, and what they are told when it goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from serve_app.cli.main import main
+from tests.conftest import PROJECT, Running, free_port
+from tests.support.text_models import Reference
+
+PATIENCE_S = 120
+
+
+@pytest.mark.ray
+def test_infer_image_prints_labels_and_probabilities(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["infer", "image", "image", str(runtime.picture), "--top-k", "2", "--url", runtime.url]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(0 <= float(line.split()[-1]) <= 1 for line in lines)
+
+
+@pytest.mark.ray
+def test_infer_text_prints_the_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]) == 0
+    assert Reference(runtime.models / "text").agrees("Once", 8, capsys.readouterr().out.removesuffix("\n"))
+
+
+@pytest.mark.ray
+def test_infer_text_streams_the_same_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]
+    assert main(command) == main([*command, "--stream"]) == 0
+    whole, streamed = capsys.readouterr().out.splitlines()
+    assert whole == streamed
+    assert main(["infer", "text", "nope", "p", "--stream", "--url", runtime.url]) == 1
+    assert "model_not_found" in capsys.readouterr().err
+
+
+def test_infer_json_sends_any_variant_as_it_stands(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "json", '{"Echo":{"model_id":"any","text":"hi"}}', "--url", runtime.url]) == 0
+    assert json.loads(capsys.readouterr().out) == {"EchoResult": {"text": "hi"}}
+    assert main(["infer", "json", "{", "--url", runtime.url]) == 1
+    assert json.loads(capsys.readouterr().out)["Error"]["code"] == "invalid_request"
+
+
+@pytest.mark.ray
+def test_models_is_a_table_for_people_and_json_for_programs(
+    runtime: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "--url", runtime.url]) == 0
+    assert "image_classification" in capsys.readouterr().out
+    assert main(["models", "--json", "--url", runtime.url]) == 0
+    assert "text" in {status["model_id"] for status in json.loads(capsys.readouterr().out)}
+
+
+@pytest.mark.ray
+def test_an_error_is_told_on_stderr_with_its_code(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "text", "nope", "p", "--url", runtime.url]) == 1
+    assert capsys.readouterr().err.startswith("model_not_found: no model 'nope'")
+
+
+def test_a_runtime_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--url", f"http://127.0.0.1:{free_port()}"]) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_wrong_options_are_told_without_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "text", "m", "p", "--temperature=-1"]) == 1
+    assert "TextGeneration.temperature: Input should be greater than or equal to 0" in capsys.readouterr().err
+    assert main(["infer", "image", "m", "no-such-file.jpg"]) == 1
+    assert "no-such-file.jpg" in capsys.readouterr().err
+
+
+def test_config_prints_every_setting_and_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "runtime.yaml"
+    file.write_text("families: {text_generation: {max_cpu_share: 0.5}}")
+    assert main(["config", "--config", str(file)]) == 0
+    printed = capsys.readouterr().out
+    families = yaml.safe_load(printed)["families"]
+    assert families["text_generation"]["max_cpu_share"] == 0.5
+    assert families["image_classification"]["required_mem_mb"] == 2048
+    file.write_text(printed)
+    assert main(["config", "--config", str(file)]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_config_tells_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "runtime.yaml"
+    file.write_text("famlies: {}")
+    assert main(["config", "--config", str(file)]) == 1
+    assert capsys.readouterr().err == "runtime.yaml: unknown key 'famlies'; did you mean 'families'?\n"
+
+
+def test_serve_refuses_a_taken_port_and_a_missing_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    assert main(["serve", "--models", str(tmp_path / "none")]) == 1
+    assert "models: there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.cluster
+def test_serve_shows_that_it_works_and_leaves_nothing_behind(repository: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "serve_app.cli.main",
+        "serve",
+        "--models",
+        str(repository),
+        "--port",
+        str(free_port()),
+    ]
+    serving = subprocess.Popen(
+        command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    watchdog = threading.Timer(PATIENCE_S, serving.kill)
+    watchdog.start()
+    lines: list[str] = []
+    assert serving.stdout is not None
+    try:
+        for line in serving.stdout:
+            lines.append(line)
+            if line.startswith("curl"):
+                break
+        output = "".join(lines)
+        assert "starting Ray" in output
+        assert "loading models" in output
+        assert "is ready after" in output
+        started = psutil.Process(serving.pid).children(recursive=True)
+        assert any("raylet" in process.name() for process in started)
+        # As Ctrl-C does: to the whole group.
+        os.killpg(serving.pid, signal.SIGINT)
+        rest, _ = serving.communicate(timeout=15)
+        assert "stopped" in rest
+        assert "Traceback" not in rest
+        assert serving.returncode == 0
+        _, alive = psutil.wait_procs(started, timeout=5)
+        assert alive == []
+    finally:
+        watchdog.cancel()
+        serving.kill()

@@ -1,0 +1,86 @@
+"""A configuration file that changes under a runtime that runs."""
+
+from pathlib import Path
+
+import pytest
+
+from serve_app.access.api_keys import new_key
+from serve_app.cli.main import main
+from serve_app.config.config import RuntimeConfig, read_config
+from serve_app.config.reload import Reload
+
+SHA256 = new_key()[1]
+KEYS = f"access: {{keys: {{team: {{sha256: {SHA256}}}}}}}\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "runtime.yaml"
+    file.write_text("")
+    return file
+
+
+def reload_of(file: Path) -> Reload:
+    return Reload(file, lambda: read_config(file), RuntimeConfig())
+
+
+def test_an_unchanged_file_is_not_read(file: Path) -> None:
+    def unread() -> RuntimeConfig:
+        raise AssertionError("read")
+
+    assert Reload(file, unread, RuntimeConfig()).poll(print) is None
+
+
+def test_a_new_key_is_in_force_once_the_file_has_it(file: Path) -> None:
+    reload = reload_of(file)
+    file.write_text(KEYS)
+    changed = reload.poll(print)
+    assert changed is not None
+    assert list(changed.access.keys) == ["team"]
+    assert reload.poll(print) is None
+
+
+def test_a_broken_file_changes_nothing_and_says_why(file: Path) -> None:
+    reload = reload_of(file)
+    said: list[str] = []
+    file.write_text("acess: {}\n")
+    assert reload.poll(said.append) is None
+    assert "did you mean 'access'" in said[0]
+    file.write_text(KEYS)
+    assert reload.poll(said.append) is not None
+
+
+def test_keys_do_not_go_while_others_can_reach_the_runtime(file: Path) -> None:
+    file.write_text(f"host: 0.0.0.0\n{KEYS}")
+    reload = Reload(file, lambda: read_config(file), read_config(file))
+    said: list[str] = []
+    file.write_text("host: 127.0.0.1\n")  # which takes effect at the next start, as the keys would at once
+    assert reload.poll(said.append) is None
+    assert "there have to be access.keys" in said[0]
+    assert SHA256 not in said[0]
+
+
+def test_what_waits_for_the_next_start_is_named_and_left(file: Path) -> None:
+    reload = reload_of(file)
+    said: list[str] = []
+    file.write_text("ingress: {max_body_mb: 1}\n")
+    assert reload.poll(said.append) is None
+    assert said == ["runtime.yaml: ingress takes effect at the next start"]
+
+
+def test_a_signal_reads_it_again_though_it_looks_the_same(file: Path) -> None:
+    reload = Reload(
+        file, lambda: RuntimeConfig.model_validate({"access": {"keys": {"a": {"sha256": SHA256}}}}), RuntimeConfig()
+    )
+    assert reload.poll(print) is None
+    reload.forced = True
+    assert reload.poll(print) is not None
+
+
+def test_a_new_key_prints_what_the_configuration_takes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "new", "team", "--administrator"]) == 0
+    printed = capsys.readouterr().out
+    file.write_text(printed)
+    key = read_config(file).access.keys["team"]
+    assert key.administrator
+    assert key.sha256 not in printed.split("# For")[0]

@@ -1,0 +1,241 @@
+"""OpenAI's interface in one process, asked with OpenAI's own client: what a field means, and what comes back."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+from openai import AsyncOpenAI
+
+from deployments.contract.errors import (
+    InputQuarantined,
+    ModelNotFound,
+    Overloaded,
+    PromptTooLong,
+    ServingError,
+    Unavailable,
+)
+from deployments.contract.failures import error_of
+from deployments.contract.types import (
+    InferRequest,
+    InferResponse,
+    Message,
+    TextGeneration,
+)
+from serve_app.http.app import build_http_app
+from tests.support.parrot import Parrot
+
+
+@pytest.fixture
+def runtime() -> Parrot:
+    return Parrot()
+
+
+@pytest.fixture
+async def http(runtime: Parrot) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(build_http_app(runtime), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as client:
+        yield client
+
+
+@pytest.fixture
+def client(http: httpx2.AsyncClient) -> AsyncOpenAI:
+    return AsyncOpenAI(base_url="http://runtime/v1", api_key="none", http_client=http, max_retries=0)
+
+
+USER: Any = [{"role": "user", "content": "hi"}]
+
+
+async def test_a_completion(client: AsyncOpenAI, runtime: Parrot) -> None:
+    answer = await client.completions.create(model="m", prompt="p")
+    assert (answer.object, answer.model) == ("text_completion", "m")
+    assert answer.id.startswith("cmpl-")
+    (choice,) = answer.choices
+    assert (choice.index, choice.text, choice.finish_reason, choice.logprobs) == (0, "hey", "stop", None)
+    assert answer.usage
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 2, 5)
+    assert runtime.asked == [TextGeneration(model_id="m", prompt="p", max_tokens=16, temperature=1.0)]
+
+
+async def test_a_chat(client: AsyncOpenAI, runtime: Parrot) -> None:
+    parts: Any = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    told = {"role": "assistant", "content": None, "refusal": None, "tool_calls": None, "annotations": []}
+    messages: Any = [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}, told]
+    answer = await client.chat.completions.create(model="m", messages=messages, temperature=0, max_completion_tokens=7)
+    assert answer.object == "chat.completion"
+    assert (answer.choices[0].message.role, answer.choices[0].message.content) == ("assistant", "hey")
+    roles = [("system", "s"), ("user", "ab"), ("assistant", "")]
+    assert runtime.asked == [
+        TextGeneration(
+            model_id="m",
+            prompt="",
+            max_tokens=7,
+            temperature=0,
+            messages=[Message(role=role, content=content) for role, content in roles],  # type: ignore[arg-type]
+        )
+    ]
+
+
+async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runtime: Parrot) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    await client.chat.completions.create(
+        model="m",
+        messages=USER,
+        top_p=0.5,
+        stop=["x", "y"],
+        seed=-1,
+        logprobs=True,
+        top_logprobs=2,
+        response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}},
+        user="someone",
+        store=False,
+        extra_body={"top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1},
+    )
+    (asked,) = runtime.asked
+    assert (asked.temperature, asked.top_p, asked.top_k, asked.min_p) == (1.0, 0.5, 3, 0.1)
+    assert (asked.repetition_penalty, asked.stop, asked.seed) == (1.1, ["x", "y"], 2**64 - 1)
+    assert (asked.logprobs, asked.json_schema) == (2, schema)
+    await client.chat.completions.create(model="m", messages=USER, response_format={"type": "json_object"})
+    assert runtime.asked[-1].json_schema == {"type": "object"}
+    assert runtime.asked[-1].max_tokens == 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        (["a", "b"], [("a", None), ("b", None)]),
+        ([1, 2], [("", [1, 2])]),
+        ([[1], [2, 3]], [("", [1]), ("", [2, 3])]),
+    ],
+)
+async def test_prompts_of_every_kind(client: AsyncOpenAI, runtime: Parrot, prompt: Any, meant: Any) -> None:
+    answer = await client.completions.create(model="m", prompt=prompt, n=2, seed=5)
+    assert [choice.index for choice in answer.choices] == list(range(2 * len(meant)))
+    assert [(asked.prompt, asked.prompt_ids) for asked in runtime.asked] == [one for one in meant for _ in range(2)]
+    assert [asked.seed == 5 for asked in runtime.asked] == [True, False] * len(meant)
+    assert answer.usage
+    assert answer.usage.prompt_tokens == 3 * len(meant)
+    assert answer.usage.completion_tokens == 2 * len(answer.choices)
+
+
+async def test_log_probabilities(client: AsyncOpenAI) -> None:
+    completion = await client.completions.create(model="m", prompt="p", logprobs=1)
+    logprobs = completion.choices[0].logprobs
+    assert logprobs
+    assert (logprobs.tokens, logprobs.token_logprobs, logprobs.text_offset) == (["he", "y"], [-0.5, -1.5], [0, 2])
+    assert logprobs.top_logprobs == [{"hi": -0.4, "he": -0.5}, {"y": -1.5}]
+    chat = await client.chat.completions.create(model="m", messages=USER, logprobs=True, top_logprobs=1)
+    assert chat.choices[0].logprobs
+    first, second = chat.choices[0].logprobs.content or []
+    assert (first.token, first.logprob, first.bytes, first.top_logprobs[0].token) == ("he", -0.5, [104, 101], "hi")
+    assert second.token == "y"
+
+
+async def test_a_chat_in_chunks(client: AsyncOpenAI) -> None:
+    stream = await client.chat.completions.create(
+        model="m", messages=USER, stream=True, logprobs=True, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    *told, last = chunks
+    assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk.id for chunk in chunks}) == 1
+    deltas = [chunk.choices[0].delta for chunk in told]
+    assert [(delta.role, delta.content) for delta in deltas] == [
+        ("assistant", ""),
+        (None, "he"),
+        (None, "y"),
+        (None, None),
+    ]
+    assert [chunk.choices[0].finish_reason for chunk in told] == [None, None, None, "stop"]
+    assert [chunk.choices[0].logprobs is not None for chunk in told] == [False, True, True, False]
+    assert all(chunk.usage is None for chunk in told)
+    assert (last.choices, last.usage and last.usage.total_tokens) == ([], 5)
+
+
+async def test_a_completion_in_chunks_of_several_choices(client: AsyncOpenAI) -> None:
+    stream = await client.completions.create(model="m", prompt=["a", "b"], n=2, stream=True, echo=True)
+    texts, reasons = [""] * 4, [""] * 4
+    async for chunk in stream:
+        (choice,) = chunk.choices
+        texts[choice.index] += choice.text
+        reasons[choice.index] += choice.finish_reason or ""
+    assert texts == ["ahey", "ahey", "bhey", "bhey"]
+    assert reasons == ["stop"] * 4
+
+
+async def test_a_stream_is_data_lines_closed_by_done(http: httpx2.AsyncClient) -> None:
+    reply = await http.post("/v1/completions", json={"model": "m", "prompt": "p", "stream": True})
+    assert reply.headers["content-type"].startswith("text/event-stream")
+    *events, done, rest = reply.text.split("\n\n")
+    assert all(event.startswith("data: {") for event in events)
+    assert (done, rest) == ("data: [DONE]", "")
+    assert '"usage"' not in reply.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("failure", "kind", "code", "again"),
+    [
+        (ModelNotFound("no"), openai.NotFoundError, "model_not_found", "false"),
+        (PromptTooLong("no"), openai.BadRequestError, "context_length_exceeded", "false"),
+        (Overloaded("no"), openai.RateLimitError, "overloaded", "true"),
+        (InputQuarantined("no"), openai.UnprocessableEntityError, "input_quarantined", "false"),
+        (Unavailable("no"), openai.InternalServerError, "unavailable", "true"),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 3])
+async def test_failures_are_the_clients_typed_exceptions(
+    client: AsyncOpenAI, runtime: Parrot, stream: bool, failure: ServingError, kind: Any, code: str, again: str, n: int
+) -> None:
+    runtime.fails_before = failure
+    failure.retry_after_ms = 1200
+    with pytest.raises(kind) as raised:
+        await client.chat.completions.create(model="m", messages=USER, stream=stream, n=n)
+    assert (raised.value.code, raised.value.body["message"]) == (code, "no")
+    headers = raised.value.response.headers
+    assert (headers["retry-after"], headers["retry-after-ms"], headers["x-should-retry"]) == ("2", "1200", again)
+    assert runtime.under_way == 0
+
+
+@pytest.mark.parametrize("n", [1, 3])
+async def test_a_failure_on_the_way_is_raised_after_the_text_before_it(
+    client: AsyncOpenAI, runtime: Parrot, n: int
+) -> None:
+    runtime.fails_after = Unavailable("lost")
+    stream = await client.completions.create(model="m", prompt="p", stream=True, n=n)
+    assert (await anext(stream)).choices[0].text == "he"
+    with pytest.raises(openai.APIError, match="lost"):
+        _ = [chunk async for chunk in stream]
+    assert runtime.under_way == 0
+
+
+async def test_what_asks_for_nothing_is_accepted(client: AsyncOpenAI) -> None:
+    await client.chat.completions.create(
+        model="m", messages=USER, n=1, presence_penalty=0, frequency_penalty=0.0, logit_bias={}, tools=[], stop=None
+    )
+    await client.completions.create(model="m", prompt="p", best_of=1, suffix=None, user="u", max_tokens=0)
+
+
+async def test_models_are_the_ones_that_give_text(client: AsyncOpenAI) -> None:
+    assert [model.id async for model in client.models.list()] == ["team/m"]
+    for model_id in ("team/m", "team/m@1"):
+        assert (await client.models.retrieve(model_id)).id == model_id
+    for model_id in ("i", "m", "team/m@3"):
+        with pytest.raises(openai.NotFoundError):
+            await client.models.retrieve(model_id)
+
+
+async def test_one_failure_ends_the_other_choices(client: AsyncOpenAI, runtime: Parrot) -> None:
+    async def stuck(read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
+        request = await read()
+        assert isinstance(request, TextGeneration)
+        if request.seed == 5:
+            return error_of(Unavailable("lost"), request_id)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    runtime.answer = stuck  # type: ignore[method-assign]
+    with pytest.raises(openai.InternalServerError):
+        await client.completions.create(model="m", prompt="p", n=4, seed=5)

@@ -1,0 +1,179 @@
+"""The guard's layers of ASGI: heads, keys, bodies that do not come, memory that bodies may take."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from deployments.contract.errors import Overloaded, RequestTimeout, ServingError
+from serve_app.access.api_keys import Access, AccessSettings, KeySettings, new_key
+from serve_app.access.caller import CALLER
+from serve_app.http import middleware
+from serve_app.http.header_limits import MAX_HEAD_BYTES, MAX_HEADERS
+from serve_app.http.middleware import Body, Guard, Held, Threshold
+
+KEY, SHA256 = new_key()
+KEYS = Access(AccessSettings(keys={"team": KeySettings(sha256=SHA256)}))
+OPEN = Access(AccessSettings())
+
+
+@dataclass
+class Inner:
+    """An application that keeps what it was asked and reads the whole body."""
+
+    seen: list[Scope] = field(default_factory=list)
+    callers: list[str] = field(default_factory=list)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen.append(scope)
+        self.callers.append(CALLER.get().name)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def scope(path: str = "/infer", headers: list[tuple[bytes, bytes]] | None = None) -> Scope:
+    return {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers or [],
+    }
+
+
+@dataclass
+class Answer:
+    status: int = 0
+    body: bytes = b""
+
+    async def send(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+        self.body += message.get("body", b"")
+
+
+async def nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def asked(app: Callable[..., object], what: Scope) -> Answer:
+    answer = Answer()
+    await app(what, nothing, answer.send)  # type: ignore[misc]
+    return answer
+
+
+MANY = [(b"x-%d" % number, b"1") for number in range(MAX_HEADERS + 1)]
+LARGE = [(b"x", b"1" * MAX_HEAD_BYTES)]
+
+
+@pytest.mark.parametrize("headers", [MANY, LARGE])
+async def test_a_head_that_is_too_large_is_refused(headers: list[tuple[bytes, bytes]]) -> None:
+    inner = Inner()
+    answer = await asked(Guard(inner, OPEN, 1000), scope(headers=headers))
+    assert answer.status == 431
+    assert json.loads(answer.body)["Error"]["code"] == "headers_too_large"
+    assert not inner.seen
+
+
+async def test_what_could_steer_serve_does_not_reach_it() -> None:
+    inner = Inner()
+    kept = [(b"accept", b"*/*"), (b"x-note", "é".encode())]
+    dropped = [
+        (b"x-request-timeout-seconds", b"0"),
+        (b"X-Request-Disconnect-Disabled", b"?1"),
+        (b"serve_multiplexed_model_id", b"m"),
+        (b"serve-multiplexed-model-id", b"m"),
+        (b"x-session-id", b"s"),
+        (b"x-request-id", b"\xff"),
+        (b"n\xff", b"1"),
+    ]
+    await asked(Threshold(inner), scope(headers=[*kept, *dropped]))
+    assert inner.seen[0]["headers"] == kept
+    assert (await asked(Threshold(inner), scope("/-/routes"))).status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [("/infer", ["Error"]), ("/v1/completions", ["error"]), ("/v2/models/m/infer", ["error"]), ("/nope", ["Error"])],
+)
+async def test_without_a_key_nothing_is_reached_and_the_error_has_the_paths_shape(path: str, shape: list[str]) -> None:
+    inner = Inner()
+    answer = await asked(Guard(inner, KEYS, 1000), scope(path))
+    assert answer.status == 401
+    assert list(json.loads(answer.body)) == shape
+    assert not inner.seen
+
+
+async def test_with_a_key_the_request_carries_its_name() -> None:
+    inner = Inner()
+    bearer = [(b"authorization", b"Bearer " + KEY.encode())]
+    assert (await asked(Guard(inner, KEYS, 1000), scope(headers=bearer))).status == 200
+    assert inner.callers == ["team"]
+
+
+async def test_a_websocket_is_closed() -> None:
+    answer: list[Message] = []
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    await Guard(Inner(), OPEN, 1000)({"type": "websocket", "headers": []}, nothing, send)
+    assert [message["type"] for message in answer] == ["websocket.close"]
+
+
+def coming(*parts: bytes) -> Receive:
+    left = list(parts)
+
+    async def receive() -> Message:
+        if not left:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": left.pop(0), "more_body": True}
+
+    return receive
+
+
+@pytest.mark.parametrize("streams", [False, True])
+async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, streams: bool) -> None:
+    monkeypatch.setattr(middleware, "SLOW_BODY_S", 0.01)
+    monkeypatch.setattr(middleware, "IDLE_STREAM_S", 0.01)
+    body = Body(coming(b"x"), Held(1000), streams)
+    await body.receive()
+    with pytest.raises(RequestTimeout):
+        await body.receive()
+
+
+async def test_a_body_that_trickles_is_given_up_however_often_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "SLOW_BODY_S", 0.05)
+    parts = 0
+
+    async def trickle() -> Message:
+        nonlocal parts
+        parts += 1
+        await asyncio.sleep(0.002)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    body = Body(trickle, Held(10**9), streams=False)
+
+    async def read() -> None:
+        while True:
+            await body.receive()
+
+    with pytest.raises(RequestTimeout):
+        await read()
+    assert parts < 100
+
+
+async def test_bodies_take_no_more_memory_together_than_they_may() -> None:
+    held = Held(10)
+    first = Body(coming(b"12345678"), held, streams=False)
+    await first.receive()
+    second = Body(coming(b"123"), held, streams=False)
+    with pytest.raises(ServingError) as refused:
+        await second.receive()
+    assert isinstance(refused.value, Overloaded)
+    first.release()
+    second.release()
+    assert held.bytes == 0

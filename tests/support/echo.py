@@ -1,0 +1,43 @@
+"""A third family, without a model: it shows what a family is, and that nothing else need change for one."""
+
+import asyncio
+
+from ray.serve import Application
+
+from deployments.contract.types import InferRequest, InferResponse, Text
+from deployments.replica.calls import Call, OnChunk
+from deployments.replica.family import ReplicaOptions
+from deployments.replica.replica import Replica
+from serve_app.app import FAMILIES, Family, compose
+from serve_app.config.config import RuntimeConfig
+
+
+class Echo(InferRequest, index=2):
+    text: Text
+
+
+class EchoResult(InferResponse, index=3):
+    text: str
+
+
+class EchoReplica(Replica):
+    def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__()
+        self.family = options.family
+
+    async def infer(self, call: Call, tell: OnChunk | None = None) -> InferResponse:
+        assert isinstance(call.request, Echo)
+        if call.request.text == "fail":
+            raise RuntimeError("a secret that no caller may see")
+        if call.request.text == "slow":
+            await asyncio.sleep(1)
+        if call.request.text == "endless":
+            await asyncio.Event().wait()
+        return EchoResult(text=call.request.text)
+
+
+ECHO = Family("echo", Echo, EchoReplica, architectures=None)
+
+
+def build(args: RuntimeConfig) -> Application:
+    return compose(args, (*FAMILIES, ECHO))

@@ -1,0 +1,131 @@
+"""Small random image models in real Hugging Face folders, pictures for them, and what transformers answers."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    MobileNetV2Config,
+    ResNetConfig,
+    ViTConfig,
+)
+from transformers.models.convnext import ConvNextImageProcessorPil
+from transformers.models.mobilenet_v2 import MobileNetV2ImageProcessorPil
+from transformers.models.vit import ViTImageProcessorPil
+
+from deployments.engines.vision import forward
+from deployments.engines.vision.engine import ImageClassificationEngine
+
+LABELS = ["background", "tench, Tinca tinca", "crane", "crane", "goldfish"]
+
+
+@pytest.fixture(autouse=True)
+def quick_measuring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """On one thread: two that share their cores with other programs wait for each other at every operation."""
+    monkeypatch.setattr(forward, "MEASURING_S", 0.05)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def labelled(**options: Any) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(LABELS)), "label2id": {label: i for i, label in enumerate(LABELS)}, **options}
+
+
+def vit(**options: Any) -> ViTConfig:
+    return ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        image_size=32,
+        patch_size=16,
+        **labelled(**options),
+    )
+
+
+def resnet(**options: Any) -> ResNetConfig:
+    return ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", **labelled(**options)
+    )
+
+
+def mobilenet(**options: Any) -> MobileNetV2Config:
+    return MobileNetV2Config(image_size=32, depth_multiplier=0.35, **labelled(**options))
+
+
+CONFIGS = {"vit": vit, "resnet": resnet, "mobilenet": mobilenet}
+PROCESSORS = {
+    "vit": lambda: ViTImageProcessorPil(size={"height": 32, "width": 32}),
+    "resnet": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 32}),
+    "mobilenet": lambda: MobileNetV2ImageProcessorPil(
+        size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}, image_mean=[0.5, 0.4, 0.3]
+    ),
+}
+
+
+def saved(folder: Path, kind: str = "vit", dtype: torch.dtype = torch.float32, **options: Any) -> Path:
+    torch.manual_seed(3)
+    model = AutoModelForImageClassification.from_config(CONFIGS[kind](**options))
+    tell_pictures_apart(model)
+    model.to(dtype).save_pretrained(folder)
+    PROCESSORS[kind]().save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def tell_pictures_apart(model: Any) -> None:
+    """Sets norms and logits by pictures: with random weights alone nearly every picture has the same answer."""
+    for tensor in model.parameters():
+        tensor.add_(torch.rand_like(tensor) * 0.4 - 0.2)  # biases and norms start as zeros and ones
+        if tensor.ndim == 4:  # kernels: where they are all noise, a rounded pixel changes the answer
+            tensor.copy_(tensor.mean((2, 3), keepdim=True) + 0.05 * tensor)
+    pictures = np.stack([np.asarray(photo(32, 32, seed), np.float32) for seed in range(32)])
+    pixel_values = torch.from_numpy(pictures).permute(0, 3, 1, 2)[:, : model.config.num_channels] / 127.5 - 1
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average
+    model.train()(pixel_values=pixel_values)
+    logits = model.eval()(pixel_values=pixel_values).logits
+    last = [module for module in model.modules() if isinstance(module, torch.nn.Linear)][-1]
+    last.weight /= 4 * logits.std(0)[:, None]
+    last.bias.copy_((last.bias - logits.mean(0)) / (4 * logits.std(0)))
+
+
+def loaded(folder: Path, **options: Any) -> ImageClassificationEngine:
+    return ImageClassificationEngine.load(folder, **options)
+
+
+def photo(width: int = 61, height: int = 47, seed: int = 0) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def expected(folder: Path, image: Image.Image) -> np.ndarray:
+    """Probabilities by the library's own model and processor."""
+    processor: Any = AutoImageProcessor.from_pretrained(folder)
+    model = AutoModelForImageClassification.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(**processor(images=image, return_tensors="pt").to(model.dtype)).logits.float()
+    return logits.softmax(-1)[0].numpy()
+
+
+def answer(engine: ImageClassificationEngine, image_data: bytes) -> np.ndarray:
+    [probabilities] = engine.classify([engine.preprocess(image_data)])
+    assert isinstance(probabilities, np.ndarray)
+    return probabilities

@@ -1,0 +1,194 @@
+"""Tiny random models in real Hugging Face folders, and what transformers itself answers with them."""
+
+import time
+from functools import cache
+from pathlib import Path
+from threading import Event
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    RwkvConfig,
+)
+
+from deployments.engines.probes import ProbeCache
+from deployments.engines.text.engine import Chunk, Failed, Finished, Sampling, TextGenerationEngine
+from deployments.engines.text.engine import Event as AdminResult
+from deployments.engines.text.model import CausalModel
+from deployments.engines.text.paged import PagedLoop
+from deployments.engines.text.stats import Meter
+from deployments.engines.text.tokenizer import Tokens
+
+CONTEXT = 96
+SPECIAL = ["<s>", "</s>", "<|endoftext|>"]
+VOCABULARY = 320
+PATIENCE_S = 60.0
+GREEDY = Sampling()
+SLOTS = "all rows in one forward"
+PAGED = "paged continuous batching of transformers"
+PROMPTS = [
+    "Once upon a time",
+    "the quick brown fox jumps over the lazy dog and then some more words follow it",
+    "a",
+    "日本語 and naïve 🎉 text",
+    "def main():\n    return 1\n",
+]
+
+_ATTENTION = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": CONTEXT}
+_WIDTH = {"vocab_size": VOCABULARY, "hidden_size": 32, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
+CONFIGS: dict[str, PretrainedConfig] = {
+    "llama": LlamaConfig(**_WIDTH, **_ATTENTION, intermediate_size=64, num_key_value_heads=2),
+    "gpt2": GPT2Config(**_WIDTH, **_ATTENTION),
+    "gpt_neox": GPTNeoXConfig(**_WIDTH, **_ATTENTION, intermediate_size=64),
+    "qwen2": Qwen2Config(**_WIDTH, **_ATTENTION, intermediate_size=64, num_key_value_heads=2),
+    "mistral": MistralConfig(
+        **_WIDTH, **_ATTENTION, intermediate_size=64, num_key_value_heads=2, sliding_window=16, head_dim=8
+    ),
+    "mamba": MambaConfig(**_WIDTH, num_hidden_layers=2, state_size=8),
+    "rwkv": RwkvConfig(**_WIDTH, num_hidden_layers=2, attention_hidden_size=32, context_length=CONTEXT),
+}
+
+
+def byte_level_tokenizer() -> PreTrainedTokenizerFast:
+    """BPE on bytes, as GPT-2 and Llama 3 have it, that puts `<s>` before every text."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(PROMPTS * 3, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def save_model(folder: Path, kind: str) -> Path:
+    torch.manual_seed(7)
+    AutoModelForCausalLM.from_config(CONFIGS[kind]).save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_long_model(folder: Path, context: int = 1024) -> Path:
+    """A Llama for longer texts than the others take."""
+    torch.manual_seed(7)
+    config = LlamaConfig(**_WIDTH, **_ATTENTION | {"max_position_embeddings": context}, intermediate_size=64)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+class Listener:
+    """Collects what an engine tells of one request, and when."""
+
+    def __init__(self) -> None:
+        self.events: list[AdminResult] = []
+        self.started, self.ended = Event(), Event()
+        self.started_at = self.ended_at = 0.0
+
+    def __call__(self, event: AdminResult) -> None:
+        self.events.append(event)
+        self.started_at = self.started_at or time.perf_counter()
+        self.started.set()
+        if not isinstance(event, Chunk):
+            self.ended_at = time.perf_counter()
+            self.ended.set()
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, Chunk))
+
+    def end(self) -> Finished | Failed:
+        """Wait for the one event that ends it."""
+        assert self.ended.wait(PATIENCE_S), "the generation did not end"
+        last = self.events[-1]
+        assert not isinstance(last, Chunk)
+        return last
+
+    def finished(self) -> Finished:
+        end = self.end()
+        assert isinstance(end, Finished), end
+        return end
+
+
+class Gate(Listener):
+    """Holds the engine at its first text until `opened`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = Event()
+
+    def __call__(self, event: AdminResult) -> None:
+        super().__call__(event)
+        assert self.opened.wait(PATIENCE_S)
+
+
+def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> TextGenerationEngine:
+    """An engine that starts no compiler."""
+    return TextGenerationEngine.load(folder, dtype=dtype, max_batch_size=max_batch_size, compile_steps=False)
+
+
+def load_paged(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
+    """An engine on the library's loop, whatever the table says."""
+    loaded, meter = CausalModel.load(folder, "cpu", None, ProbeCache(None)), Meter()
+    loop = PagedLoop(loaded, max_batch_size, max_waiting, meter)
+    return TextGenerationEngine(loaded, Tokens.load(folder), loop, meter)
+
+
+def load_slots(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
+    return TextGenerationEngine.load(
+        folder, max_batch_size=max_batch_size, compile_steps=False, max_waiting=max_waiting
+    )
+
+
+def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: Sampling = GREEDY) -> Listener:
+    """Submit and wait for the end."""
+    listener = Listener()
+    engine.submit(prompt, tokens, sampling, listener)
+    listener.finished()
+    return listener
+
+
+class Reference:
+    """`transformers.generate` on the same folder, greedy, in fp32."""
+
+    def __init__(self, folder: Path, context: int = CONTEXT) -> None:
+        self.context = context
+        self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.continuation = cache(self._continuation)
+
+    def _continuation(self, prompt: str, tokens: int) -> tuple[str, bool]:
+        """The text, and whether it is whole: it ends early where the two best logits lie within 1e-4."""
+        inputs = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+        room = min(tokens, self.context - inputs.input_ids.shape[1])
+        answer = self.model.generate(
+            **inputs,
+            max_new_tokens=room,
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_logits=True,
+            pad_token_id=1,
+        )
+        ids = answer.sequences[0, inputs.input_ids.shape[1] :].tolist()
+        best = torch.cat(answer.logits).topk(2).values
+        ties = ((best[:, 0] - best[:, 1]) < 1e-4).nonzero().flatten().tolist()
+        certain = ids[: ties[0]] if ties else ids
+        return self.tokenizer.decode(certain, skip_special_tokens=True, clean_up_tokenization_spaces=False), not ties
+
+    def agrees(self, prompt: str, tokens: int, text: str) -> bool:
+        expected, whole = self.continuation(prompt, tokens)
+        return text == expected if whole else text.startswith(expected.rstrip("\ufffd"))
