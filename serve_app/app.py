@@ -17,7 +17,7 @@ from deployments.contract.types import ImageClassification, InferRequest, TextGe
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.families.text_generation.replica import TextGenerationReplica
 from deployments.metrics.requests import MetricsAggregator
-from deployments.replica.family import ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from serve_app.config.config import RuntimeConfig
 from serve_app.dispatch.dispatcher import Route

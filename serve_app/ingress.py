@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong
 from deployments.contract.failures import error_of
+from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
 from deployments.metrics.requests import Labels, Recorder
 from deployments.replica.calls import Reply
@@ -29,7 +30,6 @@ from serve_app.http.app import build_http_app
 from serve_app.http.unix_server import UnixServer
 from serve_app.registry.admin import RegistryAdmin
 from serve_app.registry.mirror import RegistryMirror
-from serve_app.registry.status import AdminResult, ModelStatus, Verb
 
 logger = logging.getLogger("model_runtime.ingress")
 

@@ -2,7 +2,7 @@
 
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.calls import Call, OnChunk
-from deployments.replica.family import ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from serve_app.app import Family
 

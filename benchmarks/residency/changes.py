@@ -21,8 +21,8 @@ from benchmarks.models import save_llama
 from benchmarks.report import US
 from benchmarks.servers import Server, running
 from deployments.contract.errors import ModelNotFound, ServingError
+from deployments.contract.status import ModelStatus
 from serve_app.client import ModelRuntimeClient
-from serve_app.registry.status import ModelStatus
 
 ROUNDS = 5
 GIVE_UP_S = 60.0

@@ -25,7 +25,7 @@ from deployments.contract.settings import FamilySettings
 from deployments.contract.types import ImageClassification, TextGeneration
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.families.text_generation.replica import TextGenerationReplica
-from deployments.replica.family import FamilyReplica, ReplicaOptions
+from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
 
@@ -69,7 +69,7 @@ def image_by_hand(folder: Path) -> ByHand:
 @dataclass(frozen=True)
 class Contest:
     family: str
-    replica: type[FamilyReplica[Any, Any]]
+    replica: type[ModelReplica[Any, Any]]
     request: Any
     by_hand: Callable[[Path], ByHand]
     save: Callable[[Path], Path]
@@ -93,7 +93,7 @@ CONTESTS = (
 )
 
 
-async def first_answer(replica: FamilyReplica[Any, Any], model: Model, request: Any) -> float:
+async def first_answer(replica: ModelReplica[Any, Any], model: Model, request: Any) -> float:
     """Seconds."""
     started = time.perf_counter()
     async with replica.residency.lease(model, 60) as engine:
@@ -101,7 +101,7 @@ async def first_answer(replica: FamilyReplica[Any, Any], model: Model, request: 
     return time.perf_counter() - started
 
 
-def settle(replica: FamilyReplica[Any, Any]) -> None:
+def settle(replica: ModelReplica[Any, Any]) -> None:
     """What a first load has others do in the background is done."""
     while any("being compiled" in note for status in replica.residency.statuses() for note in status.notes):
         time.sleep(0.1)

@@ -17,7 +17,7 @@ from benchmarks.residency.cold import ARCHITECTURES, CONTESTS, first_answer, set
 from benchmarks.residency.library import library
 from benchmarks.residency.shelves import Shelf, model_of
 from deployments.contract.settings import FamilySettings
-from deployments.replica.family import ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.system.process_memory import ONE_ARENA, ProcessMemory
 

@@ -24,7 +24,7 @@ from deployments.contract.errors import ServingError
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import ImageClassification
 from deployments.replica.calls import Call
-from deployments.replica.family import FamilyReplica, ReplicaOptions
+from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.residency.ledger import MIB
 from deployments.system.process_memory import ONE_ARENA
@@ -47,7 +47,7 @@ async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
     options = ReplicaOptions(
         given.family, root, ARCHITECTURES, FamilySettings(required_mem_mb=BUDGET_MB), root.parent / "cache"
     )
-    replica: FamilyReplica[Any, Any] = given.replica(options)
+    replica: ModelReplica[Any, Any] = given.replica(options)
     await replica.ready()
     models = Repository(root, ARCHITECTURES).models()
     names = sorted(models)

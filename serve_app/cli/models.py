@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from deployments.contract.status import Plan
+from deployments.contract.status import AdminResult, ModelStatus, Plan, Residence, Verb
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.client.transports import key_in
-from serve_app.registry.status import AdminResult, ModelStatus, Residence, Verb
 
 MIB = 2**20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from deployments.contract.errors import Unavailable
-from deployments.contract.status import Plan
+from deployments.contract.status import ModelStatus, Plan, Verb
 from deployments.contract.types import (
     ImageClassification,
     ImageClassificationResult,
@@ -22,7 +22,6 @@ from deployments.contract.types import (
 )
 from serve_app.client.streaming import AsyncTextStream, TextStream
 from serve_app.client.transports import AsyncOverHandle, AsyncOverHttp, AsyncWay, OverHandle, OverHttp, Way, raised
-from serve_app.registry.status import ModelStatus, Verb
 
 Image = bytes | Path
 """An image file's content, or where it lies."""

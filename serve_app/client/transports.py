@@ -11,10 +11,9 @@ from pydantic import TypeAdapter
 
 from deployments.contract import wire
 from deployments.contract.errors import DeadlineExceeded, ServingError, Unavailable
-from deployments.contract.status import Plan
+from deployments.contract.status import AdminResult, ModelStatus, Plan, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from serve_app.client.streaming import AsyncReplies, Replies, async_replies_in, replies_in
-from serve_app.registry.status import AdminResult, ModelStatus, Verb
 
 ADMINISTRATION_S = 660.0
 """Loading a large model takes its time."""

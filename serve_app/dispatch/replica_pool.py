@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deployments.replica.context import sibling_socket
-from deployments.replica.family import FREE, MODELS
+from deployments.replica.model_replica import FREE, MODELS
 from serve_app.dispatch.pending import Pending
 from serve_app.dispatch.socket_transport import SocketTransport
 

@@ -8,10 +8,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from deployments.contract import wire
+from deployments.contract.status import ModelStatus, Verb
 from deployments.contract.types import Error
 from serve_app.http.responses import rendered
 from serve_app.http.runtime import Runtime
-from serve_app.registry.status import ModelStatus, Verb
 
 
 def model_routes(runtime: Runtime) -> list[BaseRoute]:

@@ -8,11 +8,10 @@ from pydantic import TypeAdapter
 
 from deployments.contract import wire
 from deployments.contract.errors import ERRORS
-from deployments.contract.status import Plan
+from deployments.contract.status import ModelStatus, Plan
 from deployments.contract.types import Error, InferRequest, InferResponse, Variant
 from serve_app.http.batch import MAX_ITEMS, NDJSON
 from serve_app.http.openai.openapi import openai_paths
-from serve_app.registry.status import ModelStatus
 
 GUARD = (400, 401, 403, 405, 408, 413, 429, 431, 500, 503, 504)
 """What stands before a route may answer so, whichever route it is."""

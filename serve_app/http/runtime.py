@@ -8,11 +8,11 @@ from typing import NoReturn, Protocol
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
+from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access
 from serve_app.config.config import IngressSettings
-from serve_app.registry.status import AdminResult, ModelStatus, Verb
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 

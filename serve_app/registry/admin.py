@@ -7,12 +7,12 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments.contract.errors import ModelLoadFailed
-from deployments.contract.status import Plan, ReplicaStatus
+from deployments.contract.status import AdminResult, ModelStatus, Plan, ReplicaStatus, Verb
 from deployments.contract.types import Error
 from deployments.repository.model import Model, find
 from serve_app.dispatch.broadcast import broadcast
 from serve_app.registry.mirror import RegistryMirror, board
-from serve_app.registry.status import AdminResult, ModelStatus, Verb, model_status, model_statuses
+from serve_app.registry.status import model_status, model_statuses
 
 LOAD_S = 600.0
 UNLOAD_S = 60.0

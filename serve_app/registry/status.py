@@ -1,81 +1,10 @@
 """What `GET /models` tells of each model: what lies on disk, what of it serves, and where it is in memory."""
 
-import enum
 from collections.abc import Iterable, Mapping
 
-from pydantic import BaseModel
-
-from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus, Unload
+from deployments.contract.status import ModelStatus, ReplicaStatus, Residence, ResidentStatus
 from deployments.repository.model import Model
 from deployments.repository.versions import Table
-
-
-class Status(BaseModel):
-    model_config = {"protected_namespaces": ()}
-
-
-class Residence(Status):
-    """A model in one replica, from its first load on."""
-
-    replica: str
-    version: int | None
-    state: str
-    """available (it has left), reserved (it waits for room), loading, ready, unloading or failed."""
-    reason: str | None
-    bytes: int
-    """As measured; before that as declared."""
-    loads: int
-    load_s: float
-    evictions: int
-    last_use: float | None
-    """Wall clock, seconds."""
-    leases: int
-    cpu_s: float
-    last_unload: Unload | None
-    """What the process took before and after; what did not come back for good is in `process.leaked_bytes`."""
-    process: ProcessStatus
-    """Of the whole replica."""
-
-
-class ModelStatus(Status):
-    """One model. `state` is available (on disk), loading, ready (in some replica's memory), unloading or failed."""
-
-    model_id: str
-    version: int | None
-    """The one that serves."""
-    versions: list[int]
-    family: str | None
-    state: str
-    reason: str | None
-    """Why it failed; of a model that serves, why another version of it does not."""
-    pinned: bool
-    declared_bytes: int
-    resident_bytes: list[int]
-    """What it takes in each replica that holds it."""
-    loads: int
-    evictions: int
-    last_use: float | None
-    """Wall clock, seconds."""
-    replicas: list[Residence]
-    notes: list[str]
-    """How it runs, as its engines tell."""
-    refused: dict[str, str] = {}
-    """Versions that were found and do not serve, by name: why."""
-
-
-class Verb(enum.StrEnum):
-    """What can be done with one model."""
-
-    SHOW = "show"
-    LOAD = "load"
-    UNLOAD = "unload"
-    PIN = "pin"
-    UNPIN = "unpin"
-    PLAN = "plan"
-
-
-AdminResult = ModelStatus | list[Plan]
-"""What comes back: how the model stands afterwards, or its plans."""
 
 _STATES = {"ready": "ready", "reserved": "loading", "loading": "loading", "unloading": "unloading", "failed": "failed"}
 

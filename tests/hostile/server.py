@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from deployments.contract.errors import ModelNotFound, quoted
 from deployments.contract.failures import error_of
+from deployments.contract.status import ModelStatus, Verb
 from deployments.contract.types import (
     Chunk,
     Error,
@@ -27,7 +28,6 @@ from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.config.config import IngressSettings
 from serve_app.http.app import Read, build_http_app
 from serve_app.http.middleware import Threshold
-from serve_app.registry.status import ModelStatus, Verb
 
 ENDLESS = "endless"
 """A model that answers nobody."""

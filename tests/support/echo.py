@@ -6,7 +6,7 @@ from ray.serve import Application
 
 from deployments.contract.types import InferRequest, InferResponse, Text
 from deployments.replica.calls import Call, OnChunk
-from deployments.replica.family import ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from serve_app.app import FAMILIES, Family, compose
 from serve_app.config.config import RuntimeConfig

@@ -18,7 +18,7 @@ from deployments.contract.types import ImageClassification, ImageClassificationR
 from deployments.engines.vision import forward, openvino_cache, openvino_compile
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.replica.calls import Call
-from deployments.replica.family import ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from tests.support.image_models import encoded, labelled, photo
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from deployments.contract.errors import ServingError
 from deployments.contract.failures import error_of
+from deployments.contract.status import ModelStatus
 from deployments.contract.types import (
     Alternative,
     Chunk,
@@ -18,7 +19,6 @@ from deployments.contract.types import (
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.config.config import IngressSettings
-from serve_app.registry.status import ModelStatus
 
 SAID = (
     TokenLogprob(

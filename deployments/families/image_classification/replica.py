@@ -12,7 +12,7 @@ from deployments.contract.types import ImageClassification, ImageClassificationR
 from deployments.families.image_classification.forwards import Forwards
 from deployments.replica.batching import Batcher
 from deployments.replica.calls import OnChunk
-from deployments.replica.family import FamilyReplica, ReplicaOptions
+from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
 from deployments.validation.verdicts import private_folder
@@ -43,7 +43,7 @@ class Classifier:
         self.engine.close()
 
 
-class ImageClassificationReplica(FamilyReplica[ImageClassification, Classifier]):
+class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
     """Answers ImageClassification requests."""
 
     stated_overhead = 384 * MIB  # large pictures, and new models that are compared with the library's

@@ -12,7 +12,7 @@ from deployments.contract.types import TextGeneration, TextGenerationResult, Usa
 from deployments.families.text_generation.metrics import TextMeasures
 from deployments.metrics.samples import Measured
 from deployments.replica.calls import OnChunk
-from deployments.replica.family import FamilyReplica, ReplicaOptions
+from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.model import Model
 
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from deployments.families.text_generation.listener import Listener, LoopNotifier
 
 
-class TextGenerationReplica(FamilyReplica[TextGeneration, "TextGenerationEngine"]):
+class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]):
     """Answers TextGeneration requests."""
 
     def __init__(self, options: ReplicaOptions) -> None:

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from deployments.contract import wire
 from deployments.contract.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
+from deployments.contract.status import ModelStatus
 from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.http.disconnect import unless_gone
@@ -20,7 +21,6 @@ from serve_app.http.openai.responses import Chat, Completion, Shape
 from serve_app.http.requests import read_json
 from serve_app.http.runtime import Runtime, giving, raising, request_id_of
 from serve_app.http.sse import Events, EventStream, Opened, data, opened
-from serve_app.registry.status import ModelStatus
 
 FAMILY = "text_generation"
 LARGE_BODY_BYTES = 256 * 1024

@@ -8,11 +8,11 @@ from starlette.testclient import TestClient
 from deployments.contract import wire
 from deployments.contract.errors import ERRORS, ModelNotFound, Overloaded
 from deployments.contract.failures import error_of
+from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, ImageClassification, InferRequest, InferResponse, TextGeneration
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.config.config import IngressSettings
 from serve_app.http.app import build_http_app
-from serve_app.registry.status import AdminResult, ModelStatus, Verb
 
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5}}'
 

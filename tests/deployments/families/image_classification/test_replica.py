@@ -15,7 +15,7 @@ from deployments.contract.types import Error, ImageClassification, ImageClassifi
 from deployments.engines.vision import decoding
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.replica.calls import Call
-from deployments.replica.family import ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from tests.conftest import PROJECT
 from tests.support.image_models import LABELS, encoded, expected, photo, quick_measuring, saved

@@ -17,7 +17,7 @@ from deployments.engines.text.chat_template import ChatRenderer
 from deployments.families.text_generation import metrics
 from deployments.families.text_generation.replica import TextGenerationReplica
 from deployments.replica.calls import Call
-from deployments.replica.family import ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
 from tests.support.text_models import CONTEXT, PROMPTS, Reference
 

@@ -16,7 +16,7 @@ from deployments.contract.errors import InvalidImage, Unavailable
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call, OnChunk
-from deployments.replica.family import FamilyReplica, ReplicaOptions
+from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
@@ -32,7 +32,7 @@ class Shouter:
     def close(self) -> None: ...
 
 
-class ShoutingReplica(FamilyReplica[TextGeneration, Shouter]):
+class ShoutingReplica(ModelReplica[TextGeneration, Shouter]):
     """Answers in capitals; some prompts do worse."""
 
     loads = 0

@@ -55,7 +55,7 @@ class ReplicaOptions:
         return Repository(self.models, self.architectures, sources=self.sources)
 
 
-class FamilyReplica(Replica, Generic[RequestT, EngineT]):
+class ModelReplica(Replica, Generic[RequestT, EngineT]):
     """One replica of a family that serves models from the repository."""
 
     stated_overhead = STATED_OVERHEAD
