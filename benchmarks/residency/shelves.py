@@ -49,14 +49,14 @@ class Loader:
         self.tally = Tally()
         self.seen: set[str] = set()
         self.failed = 0
-        self.findings = Path(tempfile.mkdtemp(prefix="findings", dir=root))
+        self.facts = Path(tempfile.mkdtemp(prefix="facts", dir=root))
         self.resting = ProcessMemory().held()
 
     def load(self, name: str) -> TextGenerationEngine:
         started = time.perf_counter()
         try:
-            findings = FolderFacts(self.findings / f"{name}.json")
-            engine = TextGenerationEngine.load(self.root / name, compile_steps=False, findings=findings)
+            facts = FolderFacts(self.facts / f"{name}.json")
+            engine = TextGenerationEngine.load(self.root / name, compile_steps=False, facts=facts)
         except ServingError:
             self.failed += 1
             raise

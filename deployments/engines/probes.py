@@ -20,19 +20,19 @@ class Facts(Protocol):
 
 
 class ProbeCache:
-    """The findings that hold where and how the model runs now; without `findings` nothing is remembered."""
+    """The facts that hold for this machine, these libraries and this code. Without `facts` it remembers nothing."""
 
-    def __init__(self, findings: Facts | None, *circumstances: object) -> None:
-        self._findings = findings
+    def __init__(self, facts: Facts | None, *circumstances: object) -> None:
+        self._facts = facts
         self._prefix = f"{_here()} {' '.join(map(str, circumstances))}: "
 
     def recall(self, question: str) -> str | None:
-        return None if self._findings is None else self._findings.recall(self._prefix + question)
+        return None if self._facts is None else self._facts.recall(self._prefix + question)
 
     def remember(self, question: str, answer: str, known: str | None = None) -> str:
         """Returns the answer. Does nothing where it is `known`."""
-        if self._findings is not None and answer != known:
-            self._findings.remember(self._prefix + question, answer)
+        if self._facts is not None and answer != known:
+            self._facts.remember(self._prefix + question, answer)
         return answer
 
 

@@ -65,17 +65,17 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.options = options
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
-        self.gate = ModelValidator(options.models, options.cache)
+        self.validator = ModelValidator(options.models, options.cache)
         self.cpu = CpuMeter()
         self.residency = Residency(
             options.settings.required_mem_mb * MIB,
-            self._admit_and_load,
-            self.gate.admit,
+            self._validate_and_load,
+            self.validator.validate,
             idle_s=options.settings.unload_idle_s,
         )
         self.footprint = Footprint(self.residency.memory, self.residency.ledger, self.stated_overhead)
         self.device = "cpu"
-        self.proofs = GoldenValidator(self.gate, self._ask)
+        self.proofs = GoldenValidator(self.validator, self._ask)
         self._preloading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -83,10 +83,10 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     def load(self, model: Model) -> EngineT:
         """The model, ready to answer. Called in a thread."""
 
-    def _admit_and_load(self, model: Model) -> EngineT:
+    def _validate_and_load(self, model: Model) -> EngineT:
         # Once more: its files may have changed while room was waited for.
         with self.cpu.threads_of(model.name):
-            return self.load(replace(model, folder=self.gate.admit(model)))
+            return self.load(replace(model, folder=self.validator.validate(model)))
 
     @abc.abstractmethod
     async def answer(self, request: RequestT, model: Model, engine: EngineT, tell: OnChunk | None) -> InferResponse:

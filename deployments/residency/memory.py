@@ -37,7 +37,7 @@ class Engine(Protocol):
     def resident_bytes(self) -> int: ...
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         """How it runs, for people."""
 
     def close(self) -> None: ...

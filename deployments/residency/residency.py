@@ -58,7 +58,7 @@ class Residency(Generic[EngineT]):
 
     budget_bytes: int
     load: Callable[[Model], EngineT]
-    admit: Callable[[Model], object] = lambda model: None
+    validate: Callable[[Model], object] = lambda model: None
     """Raises what can be known to be wrong with a model before anything leaves for it. Called in a thread."""
     clock: Callable[[], float] = time.monotonic
     policy: Policy = field(default_factory=CostAware)
@@ -72,7 +72,7 @@ class Residency(Generic[EngineT]):
         self.records = self.room.records
         self._loading: dict[str, _Load] = {}
         self._pins: dict[str, bool] = {}
-        self._admitters = ThreadPoolExecutor(LOADS_AT_ONCE, "admit")
+        self._validators = ThreadPoolExecutor(LOADS_AT_ONCE, "validate")
 
     @asynccontextmanager
     async def lease(self, model: Model, timeout_s: float) -> AsyncIterator[EngineT]:
@@ -148,7 +148,7 @@ class Residency(Generic[EngineT]):
             load.wish.room.cancel()
         await asyncio.gather(*(load.task for load in self._loading.values()), return_exceptions=True)
         await self.room.close()
-        self._admitters.shutdown(wait=False)
+        self._validators.shutdown(wait=False)
 
     async def _loaded(self, key: str, model: Model, give_up: float) -> None:
         """Once the model was loaded, by whomever. A caller who leaves does not take the others' load along."""
@@ -209,7 +209,7 @@ class Residency(Generic[EngineT]):
     async def _load(self, wish: LoadRequest, model: Model) -> None:
         key, record = wish.key, self.records.of(wish.key)
         try:
-            await in_thread(self._admitters, lambda: self.admit(model))
+            await in_thread(self._validators, lambda: self.validate(model))
         except Exception as cause:
             raise self._remembered(record, model, cause) from cause
         while True:
@@ -288,7 +288,7 @@ class Residency(Generic[EngineT]):
             bytes=entry.bytes if entry else 0,
             load_s=record.load_s,
             reason=record.failure.error.message if record.failure else None,
-            notes=resident.engine.notes if resident else (),
+            notes=resident.engine.runtime_info if resident else (),
             pinned=entry.pinned if entry else self._pins.get(record.name, False),
             leases=entry.leases if entry else 0,
             loads=record.loads,

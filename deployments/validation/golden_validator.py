@@ -24,8 +24,8 @@ Ask = Callable[[InferRequest, Model], Awaitable[InferResponse]]
 class GoldenValidator:
     """What the golden examples of the models of one replica came to."""
 
-    def __init__(self, gate: ModelValidator, ask: Ask) -> None:
-        self._gate = gate
+    def __init__(self, validator: ModelValidator, ask: Ask) -> None:
+        self._validator = validator
         self._ask = ask
         self._proofs: dict[tuple[str, str], asyncio.Task[str | None]] = {}
 
@@ -61,7 +61,7 @@ class GoldenValidator:
     async def _prove(self, model: Model) -> str | None:
         """What is wrong with the model's answers, in one line."""
         try:
-            folder = await asyncio.to_thread(self._gate.admit, model)
+            folder = await asyncio.to_thread(self._validator.validate, model)
         except ServingError as failure:
             raise type(failure)(f"{model.name}: {failure.message}") from None
         for number, example in enumerate(model.manifest.golden, 1):

@@ -44,12 +44,12 @@ class ModelValidator:
 
     def __init__(self, root: Path | str, cache: Path) -> None:
         self.root = root
-        self.findings = private_folder(cache / "findings")
+        self.facts = private_folder(cache / "facts")
         self.stagings = private_folder(cache / "staged")
         self._inspector = Sandbox()
         self._lock = threading.Lock()
 
-    def admit(self, model: Model) -> Path:
+    def validate(self, model: Model) -> Path:
         """The folder to load the model from, staged if need be.
 
         Raises ModelLoadFailed with one line that names no path, Unavailable where a source cannot be reached.
@@ -72,11 +72,11 @@ class ModelValidator:
 
     def facts_of(self, folder: Path) -> FolderFacts:
         """What is remembered of the folder as it is now."""
-        return FolderFacts(self.findings / f"{_fingerprint(folder)}.json")
+        return FolderFacts(self.facts / f"{_fingerprint(folder)}.json")
 
     def _judged(self, folder: Path, root: Path, files: Mapping[str, SourceFile]) -> str | None:
-        findings = self.facts_of(folder)
-        if (verdict := findings.recall(FAULT)) is not None:
+        facts = self.facts_of(folder)
+        if (verdict := facts.recall(FAULT)) is not None:
             return verdict or None
         try:
             check_files(folder, root.resolve())
@@ -86,8 +86,8 @@ class ModelValidator:
         except Unservable as unservable:
             fault = str(unservable)
         # Not where it was changed meanwhile: what was judged is what is remembered.
-        if findings.place == self.facts_of(folder).place:
-            findings.remember(FAULT, fault or "")
+        if facts.place == self.facts_of(folder).place:
+            facts.remember(FAULT, fault or "")
         return fault
 
 

@@ -57,20 +57,20 @@ class TextGenerationEngine:
         max_batch_size: int = 16,
         compile_steps: bool = True,
         max_waiting: int = MAX_WAITING,
-        findings: Facts | None = None,
+        facts: Facts | None = None,
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
         `compile_steps`: use compiled forwards where they lie on disk, make them once the model is used much.
-        `findings`: what earlier loads found out by trying.
+        `facts`: what earlier loads found out by trying.
         """
-        trials = ProbeCache(findings, device, dtype)
+        probes = ProbeCache(facts, device, dtype)
         try:
-            loaded = CausalModel.load(folder, device, dtype, trials)
+            loaded = CausalModel.load(folder, device, dtype, probes)
             tokens, meter = Tokens.load(folder), Meter()
-            loop = select_backend(Candidate(loaded, tokens, max_batch_size, max_waiting, meter), trials)
+            loop = select_backend(Candidate(loaded, tokens, max_batch_size, max_waiting, meter), probes)
             if compile_steps and isinstance(loop, StepLoop):
-                loop.compile_from(folder, loaded.linears, trials)
+                loop.compile_from(folder, loaded.linears, probes)
         except ServingError:
             raise
         except Exception as failure:
@@ -81,9 +81,9 @@ class TextGenerationEngine:
         return cls(loaded, tokens, loop, meter)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         """What a status page should say of how this model runs."""
-        return self._loop.notes
+        return self._loop.runtime_info
 
     @property
     def resident_bytes(self) -> int:

@@ -23,7 +23,7 @@ class Loop(Cache, Protocol):
     """Requests join and leave between steps. What callers are told, they are told from a thread of the loop."""
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         """What a status page should say of it."""
 
     @property
@@ -55,10 +55,10 @@ class StepLoop:
         max_rows: int,
         max_waiting: int,
         meter: Meter,
-        notes: tuple[str, ...],
+        runtime_info: tuple[str, ...],
     ) -> None:
         self.longest = loaded.context
-        self._notes = notes
+        self._runtime_info = runtime_info
         self._max_rows = max_rows
         self._max_waiting = max_waiting
         self._meter = meter
@@ -71,10 +71,10 @@ class StepLoop:
         self._thread.start()
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         decoder = self._batch.decoder
         programs = decoder.programs if isinstance(decoder, SlotDecoder) else None
-        return (*self._notes, *programs.notes) if programs else self._notes
+        return (*self._runtime_info, *programs.runtime_info) if programs else self._runtime_info
 
     @property
     def running(self) -> int:
@@ -96,10 +96,10 @@ class StepLoop:
     def shared_tokens(self) -> int:
         return self._batch.decoder.shared_tokens
 
-    def compile_from(self, folder: Path, linears: str, trials: ProbeCache) -> None:
+    def compile_from(self, folder: Path, linears: str, probes: ProbeCache) -> None:
         """Look for what is compiled, and make it once the model is used much. Before any request."""
         if isinstance(self._batch.decoder, SlotDecoder):
-            self._batch.decoder.compile_from(folder, linears, trials)
+            self._batch.decoder.compile_from(folder, linears, probes)
 
     def add(self, generation: Generation) -> None:
         with self._wake:

@@ -43,7 +43,7 @@ class CausalModel:
     linears: str = "plain"
 
     @classmethod
-    def load(cls, folder: Path, device: str, dtype: str | None, trials: ProbeCache) -> "CausalModel":
+    def load(cls, folder: Path, device: str, dtype: str | None, probes: ProbeCache) -> "CausalModel":
         """Raises ModelLoadFailed."""
         if dtype not in DTYPES:
             raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16 and int8")
@@ -59,7 +59,7 @@ class CausalModel:
             model, linears = _read(folder, config, device, DTYPES[dtype]), "int8"
             quantise_linears(model)
         else:
-            model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]), trials)
+            model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]), probes)
         if linears != "plain":
             leave_file(model)
         return cls(model, _context(config), _vocabulary(model), _stop_ids(model), linears)
@@ -87,7 +87,7 @@ def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> Pr
     return read
 
 
-def _packed(read: Callable[[], PreTrainedModel], trials: ProbeCache) -> tuple[PreTrainedModel, str]:
+def _packed(read: Callable[[], PreTrainedModel], probes: ProbeCache) -> tuple[PreTrainedModel, str]:
     """The model with its linear layers packed, if it says the same then: some reach into their layers' weights.
 
     One that does not is read again, since the plain weights are given up as they are packed.
@@ -95,7 +95,7 @@ def _packed(read: Callable[[], PreTrainedModel], trials: ProbeCache) -> tuple[Pr
     model = read()
     if not may_pack(model):
         return model, "plain"
-    if (known := trials.recall("linears")) is not None:
+    if (known := probes.recall("linears")) is not None:
         if known != "plain":
             swap_linears(model, json.loads(known), "packed")
         return model, known
@@ -109,9 +109,9 @@ def _packed(read: Callable[[], PreTrainedModel], trials: ProbeCache) -> tuple[Pr
             swap_linears(model, attempt, "packed")
             if _says(model, ids, expected):
                 packed = json.dumps(attempt)
-                return model, trials.remember("linears", packed) if steady else packed
+                return model, probes.remember("linears", packed) if steady else packed
             model = read()
-    return model, trials.remember("linears", "plain")
+    return model, probes.remember("linears", "plain")
 
 
 def _says(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:

@@ -77,7 +77,7 @@ class PagedLoop:
         self._thread.start()
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         return ("paged continuous batching of transformers",)
 
     @property

@@ -49,16 +49,16 @@ class Backend:
     make: Callable[[Candidate, bool], Loop | None]
 
 
-def select_backend(candidate: Candidate, trials: ProbeCache) -> Loop:
+def select_backend(candidate: Candidate, probes: ProbeCache) -> Loop:
     """Running, and tried."""
     model = candidate.loaded.model
-    if (known := trials.recall("engine")) is not None and (
+    if (known := probes.recall("engine")) is not None and (
         loop := BACKENDS[int(known)].make(candidate, True)
     ) is not None:
         return loop
     for number, way in enumerate(BACKENDS):
         if model.device.type in way.devices and way.fits(model) and (loop := way.make(candidate, False)) is not None:
-            trials.remember("engine", str(number))
+            probes.remember("engine", str(number))
             return loop
     raise AssertionError("the last row fits every model")
 

@@ -27,7 +27,7 @@ class ImageClassificationEngine:
 
     `labels` are `id2label` in index order, as they are. `resident_bytes` is what the weights take, in the form that the
     model has now. `batch_size` is the largest batch worth making on this device, `at_once` how many side by side.
-    `notes` say how it runs, for a status page.
+    `runtime_info` is how it runs, for the status page.
     """
 
     def __init__(self, forward: Forward, preprocessing: Preprocessing, labels: list[str], draft: bool = True) -> None:
@@ -45,24 +45,24 @@ class ImageClassificationEngine:
         draft: bool = True,
         cores: int | None = None,
         cache: Path | None = None,
-        findings: Facts | None = None,
+        facts: Facts | None = None,
     ) -> "ImageClassificationEngine":
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
         `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
         to compute on; as many as torch uses where it is not said. `cache`: a folder for compiled models, made in the
-        background and found by later loads; without one nothing is compiled. `findings`: what earlier loads found out
+        background and found by later loads; without one nothing is compiled. `facts`: what earlier loads found out
         by trying.
         """
         cores = cores or torch.get_num_threads()
-        trials = ProbeCache(findings)
+        probes = ProbeCache(facts)
         try:
             if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ModelLoadFailed("dtype is not one that torch knows")
             config = _config(folder)
-            preprocessing = load_preprocessing(folder, _channels(config), trials)
+            preprocessing = load_preprocessing(folder, _channels(config), probes)
             example = preprocessing(next(reference_pictures(preprocessing.mode)))
-            shapes = trials.recall("shapes") or trials.remember("shapes", str(len(_shapes(preprocessing))))
+            shapes = probes.recall("shapes") or probes.remember("shapes", str(len(_shapes(preprocessing))))
             compiler: Compiler | None = None
             if cache is not None and shapes == "1" and isinstance(example, torch.Tensor):
                 on_cpu, shape = torch.device(device).type == "cpu", example.shape
@@ -97,9 +97,9 @@ class ImageClassificationEngine:
         return self._forward.form.at_once if self._forward else 1
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         preprocessing, forward = self._preprocessing, self._forward
-        return () if preprocessing is None or forward is None else (preprocessing.note, *forward.notes)
+        return () if preprocessing is None or forward is None else (preprocessing.note, *forward.runtime_info)
 
     def preprocess(self, image_data: bytes) -> Item:
         """Ready for the forward: pixel values [channels, height, width], or whatever else the model takes.

@@ -89,7 +89,7 @@ class Forward:
         return Forward(form, self.multi_label, self.cores)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         form = self.form
         threads = self.cores // form.at_once
         each = f"{threads} thread{'s' if threads > 1 else ''}"

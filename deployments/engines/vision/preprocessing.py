@@ -46,7 +46,7 @@ class Geometry:
     """(width, height)"""
 
 
-def load_preprocessing(folder: Path, channels: int, trials: ProbeCache) -> Preprocessing:
+def load_preprocessing(folder: Path, channels: int, probes: ProbeCache) -> Preprocessing:
     """The fastest preprocessing that does what the folder's processor does.
 
     Takes any preprocessor_config.json or processor_config.json, the old `feature_extractor_type` included.
@@ -56,16 +56,16 @@ def load_preprocessing(folder: Path, channels: int, trials: ProbeCache) -> Prepr
     if channels == 1:
         _make_one_channel(processor)
     library = LibraryPreprocessing(processor, channels)
-    known = trials.recall("preprocessing")
+    known = probes.recall("preprocessing")
     for read in (_plain_geometry, _convnext_geometry):
         geometry = read(processor) if known in (None, read.__name__) else None
         if geometry is None:
             continue
         direct = DirectPreprocessing.measured(library, geometry)
         if direct is not None and (known or _same(direct, library)):
-            trials.remember("preprocessing", read.__name__, known)
+            probes.remember("preprocessing", read.__name__, known)
             return direct
-    trials.remember("preprocessing", "the library's", known)
+    probes.remember("preprocessing", "the library's", known)
     return library
 
 

@@ -36,8 +36,8 @@ class Classifier:
         return self.engine.resident_bytes
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        return self.engine.notes
+    def runtime_info(self) -> tuple[str, ...]:
+        return self.engine.runtime_info
 
     def close(self) -> None:
         self.engine.close()
@@ -75,8 +75,8 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
     def load(self, model: Model) -> Classifier:
         with ThreadPoolExecutor(1, "load") as own:  # its team ends with it
             manifest = model.manifest
-            findings = self.gate.facts_of(model.folder)
-            options = partial(self.engine_class.load, cores=self.cores, cache=self.prepared, findings=findings)
+            facts = self.validator.facts_of(model.folder)
+            options = partial(self.engine_class.load, cores=self.cores, cache=self.prepared, facts=facts)
             load = own.submit(options, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
             engine = load.result()
         limit = self.batch_limit(model)

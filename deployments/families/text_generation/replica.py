@@ -50,9 +50,9 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             self.device,
             model.manifest.dtype,
             self.batch_limit(model),
-            findings=self.gate.facts_of(model.folder),
+            facts=self.validator.facts_of(model.folder),
         )
-        logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.notes))
+        logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))
         return engine
 
     async def answer(

@@ -27,7 +27,7 @@ class Shouter:
     """An engine of no size."""
 
     resident_bytes = 0
-    notes = ()
+    runtime_info = ()
 
     def close(self) -> None: ...
 
@@ -180,7 +180,7 @@ async def test_a_proof_that_could_not_be_had_is_not_remembered(models: Path, mon
     def refuse(model: Model) -> Path:
         raise Unavailable("the source cannot be reached")
 
-    monkeypatch.setattr(shouting.gate, "admit", refuse)
+    monkeypatch.setattr(shouting.validator, "validate", refuse)
     leaving = asyncio.create_task(shouting.proofs.hold(found(models)))
     await asyncio.sleep(0)
     leaving.cancel()

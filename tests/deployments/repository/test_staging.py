@@ -71,7 +71,7 @@ def test_a_model_of_another_place_is_found_staged_and_let_through(store: str, wh
     (stub / "model.yaml").write_text(yaml.safe_dump({"source": f"{store}/m", "family": "text_generation"}))
     allowing = Repository(stub.parent, ARCHITECTURES, sources=["memory://", "file://"])
     model = allowing.find("m", "text_generation")
-    folder = ModelValidator(stub.parent, tmp_path / "cache").admit(model)
+    folder = ModelValidator(stub.parent, tmp_path / "cache").validate(model)
     assert names(folder) == names(whole)
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     with pytest.raises(ModelLoadFailed, match="its source is none that the configuration allows"):
@@ -98,7 +98,7 @@ def test_a_source_that_changes_is_another_content_and_one_that_is_away_is_the_la
 
     until(lambda: seen_again().digest != first.digest)
     second = seen_again()
-    folder = ModelValidator(stub.parent, tmp_path / "cache").admit(second)
+    folder = ModelValidator(stub.parent, tmp_path / "cache").validate(second)
     assert (folder / "generation_config.json").read_bytes() == b'{"eos_token_id": 3}'
 
     def away(*given: object) -> None:
@@ -147,7 +147,7 @@ def test_a_repository_of_another_place_is_read_without_fetching_weights(
     monkeypatch.undo()
     write(f"{store}/image/preprocessor_config.json", b"{}")
     assert by_name(repository.scan())["image"].digest != models["image"].digest
-    folder = ModelValidator(store, tmp_path / "cache").admit(text)
+    folder = ModelValidator(store, tmp_path / "cache").validate(text)
     assert names(folder) == names(whole) | {"model.yaml"}
 
 
@@ -248,4 +248,4 @@ def test_sums_hold_for_files_on_disk_too(whole: Path, tmp_path: Path) -> None:
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
     model: Model = Repository(folder.parent, ARCHITECTURES).find("m", "text_generation")
     with pytest.raises(ModelLoadFailed, match="another SHA-256"):
-        ModelValidator(folder.parent, tmp_path / "cache").admit(model)
+        ModelValidator(folder.parent, tmp_path / "cache").validate(model)

@@ -36,7 +36,7 @@ class GrowingFake:
 
     model: Model
     resident_bytes: int
-    notes: tuple[str, ...] = ()
+    runtime_info: tuple[str, ...] = ()
     closed: bool = False
     grant: Callable[[int], bool] | None = None
 
@@ -71,7 +71,7 @@ class Threads:
     closes: list[Work] = field(default_factory=list)
 
     async def run(self, pool: Executor, work: Callable[[], Any]) -> Any:
-        if pool._thread_name_prefix == "admit":  # type: ignore[attr-defined]
+        if pool._thread_name_prefix == "validate":  # type: ignore[attr-defined]
             return work()
         waiting = self.loads if pool._thread_name_prefix == "load" else self.closes  # type: ignore[attr-defined]
         item = Work(work, asyncio.get_running_loop().create_future())

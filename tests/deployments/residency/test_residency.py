@@ -25,7 +25,7 @@ def model(name: str, size_mb: float, pinned: bool = False) -> Model:
 class FakeEngine:
     resident_bytes: int
     closed: bool = False
-    notes: tuple[str, ...] = ("forward: fake",)
+    runtime_info: tuple[str, ...] = ("forward: fake",)
 
     def close(self) -> None:
         self.closed = True

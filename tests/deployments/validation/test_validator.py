@@ -39,10 +39,10 @@ def inspector() -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def gate(tmp_path: Path, inspector: Sandbox) -> ModelValidator:
-    gate = ModelValidator(tmp_path, tmp_path / "cache")
-    gate._inspector = inspector
-    return gate
+def validator(tmp_path: Path, inspector: Sandbox) -> ModelValidator:
+    validator = ModelValidator(tmp_path, tmp_path / "cache")
+    validator._inspector = inspector
+    return validator
 
 
 @pytest.fixture
@@ -91,16 +91,16 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize(("break_it", "said"), HOSTILE.values(), ids=HOSTILE)
 def test_what_would_hurt_is_refused_in_time_and_the_next_folder_is_not(
-    gate: ModelValidator, model: Model, break_it: Callable[[Path], object], said: str
+    validator: ModelValidator, model: Model, break_it: Callable[[Path], object], said: str
 ) -> None:
     break_it(model.folder)
     started = computed()
     with pytest.raises(ModelLoadFailed, match=said) as refused:
-        gate.admit(model)
+        validator.validate(model)
     assert computed() - started < REFUSED_WITHIN_S
     assert str(model.folder) not in refused.value.message
     good = save_text_model(model.folder.parent / "good")
-    assert gate.admit(Model("good", None, good, "digest")) == good
+    assert validator.validate(Model("good", None, good, "digest")) == good
 
 
 @pytest.mark.parametrize(
@@ -112,13 +112,13 @@ def test_what_would_hurt_is_refused_in_time_and_the_next_folder_is_not(
         "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}{{ eos_token }}{% endfor %}",
     ],
 )
-def test_templates_that_only_refuse_these_messages_pass(gate: ModelValidator, model: Model, text: str) -> None:
+def test_templates_that_only_refuse_these_messages_pass(validator: ModelValidator, model: Model, text: str) -> None:
     template(text)(model.folder)
-    gate.admit(model)
+    validator.validate(model)
 
 
 def test_a_folder_is_inspected_once_for_each_content(
-    gate: ModelValidator, model: Model, monkeypatch: pytest.MonkeyPatch
+    validator: ModelValidator, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspected: list[Path] = []
 
@@ -126,19 +126,19 @@ def test_a_folder_is_inspected_once_for_each_content(
         inspected.append(folder)
         return None if len(inspected) == 1 else "broken now"
 
-    monkeypatch.setattr(gate._inspector, "inspect", inspect)
-    gate.admit(model)
-    assert ModelValidator(gate.root, gate.findings.parent).admit(model) == model.folder
+    monkeypatch.setattr(validator._inspector, "inspect", inspect)
+    validator.validate(model)
+    assert ModelValidator(validator.root, validator.facts.parent).validate(model) == model.folder
     assert len(inspected) == 1
     (model.folder / "tokenizer.json").write_text("{}")
     for _ in range(2):
         with pytest.raises(ModelLoadFailed, match="broken now"):
-            gate.admit(model)
+            validator.validate(model)
     assert len(inspected) == 2
 
 
 def test_verdicts_that_others_may_write_are_not_believed(tmp_path: Path) -> None:
-    (tmp_path / "findings").mkdir()
-    (tmp_path / "findings").chmod(0o777)
+    (tmp_path / "facts").mkdir()
+    (tmp_path / "facts").chmod(0o777)
     with pytest.raises(PermissionError):
         ModelValidator(tmp_path, tmp_path)

@@ -86,7 +86,7 @@ class Programs:
         self._wanted.set()
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def runtime_info(self) -> tuple[str, ...]:
         """What a status page should say of it."""
         steps = ("compiled decode step",) if self._ready.keys() - {"prompts"} else ()
         return (*steps, "compiled prompts") if "prompts" in self._ready else steps

@@ -182,11 +182,11 @@ class SlotDecoder:
             self.programs.close()
             self.programs = None
 
-    def compile_from(self, folder: Path, linears: str, trials: ProbeCache) -> None:
+    def compile_from(self, folder: Path, linears: str, probes: ProbeCache) -> None:
         """Look for what is compiled, and make it once the model is used much. Only on a CPU."""
         if self._model.device.type != "cpu":
             return
-        known = trials.recall("cache shapes") or trials.remember("cache shapes", json.dumps(self._shapes()))
+        known = probes.recall("cache shapes") or probes.remember("cache shapes", json.dumps(self._shapes()))
         shapes = json.loads(known)
         self.programs = Programs(self._model, folder, shapes, linears)
         columns = [torch.zeros(heads, 2, dim, dtype=self._model.dtype) for heads, dim in shapes]

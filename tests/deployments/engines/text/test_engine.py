@@ -47,7 +47,7 @@ def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
     engine, reference = load(save_model(tmp_path, kind)), Reference(tmp_path)
     listeners = [Listener() for _ in PROMPTS]
     try:
-        assert engine.notes == (NOTES.get(kind, SLOTS),)
+        assert engine.runtime_info == (NOTES.get(kind, SLOTS),)
         for prompt in PROMPTS[:2]:
             assert reference.agrees(prompt, 24, ask(engine, prompt, 24).text)
         for prompt, listener in zip(PROMPTS, listeners, strict=True):

@@ -218,9 +218,9 @@ def test_a_loop_that_says_something_else_is_not_chosen(folder: Path, monkeypatch
         select_backend, "BACKENDS", [way for way in select_backend.BACKENDS if way.make is not select_backend._slots]
     )
     engine = load(folder)
-    assert engine.notes == (PAGED,)
+    assert engine.runtime_info == (PAGED,)
     engine.close()
     monkeypatch.setattr(PagedLoop, "_choose", wrong)
     engine = load(folder)
-    assert engine.notes != (PAGED,)
+    assert engine.runtime_info != (PAGED,)
     engine.close()

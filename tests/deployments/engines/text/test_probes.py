@@ -14,9 +14,9 @@ from tests.support.text_models import PROMPTS, Reference, ask, save_model
 def test_the_next_load_tries_nothing_and_says_the_same(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, findings = save_model(tmp_path / "m", kind), FolderFacts(tmp_path / "findings.json")
-    first = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
-    said, notes = ask(first, PROMPTS[0], 12).text, first.notes
+    folder, facts = save_model(tmp_path / "m", kind), FolderFacts(tmp_path / "facts.json")
+    first = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
+    said, runtime_info = ask(first, PROMPTS[0], 12).text, first.runtime_info
     first.close()
     assert Reference(folder).agrees(PROMPTS[0], 12, said)
 
@@ -27,26 +27,26 @@ def test_the_next_load_tries_nothing_and_says_the_same(
         monkeypatch.setattr(model, trial, tried)
     for trial in ("_agrees", "_says_the_same"):
         monkeypatch.setattr(select_backend, trial, tried)
-    second = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
-    assert (ask(second, PROMPTS[0], 12).text, second.notes) == (said, notes)
+    second = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
+    assert (ask(second, PROMPTS[0], 12).text, second.runtime_info) == (said, runtime_info)
     second.close()
 
 
 def test_a_model_that_changes_its_weights_at_its_first_forward_says_the_same_each_time(tmp_path: Path) -> None:
-    folder, findings = save_model(tmp_path / "m", "rwkv"), FolderFacts(tmp_path / "findings.json")
+    folder, facts = save_model(tmp_path / "m", "rwkv"), FolderFacts(tmp_path / "facts.json")
     for _ in range(2):
-        engine = TextGenerationEngine.load(folder, compile_steps=False, findings=findings)
+        engine = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
         assert Reference(folder).agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
         engine.close()
 
 
 def test_what_was_found_out_elsewhere_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On another machine, with another torch or other code of ours: all of it stands in the digest."""
-    folder, findings = save_model(tmp_path / "m", "llama"), FolderFacts(tmp_path / "findings.json")
-    TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
-    trials: list[object] = []
+    folder, facts = save_model(tmp_path / "m", "llama"), FolderFacts(tmp_path / "facts.json")
+    TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
+    probes: list[object] = []
     agrees = select_backend._agrees
-    monkeypatch.setattr(select_backend, "_agrees", lambda *given: trials.append(given) or agrees(*given))
+    monkeypatch.setattr(select_backend, "_agrees", lambda *given: probes.append(given) or agrees(*given))
     monkeypatch.setattr("deployments.engines.probes._here", lambda: "elsewhere")
-    TextGenerationEngine.load(folder, compile_steps=False, findings=findings).close()
-    assert trials
+    TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
+    assert probes

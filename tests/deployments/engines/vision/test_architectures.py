@@ -120,7 +120,7 @@ def test_a_model_that_takes_something_else_has_batches_and_narrow_floats_too(tmp
     folder = saved(tmp_path, model_type, **PROCESSORS[ARCHITECTURES[model_type][0]])
     pictures = [photo(61, 47, seed) for seed in range(3)]
     engine = loaded(folder, cache=tmp_path)
-    assert "forward: PyTorch, eager" in engine.notes  # nothing is compiled
+    assert "forward: PyTorch, eager" in engine.runtime_info  # nothing is compiled
     together = engine._answers([engine.preprocess(encoded(picture)) for picture in pictures], alone=False)
     np.testing.assert_allclose(together, [expected(folder, picture) for picture in pictures], atol=1e-5)
     narrow = loaded(folder, dtype="bfloat16")

@@ -46,7 +46,7 @@ def test_probabilities_are_those_of_transformers(tmp_path: Path, kind: str) -> N
         assert probabilities.dtype == np.float32
         assert probabilities.shape == (len(LABELS),)
         np.testing.assert_allclose(probabilities, expected(tmp_path, photo(*size)), atol=1e-5)
-    assert "direct" in engine.notes[0]
+    assert "direct" in engine.runtime_info[0]
 
 
 def test_labels_are_as_the_folder_has_them(engine: ImageClassificationEngine) -> None:
@@ -115,8 +115,8 @@ def test_a_processor_that_does_more_than_we_know_is_run_by_the_library(tmp_path:
               "crop_size": {"height": 32, "width": 32}, "do_flip_channel_order": True}  # fmt: skip
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
     engine = loaded(tmp_path)
-    assert "library" in engine.notes[0]
-    assert "direct" not in engine.notes[0]
+    assert "library" in engine.runtime_info[0]
+    assert "direct" not in engine.runtime_info[0]
     np.testing.assert_allclose(answer(engine, encoded(photo())), expected(tmp_path, photo()), atol=1e-5)
 
 
@@ -247,7 +247,7 @@ def test_close_drops_the_model_and_may_be_called_twice(tmp_path: Path) -> None:
     assert isinstance(engine.classify([item])[0], Internal)
     with pytest.raises(Internal):
         engine.preprocess(encoded(photo()))
-    assert engine.notes == ()
+    assert engine.runtime_info == ()
 
 
 SHARED = Path(__file__).parents[5] / "shared"
@@ -272,7 +272,7 @@ def test_real_photos_are_what_transformers_says_and_stay_so_at_twelve_megapixels
     for thread in threading.enumerate():
         if thread.name == "compile":
             thread.join()
-    assert ("forward: OpenVINO" in engine.notes) == compiled
+    assert ("forward: OpenVINO" in engine.runtime_info) == compiled
     by_library = pipeline("image-classification", str(folder))
     for name, labels in PHOTOS.items():
         file = SHARED / "photos" / name

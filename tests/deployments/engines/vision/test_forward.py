@@ -93,7 +93,7 @@ def test_models_are_compiled_kept_and_read_again_with_the_same_answers(
     load = partial(ImageClassificationEngine.load, folder, cache=cache)
     first = load()
     joined()
-    assert "forward: OpenVINO" in first.notes
+    assert "forward: OpenVINO" in first.runtime_info
     with monkeypatch.context() as patched:
         patched.setattr("deployments.engines.vision.engine._load_model", None)  # the library is not asked
         second = load()
@@ -106,7 +106,7 @@ def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
     folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
     engine = ImageClassificationEngine.load(folder, cache=cache)
     joined()
-    assert "forward: OpenVINO" in engine.notes
+    assert "forward: OpenVINO" in engine.runtime_info
     (place,) = cache.iterdir()
     assert sorted(file.name for file in place.iterdir()) == ["model.blob", "model.json", "verdict.json"]
 
@@ -132,12 +132,12 @@ def test_another_content_or_dtype_is_not_answered_with_what_was_kept(tmp_path: P
     folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
     ImageClassificationEngine.load(folder, cache=cache)
     joined()
-    assert "being compiled" in str(ImageClassificationEngine.load(folder, dtype="bfloat16", cache=cache).notes)
+    assert "being compiled" in str(ImageClassificationEngine.load(folder, dtype="bfloat16", cache=cache).runtime_info)
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-4:] = b"\0\0\0\0"
     weights.write_bytes(content)
-    assert "being compiled" in str(ImageClassificationEngine.load(folder, cache=cache).notes)
+    assert "being compiled" in str(ImageClassificationEngine.load(folder, cache=cache).runtime_info)
 
 
 def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
@@ -152,7 +152,7 @@ def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
     for _ in range(2):
         engine = ImageClassificationEngine.load(folder, cache=cache)
         joined()
-        assert "forward: PyTorch, eager (it cannot be compiled)" in engine.notes
+        assert "forward: PyTorch, eager (it cannot be compiled)" in engine.runtime_info
         assert answer(engine, encoded(photo())).shape == (len(LABELS),)
         monkeypatch.setattr(image_forward, "_compile_in_turn", failing)
 
@@ -168,7 +168,7 @@ def test_what_is_not_taken_says_why(
     for _ in range(2):  # the second time it is remembered
         engine = ImageClassificationEngine.load(folder, cache=cache)
         joined()
-        assert f"forward: PyTorch, eager ({reason})" in engine.notes
+        assert f"forward: PyTorch, eager ({reason})" in engine.runtime_info
 
 
 @pytest.mark.parametrize("compiles", [True, False])
@@ -187,7 +187,7 @@ def test_the_library_s_batches_are_tried_only_where_it_stays(
     for load in range(1, 3):
         engine = ImageClassificationEngine.load(folder, cache=cache)
         joined()
-        assert ("forward: OpenVINO" in engine.notes) == compiles
+        assert ("forward: OpenVINO" in engine.runtime_info) == compiles
         assert len(tried) == (0 if compiles else load)
 
 
@@ -203,7 +203,7 @@ def test_what_could_not_be_found_out_is_tried_again_by_the_next_load(
     monkeypatch.setattr("deployments.engines.vision.openvino_cache.make_in_child", failing)
     engine = ImageClassificationEngine.load(folder, cache=cache)
     joined()
-    assert "forward: PyTorch, eager (it cannot be compiled)" in engine.notes
+    assert "forward: PyTorch, eager (it cannot be compiled)" in engine.runtime_info
     assert list(cache.iterdir()) == []
 
 
@@ -232,7 +232,7 @@ def test_pictures_of_many_shapes_stay_with_the_library(tmp_path: Path) -> None:
     (folder / "preprocessor_config.json").write_text(
         '{"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 40}, "do_center_crop": false}'
     )
-    assert "forward: PyTorch, eager" in ImageClassificationEngine.load(folder).notes
+    assert "forward: PyTorch, eager" in ImageClassificationEngine.load(folder).runtime_info
 
 
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +267,7 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damaged: str, kept: str | 
     file = place / damaged
     file.write_bytes(file.read_bytes()[:-1] + b"?" if kept is None else kept.encode())
     again = ImageClassificationEngine.load(folder, cache=cache)
-    assert "being compiled" in str(again.notes)
+    assert "being compiled" in str(again.runtime_info)
     joined()
-    assert "forward: OpenVINO" in again.notes
+    assert "forward: OpenVINO" in again.runtime_info
     np.testing.assert_allclose(answer(again, encoded(photo())), answer(engine, encoded(photo())), atol=1e-6)

@@ -17,17 +17,17 @@ __all__ = ["quick_measuring"]  # a fixture of every test here
 def test_the_next_load_tries_nothing_and_says_the_same(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, findings = saved(tmp_path / "m", kind), FolderFacts(tmp_path / "findings.json")
+    folder, facts = saved(tmp_path / "m", kind), FolderFacts(tmp_path / "facts.json")
     picture = photo(100, 80)
-    first = loaded(folder, findings=findings)
+    first = loaded(folder, facts=facts)
 
     def tried(*_: object) -> None:
         raise AssertionError("tried again")
 
     monkeypatch.setattr(preprocessing, "_same", tried)
     monkeypatch.setattr(image_classification, "_shapes", tried)
-    second = loaded(folder, findings=findings)
-    assert second.notes[0] == first.notes[0]
+    second = loaded(folder, facts=facts)
+    assert second.runtime_info[0] == first.runtime_info[0]
     for engine in (first, second):
         assert np.allclose(answer(engine, encoded(picture)), expected(folder, picture), atol=1e-4)
         engine.close()

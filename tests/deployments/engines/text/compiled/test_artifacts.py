@@ -59,7 +59,7 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
     assert programs._ready.keys() == {"single", "many", "prompts"}
     assert tried == 3 * [1, torch.get_num_threads()], "a team may become smaller"
     assert programs._blocks or torch.backends.cpu.get_cpu_capability() != "AVX512"
-    assert engine.notes == (
+    assert engine.runtime_info == (
         SLOTS,
         "compiled decode step",
         "compiled prompts",
@@ -183,7 +183,7 @@ def test_without_a_compiler_the_model_serves_without_complaint(
     engine = TextGenerationEngine.load(folder)
     assert programs_of(engine).settled.wait(PATIENCE_S)
     assert ask(engine, PROMPTS[0], 5).finished().completion_tokens == 5
-    assert engine.notes == (SLOTS,)
+    assert engine.runtime_info == (SLOTS,)
     engine.close()
     assert not [record for record in caplog.records if record.name.startswith("deployments")]
 
@@ -194,5 +194,5 @@ def test_a_library_of_someone_else_is_not_run(folder: Path, tmp_path: Path, monk
     (tmp_path / "text-steps").chmod(0o777)
     engine = TextGenerationEngine.load(folder)
     assert programs_of(engine).settled.wait(PATIENCE_S)
-    assert not programs_of(engine).notes
+    assert not programs_of(engine).runtime_info
     engine.close()
