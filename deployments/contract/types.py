@@ -74,34 +74,57 @@ class Message(BaseModel):
     content: Text
 
 
-class TextGeneration(InferRequest, index=1):
-    """`max_tokens` counts new tokens. Without options decoding is greedy; `temperature` 0 is greedy too.
-
-    `messages`, put into the model's own chat template, or `prompt_ids` may stand in place of the prompt, which is
-    empty then. `stream`: over HTTP, server-sent events. `logprobs`: each token's, and so many alternatives.
-    `json_schema`: the text is JSON of this schema, `{}` for any.
-    """
+class Prompt(BaseModel):
+    """What a text model continues: a text, a chat for the model's own template, or token ids; new tokens at most."""
 
     prompt: Text
     max_tokens: U32
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     prompt_ids: list[U32] | None = None
     stream: bool | None = None
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    json_schema: dict[str, Any] | None = None
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: U32 | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
-    seed: U64 | None = None
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
         if bool(self.prompt) + (self.messages is not None) + (self.prompt_ids is not None) > 1:
             raise ValueError("only one of prompt, messages and prompt_ids may be given")
         return self
+
+
+class SamplingDefaults(BaseModel):
+    """How the next token is chosen, as the owner of a model may set it too. None is the neutral value.
+
+    The options apply in the order of `transformers`: repetition penalty, temperature, top_k, top_p, min_p.
+    """
+
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    """None and 0 are greedy decoding."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: U32 | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
+    """The text ends before any of these."""
+
+
+class SamplingOptions(SamplingDefaults):
+    """How one request chooses its tokens, and what it wants to know of them. Without any it decodes greedily."""
+
+    model_config = ConfigDict(frozen=True)
+
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """The log-probability of each token by the model's own logits, and those of so many of the best beside it."""
+    json_schema: dict[str, Any] | None = None
+    """The text is JSON that this schema allows; `{}` for any JSON."""
+    seed: U64 | None = None
+
+
+class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
+    """`max_tokens` counts new tokens. Without options decoding is greedy; `temperature` 0 is greedy too.
+
+    `messages`, put into the model's own chat template, or `prompt_ids` may stand in place of the prompt, which is
+    empty then. `stream`: over HTTP, server-sent events. `logprobs`: each token's, and so many alternatives.
+    `json_schema`: the text is JSON of this schema, `{}` for any.
+    """
 
     def repeatable(self) -> Self:
         if not self.temperature or self.seed is not None:

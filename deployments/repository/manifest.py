@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from deployments.contract.settings import Strict, mistakes
-from deployments.contract.types import InferRequest
+from deployments.contract.types import InferRequest, SamplingDefaults
 
 MANIFEST_BYTES = 256 * 1024
 DEEPEST = 32
@@ -45,15 +45,8 @@ class Golden(Strict):
         raise ValueError("a golden example has image and label, or prompt, max_tokens and text")
 
 
-class GenerationDefaults(Strict):
-    """What a request that is silent about it gets."""
-
-    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+class GenerationDefaults(SamplingDefaults, Strict):
+    """What a request gets where it does not say."""
 
 
 class SourceFile(Strict):
@@ -95,7 +88,7 @@ class Manifest(Strict):
 
     def with_defaults(self, request: RequestT) -> RequestT:
         """The request, if it samples, with this model's generation defaults where it says nothing."""
-        if "temperature" not in type(request).model_fields:
+        if not isinstance(request, SamplingDefaults):
             return request
         defaults = self.generation.model_dump(exclude_none=True)
         silent = {name: value for name, value in defaults.items() if getattr(request, name, value) is None}
