@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,7 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
-from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong
+from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong, ServingError
 from deployments.contract.failures import error_of
 from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
@@ -23,10 +23,11 @@ from deployments.replica.calls import Reply
 from deployments.replica.context import private_socket
 from deployments.replica.replica import CALLS_UNDER_WAY
 from serve_app.access.api_keys import Access, AccessSettings
-from serve_app.access.caller import CALLER, Caller
+from serve_app.access.caller import Caller, RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.http.app import build_http_app
+from serve_app.http.openai.routes import openai_api
 from serve_app.http.unix_server import UnixServer
 from serve_app.registry.admin import RegistryAdmin
 from serve_app.registry.mirror import RegistryMirror
@@ -35,9 +36,6 @@ logger = logging.getLogger("model_runtime.ingress")
 
 METRICS_AGGREGATOR = "metrics_board"
 REPORT_EVERY_S = 1.0
-
-Read = Callable[[], Awaitable[InferRequest]]
-"""Gives a request, or raises why there is none."""
 
 
 class Ingress:
@@ -59,7 +57,7 @@ class Ingress:
         self._under_way = 0
         self._following = asyncio.create_task(self.catalog.follow())
         self._reporting = asyncio.create_task(self._report_forever())
-        self.http = build_http_app(self)
+        self.http = build_http_app(settings, self.access, self, self, (openai_api(settings, self, self),))
         path = private_socket()
         self._door = UnixServer(self.http, path) if path else None
 
@@ -77,38 +75,38 @@ class Ingress:
 
     async def infer(self, request: InferRequest, request_id: str | None = None) -> InferResponse:
         """The answer to one request. Never raises: every failure is an `Error`."""
-        return await self.answer(_given(request), request_id or uuid.uuid4().hex)
+        return await self.answer(_checked(request), RequestContext(request_id or uuid.uuid4().hex))
 
     async def infer_stream(self, request: InferRequest, request_id: str | None = None) -> AsyncIterator[Reply]:
         """The same in parts, for `handle.options(stream=True)`: any number of `Chunk`, then the response."""
-        async with aclosing(self.stream(_given(request), request_id or uuid.uuid4().hex)) as replies:
+        async with aclosing(self.stream(_checked(request), RequestContext(request_id or uuid.uuid4().hex))) as replies:
             async for reply in replies:
                 yield reply
 
-    async def answer(self, read: Read, request_id: str) -> InferResponse:
-        """The answer to the request that `read` gives. What `read` raises is answered and counted as well."""
-        with self._counting() as counted:
+    async def answer(self, asked: InferRequest | ServingError, context: RequestContext) -> InferResponse:
+        """The response to a request. A request that could not be decoded is an error, and counted as one."""
+        with self._counting(context.caller) as counted:
             try:
-                request, route = await self._routed(read, counted)
-                counted.response = await self.dispatcher.call(request, request_id, route)
+                request, route = await self._routed(asked, counted)
+                counted.response = await self.dispatcher.call(request, context, route)
             except Exception as cause:
-                counted.response = error_of(cause, request_id)
+                counted.response = error_of(cause, context.request_id)
         return counted.response
 
-    async def stream(self, read: Read, request_id: str) -> AsyncGenerator[Reply, None]:
-        """Any number of chunks, then the response. Never raises; closing it takes the request back."""
+    async def stream(self, asked: InferRequest | ServingError, context: RequestContext) -> AsyncGenerator[Reply, None]:
+        """Any number of chunks, then the response. Never raises; closing it cancels the request."""
         response: InferResponse | None = None
-        with self._counting() as counted:
+        with self._counting(context.caller) as counted:
             try:
-                request, route = await self._routed(read, counted)
-                async with aclosing(self.dispatcher.stream(request, request_id, route)) as replies:
+                request, route = await self._routed(asked, counted)
+                async with aclosing(self.dispatcher.stream(request, context, route)) as replies:
                     async for reply in replies:
                         if isinstance(reply, InferResponse):
                             response = reply
                         else:
                             yield reply
             except Exception as cause:
-                response = error_of(cause, request_id)
+                response = error_of(cause, context.request_id)
             counted.response = response
         assert response is not None
         yield response
@@ -117,8 +115,9 @@ class Ingress:
         """For Serve, which does not see what comes by the door."""
         return {CALLS_UNDER_WAY: float(self._under_way)}
 
-    async def _routed(self, read: Read, counted: "_Counted") -> tuple[InferRequest, Route]:
-        request = await read()
+    async def _routed(self, request: InferRequest | ServingError, counted: "_Counted") -> tuple[InferRequest, Route]:
+        if isinstance(request, ServingError):
+            raise request
         self.access.take(counted.caller)
         if isinstance(request, TextGeneration):
             self._refuse_long(request)
@@ -137,9 +136,9 @@ class Ingress:
             raise PromptTooLong(f"the prompt has {size} bytes; at most {limit} are taken")
 
     @contextmanager
-    def _counting(self) -> Iterator["_Counted"]:
-        """Counts a request whatever becomes of it: one that was taken back has no response."""
-        counted = _Counted()
+    def _counting(self, caller: Caller) -> Iterator["_Counted"]:
+        """Counts a request whatever its outcome: a cancelled one has no response."""
+        counted = _Counted(caller)
         self._under_way += 1
         try:
             yield counted
@@ -189,10 +188,10 @@ class Ingress:
 class _Counted:
     """What a request is counted under; an unknown model or family never becomes a label."""
 
+    caller: Caller
     model: str = "unknown"
     family: str = "unknown"
     response: InferResponse | None = None
-    caller: Caller = field(default_factory=CALLER.get)
     started: float = field(default_factory=time.perf_counter)
 
 
@@ -202,10 +201,7 @@ def _outcome(response: InferResponse | None) -> str:
     return (response.code or "internal") if isinstance(response, Error) else "ok"
 
 
-def _given(request: InferRequest) -> Read:
-    async def read() -> InferRequest:
-        if not isinstance(request, InferRequest):
-            raise InvalidRequest(f"expected an InferRequest, not {type(request).__name__}")
+def _checked(request: object) -> InferRequest | ServingError:
+    if isinstance(request, InferRequest):
         return request
-
-    return read
+    return InvalidRequest(f"expected an InferRequest, not {type(request).__name__}")

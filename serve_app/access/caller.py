@@ -1,8 +1,7 @@
-"""Who asks, how urgently, and until when. Set for each request by whatever lets it in."""
+"""Who sends a request, with which priority and deadline. Knows no HTTP and no settings."""
 
 import enum
 import time
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 
@@ -33,5 +32,12 @@ class Caller:
 
 
 ANONYMOUS = Caller()
-CALLER: ContextVar[Caller] = ContextVar("caller", default=ANONYMOUS)
-"""The caller of the request that the running task belongs to."""
+"""The caller of a request without an API key, priority or deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """What belongs to one request beside its content."""
+
+    request_id: str
+    caller: Caller = ANONYMOUS

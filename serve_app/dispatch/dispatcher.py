@@ -18,7 +18,7 @@ from deployments.contract.types import Chunk, InferRequest, InferResponse
 from deployments.metrics.samples import Measured
 from deployments.replica.calls import Call, OnChunk, Reply
 from deployments.repository.model import Model
-from serve_app.access.caller import CALLER
+from serve_app.access.caller import RequestContext
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.broadcast import CONTROL_TIMEOUT_S, broadcast
 from serve_app.dispatch.handle_transport import LOST, HandleTransport
@@ -78,14 +78,14 @@ class Dispatcher:
             raise InvalidRequest(f"no family serves {type(request).__name__}")
         return route
 
-    async def call(self, request: InferRequest, request_id: str, route: Route) -> InferResponse:
+    async def call(self, request: InferRequest, context: RequestContext, route: Route) -> InferResponse:
         """Raises Overloaded, Unavailable, DeadlineExceeded, and what `Catalog.find` raises."""
-        return await self._answered(self._submit(request, request_id, route, None), route)
+        return await self._answered(self._submit(request, context, route, None), route)
 
-    async def stream(self, request: InferRequest, request_id: str, route: Route) -> AsyncGenerator[Reply, None]:
+    async def stream(self, request: InferRequest, context: RequestContext, route: Route) -> AsyncGenerator[Reply, None]:
         """The same in parts: chunks, then the response. Closing it takes the request back."""
         chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
-        pending = self._submit(request, request_id, route, chunks.put_nowait)
+        pending = self._submit(request, context, route, chunks.put_nowait)
         answer = asyncio.create_task(self._answered(pending, route))
         answer.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
@@ -103,16 +103,17 @@ class Dispatcher:
         finally:
             answer.cancel()
 
-    def _submit(self, request: InferRequest, request_id: str, route: Route, tell: OnChunk | None) -> Pending:
+    def _submit(self, request: InferRequest, context: RequestContext, route: Route, tell: OnChunk | None) -> Pending:
         model = self.catalog.find(request.model_id, route.family) if route.has_models else None
         if model is not None:
             request = model.manifest.with_defaults(request)
-        caller = CALLER.get()
-        timeout_s = caller.remaining_s(route.settings.deadline_s)
+        timeout_s = context.caller.remaining_s(route.settings.deadline_s)
         call_id = f"{self._name}-{next(self._numbers)}"
-        pending = Pending(Call(request.repeatable(), request_id, timeout_s, model, tell is not None, call_id), tell)
+        pending = Pending(
+            Call(request.repeatable(), context.request_id, timeout_s, model, tell is not None, call_id), tell
+        )
         gate = self._admissions[route.family].gate(model.name if model else "")
-        ticket = gate.enter(caller, timeout_s, partial(self._send, pending, route))
+        ticket = gate.enter(context.caller, timeout_s, partial(self._send, pending, route))
         pending.response.add_done_callback(lambda _: gate.leave(ticket))
         return pending
 

@@ -1,122 +1,122 @@
-"""The routes. Every failure on them is the union's `Error`, whatever raised it."""
+"""The HTTP application: its routes, and an `Error` for every failure on them. Knows no Ray and no other protocol."""
+
+from collections.abc import Sequence
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from deployments.contract import wire
 from deployments.contract.errors import MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.contract.failures import error_of
-from deployments.contract.types import Error, InferRequest, TextGeneration
-from serve_app.http.batch import NDJSON, AnsweredLines, answer_list
-from serve_app.http.disconnect import unless_gone
-from serve_app.http.middleware import Guard
+from deployments.contract.types import Error, TextGeneration
+from serve_app.access.api_keys import Access
+from serve_app.access.caller import RequestContext
+from serve_app.config.config import IngressSettings
+from serve_app.http.batch import NDJSON, JsonLinesResponse, answer_list
+from serve_app.http.disconnect import cancel_on_disconnect
+from serve_app.http.interfaces import Asked, MountedApi, Operations, Runtime
+from serve_app.http.middleware import LimitsMiddleware
 from serve_app.http.models import model_routes
-from serve_app.http.openai.routes import OpenAI
 from serve_app.http.openapi import openapi_document, openapi_page
-from serve_app.http.requests import media_type, read_json, read_request
-from serve_app.http.responses import failure_response, rendered
-from serve_app.http.runtime import Read, Runtime, giving, raising, request_id_of
-from serve_app.http.sse import EventStream, opened, union_events
+from serve_app.http.requests import accepted, context_of, decoded, media_type, read_json, request_id_of
+from serve_app.http.responses import error_response, rendered
+from serve_app.http.sse import EventStream, started, union_events
+
+MIB = 2**20
 
 
-def build_http_app(runtime: Runtime) -> Starlette:
-    limit_bytes = int(runtime.settings.max_body_mb * 2**20)
+def build_http_app(
+    settings: IngressSettings, access: Access, runtime: Runtime, operations: Operations, apis: Sequence[MountedApi] = ()
+) -> Starlette:
+    """`apis`: the protocols that are served beside the contract's own."""
+    render_error = partial(error_response, renderers={api.prefix: api.render_error for api in apis})
 
+    async def failed(request: Request, cause: Exception) -> Response:
+        error = error_of(_error_of_route(request, cause), request_id_of(request.headers))
+        response = render_error(request.url.path, error)
+        if isinstance(cause, HTTPException):
+            response.headers.update(cause.headers or {})  # Allow
+        return response
+
+    app = Starlette(
+        routes=[
+            *_inference_routes(runtime, int(settings.max_body_mb * MIB)),
+            *_operations_routes(operations),
+            *_openapi_routes(apis),
+            *(route for api in apis for route in api.routes),
+        ],
+        middleware=[Middleware(LimitsMiddleware, access, int(settings.max_held_mb * MIB), render_error)],
+        exception_handlers=dict.fromkeys((HTTPException, ServingError, Exception), failed),
+    )
+    app.router.redirect_slashes = False  # /infer/ is another path than /infer.
+    return app
+
+
+def _inference_routes(runtime: Runtime, limit_bytes: int) -> list[BaseRoute]:
     async def infer(request: Request) -> Response:
-        request_id = request_id_of(request)
-        asked, read = await _read(request, limit_bytes)
+        asked, context = await decoded(request, limit_bytes), context_of(request)
         if isinstance(asked, TextGeneration) and asked.stream:
-            return await unless_gone(request, streamed(request, read, request_id))
-        return await unless_gone(request, answered(request, read, request_id))
+            return await streamed(request, asked, context)
+        return rendered(await cancel_on_disconnect(request, runtime.answer(asked, context)), accepted(request))
 
-    async def answered(request: Request, read: Read, request_id: str) -> Response:
-        return rendered(await runtime.answer(read, request_id), _accepted(request))
-
-    async def streamed(request: Request, read: Read, request_id: str) -> Response:
-        replies = await opened(runtime.stream(read, request_id))
+    async def streamed(request: Request, asked: Asked, context: RequestContext) -> Response:
+        replies = await cancel_on_disconnect(request, started(runtime.stream(asked, context)))
         if not isinstance(replies.first, Error):
             return EventStream(union_events(replies))
         await replies.aclose()
-        return rendered(replies.first, _accepted(request))
+        return rendered(replies.first, accepted(request))
 
     async def infer_batch(request: Request) -> Response:
+        context = context_of(request)
         if media_type(request) == NDJSON:
-            return AnsweredLines(request, limit_bytes, runtime.answer)
-        try:
-            return await unless_gone(request, answered_list(await read_json(request, limit_bytes)))
-        except ServingError as failure:
-            return rendered(Error.of(failure, request_id_of(request)), wire.JSON)
+            return JsonLinesResponse(request, limit_bytes, runtime, context.caller)
+        body = await read_json(request, limit_bytes)
+        answers = await cancel_on_disconnect(request, answer_list(body, runtime, context.caller))
+        return Response(answers, media_type=wire.JSON)
 
-    async def answered_list(body: bytes) -> Response:
-        return Response(await answer_list(body, runtime.answer), media_type=wire.JSON)
+    return [Route("/infer", infer, methods=["POST"]), Route("/infer/batch", infer_batch, methods=["POST"])]
 
-    async def models(request: Request) -> Response:
-        return JSONResponse({"models": [status.model_dump() for status in await runtime.models()]})
 
+def _operations_routes(operations: Operations) -> list[BaseRoute]:
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("alive\n")
 
     async def readyz(request: Request) -> Response:
-        if await runtime.ready():
+        if await operations.ready():
             return PlainTextResponse("ready\n")
         return PlainTextResponse("not ready: a family has no replica that answers\n", status_code=503)
 
     async def metrics(request: Request) -> Response:
-        return PlainTextResponse(await runtime.metrics(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(await operations.metrics(), media_type="text/plain; version=0.0.4")
 
+    return [
+        *model_routes(operations),
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+    ]
+
+
+def _openapi_routes(apis: Sequence[MountedApi]) -> list[BaseRoute]:
     async def openapi(request: Request) -> Response:
-        return JSONResponse(openapi_document())
+        return JSONResponse(openapi_document(apis))
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(openapi_page(openapi_document()))
+        return HTMLResponse(openapi_page(openapi_document(apis)))
 
-    app = Starlette(
-        routes=[
-            Route("/infer", infer, methods=["POST"]),
-            Route("/infer/batch", infer_batch, methods=["POST"]),
-            Route("/models", models),
-            *model_routes(runtime),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", metrics),
-            Route("/openapi.json", openapi),
-            Route("/docs", docs),
-            *OpenAI(runtime, limit_bytes).routes(),
-        ],
-        middleware=[Middleware(Guard, runtime.access, int(runtime.settings.max_held_mb * 2**20))],
-        exception_handlers={HTTPException: _no_such_route, Exception: _unexpected},
-    )
-    app.router.redirect_slashes = False  # a route is there or it is not
-    return app
+    return [Route("/openapi.json", openapi), Route("/docs", docs)]
 
 
-async def _read(request: Request, limit_bytes: int) -> tuple[InferRequest | None, Read]:
-    """What was asked, None where that cannot be read, and how the runtime learns it."""
-    try:
-        asked = await read_request(request, limit_bytes)
-    except Exception as cause:
-        return None, raising(cause)
-    return asked, giving(asked)
-
-
-async def _no_such_route(request: Request, failure: Exception) -> Response:
+def _error_of_route(request: Request, cause: Exception) -> Exception:
+    """Starlette's 404 and 405 as errors of the contract; any other exception as it is."""
+    if not isinstance(cause, HTTPException):
+        return cause
     path = quoted(request.url.path)
-    kind = MethodNotAllowed if getattr(failure, "status_code", 404) == 405 else NotFound
-    message = f"{request.method} is not for {path}" if kind is MethodNotAllowed else f"there is no route {path}"
-    response = failure_response(request.url.path, Error.of(kind(message), request_id_of(request)))
-    response.headers.update(getattr(failure, "headers", None) or {})  # Allow
-    return response
-
-
-async def _unexpected(request: Request, failure: Exception) -> Response:
-    return failure_response(request.url.path, error_of(failure, request_id_of(request)))
-
-
-def _accepted(request: Request) -> str:
-    """The answer's type: what the caller asks for, else what it sent, else JSON."""
-    accepted = [part.split(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")]
-    return next((known for known in (*accepted, media_type(request)) if known in wire.MEDIA_TYPES), wire.JSON)
+    if cause.status_code == 405:
+        return MethodNotAllowed(f"{request.method} is not for {path}")
+    return NotFound(f"there is no route {path}")

@@ -1,9 +1,9 @@
-"""`POST /infer/batch`: many requests of any variants in one, answered in order, each with its own Error if it fails."""
+"""`POST /infer/batch`: many requests in one body, answered in order. A request that fails gets its own `Error`."""
 
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -12,72 +12,83 @@ from starlette.types import Receive, Scope, Send
 from deployments.contract import wire
 from deployments.contract.errors import InvalidRequest, PayloadTooLarge, ServingError
 from deployments.contract.types import InferRequest, InferResponse
-from serve_app.http.disconnect import until_gone
-from serve_app.http.runtime import Read, raising
+from serve_app.access.caller import Caller, RequestContext
+from serve_app.http.disconnect import wait_for_disconnect
+from serve_app.http.interfaces import Asked, Runtime
 
 NDJSON = "application/x-ndjson"
 MAX_ITEMS = 1024
-UNDER_WAY = 64
-"""How many lines of a stream are answered at the same time."""
+MAX_CONCURRENT_LINES = 64
+"""Of one body of JSON lines. More of them would fill the queues before other callers' requests."""
 
-Answer = Callable[[Read, str], Awaitable[InferResponse]]
-UnderWay = asyncio.Queue["asyncio.Task[InferResponse] | None"]
-"""The answers in order, None after the last one."""
+Answers = asyncio.Queue["asyncio.Task[InferResponse] | None"]
+"""The answers of lines in order, then None."""
 
 
-async def answer_list(body: bytes, answer: Answer) -> bytes:
-    """A JSON list of answers to a JSON list of requests. Raises InvalidRequest where it is no list of requests."""
+async def answer_list(body: bytes, runtime: Runtime, caller: Caller) -> bytes:
+    """The JSON list of responses to a JSON list of requests. Raises InvalidRequest if the body is no such list."""
     items = await asyncio.to_thread(wire.parse_json, body)
     if not isinstance(items, list):
         raise InvalidRequest("expected a list of requests")
     if len(items) > MAX_ITEMS:
         raise InvalidRequest(f"a batch holds at most {MAX_ITEMS} requests, this one holds {len(items)}")
-    answers = await asyncio.gather(*(answer(_reading(item), uuid.uuid4().hex) for item in items))
+
+    async def answer(item: object) -> InferResponse:
+        return await runtime.answer(_item_decoded(item), _new_context(caller))
+
+    answers = await asyncio.gather(*map(answer, items))
     return b"[" + b",".join(wire.encode(one, wire.JSON) for one in answers) + b"]"
 
 
-class AnsweredLines(Response):
-    """JSON lines in, JSON lines out: a line is answered while later ones are still being read."""
+class JsonLinesResponse(Response):
+    """JSON lines in and out. A line is answered while later ones are still being read."""
 
-    def __init__(self, request: Request, limit_bytes: int, answer: Answer) -> None:
+    def __init__(self, request: Request, limit_bytes: int, runtime: Runtime, caller: Caller) -> None:
         self.request = request
         self.limit_bytes = limit_bytes
-        self.answer = answer
+        self.runtime = runtime
+        self.caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", NDJSON.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        under_way: UnderWay = asyncio.Queue(UNDER_WAY)
-        writing = asyncio.create_task(_write(under_way, send))
-        reading = asyncio.create_task(self._read(under_way, writing))
+        answers: Answers = asyncio.Queue(MAX_CONCURRENT_LINES)
+        writing = asyncio.create_task(_write(answers, send))
+        reading = asyncio.create_task(self._read(answers, writing))
         try:
             await asyncio.wait((writing,))
         finally:
             reading.cancel()
             writing.cancel()
-            while not under_way.empty():
-                if (left := under_way.get_nowait()) is not None:
-                    left.cancel()
+            while not answers.empty():
+                if (answer := answers.get_nowait()) is not None:
+                    answer.cancel()
         if not writing.cancelled():
             writing.result()
 
-    async def _read(self, under_way: UnderWay, writing: "asyncio.Task[None]") -> None:
-        """Ends the writing when the client goes; while all places are taken that is not noticed."""
+    async def _read(self, answers: Answers, writing: "asyncio.Task[None]") -> None:
+        """Starts the answer of each line. Cancels `writing` if the client disconnects.
+
+        While the queue is full nothing is received, so a disconnect is noticed only once it has room.
+        """
         try:
             async for line in self._lines():
-                await under_way.put(asyncio.ensure_future(self.answer(self._reading_line(line), uuid.uuid4().hex)))
-        except ServingError as failure:  # the body came too slowly
-            await under_way.put(asyncio.ensure_future(self.answer(raising(failure), uuid.uuid4().hex)))
+                await answers.put(asyncio.create_task(self._answer(line)))
+        except ServingError as failure:  # RequestTimeout: the body came too slowly.
+            await answers.put(asyncio.create_task(self.runtime.answer(failure, _new_context(self.caller))))
         except ClientDisconnect:
             writing.cancel()
             return
-        await under_way.put(None)
+        await answers.put(None)
         with contextlib.suppress(ServingError):
-            await until_gone(self.request.receive)
+            await wait_for_disconnect(self.request.receive)
             writing.cancel()
 
+    async def _answer(self, line: bytes) -> InferResponse:
+        return await self.runtime.answer(self._line_decoded(line), _new_context(self.caller))
+
     async def _lines(self) -> AsyncIterator[bytes]:
-        """Lines without their ends, empty ones left out. One that is too long comes cut, and is refused as such."""
+        """Lines without their ends; empty ones are left out. A line beyond the limit comes cut, as the last one."""
         rest = b""
         async for chunk in self.request.stream():
             *lines, rest = (rest + chunk).split(b"\n")
@@ -89,24 +100,28 @@ class AnsweredLines(Response):
         if rest.strip():
             yield rest.strip()
 
-    def _reading_line(self, line: bytes) -> Read:
-        async def read() -> InferRequest:
-            if len(line) > self.limit_bytes:
-                raise PayloadTooLarge(f"a line is longer than {self.limit_bytes} bytes")
+    def _line_decoded(self, line: bytes) -> Asked:
+        if len(line) > self.limit_bytes:
+            return PayloadTooLarge(f"a line is longer than {self.limit_bytes} bytes")
+        try:
             return wire.decode(line, wire.JSON, InferRequest)
+        except ServingError as failure:
+            return failure
 
-        return read
 
-
-async def _write(under_way: UnderWay, send: Send) -> None:
-    while (answering := await under_way.get()) is not None:
-        line = wire.encode(await answering, wire.JSON) + b"\n"
+async def _write(answers: Answers, send: Send) -> None:
+    while (answer := await answers.get()) is not None:
+        line = wire.encode(await answer, wire.JSON) + b"\n"
         await send({"type": "http.response.body", "body": line, "more_body": True})
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _reading(item: object) -> Read:
-    async def read() -> InferRequest:
+def _item_decoded(item: object) -> Asked:
+    try:
         return wire.from_object(item, InferRequest)
+    except ServingError as failure:
+        return failure
 
-    return read
+
+def _new_context(caller: Caller) -> RequestContext:
+    return RequestContext(uuid.uuid4().hex, caller)

@@ -1,36 +1,39 @@
-"""Clients that go away: what nobody waits for any more is not worked on."""
+"""Clients that disconnect: work whose result nobody reads is cancelled."""
 
 import asyncio
 from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import Receive
 
 from deployments.contract.errors import Cancelled
 
+Result = TypeVar("Result")
 
-async def until_gone(receive: Receive) -> None:
-    """Returns when the client has gone. The request's body must have been read."""
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Returns when the client has disconnected. The request's body must have been read."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    """The response that `work` makes; it is cancelled when the client goes meanwhile."""
+async def cancel_on_disconnect(request: Request, work: Awaitable[Result]) -> Result:
+    """The result of `work`. If the client disconnects first, `work` is cancelled and Cancelled is raised."""
     task = asyncio.current_task()
     assert task is not None
 
     async def watch() -> None:
-        await until_gone(request.receive)
+        await wait_for_disconnect(request.receive)
         task.cancel()
 
     watching = asyncio.create_task(watch())
     try:
         return await work
     except asyncio.CancelledError:
+        # Cancelled by `watch` alone; a cancellation from outside as well is passed on.
         if watching.done() and task.uncancel() == 0:
-            return Response(status_code=Cancelled.status)  # which nobody reads
+            raise Cancelled("the client disconnected") from None
         raise
     finally:
         watching.cancel()

@@ -31,7 +31,7 @@ from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Error
 from deployments.contract.wire import JSON, to_object
 from serve_app.config.config import RuntimeConfig
-from serve_app.http.header_limits import MAX_HEAD_BYTES, MAX_HEADERS
+from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS
 
 SLOW_CLIENT_S = 10
 """How long a client may take to send its request's head."""
@@ -43,7 +43,7 @@ CONNECTIONS = 4096
 CONNECTIONS_OF_ONE = 256
 """Of one address; loopback, where proxies are, may have all."""
 _MENDED = "# mended by model-runtime-haproxy\n"
-BUFFER_BYTES = 4 * MAX_HEAD_BYTES
+BUFFER_BYTES = 4 * MAX_HEADER_BYTES
 PARSED_HEADERS = 4 * MAX_HEADERS
 """A head within these is read and refused with `headers_too_large`; HAProxy cannot even read a larger one, and answers
 that, like all that is no HTTP, with a 400 page of its own that it lets nobody change."""
@@ -168,7 +168,7 @@ def _front_rules(folder: Path) -> str:
     limits = [place / MAX_BODY_FILE for place in (folder, folder.parent)]
     max_body_bytes = next((limit.read_text("utf-8") for limit in limits if limit.exists()), "")
     local = "{ src 127.0.0.0/8 ::1 }"
-    head = MAX_HEAD_BYTES - 1024  # Of headers alone; the path has the rest.
+    head = MAX_HEADER_BYTES - 1024  # Of headers alone; the path has the rest.
     rules = [
         # What has an underscore or stranger in its name; Serve takes them for dashes.
         "option http-restrict-req-hdr-names delete",
@@ -191,7 +191,7 @@ def _front_rules(folder: Path) -> str:
 
 _NO_ROUTE = NotFound("there is no such route")
 _TOO_MANY = Overloaded("too many connections from one address")
-_LARGE_HEAD = HeadersTooLarge(f"more than {MAX_HEADERS} headers, or more than {MAX_HEAD_BYTES - 1024} bytes of them")
+_LARGE_HEAD = HeadersTooLarge(f"more than {MAX_HEADERS} headers, or more than {MAX_HEADER_BYTES - 1024} bytes of them")
 _LARGE_BODY = PayloadTooLarge("the body is larger than this runtime takes")
 _NO_HOST = InvalidRequest("a request needs one Host header that names a host")
 

@@ -1,4 +1,4 @@
-"""A request's head: how large it may be, and which headers are not for clients."""
+"""Limits on a request's path and headers, and the headers that only Ray Serve itself may set."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from deployments.contract.errors import HeadersTooLarge
 
 MAX_HEADERS = 64
-MAX_HEAD_BYTES = 16 * 1024
-SWITCHES = frozenset(
+MAX_HEADER_BYTES = 16 * 1024
+"""Of the path, the query, and the names and values of all headers."""
+CONTROL_HEADERS = frozenset(
     {
         "x_request_timeout_seconds",
         "x_request_disconnect_disabled",
@@ -16,28 +17,28 @@ SWITCHES = frozenset(
         "serve_session_id",
     }
 )
-"""By these Serve lets a client turn its protection off or choose a replica; `-` and `_` are the same to it."""
+"""With these a client can turn off Ray Serve's timeouts or select a replica. Serve reads `-` and `_` as the same."""
 
 
-def check_head(scope: Mapping[str, Any]) -> None:
-    """Takes an ASGI scope. Raises HeadersTooLarge."""
+def check_header_limits(scope: Mapping[str, Any]) -> None:
+    """`scope` is that of ASGI. Raises HeadersTooLarge."""
     headers = scope["headers"]
     if len(headers) > MAX_HEADERS:
         raise HeadersTooLarge(f"more than {MAX_HEADERS} headers")
     size = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
     for name, value in headers:
         size += len(name) + len(value)
-    if size > MAX_HEAD_BYTES:
-        raise HeadersTooLarge(f"more than {MAX_HEAD_BYTES} bytes of path and headers")
+    if size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"more than {MAX_HEADER_BYTES} bytes of path and headers")
 
 
-def harmless(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
-    """Those that may pass: none of Serve's switches, none that is not UTF-8."""
+def without_control_headers(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """The headers except Serve's control headers and those that are not UTF-8."""
     for name, value in headers:
         try:
             known = name.decode("ascii").lower().replace("-", "_")
             value.decode("utf-8")
         except UnicodeDecodeError:
             continue
-        if known not in SWITCHES:
+        if known not in CONTROL_HEADERS:
             yield name, value

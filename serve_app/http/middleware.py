@@ -1,33 +1,37 @@
-"""What a request has to pass before any route sees it: a head within limits, a key, a body that keeps coming.
+"""Two ASGI middlewares: one before Ray Serve's own code, one before the routes. Knows no routes and no models.
 
-Two layers of ASGI. `Threshold` stands before Ray Serve's own code in every process that takes HTTP, and takes away
-what is not for clients. `Guard` stands before the routes, wherever a request came from, and holds every limit itself:
-the ports of replicas can be reached beside HAProxy, which refuses some of the same earlier and cheaper.
+ControlHeaderFilter runs in every process that accepts HTTP and removes the headers that control Ray Serve.
+LimitsMiddleware checks header limits, API keys, and how fast and how large bodies are. HAProxy checks some of the same
+earlier and at lower cost, but a replica's port can be reached without HAProxy.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.contract import wire
 from deployments.contract.errors import NotFound, Overloaded, RequestTimeout, ServingError
 from deployments.contract.types import Error
 from serve_app.access.api_keys import Access
-from serve_app.access.caller import CALLER
 from serve_app.http.batch import NDJSON
-from serve_app.http.header_limits import check_head, harmless
-from serve_app.http.responses import failure_response
-from serve_app.http.runtime import request_id_of
+from serve_app.http.header_limits import check_header_limits, without_control_headers
+from serve_app.http.requests import request_id_of
+from serve_app.http.responses import rendered
 
 SLOW_BODY_S = 10.0
-SLOWEST_BYTES_S = 16 * 1024
+"""How long a body may take, beside its size over MIN_BYTES_PER_S."""
+MIN_BYTES_PER_S = 16 * 1024
 IDLE_STREAM_S = 25.0
-_HEEDED = frozenset({b"authorization", b"x-priority", b"x-deadline-ms", b"content-type"})
+"""How long a stream of lines may send nothing."""
+_READ_HEADERS = frozenset({b"authorization", b"x-priority", b"x-deadline-ms", b"content-type"})
 
 
-class Threshold:
-    """Before Serve: drops headers by which a client could steer it, and those that are not UTF-8."""
+class ControlHeaderFilter:
+    """Removes Ray Serve's control headers, and headers that are not UTF-8."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -35,24 +39,31 @@ class Threshold:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             if scope["path"] == "/-/routes":
-                await _refuse(scope, receive, send, NotFound("there is no such route"))
+                response = rendered(_error(scope, NotFound("there is no such route")), wire.JSON)
+                await response(scope, receive, send)
                 return
-            scope["headers"] = list(harmless(scope["headers"]))
+            scope["headers"] = list(without_control_headers(scope["headers"]))
         await self.app(scope, receive, send)
 
 
 def server_middlewares() -> list[Middleware]:
     """For RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH."""
-    return [Middleware(Threshold)]
+    return [Middleware(ControlHeaderFilter)]
 
 
-class Guard:
-    """Before the routes. `max_held_bytes` is what the bodies of all requests under way may hold together."""
+class LimitsMiddleware:
+    """Puts the Caller of each request into `scope["state"]`.
 
-    def __init__(self, app: ASGIApp, access: Access, max_held_bytes: int) -> None:
+    `max_held_bytes` bounds the bodies of all requests together. `render_error` takes a path and the error on it.
+    """
+
+    def __init__(
+        self, app: ASGIApp, access: Access, max_held_bytes: int, render_error: Callable[[str, Error], Response]
+    ) -> None:
         self.app = app
         self.access = access
-        self.held = Held(max_held_bytes)
+        self.body_memory = BodyMemory(max_held_bytes)
+        self.render_error = render_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -62,29 +73,30 @@ class Guard:
             await self.app(scope, receive, send)
             return
         try:
-            check_head(scope)
-            given = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _HEEDED}
+            check_header_limits(scope)
+            headers = scope["headers"]
+            given = {name.decode(): value.decode("latin-1") for name, value in headers if name in _READ_HEADERS}
             caller = self.access.caller(scope["method"], scope["path"], given)
             self.access.check(caller)
         except ServingError as failure:
-            await _refuse(scope, receive, send, failure)
+            await self.render_error(scope["path"], _error(scope, failure))(scope, receive, send)
             return
-        CALLER.set(caller)
-        body = Body(receive, self.held, streams=given.get("content-type", "").lower().startswith(NDJSON))
+        scope.setdefault("state", {})["caller"] = caller
+        body = Body(receive, self.body_memory, is_stream=given.get("content-type", "").lower().startswith(NDJSON))
         try:
             await self.app(scope, body.receive, send)
         finally:
             body.release()
 
 
-class Held:
-    """Bytes of bodies in memory."""
+class BodyMemory:
+    """Bytes of all bodies in memory."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.bytes = 0
 
-    def take(self, size: int) -> None:
+    def reserve(self, size: int) -> None:
         """Raises Overloaded."""
         if self.bytes + size > self.limit:
             refused = Overloaded("the bodies of the requests under way take all the memory they may")
@@ -94,52 +106,53 @@ class Held:
 
 
 class Body:
-    """A request's body as it comes in. Raises RequestTimeout where it comes too slowly.
+    """A request's body while it is received. Raises RequestTimeout if the client sends too slowly.
 
-    A stream of lines is answered while it comes, so it may take its time and leaves memory as it goes.
+    A stream of JSON lines is answered while it is received, so it has no deadline as a whole and is not kept in memory.
     """
 
-    def __init__(self, receive: Receive, held: Held, streams: bool) -> None:
+    def __init__(self, receive: Receive, memory: BodyMemory, is_stream: bool) -> None:
         self._receive = receive
-        self._held = held
-        self._streams = streams
+        self._memory = memory
+        self._is_stream = is_stream
         self._size = 0
         self._complete = False
-        self._late = False
-        self._give_up = asyncio.get_running_loop().time() + SLOW_BODY_S
+        self._timed_out = False
+        self._deadline = asyncio.get_running_loop().time() + SLOW_BODY_S
 
     async def receive(self) -> Message:
         if self._complete:
             return await self._receive()
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + IDLE_STREAM_S if self._streams else self._give_up + self._size / SLOWEST_BYTES_S
+        deadline = self._deadline + self._size / MIN_BYTES_PER_S
+        if self._is_stream:
+            deadline = loop.time() + IDLE_STREAM_S
         task = asyncio.current_task()
         assert task is not None
-        # By hand: asyncio.timeout costs four times as much, on the way of every request.
-        timer = loop.call_at(give_up, self._interrupt, task)
+        # Not asyncio.timeout: it costs four times as much, and every request passes here.
+        timer = loop.call_at(deadline, self._interrupt, task)
         try:
             message = await self._receive()
         except asyncio.CancelledError:
-            if self._late and task.uncancel() == 0:
+            if self._timed_out and task.uncancel() == 0:
                 raise RequestTimeout("the body came too slowly") from None
             raise
         finally:
             timer.cancel()
         self._complete = message["type"] != "http.request" or not message.get("more_body", False)
-        if not self._streams:
+        if not self._is_stream:
             size = len(message.get("body", b""))
-            self._held.take(size)
+            self._memory.reserve(size)
             self._size += size
         return message
 
     def _interrupt(self, task: "asyncio.Task[object]") -> None:
-        self._late = True
+        self._timed_out = True
         task.cancel()
 
     def release(self) -> None:
-        self._held.bytes -= self._size
+        self._memory.bytes -= self._size
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, failure: ServingError) -> None:
-    error = Error.of(failure, request_id_of(Headers(scope=scope)))
-    await failure_response(scope["path"], error)(scope, receive, send)
+def _error(scope: Scope, failure: ServingError) -> Error:
+    return Error.of(failure, request_id_of(Headers(scope=scope)))

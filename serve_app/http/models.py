@@ -1,4 +1,4 @@
-"""The routes of one model: `GET /models/{id}`, and `POST /models/{id}/load`, `/unload`, `/pin`, `/unpin`, `/plan`."""
+"""The routes that show and change models: `/models`, `/models/{id}`, and `POST /models/{id}/load`, `/pin` and so on."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -10,26 +10,30 @@ from starlette.routing import BaseRoute, Route
 from deployments.contract import wire
 from deployments.contract.status import ModelStatus, Verb
 from deployments.contract.types import Error
+from serve_app.http.interfaces import Operations
 from serve_app.http.responses import rendered
-from serve_app.http.runtime import Runtime
 
 
-def model_routes(runtime: Runtime) -> list[BaseRoute]:
-    """Ids may hold slashes, and `id@version` names a version."""
+def model_routes(operations: Operations) -> list[BaseRoute]:
+    """Model ids may contain slashes; `id@version` names a version."""
 
-    def doing(verb: Verb) -> Callable[[Request], Awaitable[Response]]:
-        async def do(request: Request) -> Response:
-            told = await runtime.administer(verb, request.path_params["model_id"])
-            if isinstance(told, Error):
-                return rendered(told, wire.JSON)
-            if isinstance(told, ModelStatus):
-                return JSONResponse(told.model_dump())
-            return JSONResponse({"plans": [asdict(plan) for plan in told]})
+    async def models(request: Request) -> Response:
+        return JSONResponse({"models": [status.model_dump() for status in await operations.models()]})
 
-        return do
+    def route_of(verb: Verb) -> Callable[[Request], Awaitable[Response]]:
+        async def administer(request: Request) -> Response:
+            result = await operations.administer(verb, request.path_params["model_id"])
+            if isinstance(result, Error):
+                return rendered(result, wire.JSON)
+            if isinstance(result, ModelStatus):
+                return JSONResponse(result.model_dump())
+            return JSONResponse({"plans": [asdict(plan) for plan in result]})
+
+        return administer
 
     changing = [verb for verb in Verb if verb is not Verb.SHOW]
     return [
-        *(Route(f"/models/{{model_id:path}}/{verb}", doing(verb), methods=["POST"]) for verb in changing),
-        Route("/models/{model_id:path}", doing(Verb.SHOW)),
+        Route("/models", models),
+        *(Route(f"/models/{{model_id:path}}/{verb}", route_of(verb), methods=["POST"]) for verb in changing),
+        Route("/models/{model_id:path}", route_of(Verb.SHOW)),
     ]

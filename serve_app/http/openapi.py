@@ -1,5 +1,6 @@
-"""The OpenAPI document, made from the unions, and a page that shows it without any script."""
+"""The OpenAPI document, generated from the contract's unions, and an HTML page of it that runs no script."""
 
+from collections.abc import Iterable
 from html import escape
 from importlib.metadata import version
 from typing import Any
@@ -11,16 +12,16 @@ from deployments.contract.errors import ERRORS
 from deployments.contract.status import ModelStatus, Plan
 from deployments.contract.types import Error, InferRequest, InferResponse, Variant
 from serve_app.http.batch import MAX_ITEMS, NDJSON
-from serve_app.http.openai.openapi import openai_paths
+from serve_app.http.interfaces import MountedApi
 
-GUARD = (400, 401, 403, 405, 408, 413, 429, 431, 500, 503, 504)
-"""What stands before a route may answer so, whichever route it is."""
+MIDDLEWARE_STATUSES = (400, 401, 403, 405, 408, 413, 429, 431, 500, 503, 504)
+"""The statuses of the errors that every route may return, because they are raised before it."""
 REFERENCE = "#/components/schemas/{model}"
 TEXT = "text/plain"
 
 
-def openapi_document() -> dict[str, Any]:
-    """OpenAPI 3.1 for every route."""
+def openapi_document(apis: Iterable[MountedApi]) -> dict[str, Any]:
+    """OpenAPI 3.1 for every route, those of `apis` included."""
     schemas: dict[str, Any] = {}
     for union in (InferRequest, InferResponse):
         schemas[union.__name__] = {"oneOf": [_tagged(kind, schemas) for kind in union.variants.values()]}
@@ -29,6 +30,9 @@ def openapi_document() -> dict[str, Any]:
         schema = described.json_schema(ref_template=REFERENCE, mode="serialization")
         schemas.update(schema.pop("$defs", {}))
         schemas[name] = schema
+    mounted: dict[str, Any] = {}
+    for api in apis:
+        mounted |= api.openapi_paths(schemas, MIDDLEWARE_STATUSES)
     return {
         "openapi": "3.1.0",
         "info": {"title": "model-runtime", "version": version("model-runtime")},
@@ -49,7 +53,7 @@ def openapi_document() -> dict[str, Any]:
             "/metrics": {"get": _get("The metrics in Prometheus' text format", TEXT, _STRING)},
             "/openapi.json": {"get": _get("This document", wire.JSON, {"type": "object"})},
             "/docs": {"get": _get("This document as a page", "text/html", _STRING)},
-            **openai_paths(schemas, GUARD),
+            **mounted,
         },
         "components": {"schemas": schemas},
     }
@@ -63,7 +67,7 @@ def _infer() -> dict[str, Any]:
     statuses = sorted({kind.status for kind in ERRORS.values()})
     return {
         "summary": "Answers one request",
-        "parameters": _URGENCY,
+        "parameters": _SCHEDULING_HEADERS,
         "requestBody": {"required": True, "content": content},
         "responses": {"200": {"description": "The variant that answers the request.", "content": answers}}
         | _failures(*statuses, content=_in_every_format("Failure")),
@@ -135,7 +139,7 @@ def _tagged(kind: type[Variant], schemas: dict[str, Any]) -> dict[str, Any]:
 
 _BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _STRING = {"type": "string"}
-_URGENCY = [
+_SCHEDULING_HEADERS = [
     {
         "name": "x-deadline-ms",
         "in": "header",
@@ -153,10 +157,10 @@ def _batch() -> dict[str, Any]:
 
     return {
         "summary": "Answers a list of requests, or JSON lines, in order; what is no request gets its own Error",
-        "parameters": _URGENCY,
+        "parameters": _SCHEDULING_HEADERS,
         "requestBody": {"required": True, "content": listed("InferRequest")},
         "responses": {"200": {"description": "An InferResponse for each request.", "content": listed("InferResponse")}}
-        | _failures(*GUARD, 415),
+        | _failures(*MIDDLEWARE_STATUSES, 415),
     }
 
 
@@ -205,4 +209,4 @@ def _readyz() -> dict[str, Any]:
 
 def _get(summary: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
     answer = {"description": "OK", "content": {media_type: {"schema": schema}}}
-    return {"summary": summary, "responses": {"200": answer} | _failures(*GUARD)}
+    return {"summary": summary, "responses": {"200": answer} | _failures(*MIDDLEWARE_STATUSES)}

@@ -1,18 +1,35 @@
-"""The request that a body holds, read within its limits."""
+"""From an HTTP request to an InferRequest and its context. Reads bodies within their limits; knows no routes."""
 
 import asyncio
 import re
+import uuid
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
 from deployments.contract import wire
 from deployments.contract.errors import Cancelled, InvalidRequest, PayloadTooLarge, UnsupportedMediaType, quoted
+from deployments.contract.failures import error_of
 from deployments.contract.types import InferRequest
+from serve_app.access.caller import RequestContext
+from serve_app.http.interfaces import Asked
 
 LARGE_BODY_BYTES = 256 * 1024
+"""A larger body is parsed in a thread: on the event loop it would delay other requests."""
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def request_id_of(headers: Headers) -> str:
+    """The client's `x-request-id` if it is 1 to 128 visible ASCII characters, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def context_of(request: Request) -> RequestContext:
+    """The request's id, and the caller that the middleware has identified."""
+    return RequestContext(request_id_of(request.headers), request.state.caller)
 
 
 def media_type(request: Request) -> str:
@@ -20,14 +37,26 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", wire.JSON).split(";")[0].strip().lower()
 
 
-async def read_request(request: Request, limit_bytes: int) -> InferRequest:
-    """Raises PayloadTooLarge, UnsupportedMediaType, InvalidRequest, Cancelled."""
+def accepted(request: Request) -> str:
+    """The response's media type: the first one of `accept` that the wire knows, else the request's, else JSON."""
+    accepts = [part.split(";")[0].strip().lower() for part in request.headers.get("accept", "").split(",")]
+    return next((known for known in (*accepts, media_type(request)) if known in wire.MEDIA_TYPES), wire.JSON)
+
+
+async def decoded(request: Request, limit_bytes: int) -> Asked:
+    """The request that the body holds, or the error of a body that holds none. Never raises."""
+    try:
+        return await _decoded(request, limit_bytes)
+    except Exception as cause:
+        return error_of(cause, request_id_of(request.headers)).exception()
+
+
+async def _decoded(request: Request, limit_bytes: int) -> InferRequest:
     _check_encoding(request)
     body = await _read_body(request, limit_bytes)
     if media_type(request) == "multipart/form-data":
         return await _read_form(request, body)
     if len(body) > LARGE_BODY_BYTES:
-        # Long enough to parse that others would notice.
         return await asyncio.to_thread(wire.decode, body, media_type(request), InferRequest)
     return wire.decode(body, media_type(request), InferRequest)
 
@@ -64,7 +93,7 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
                 raise too_large
             chunks.append(chunk)
     except ClientDisconnect:
-        raise Cancelled("the client went away") from None
+        raise Cancelled("the client disconnected") from None
     return b"".join(chunks)
 
 

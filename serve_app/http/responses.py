@@ -1,28 +1,29 @@
-"""An answer as an HTTP response: the union's shape, or on /v1 and /v2 their own protocols' for an Error."""
+"""HTTP responses from InferResponses, with the statuses and headers of errors. Knows no other protocol's shapes."""
 
-from starlette.responses import JSONResponse, Response
+from collections.abc import Mapping
+
+from starlette.responses import Response
 
 from deployments.contract import wire
 from deployments.contract.errors import ERRORS, Internal
 from deployments.contract.types import Error, InferResponse
-from serve_app.http.openai.errors import error_reply
+from serve_app.http.interfaces import ErrorRenderer
 
-_AGAIN = (429, 503)
+_RETRY_AFTER = (429, 503)
 
 
 def rendered(answer: InferResponse, content_type: str) -> Response:
-    """The union's shape in one of its formats."""
+    """The response in one of the wire formats."""
     if not isinstance(answer, Error):
         return Response(wire.encode(answer, content_type), media_type=content_type)
     return Response(wire.encode(answer, content_type), status_of(answer), headers_of(answer), content_type)
 
 
-def failure_response(path: str, error: Error) -> Response:
-    """In the shape that callers of this path read."""
-    if path == "/v1" or path.startswith("/v1/"):
-        return error_reply(error)
-    if path == "/v2" or path.startswith("/v2/"):
-        return JSONResponse({"error": error.message}, status_of(error), headers_of(error))
+def error_response(path: str, error: Error, renderers: Mapping[str, ErrorRenderer]) -> Response:
+    """The error as clients of this path read it. `renderers` are those of other protocols, by prefix."""
+    for prefix, render in renderers.items():
+        if path == prefix or path.startswith(f"{prefix}/"):
+            return render(error)
     return rendered(error, wire.JSON)
 
 
@@ -31,7 +32,7 @@ def status_of(error: Error) -> int:
 
 
 def headers_of(error: Error) -> dict[str, str]:
-    """`retry-after` in whole seconds wherever coming again may help. `x-request-id` is Serve's to add."""
-    if error.retry_after_ms is None and not (error.retryable and status_of(error) in _AGAIN):
+    """`retry-after` in whole seconds where a retry may succeed. The server adds `x-request-id`."""
+    if error.retry_after_ms is None and not (error.retryable and status_of(error) in _RETRY_AFTER):
         return {}
     return {"retry-after": str(-(-(error.retry_after_ms or 1000) // 1000))}

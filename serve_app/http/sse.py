@@ -1,4 +1,4 @@
-"""Server-sent events: a stream of replies as one HTTP response, and the union's own form of it."""
+"""Server-sent events: a stream of events as one HTTP response, and the contract's own events. Knows no routes."""
 
 import asyncio
 import json
@@ -13,31 +13,32 @@ from starlette.types import Receive, Scope, Send
 from deployments.contract import wire
 from deployments.contract.types import InferResponse
 from deployments.replica.calls import Reply
-from serve_app.http.disconnect import until_gone
+from serve_app.http.disconnect import wait_for_disconnect
 
-HOLD_S = 10.0
-"""How long the status waits for a first reply, so that a failure before it has a status of its own."""
+FIRST_REPLY_WAIT_S = 10.0
+"""How long the status line waits for the first reply, so that an error before it has its own status. Afterwards the
+stream starts with status 200."""
 KEEP_ALIVE_S = 15.0
-STALLED_S = 60.0
-"""How long a client may leave unread what was sent."""
+WRITE_TIMEOUT_S = 60.0
+"""How long a client may read nothing."""
 _COMMENT = b": still at it\n\n"
 
-Said = TypeVar("Said")
+Item = TypeVar("Item")
 Events = AsyncGenerator[bytes, None]
 
 
-class Opened(Generic[Said]):
-    """Replies of which the first has come, or is still to come after a long while."""
+class StartedStream(Generic[Item]):
+    """A stream and its first reply, None if that has not arrived within FIRST_REPLY_WAIT_S."""
 
-    def __init__(self, first: "asyncio.Future[Said]", rest: AsyncGenerator[Said, None]) -> None:
+    def __init__(self, first: "asyncio.Future[Item]", rest: AsyncGenerator[Item, None]) -> None:
         self.first = first.result() if first.done() else None
-        self._next: asyncio.Future[Said] | None = first
+        self._next: asyncio.Future[Item] | None = first
         self._rest = rest
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Said:
+    async def __anext__(self) -> Item:
         if self._next is None:
             return await anext(self._rest)
         first, self._next = self._next, None
@@ -50,19 +51,19 @@ class Opened(Generic[Said]):
         await self._rest.aclose()
 
 
-async def opened(replies: AsyncGenerator[Said, None]) -> Opened[Said]:
-    """Waits for the first reply. Cancelled meanwhile, it takes the request back."""
+async def started(replies: AsyncGenerator[Item, None]) -> StartedStream[Item]:
+    """Waits for the first reply. Cancelling it cancels the request."""
     first = asyncio.ensure_future(anext(replies))
     try:
-        await asyncio.wait((first,), timeout=HOLD_S)
+        await asyncio.wait((first,), timeout=FIRST_REPLY_WAIT_S)
     except asyncio.CancelledError:
         first.cancel()
         raise
-    return Opened(first, replies)
+    return StartedStream(first, replies)
 
 
-async def union_events(replies: Opened[Reply]) -> Events:
-    """`event: token` for new text, closed by `event: result` with the whole response."""
+async def union_events(replies: StartedStream[Reply]) -> Events:
+    """`event: token` for each chunk, then `event: result` with the whole response."""
     async with aclosing(replies):
         async for reply in replies:
             yield _event(reply)
@@ -78,7 +79,7 @@ def _event(reply: Reply) -> bytes:
 
 
 def data(value: object) -> bytes:
-    """JSON on one line, also for readers that take other characters than CR and LF for line ends."""
+    """JSON on one line, also for clients that read U+0085, U+2028 and U+2029 as line ends."""
     line = _dump(value)
     return (line if line.isascii() else line.translate(_LINE_ENDS)).encode()
 
@@ -88,7 +89,7 @@ _dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 
 
 class EventStream(Response):
-    """Sends events as they come, comments in long silences; ends them when the client goes or stops reading."""
+    """Sends events as they arrive, and comments while none does. Ends when the client disconnects or stops reading."""
 
     def __init__(self, events: Events, headers: dict[str, str] | None = None) -> None:
         super().__init__(None, 200, {"cache-control": "no-cache"} | (headers or {}), "text/event-stream")
@@ -96,46 +97,46 @@ class EventStream(Response):
         self.events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        outlet = _Outlet(send)
+        writer = _StreamWriter(send)
         async with aclosing(self.events):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            works = (self._write(outlet), outlet.keep_alive(), until_gone(receive))
+            works = (self._write(writer), writer.keep_alive(), wait_for_disconnect(receive))
             tasks = [asyncio.create_task(work) for work in works]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in tasks:
                     task.cancel()
-                # Until the generator has let go of its request.
+                # So that `aclosing` finds no task inside the generator.
                 await asyncio.wait(tasks)
         failures = [task.exception() for task in tasks if not task.cancelled()]
         for failure in failures:
-            if failure is not None and not isinstance(failure, OSError):  # which is a client that does not read
+            if failure is not None and not isinstance(failure, OSError):  # TimeoutError: the client does not read.
                 raise failure
 
-    async def _write(self, outlet: "_Outlet") -> None:
+    async def _write(self, writer: "_StreamWriter") -> None:
         async for event in self.events:
-            await outlet.put(event)
-        await outlet.put(b"", last=True)
+            await writer.write(event)
+        await writer.write(b"", last=True)
 
 
-class _Outlet:
-    """One response's body: one writer at a time. Raises TimeoutError where the client does not read."""
+class _StreamWriter:
+    """Writes one response's body. Raises TimeoutError if the client does not read."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self._lock = asyncio.Lock()
-        self._written = time.monotonic()
+        self._last_write_at = time.monotonic()
 
-    async def put(self, body: bytes, last: bool = False) -> None:
-        async with self._lock, asyncio.timeout(STALLED_S):
+    async def write(self, body: bytes, last: bool = False) -> None:
+        async with self._lock, asyncio.timeout(WRITE_TIMEOUT_S):
             await self._send({"type": "http.response.body", "body": body, "more_body": not last})
-            self._written = time.monotonic()
+            self._last_write_at = time.monotonic()
 
     async def keep_alive(self) -> None:
         while True:
-            silence = time.monotonic() - self._written
+            silence = time.monotonic() - self._last_write_at
             if silence >= KEEP_ALIVE_S:
-                await self.put(_COMMENT)
+                await self.write(_COMMENT)
                 silence = 0.0
             await asyncio.sleep(KEEP_ALIVE_S - silence)

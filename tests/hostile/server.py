@@ -11,7 +11,7 @@ import uvicorn
 from ray.serve._private.http_util import RequestIdMiddleware
 from starlette.types import ASGIApp
 
-from deployments.contract.errors import ModelNotFound, quoted
+from deployments.contract.errors import ModelNotFound, ServingError, quoted
 from deployments.contract.failures import error_of
 from deployments.contract.status import ModelStatus, Verb
 from deployments.contract.types import (
@@ -25,9 +25,11 @@ from deployments.contract.types import (
 )
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access, AccessSettings
+from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
-from serve_app.http.app import Read, build_http_app
-from serve_app.http.middleware import Threshold
+from serve_app.http.interfaces import Asked
+from serve_app.http.middleware import ControlHeaderFilter
+from tests.support.http_app import http_app
 
 ENDLESS = "endless"
 """A model that answers nobody."""
@@ -43,24 +45,25 @@ class AtOnce:
         self.settings = IngressSettings(max_body_mb=1, max_held_mb=64)
         self.access = Access(AccessSettings())
 
-    async def answer(self, read: Read, request_id: str) -> InferResponse:
+    async def answer(self, asked: Asked, context: RequestContext) -> InferResponse:
         self.under_way += 1
         try:
-            request = await read()
-            if request.model_id == ENDLESS:
+            if isinstance(asked, ServingError):
+                raise asked
+            if asked.model_id == ENDLESS:
                 await asyncio.Event().wait()
-            if isinstance(request, ImageClassification):
-                return ImageClassificationResult(class_labels=["cat"], probabilities=[1.0], model_id=request.model_id)
-            assert isinstance(request, TextGeneration)
-            return TextGenerationResult(generated_text=request.prompt, model_id=request.model_id)
+            if isinstance(asked, ImageClassification):
+                return ImageClassificationResult(class_labels=["cat"], probabilities=[1.0], model_id=asked.model_id)
+            assert isinstance(asked, TextGeneration)
+            return TextGenerationResult(generated_text=asked.prompt, model_id=asked.model_id)
         except Exception as cause:
-            return error_of(cause, request_id)
+            return error_of(cause, context.request_id)
         finally:
             self.under_way -= 1
 
-    async def stream(self, read: Read, request_id: str) -> AsyncGenerator[Reply, None]:
+    async def stream(self, asked: Asked, context: RequestContext) -> AsyncGenerator[Reply, None]:
         yield Chunk("a", 1)
-        yield await self.answer(read, request_id)
+        yield await self.answer(asked, context)
 
     async def models(self) -> list[ModelStatus]:
         self.listed += 1
@@ -77,7 +80,7 @@ class AtOnce:
 
 
 def app() -> ASGIApp:
-    return Threshold(RequestIdMiddleware(build_http_app(AtOnce())))
+    return ControlHeaderFilter(RequestIdMiddleware(http_app(AtOnce())))
 
 
 def main(port: int) -> None:

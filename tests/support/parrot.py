@@ -1,15 +1,15 @@
 """A runtime that says "hey" to whatever it is asked, for tests of what HTTP makes of it."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
-from deployments.contract.errors import ServingError
+from deployments.contract.errors import ModelNotFound, ServingError
 from deployments.contract.failures import error_of
-from deployments.contract.status import ModelStatus
+from deployments.contract.status import ModelStatus, Verb
 from deployments.contract.types import (
     Alternative,
     Chunk,
-    InferRequest,
+    Error,
     InferResponse,
     TextGeneration,
     TextGenerationResult,
@@ -18,7 +18,9 @@ from deployments.contract.types import (
 )
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access, AccessSettings
+from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
+from serve_app.http.interfaces import Asked
 
 SAID = (
     TokenLogprob(
@@ -39,20 +41,21 @@ class Parrot:
         self.fails_after: ServingError | None = None
         self.under_way = 0
 
-    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
-        *_, answer = [reply async for reply in self.stream(read, request_id)]
+    async def answer(self, asked: Asked, context: RequestContext) -> InferResponse:
+        *_, answer = [reply async for reply in self.stream(asked, context)]
         assert isinstance(answer, InferResponse)
         return answer
 
-    async def stream(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> AsyncGenerator[Reply, None]:
+    async def stream(self, asked: Asked, context: RequestContext) -> AsyncGenerator[Reply, None]:
         self.under_way += 1
         try:
-            request = await read()
-            assert isinstance(request, TextGeneration)
-            self.asked.append(request)
+            if isinstance(asked, ServingError):
+                raise asked
+            assert isinstance(asked, TextGeneration)
+            self.asked.append(asked)
             if self.fails_before:
                 raise self.fails_before
-            logprobs = SAID if request.logprobs is not None else ()
+            logprobs = SAID if asked.logprobs is not None else ()
             yield Chunk("he", 1, logprobs[:1])
             if self.fails_after:
                 raise self.fails_after
@@ -62,10 +65,10 @@ class Parrot:
                 model_id="m@1",
                 finish_reason="stop",
                 usage=Usage(prompt_tokens=3, completion_tokens=2),
-                logprobs=list(SAID) if request.logprobs is not None else None,
+                logprobs=list(SAID) if asked.logprobs is not None else None,
             )
         except ServingError as cause:
-            yield error_of(cause, request_id)
+            yield error_of(cause, context.request_id)
         finally:
             self.under_way -= 1
 
@@ -77,6 +80,9 @@ class Parrot:
             ModelStatus(model_id="team/m", version=2, versions=[1, 2], family="text_generation", state="ready", **rest),
             ModelStatus(model_id="i", version=None, versions=[], family="image_classification", state="ready", **rest),
         ]
+
+    async def administer(self, verb: Verb, name: str) -> Error:
+        return Error.of(ModelNotFound(f"no model {name}"))
 
     async def ready(self) -> bool:
         return True

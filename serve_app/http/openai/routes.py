@@ -14,13 +14,16 @@ from deployments.contract.errors import Cancelled, Internal, ModelNotFound, Serv
 from deployments.contract.status import ModelStatus
 from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
-from serve_app.http.disconnect import unless_gone
+from serve_app.access.caller import RequestContext
+from serve_app.config.config import IngressSettings
+from serve_app.http.disconnect import cancel_on_disconnect
+from serve_app.http.interfaces import MountedApi, Operations, Runtime
 from serve_app.http.openai.errors import InvalidField, error_object, error_reply
+from serve_app.http.openai.openapi import openai_paths
 from serve_app.http.openai.requests import Body, ChatBody, CompletionBody, body_of
 from serve_app.http.openai.responses import Chat, Completion, Shape
-from serve_app.http.requests import read_json
-from serve_app.http.runtime import Runtime, giving, raising, request_id_of
-from serve_app.http.sse import Events, EventStream, Opened, data, opened
+from serve_app.http.requests import context_of, read_json
+from serve_app.http.sse import Events, EventStream, StartedStream, data, started
 
 FAMILY = "text_generation"
 LARGE_BODY_BYTES = 256 * 1024
@@ -29,11 +32,15 @@ Numbered = tuple[int, Reply]
 """A reply and its choice's number."""
 
 
-class OpenAI:
-    """Answers OpenAI's clients from the runtime."""
+def openai_api(settings: IngressSettings, runtime: Runtime, operations: Operations) -> MountedApi:
+    routes = _OpenAIRoutes(int(settings.max_body_mb * 2**20), runtime, operations).routes()
+    return MountedApi("/v1", routes, error_reply, openai_paths)
 
-    def __init__(self, runtime: Runtime, limit_bytes: int) -> None:
+
+class _OpenAIRoutes:
+    def __init__(self, limit_bytes: int, runtime: Runtime, operations: Operations) -> None:
         self.runtime = runtime
+        self.operations = operations
         self.limit_bytes = limit_bytes
         self.since = int(time.time())
 
@@ -46,36 +53,35 @@ class OpenAI:
         ]
 
     async def models(self, request: Request) -> Response:
-        listed = [self._model(status.model_id) for status in await self.runtime.models() if status.family == FAMILY]
+        listed = [self._model(status.model_id) for status in await self.operations.models() if status.family == FAMILY]
         return JSONResponse({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         asked = request.path_params["model_id"]
-        for status in await self.runtime.models():
+        for status in await self.operations.models():
             if status.family == FAMILY and asked in _names(status):
                 return JSONResponse(self._model(asked))
-        failure = ModelNotFound(f"there is no text model {quoted(asked)}")
-        return error_reply(Error.of(failure, request_id_of(request)))
+        raise ModelNotFound(f"there is no text model {quoted(asked)}")
 
     async def completions(self, request: Request) -> Response:
-        request_id = request_id_of(request)
+        context = context_of(request)
         try:
             body = body_of(CompletionBody, await self._json(request))
             asked = body.requests()
         except ServingError as cause:
-            return await self._refused(cause, request_id)
-        shape = Completion(f"cmpl-{request_id}", int(time.time()), body.model, body.choices, body.echoes())
-        return await unless_gone(request, self._answered(body, asked, shape, request_id))
+            return await self._refused(cause, context)
+        shape = Completion(f"cmpl-{context.request_id}", int(time.time()), body.model, body.choices, body.echoes())
+        return await cancel_on_disconnect(request, self._answered(body, asked, shape, context))
 
     async def chat(self, request: Request) -> Response:
-        request_id = request_id_of(request)
+        context = context_of(request)
         try:
             body = body_of(ChatBody, await self._json(request))
             asked = body.requests()
         except ServingError as cause:
-            return await self._refused(cause, request_id)
-        shape = Chat(f"chatcmpl-{request_id}", int(time.time()), body.model, body.choices)
-        return await unless_gone(request, self._answered(body, asked, shape, request_id))
+            return await self._refused(cause, context)
+        shape = Chat(f"chatcmpl-{context.request_id}", int(time.time()), body.model, body.choices)
+        return await cancel_on_disconnect(request, self._answered(body, asked, shape, context))
 
     def _model(self, model_id: str) -> dict[str, object]:
         return {"id": model_id, "object": "model", "created": self.since, "owned_by": "model-runtime"}
@@ -86,31 +92,35 @@ class OpenAI:
             return await asyncio.to_thread(wire.parse_json, body)
         return wire.parse_json(body)
 
-    async def _refused(self, cause: ServingError, request_id: str) -> Response:
-        error = await self.runtime.answer(raising(cause), request_id)
+    async def _refused(self, cause: ServingError, context: RequestContext) -> Response:
+        error = await self.runtime.answer(cause, context)
         assert isinstance(error, Error)
         return error_reply(error, cause.param if isinstance(cause, InvalidField) else None)
 
-    async def _answered(self, body: Body, asked: Sequence[TextGeneration], shape: Shape, request_id: str) -> Response:
+    async def _answered(
+        self, body: Body, asked: Sequence[TextGeneration], shape: Shape, context: RequestContext
+    ) -> Response:
         if body.stream:
-            replies = await opened(self._merged(asked, request_id))
+            replies = await started(self._merged(asked, context))
             if replies.first is None or not isinstance(replies.first[1], Error):
                 return EventStream(_events(shape, replies, len(asked), body.include_usage))
             await replies.aclose()
             return error_reply(replies.first[1])
-        results = await self._all(asked, request_id)
+        results = await self._all(asked, context)
         return (
             error_reply(results)
             if isinstance(results, Error)
             else Response(data(shape.whole(results)), media_type="application/json")
         )
 
-    async def _all(self, asked: Sequence[TextGeneration], request_id: str) -> list[TextGenerationResult] | Error:
+    async def _all(
+        self, asked: Sequence[TextGeneration], context: RequestContext
+    ) -> list[TextGenerationResult] | Error:
         """Every choice's result, or the first failure, which ends the others."""
         if len(asked) == 1:
-            answers = [await self.runtime.answer(giving(asked[0]), request_id)]
+            answers = [await self.runtime.answer(asked[0], context)]
         else:
-            tasks = [asyncio.create_task(self.runtime.answer(giving(one), request_id)) for one in asked]
+            tasks = [asyncio.create_task(self.runtime.answer(one, context)) for one in asked]
             try:
                 for answered in asyncio.as_completed(tasks):
                     if isinstance(error := await answered, Error):
@@ -122,13 +132,13 @@ class OpenAI:
         results = [answer for answer in answers if isinstance(answer, TextGenerationResult)]
         if len(results) < len(answers):
             failed = next((answer for answer in answers if isinstance(answer, Error)), None)
-            return failed or Error.of(Internal("the model gave no text"), request_id)
+            return failed or Error.of(Internal("the model gave no text"), context.request_id)
         return results
 
-    async def _merged(self, asked: Sequence[TextGeneration], request_id: str) -> AsyncGenerator[Numbered, None]:
+    async def _merged(self, asked: Sequence[TextGeneration], context: RequestContext) -> AsyncGenerator[Numbered, None]:
         """The replies of all choices as they come."""
         if len(asked) == 1:
-            async with aclosing(self.runtime.stream(giving(asked[0]), request_id)) as replies:
+            async with aclosing(self.runtime.stream(asked[0], context)) as replies:
                 async for reply in replies:
                     yield 0, reply
             return
@@ -136,7 +146,7 @@ class OpenAI:
         said: asyncio.Queue[Numbered] = asyncio.Queue(1)
 
         async def follow(number: int, one: TextGeneration) -> None:
-            async with aclosing(self.runtime.stream(giving(one), request_id)) as replies:
+            async with aclosing(self.runtime.stream(one, context)) as replies:
                 async for reply in replies:
                     await said.put((number, reply))
 
@@ -153,7 +163,7 @@ class OpenAI:
             await asyncio.wait(tasks)
 
 
-async def _events(shape: Shape, replies: Opened[Numbered], choices: int, include_usage: bool) -> Events:
+async def _events(shape: Shape, replies: StartedStream[Numbered], choices: int, include_usage: bool) -> Events:
     """`data:` lines, closed by [DONE]. A failure ends them with its error."""
     results: dict[int, TextGenerationResult] = {}
     told: dict[int, int] = {}  # characters, by choice

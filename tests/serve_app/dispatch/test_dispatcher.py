@@ -9,10 +9,12 @@ from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavai
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, ImageClassification, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call, Reply
+from serve_app.access.caller import RequestContext
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.registry.mirror import RegistryMirror
 
 REQUEST = TextGeneration(model_id="any", prompt="a", max_tokens=1)
+CONTEXT = RequestContext("r")
 Script = Sequence[list[tuple[int, Reply]]]
 
 
@@ -53,19 +55,19 @@ def dispatcher(script: Script) -> tuple[Dispatcher, Route]:
 async def test_a_request_that_no_replica_takes_is_unavailable_at_its_deadline() -> None:
     dispatch, route = dispatcher([])
     with pytest.raises(Unavailable):
-        await dispatch.call(REQUEST, "r", route)
+        await dispatch.call(REQUEST, CONTEXT, route)
 
 
 async def test_a_request_that_was_taken_and_not_answered_has_exceeded_its_deadline() -> None:
     dispatch, route = dispatcher([[]])
     with pytest.raises(DeadlineExceeded):
-        await dispatch.call(REQUEST, "r", route)
+        await dispatch.call(REQUEST, CONTEXT, route)
 
 
 async def test_chunks_that_wait_for_their_reader_come_together() -> None:
     result = TextGenerationResult(generated_text="abc")
     dispatch, route = dispatcher([[(0, Chunk("a", 1))], [(0, Chunk("b", 2)), (0, Chunk("c", 3)), (0, result)]])
-    assert [reply async for reply in dispatch.stream(REQUEST, "r", route)] == [Chunk("abc", 3), result]
+    assert [reply async for reply in dispatch.stream(REQUEST, CONTEXT, route)] == [Chunk("abc", 3), result]
 
 
 async def test_a_variant_without_a_family_is_refused() -> None:

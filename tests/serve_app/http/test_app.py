@@ -1,18 +1,21 @@
 """The HTTP transport in one process: every failure is the union's Error, every format is spoken."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from starlette.testclient import TestClient
 
 from deployments.contract import wire
-from deployments.contract.errors import ERRORS, ModelNotFound, Overloaded
+from deployments.contract.errors import ERRORS, ModelNotFound, Overloaded, ServingError
 from deployments.contract.failures import error_of
 from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, ImageClassification, InferRequest, InferResponse, TextGeneration
+from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access, AccessSettings
+from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
-from serve_app.http.app import build_http_app
+from serve_app.http.interfaces import Asked
+from tests.support.http_app import http_app
 
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5}}'
 
@@ -28,14 +31,19 @@ class Recording:
         self.is_ready = True
         self.administered: list[tuple[Verb, str]] = []
 
-    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
+    async def answer(self, asked: Asked, context: RequestContext) -> InferResponse:
         try:
-            self.asked.append(await read())
+            if isinstance(asked, ServingError):
+                raise asked
+            self.asked.append(asked)
             if isinstance(self.reply, Exception):
                 raise self.reply
             return self.reply
         except Exception as cause:
-            return error_of(cause, request_id)
+            return error_of(cause, context.request_id)
+
+    async def stream(self, asked: Asked, context: RequestContext) -> AsyncGenerator[Reply, None]:
+        yield await self.answer(asked, context)
 
     async def models(self) -> list[ModelStatus]:
         raise RuntimeError("/a/path/that/no/caller/may/see")
@@ -58,7 +66,7 @@ def runtime() -> Recording:
 
 @pytest.fixture
 def http(runtime: Recording) -> Iterator[TestClient]:
-    with TestClient(build_http_app(runtime), raise_server_exceptions=False) as client:
+    with TestClient(http_app(runtime), raise_server_exceptions=False) as client:
         yield client
 
 

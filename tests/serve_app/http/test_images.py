@@ -3,21 +3,24 @@
 import base64
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from deployments.contract.errors import ServingError
 from deployments.contract.failures import error_of
-from deployments.contract.types import InferRequest, InferResponse
+from deployments.contract.types import InferResponse
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.replica.calls import Call
-from serve_app.http.app import build_http_app
+from serve_app.access.caller import RequestContext
+from serve_app.http.interfaces import Asked
 from tests.deployments.engines.vision.test_fuzzing import mutated
 from tests.deployments.families.image_classification.test_replica import replica
 from tests.serve_app.http.test_app import Recording
+from tests.support.http_app import http_app
 from tests.support.image_files import FILES, photo
 from tests.support.image_models import quick_measuring, saved
 
@@ -32,21 +35,22 @@ class Straight(Recording):
         self.models_folder = models
         self.replica: ImageClassificationReplica | None = None
 
-    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
+    async def answer(self, asked: Asked, context: RequestContext) -> InferResponse:
         if self.replica is None:
             self.replica = replica(self.models_folder)
         try:
-            request = await read()
-            model = self.replica.options.repository().find(request.model_id, "image_classification")
-            return await self.replica.infer(Call(request, request_id, 60, model, call_id=uuid.uuid4().hex))
+            if isinstance(asked, ServingError):
+                raise asked
+            model = self.replica.options.repository().find(asked.model_id, "image_classification")
+            return await self.replica.infer(Call(asked, context.request_id, 60, model, call_id=uuid.uuid4().hex))
         except Exception as cause:
-            return error_of(cause, request_id)
+            return error_of(cause, context.request_id)
 
 
 @pytest.fixture
 def http(tmp_path: Path) -> Iterator[TestClient]:
     saved(tmp_path / "image", "vit")
-    with TestClient(build_http_app(Straight(tmp_path)), raise_server_exceptions=False) as client:
+    with TestClient(http_app(Straight(tmp_path)), raise_server_exceptions=False) as client:
         yield client
 
 

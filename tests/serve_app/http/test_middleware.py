@@ -4,16 +4,19 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.contract.errors import Overloaded, RequestTimeout, ServingError
 from serve_app.access.api_keys import Access, AccessSettings, KeySettings, new_key
-from serve_app.access.caller import CALLER
+from serve_app.access.caller import ANONYMOUS
 from serve_app.http import middleware
-from serve_app.http.header_limits import MAX_HEAD_BYTES, MAX_HEADERS
-from serve_app.http.middleware import Body, Guard, Held, Threshold
+from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS
+from serve_app.http.middleware import Body, BodyMemory, ControlHeaderFilter, LimitsMiddleware
+from serve_app.http.openai.errors import error_reply
+from serve_app.http.responses import error_response
 
 KEY, SHA256 = new_key()
 KEYS = Access(AccessSettings(keys={"team": KeySettings(sha256=SHA256)}))
@@ -29,7 +32,7 @@ class Inner:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.seen.append(scope)
-        self.callers.append(CALLER.get().name)
+        self.callers.append(scope.get("state", {"caller": ANONYMOUS})["caller"].name)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
@@ -65,14 +68,18 @@ async def asked(app: Callable[..., object], what: Scope) -> Answer:
     return answer
 
 
+def limited(app: ASGIApp, access: Access) -> LimitsMiddleware:
+    return LimitsMiddleware(app, access, 1000, partial(error_response, renderers={"/v1": error_reply}))
+
+
 MANY = [(b"x-%d" % number, b"1") for number in range(MAX_HEADERS + 1)]
-LARGE = [(b"x", b"1" * MAX_HEAD_BYTES)]
+LARGE = [(b"x", b"1" * MAX_HEADER_BYTES)]
 
 
 @pytest.mark.parametrize("headers", [MANY, LARGE])
 async def test_a_head_that_is_too_large_is_refused(headers: list[tuple[bytes, bytes]]) -> None:
     inner = Inner()
-    answer = await asked(Guard(inner, OPEN, 1000), scope(headers=headers))
+    answer = await asked(limited(inner, OPEN), scope(headers=headers))
     assert answer.status == 431
     assert json.loads(answer.body)["Error"]["code"] == "headers_too_large"
     assert not inner.seen
@@ -90,18 +97,18 @@ async def test_what_could_steer_serve_does_not_reach_it() -> None:
         (b"x-request-id", b"\xff"),
         (b"n\xff", b"1"),
     ]
-    await asked(Threshold(inner), scope(headers=[*kept, *dropped]))
+    await asked(ControlHeaderFilter(inner), scope(headers=[*kept, *dropped]))
     assert inner.seen[0]["headers"] == kept
-    assert (await asked(Threshold(inner), scope("/-/routes"))).status == 404
+    assert (await asked(ControlHeaderFilter(inner), scope("/-/routes"))).status == 404
 
 
 @pytest.mark.parametrize(
     ("path", "shape"),
-    [("/infer", ["Error"]), ("/v1/completions", ["error"]), ("/v2/models/m/infer", ["error"]), ("/nope", ["Error"])],
+    [("/infer", ["Error"]), ("/v1/completions", ["error"]), ("/nope", ["Error"])],
 )
 async def test_without_a_key_nothing_is_reached_and_the_error_has_the_paths_shape(path: str, shape: list[str]) -> None:
     inner = Inner()
-    answer = await asked(Guard(inner, KEYS, 1000), scope(path))
+    answer = await asked(limited(inner, KEYS), scope(path))
     assert answer.status == 401
     assert list(json.loads(answer.body)) == shape
     assert not inner.seen
@@ -110,7 +117,7 @@ async def test_without_a_key_nothing_is_reached_and_the_error_has_the_paths_shap
 async def test_with_a_key_the_request_carries_its_name() -> None:
     inner = Inner()
     bearer = [(b"authorization", b"Bearer " + KEY.encode())]
-    assert (await asked(Guard(inner, KEYS, 1000), scope(headers=bearer))).status == 200
+    assert (await asked(limited(inner, KEYS), scope(headers=bearer))).status == 200
     assert inner.callers == ["team"]
 
 
@@ -120,7 +127,7 @@ async def test_a_websocket_is_closed() -> None:
     async def send(message: Message) -> None:
         answer.append(message)
 
-    await Guard(Inner(), OPEN, 1000)({"type": "websocket", "headers": []}, nothing, send)
+    await limited(Inner(), OPEN)({"type": "websocket", "headers": []}, nothing, send)
     assert [message["type"] for message in answer] == ["websocket.close"]
 
 
@@ -139,7 +146,7 @@ def coming(*parts: bytes) -> Receive:
 async def test_a_body_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch, streams: bool) -> None:
     monkeypatch.setattr(middleware, "SLOW_BODY_S", 0.01)
     monkeypatch.setattr(middleware, "IDLE_STREAM_S", 0.01)
-    body = Body(coming(b"x"), Held(1000), streams)
+    body = Body(coming(b"x"), BodyMemory(1000), streams)
     await body.receive()
     with pytest.raises(RequestTimeout):
         await body.receive()
@@ -155,7 +162,7 @@ async def test_a_body_that_trickles_is_given_up_however_often_it_sends(monkeypat
         await asyncio.sleep(0.002)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
-    body = Body(trickle, Held(10**9), streams=False)
+    body = Body(trickle, BodyMemory(10**9), is_stream=False)
 
     async def read() -> None:
         while True:
@@ -167,10 +174,10 @@ async def test_a_body_that_trickles_is_given_up_however_often_it_sends(monkeypat
 
 
 async def test_bodies_take_no_more_memory_together_than_they_may() -> None:
-    held = Held(10)
-    first = Body(coming(b"12345678"), held, streams=False)
+    held = BodyMemory(10)
+    first = Body(coming(b"12345678"), held, is_stream=False)
     await first.receive()
-    second = Body(coming(b"123"), held, streams=False)
+    second = Body(coming(b"123"), held, is_stream=False)
     with pytest.raises(ServingError) as refused:
         await second.receive()
     assert isinstance(refused.value, Overloaded)

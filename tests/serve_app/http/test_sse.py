@@ -2,21 +2,23 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
-from deployments.contract.errors import Overloaded
+from deployments.contract.errors import Overloaded, ServingError
 from deployments.contract.failures import error_of
-from deployments.contract.types import Chunk, InferRequest, InferResponse, TextGenerationResult
+from deployments.contract.types import Chunk, InferResponse, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access, AccessSettings
+from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http import sse
-from serve_app.http.app import build_http_app
+from serve_app.http.interfaces import Asked
 from tests.serve_app.http.test_app import Recording
+from tests.support.http_app import http_app
 
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5,"stream":true}}'
 RESULT = TextGenerationResult(generated_text="a\u2028b", model_id="m", finish_reason="stop")
@@ -33,19 +35,20 @@ class Scripted(Recording):
         self.script = script
         self.asked_for, self.closed = asyncio.Event(), asyncio.Event()
 
-    async def answer(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
-        *_, answer = [reply async for reply in self.stream(read, request_id)]
+    async def answer(self, asked: Asked, context: RequestContext) -> InferResponse:
+        *_, answer = [reply async for reply in self.stream(asked, context)]
         assert isinstance(answer, InferResponse)
         return answer
 
-    async def stream(self, read: Callable[[], Awaitable[InferRequest]], request_id: str) -> AsyncGenerator[Reply, None]:
+    async def stream(self, asked: Asked, context: RequestContext) -> AsyncGenerator[Reply, None]:
         try:
-            await read()
+            if isinstance(asked, ServingError):
+                raise asked
             self.asked_for.set()
             async for reply in self.script():
                 yield reply
         except Exception as cause:
-            yield error_of(cause, request_id)
+            yield error_of(cause, context.request_id)
         finally:
             self.closed.set()
 
@@ -85,7 +88,7 @@ class Connection:
     """One client of the application, by hand: it can go, and it can stop reading."""
 
     def __init__(self, runtime: Scripted, body: bytes = REQUEST) -> None:
-        self.app = build_http_app(runtime)
+        self.app = http_app(runtime)
         self.sent: list[Message] = []
         self.reads = asyncio.Event()
         self.reads.set()
@@ -112,7 +115,7 @@ class Connection:
 
 
 def post(script: Script) -> tuple[int, str, str]:
-    with TestClient(build_http_app(Scripted(script))) as http:
+    with TestClient(http_app(Scripted(script))) as http:
         reply = http.post("/infer", content=REQUEST)
         return reply.status_code, reply.headers["content-type"], reply.text
 
@@ -140,7 +143,7 @@ def test_a_failure_before_the_first_token_has_its_own_status() -> None:
 
 
 def test_a_malformed_request_for_a_stream_is_an_error() -> None:
-    with TestClient(build_http_app(Scripted(told))) as http:
+    with TestClient(http_app(Scripted(told))) as http:
         reply = http.post("/infer", content=REQUEST.replace(b"true", b"1"))
     assert reply.status_code == 400
     assert "TextGeneration.stream" in reply.json()["Error"]["message"]
@@ -186,7 +189,7 @@ async def test_a_server_that_ends_takes_its_requests_back() -> None:
 
 
 async def test_a_client_that_stops_reading_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "STALLED_S", 0.05)
+    monkeypatch.setattr(sse, "WRITE_TIMEOUT_S", 0.05)
     runtime = Scripted(endless)
     connection = Connection(runtime)
     serving = asyncio.create_task(connection.run())
@@ -198,7 +201,7 @@ async def test_a_client_that_stops_reading_is_let_go(monkeypatch: pytest.MonkeyP
 
 
 async def test_long_silences_are_filled_with_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "HOLD_S", 0.01)
+    monkeypatch.setattr(sse, "FIRST_REPLY_WAIT_S", 0.01)
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.01)
     connection = Connection(Scripted(silent))
     serving = asyncio.create_task(connection.run())

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from serve_app.http.app import build_http_app
+from tests.support.http_app import http_app
 from tests.support.parrot import Parrot
 
 USER: Any = [{"role": "user", "content": "hi"}]
@@ -19,7 +19,7 @@ def runtime() -> Parrot:
 
 @pytest.fixture
 def http(runtime: Parrot) -> Iterator[TestClient]:
-    with TestClient(build_http_app(runtime), raise_server_exceptions=False) as client:
+    with TestClient(http_app(runtime), raise_server_exceptions=False) as client:
         yield client
 
 

@@ -1,7 +1,7 @@
 """OpenAI's interface in one process, asked with OpenAI's own client: what a field means, and what comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -19,12 +19,13 @@ from deployments.contract.errors import (
 )
 from deployments.contract.failures import error_of
 from deployments.contract.types import (
-    InferRequest,
     InferResponse,
     Message,
     TextGeneration,
 )
-from serve_app.http.app import build_http_app
+from serve_app.access.caller import RequestContext
+from serve_app.http.interfaces import Asked
+from tests.support.http_app import http_app
 from tests.support.parrot import Parrot
 
 
@@ -35,7 +36,7 @@ def runtime() -> Parrot:
 
 @pytest.fixture
 async def http(runtime: Parrot) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(build_http_app(runtime), raise_app_exceptions=False)
+    transport = httpx2.ASGITransport(http_app(runtime), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as client:
         yield client
 
@@ -228,11 +229,10 @@ async def test_models_are_the_ones_that_give_text(client: AsyncOpenAI) -> None:
 
 
 async def test_one_failure_ends_the_other_choices(client: AsyncOpenAI, runtime: Parrot) -> None:
-    async def stuck(read: Callable[[], Awaitable[InferRequest]], request_id: str) -> InferResponse:
-        request = await read()
-        assert isinstance(request, TextGeneration)
-        if request.seed == 5:
-            return error_of(Unavailable("lost"), request_id)
+    async def stuck(asked: Asked, context: RequestContext) -> InferResponse:
+        assert isinstance(asked, TextGeneration)
+        if asked.seed == 5:
+            return error_of(Unavailable("lost"), context.request_id)
         await asyncio.Event().wait()
         raise AssertionError
 

@@ -1,0 +1,46 @@
+"""What the HTTP routes need from outside, and how another protocol adds its routes. Types only."""
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from deployments.contract.errors import ServingError
+from deployments.contract.status import AdminResult, ModelStatus, Verb
+from deployments.contract.types import Error, InferRequest, InferResponse
+from deployments.replica.calls import Reply
+from serve_app.access.caller import RequestContext
+
+Asked = InferRequest | ServingError
+"""A request, or the reason why the body holds none: the runtime answers and counts both."""
+
+ErrorRenderer = Callable[[Error], Response]
+
+
+class Runtime(Protocol):
+    """Answers inference requests. Neither method raises."""
+
+    async def answer(self, asked: Asked, context: RequestContext) -> InferResponse: ...
+    def stream(self, asked: Asked, context: RequestContext) -> AsyncGenerator[Reply, None]: ...
+
+
+class Operations(Protocol):
+    """What the routes beside inference show and change."""
+
+    async def models(self) -> list[ModelStatus]: ...
+    async def administer(self, verb: Verb, name: str) -> AdminResult | Error: ...
+    async def ready(self) -> bool: ...
+    async def metrics(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class MountedApi:
+    """Another protocol's routes below `prefix`."""
+
+    prefix: str
+    routes: Sequence[BaseRoute]
+    render_error: ErrorRenderer
+    openapi_paths: Callable[[dict[str, Any], Iterable[int]], dict[str, Any]]
+    """Adds its schemas to the first argument; the second one is the statuses of the middleware. Returns its paths."""
