@@ -4,7 +4,7 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from deployments.replica.replica import CALLS_UNDER_WAY
+from deployments.replica.calls import CALLS_UNDER_WAY
 
 TOLERANCE = 0.1
 """As Kubernetes has it: a load so near to the target changes nothing. 16 callers in turns are at times 16.1 calls."""

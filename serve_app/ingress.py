@@ -19,9 +19,8 @@ from deployments.contract.failures import error_of
 from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
 from deployments.metrics.requests import Labels, Recorder
-from deployments.replica.calls import Reply
+from deployments.replica.calls import CALLS_UNDER_WAY, Reply
 from deployments.replica.context import private_socket
-from deployments.replica.replica import CALLS_UNDER_WAY
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.config.config import IngressSettings

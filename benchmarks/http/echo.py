@@ -20,7 +20,7 @@ class MeasuredReplica(Replica):
         super().__init__()
         self.family = options.family
 
-    async def infer(self, call: Call, tell: OnChunk | None = None) -> InferResponse:
+    async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert isinstance(call.request, Measured)
         return MeasuredResult(size=len(call.request.image_data))
 

@@ -29,7 +29,7 @@ class PacedReplica(Replica):
         self.device = asyncio.Lock()
         self.free_since = time.perf_counter()
 
-    async def infer(self, call: Call, tell: OnChunk | None = None) -> InferResponse:
+    async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert isinstance(call.request, Paced)
         async with self.device:
             idle_s = time.perf_counter() - self.free_since

@@ -1,7 +1,8 @@
 """What travels between the ingress and the replicas of a family. Imports neither torch nor Ray."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypedDict
 
 from deployments.contract.types import Chunk, InferRequest, InferResponse
 from deployments.repository.model import Model
@@ -11,6 +12,22 @@ Reply = Chunk | InferResponse
 
 OnChunk = Callable[[Chunk], None]
 """Takes the chunks of one call as they come. Never blocks, never raises."""
+
+FindModel = Callable[[str, str], Awaitable[Model]]
+"""The model that serves under a model id, for a family. Raises ModelNotFound, WrongFamily, ModelLoadFailed, and
+Unavailable while the repository has not been read."""
+
+CALLS_UNDER_WAY = "calls_under_way"
+"""The name under which Serve's autoscaling statistics count calls."""
+
+
+class RoutingStats(TypedDict):
+    """What a replica publishes to those that choose a replica."""
+
+    models: list[str]
+    """The names of the models in its memory."""
+    free: float
+    """The share of its memory that is free, in tenths: every change goes to every ingress."""
 
 
 @dataclass(frozen=True, slots=True)

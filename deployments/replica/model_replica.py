@@ -13,7 +13,7 @@ from deployments.contract.settings import DEFAULT_CACHE, FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.samples import Measured
-from deployments.replica.calls import Call, OnChunk
+from deployments.replica.calls import Call, OnChunk, RoutingStats
 from deployments.replica.context import replica_name
 from deployments.replica.gpu import gpu_utilization
 from deployments.replica.replica import Replica
@@ -32,8 +32,6 @@ from deployments.validation.validator import ModelValidator
 logger = logging.getLogger("model_runtime.family")
 
 SWEEP_EVERY_S = 1.0
-MODELS = "models"
-FREE = "free"
 
 EngineT = TypeVar("EngineT", bound=Engine)
 RequestT = TypeVar("RequestT", bound=InferRequest)
@@ -89,15 +87,15 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             return self.load(replace(model, folder=self.validator.validate(model)))
 
     @abc.abstractmethod
-    async def answer(self, request: RequestT, model: Model, engine: EngineT, tell: OnChunk | None) -> InferResponse:
-        """The answer; `tell` takes its chunks, where they are wanted. Raises ServingError; leaves nothing running when
-        cancelled."""
+    async def answer(self, request: RequestT, model: Model, engine: EngineT, on_chunk: OnChunk | None) -> InferResponse:
+        """The answer; `on_chunk` takes its chunks, where they are wanted. Raises ServingError; leaves nothing running
+        when cancelled."""
 
     def batch_limit(self, model: Model) -> int:
         """The largest batch that the family and the model allow."""
         return min(self.settings.max_batch_size, model.manifest.max_batch_size or self.settings.max_batch_size)
 
-    async def infer(self, call: Call, tell: OnChunk | None = None) -> InferResponse:
+    async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert call.model is not None
         self._heed(call.model)
         deadline = asyncio.get_running_loop().time() + call.timeout_s
@@ -107,7 +105,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         left_s = deadline - asyncio.get_running_loop().time()
         async with self.residency.lease(call.model, left_s) as engine, asyncio.timeout_at(deadline):
             # Dispatch sends each family its own variant.
-            return await self.answer(cast(RequestT, call.request), call.model, engine, tell)
+            return await self.answer(cast(RequestT, call.request), call.model, engine, on_chunk)
 
     def _heed(self, model: Model) -> None:
         """Pins are the board's to decide: what it said last came with the call."""
@@ -214,14 +212,10 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         ledger.budget_bytes = min(ledger.budget_bytes, total_bytes)
         self.residency.memory = self.residency.room.memory = self.footprint.memory = gpu
 
-    def record_routing_stats(self) -> dict[str, object]:
-        """For whoever chooses a replica: which models it holds, and the share of its memory that is free, in tenths:
-        every change goes to everyone."""
+    def record_routing_stats(self) -> RoutingStats:
         ledger = self.residency.ledger
-        return {
-            MODELS: sorted(self.residency.holds()),
-            FREE: round(max(0, ledger.free_bytes) / ledger.budget_bytes, 1),
-        }
+        free = round(max(0, ledger.free_bytes) / ledger.budget_bytes, 1)
+        return RoutingStats(models=sorted(self.residency.holds()), free=free)
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()

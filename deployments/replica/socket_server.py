@@ -1,7 +1,8 @@
-"""A direct line between processes of one machine: calls one way, replies the other, many at once, on a Unix socket.
+"""A direct connection between processes of one machine: calls one way, replies the other, on a Unix socket.
 
-A handle call takes over a millisecond, whatever it carries (docs/dispatch.md). What is said on a line within one turn
-of the event loop shares a frame, so the busier an end is, the fuller its frames.
+`FramedConnection` is either end, `ReplicaSocketServer` the replica's side. A call by Serve's handle takes over a
+millisecond, whatever it carries (docs/dispatch.md). What an end writes within one turn of its event loop shares a
+frame, so the busier an end is, the fuller its frames.
 """
 
 import asyncio
@@ -9,26 +10,27 @@ import logging
 import pickle
 import socket
 from abc import abstractmethod
-from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from deployments.replica.calls import Call, Reply
+from deployments.contract.types import Chunk, InferResponse
+from deployments.replica.calls import Call, OnChunk
 
-logger = logging.getLogger("model_runtime.line")
+logger = logging.getLogger("model_runtime.dispatch")
 
 BACKLOG = 128
 _LENGTH = 4
 _BUFFER_BYTES = 64 * 1024
 
 LEAVING = "leaving"
-"""Said by a replica that takes no new calls."""
+"""Sent by a replica that takes no new calls."""
 
 
 class FramedConnection(asyncio.BufferedProtocol):
-    """One end: sends and receives lists of pickled items, each list behind its length, u32 little-endian.
+    """One end: writes and receives lists of pickled items, each list behind its length, u32 little-endian.
 
-    A picture may have many megabytes: it is written from where it lies, and received where it is read from.
+    An image may have many megabytes: it is written from where it lies, and received where it is unpickled from.
     Both ends are this runtime: the socket lies in a folder that only its user can enter.
     """
 
@@ -42,9 +44,9 @@ class FramedConnection(asyncio.BufferedProtocol):
     def received(self, item: Any) -> None: ...
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from asyncio.Transport
 
-    def send(self, item: object) -> None:
+    def write(self, item: object) -> None:
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._flush)
         self._outgoing.append(item)
@@ -57,8 +59,8 @@ class FramedConnection(asyncio.BufferedProtocol):
         try:
             pickle.Pickler(frame, pickle.HIGHEST_PROTOCOL).dump(outgoing)
         except Exception:
-            # The calls go on by the handle, which can carry more kinds of things.
-            logger.exception("something cannot be sent on a line")
+            # The calls are repeated by the handle, whose pickle takes more kinds of objects.
+            logger.exception("an object cannot be pickled")
             self.transport.abort()
             return
         self.transport.writelines((sum(map(len, frame)).to_bytes(_LENGTH, "little"), *frame))
@@ -74,7 +76,7 @@ class FramedConnection(asyncio.BufferedProtocol):
             start = end
             for item in items:
                 self.received(item)
-        # What has begun moves to the front, and all of it has room.
+        # `end` is that of a frame of which a part is here. The part moves to the front of a buffer that holds it all.
         size = max(_BUFFER_BYTES, end - start)
         if start or size != len(incoming):
             begun = incoming[start:filled]
@@ -85,23 +87,26 @@ class FramedConnection(asyncio.BufferedProtocol):
 
 
 def _frame_bytes(incoming: bytearray, start: int, filled: int) -> int:
-    """Of the frame that begins at `start`, its length included; as far as that is known."""
+    """Of the frame that begins at `start`, its length included; of the length alone where that is not complete."""
     known = filled - start >= _LENGTH
     return _LENGTH + (int.from_bytes(incoming[start : start + _LENGTH], "little") if known else 0)
 
 
 class _Pieces(list[bytes]):
-    """A file for a Pickler: what it writes, large objects as they are and not copied."""
+    """A file for a Pickler: it keeps what is written, and does not copy large objects."""
 
     write = list.append
 
 
-Answer = Callable[[Call, Callable[[Reply], None]], Coroutine[Any, Any, None]]
-"""Says replies to a call, the last one a response; then it ends. Cancelled, it says so too."""
+class Responder(Protocol):
+    """The replica behind the server."""
+
+    async def respond(self, call: Call, on_chunk: OnChunk | None) -> InferResponse:
+        """Never raises, not even when cancelled."""
 
 
 class _ReplicaConnection(FramedConnection):
-    """Receives a Call, or the id of one that is taken back. Sends (call id, Reply), or LEAVING."""
+    """Receives a Call, or the id of a call that is cancelled. Writes (call id, Reply), or LEAVING."""
 
     def __init__(self, server: "ReplicaSocketServer") -> None:
         super().__init__()
@@ -110,37 +115,46 @@ class _ReplicaConnection(FramedConnection):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server.ends.add(self)
+        self._server.connections.add(self)
 
     def received(self, item: Call | str) -> None:
-        if isinstance(item, str):
-            if (task := self._tasks.get(item)) is not None:
-                task.cancel()
-            return
-        call_id = item.call_id
-        answer = self._server.answer(item, lambda reply: self.send((call_id, reply)))
-        self._tasks[call_id] = task = asyncio.get_running_loop().create_task(answer)
-        task.add_done_callback(lambda _: self._tasks.pop(call_id, None))
-
-    def connection_lost(self, failure: Exception | None) -> None:
-        self._server.ends.discard(self)
-        for task in list(self._tasks.values()):
+        if isinstance(item, Call):
+            self._tasks[item.call_id] = asyncio.get_running_loop().create_task(self._respond(item))
+        # Popped here: a task that is cancelled before its first step never runs its own `finally`.
+        elif (task := self._tasks.pop(item, None)) is not None:
             task.cancel()
 
+    async def _respond(self, call: Call) -> None:
+        on_chunk = partial(self._write_chunk, call.call_id) if call.stream else None
+        try:
+            self.write((call.call_id, await self._server.replica.respond(call, on_chunk)))
+        finally:
+            self._tasks.pop(call.call_id, None)
+
+    def _write_chunk(self, call_id: str, chunk: Chunk) -> None:
+        self.write((call_id, chunk))
+
+    def connection_lost(self, failure: Exception | None) -> None:
+        self._server.connections.discard(self)
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks = {}
+
     async def leave(self) -> None:
-        self.send(LEAVING)
+        self.write(LEAVING)
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
         assert self.transport is not None
+        self._flush()  # What was written in this turn of the loop; a transport that closes takes nothing more.
         self.transport.close()
 
 
 class ReplicaSocketServer:
     """A replica's side: whoever connects to `path` has its calls answered, until `close`."""
 
-    def __init__(self, path: Path, answer: Answer) -> None:
-        self.answer = answer
-        self.ends: set[_ReplicaConnection] = set()
+    def __init__(self, path: Path, replica: Responder) -> None:
+        self.replica = replica
+        self.connections: set[_ReplicaConnection] = set()
         self._path = path
         path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -158,4 +172,4 @@ class ReplicaSocketServer:
         """Takes no new calls; ends once those under way are answered."""
         (await self._starting).close()
         self._path.unlink(missing_ok=True)
-        await asyncio.gather(*(end.leave() for end in list(self.ends)))
+        await asyncio.gather(*(connection.leave() for connection in list(self.connections)))

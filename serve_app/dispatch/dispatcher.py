@@ -17,6 +17,7 @@ from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, InferRequest, InferResponse
 from deployments.metrics.samples import Measured
 from deployments.replica.calls import Call, OnChunk, Reply
+from deployments.replica.context import launcher_profile
 from deployments.repository.model import Model
 from serve_app.access.caller import RequestContext
 from serve_app.dispatch.admission import Admission
@@ -67,7 +68,7 @@ class Dispatcher:
             known = partial(_replicas, self.handles[route.family])
             self._admissions[route.family] = Admission(route.settings, partial(_count, known))
             enough = route.settings.autoscaling.target_ongoing_requests
-            self._lines[route.family] = ReplicaPool(known, enough, partial(self._lost, route))
+            self._lines[route.family] = ReplicaPool(known, launcher_profile(), enough, partial(self._lost, route))
         self._name = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
 

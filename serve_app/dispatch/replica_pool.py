@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deployments.replica.context import sibling_socket
-from deployments.replica.model_replica import FREE, MODELS
+from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.dispatch.pending import Pending
 from serve_app.dispatch.socket_transport import SocketTransport
 
@@ -29,8 +28,11 @@ class ReplicaPool:
     A model goes to a replica that has it, as long as that one has fewer than `enough` calls under way.
     """
 
-    def __init__(self, replicas: Callable[[], Mapping[Any, object]], enough: float, lost: Lost) -> None:
+    def __init__(
+        self, replicas: Callable[[], Mapping[Any, object]], profile: LauncherProfile | None, enough: float, lost: Lost
+    ) -> None:
         self._replicas = replicas
+        self._profile = profile
         self._enough = enough
         self._lost = lost
         self._seen: Mapping[Any, object] | None = None
@@ -68,14 +70,14 @@ class ReplicaPool:
 
     def _holds(self, line: SocketTransport, model: str) -> bool:
         lately = time.monotonic() - line.sent.get(model, -SENT_LATELY_S) < SENT_LATELY_S
-        return lately or model in self._stats(line).get(MODELS, ())
+        return lately or model in self._stats(line).get("models", ())
 
     def _room(self, line: SocketTransport) -> float:
         """The share of its memory that is free, less a tenth for each model on its way there."""
         stats, now = self._stats(line), time.monotonic()
-        held = stats.get(MODELS, ())
+        held = stats.get("models", ())
         coming = sum(now - at < SENT_LATELY_S for model, at in line.sent.items() if model not in held)
-        return float(stats.get(FREE, 1.0)) - coming / 10
+        return float(stats.get("free", 1.0)) - coming / 10
 
     def _meet(self, ids: Mapping[str, Any]) -> None:
         for gone in self._lines.keys() - ids.keys():
@@ -85,7 +87,8 @@ class ReplicaPool:
                 del self._ids[line]
                 if not line.pending and line.transport is not None:
                     line.transport.close()
-        here = {replica_id for replica_id in ids if sibling_socket(replica_id).is_socket()}
+        profile = self._profile
+        here = {replica_id for replica_id in ids if profile and profile.socket(replica_id).is_socket()}
         self._all_here = here == ids.keys()
         for new in here - self._lines.keys():
             self._connect(ids[new])
@@ -97,7 +100,8 @@ class ReplicaPool:
         task.add_done_callback(self._connecting.discard)
 
     async def _connected(self, key: Any) -> None:
-        path = str(sibling_socket(key.unique_id))
+        assert self._profile is not None
+        path = str(self._profile.socket(key.unique_id))
         try:
             _, line = await asyncio.get_running_loop().create_unix_connection(
                 lambda: SocketTransport(self._broken), path

@@ -26,7 +26,7 @@ class SocketTransport(FramedConnection):
         pending.submitted = pending.arrived = True
         self.pending[pending.call.call_id] = pending
         pending.response.add_done_callback(partial(self._ended, pending.call.call_id))
-        self.send(pending.to_send())
+        self.write(pending.to_send())
 
     def received(self, item: tuple[str, Reply] | str) -> None:
         if isinstance(item, str):  # LEAVING
@@ -44,4 +44,4 @@ class SocketTransport(FramedConnection):
 
     def _ended(self, call_id: str, response: "asyncio.Future[Any]") -> None:
         if self.pending.pop(call_id, None) is not None and response.cancelled():
-            self.send(call_id)
+            self.write(call_id)

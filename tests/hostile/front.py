@@ -12,6 +12,7 @@ import httpx
 from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
 from ray.serve.config import HTTPOptions
 
+from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.config.config import IngressSettings, RuntimeConfig
 from serve_app.http.haproxy import BUFFER_BYTES, CONNECTIONS, IDLE_CLIENT_S, binary, fast_profile, mended
 from tests.conftest import free_port
@@ -70,7 +71,7 @@ def configuration(folder: Path, port: int, server_port: int) -> Path:
     )
     api._generate_config_file_internal()
     # Without Serve in front nothing answers its health check.
-    file.write_text(mended(file.read_text(), folder).replace("GET /-/healthz", "GET /healthz"))
+    file.write_text(mended(file.read_text(), folder, LauncherProfile(folder)).replace("GET /-/healthz", "GET /healthz"))
     return file
 
 

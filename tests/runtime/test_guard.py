@@ -15,7 +15,7 @@ import psutil
 import pytest
 from ray import serve
 
-from deployments.replica.replica import CALLS_UNDER_WAY
+from deployments.replica.calls import CALLS_UNDER_WAY
 from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
 from serve_app.dispatch.broadcast import broadcast
 from tests.conftest import CONFIG, Running, replica_pids, until

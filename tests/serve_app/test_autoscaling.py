@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from deployments.replica.replica import CALLS_UNDER_WAY
+from deployments.replica.calls import CALLS_UNDER_WAY
 from serve_app.autoscaling import replicas_for_calls
 
 

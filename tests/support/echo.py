@@ -25,7 +25,7 @@ class EchoReplica(Replica):
         super().__init__()
         self.family = options.family
 
-    async def infer(self, call: Call, tell: OnChunk | None = None) -> InferResponse:
+    async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert isinstance(call.request, Echo)
         if call.request.text == "fail":
             raise RuntimeError("a secret that no caller may see")

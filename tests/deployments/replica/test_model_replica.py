@@ -43,7 +43,7 @@ class ShoutingReplica(ModelReplica[TextGeneration, Shouter]):
         return Shouter()
 
     async def answer(
-        self, request: TextGeneration, model: Model, engine: Shouter, tell: OnChunk | None
+        self, request: TextGeneration, model: Model, engine: Shouter, on_chunk: OnChunk | None
     ) -> InferResponse:
         self.asked = [*self.asked, request.prompt]
         if request.prompt == "wait":
@@ -52,8 +52,8 @@ class ShoutingReplica(ModelReplica[TextGeneration, Shouter]):
             raise InvalidImage("not today")
         if request.prompt == "break":
             raise RuntimeError("/a/secret")
-        for index, letter in enumerate(request.prompt.upper() if tell else "", 1):
-            tell(Chunk(letter, index))
+        for index, letter in enumerate(request.prompt.upper() if on_chunk else "", 1):
+            on_chunk(Chunk(letter, index))
         return TextGenerationResult(generated_text=request.prompt.upper())
 
 

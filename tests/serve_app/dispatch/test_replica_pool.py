@@ -4,25 +4,23 @@ import asyncio
 import itertools
 import socket
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deployments.contract.types import Chunk, Error, ImageClassification, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, Reply
-from deployments.replica.socket_server import FramedConnection, ReplicaSocketServer
-from serve_app.dispatch import replica_pool
+from deployments.contract.types import Chunk, InferResponse, TextGeneration, TextGenerationResult
+from deployments.replica.calls import Call, OnChunk
+from deployments.replica.launcher_profile import LauncherProfile
+from deployments.replica.socket_server import ReplicaSocketServer
 from serve_app.dispatch.pending import Pending
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.socket_transport import SocketTransport
 
 
 @pytest.fixture
-def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:  # pytest's are too deep for the name of a socket
-        monkeypatch.setattr(replica_pool, "sibling_socket", lambda replica_id: Path(name) / f"{replica_id}.sock")
         yield Path(name)
 
 
@@ -36,9 +34,9 @@ class Answering:
         self.go = asyncio.Event()
         self.begun: list[str] = []
         self.taken_back: list[str] = []
-        self.server = ReplicaSocketServer(path, self.answer)
+        self.server = ReplicaSocketServer(path, self)
 
-    async def answer(self, call: Call, say: Callable[[Reply], None]) -> None:
+    async def respond(self, call: Call, on_chunk: OnChunk | None) -> InferResponse:
         assert isinstance(call.request, TextGeneration)
         self.begun.append(call.call_id)
         try:
@@ -48,9 +46,9 @@ class Answering:
             self.taken_back.append(call.call_id)
             raise
         for index, letter in enumerate(call.request.prompt, 1):
-            if call.stream:
-                say(Chunk(letter, index))
-        say(TextGenerationResult(generated_text=call.request.prompt))
+            if on_chunk is not None:
+                on_chunk(Chunk(letter, index))
+        return TextGenerationResult(generated_text=call.request.prompt)
 
 
 def pending(prompt: str, chunks: list[Chunk] | None = None) -> Pending:
@@ -88,56 +86,6 @@ async def test_calls_are_answered_as_they_are_done_not_in_order(folder: Path) ->
     await replica.server.close()
 
 
-class Listening(FramedConnection):
-    def __init__(self) -> None:
-        super().__init__()
-        self.items: list[Any] = []
-
-    def received(self, item: Any) -> None:
-        self.items.append(item)
-
-
-class Wire:
-    """What is sent, in the pieces in which it is handed over."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-
-    def is_closing(self) -> bool:
-        return False
-
-    def writelines(self, pieces: Iterable[bytes]) -> None:
-        self.pieces.extend(pieces)
-
-
-@pytest.mark.parametrize("cut", [1, 3, 1000, 65536, 250_001, 10**9])
-async def test_what_is_sent_arrives_whole_however_it_is_cut(cut: int) -> None:
-    sender, receiver, wire = Listening(), Listening(), Wire()
-    sender.transport = wire  # type: ignore[assignment]
-    letters = b"" if cut < 1000 else bytes(range(256)) * 4000
-    frames: list[list[Any]] = [["a"], ["b", letters, "c"], [letters[:70_000]], [], *([n] for n in range(50))]
-    for frame in frames:
-        for item in frame:
-            sender.send(item)
-        await asyncio.sleep(0)
-    sent = memoryview(b"".join(wire.pieces))
-    while sent:
-        room = receiver.get_buffer(-1)
-        size = min(cut, len(room), len(sent))
-        room[:size], sent = sent[:size], sent[size:]
-        receiver.buffer_updated(size)
-    assert receiver.items == [item for frame in frames for item in frame]
-    assert len(receiver._incoming) < 100_000  # of a large frame nothing is kept
-
-
-async def test_a_picture_is_sent_from_where_it_lies() -> None:
-    sender, wire, picture = Listening(), Wire(), bytes(1 << 20)
-    sender.transport = wire  # type: ignore[assignment]
-    sender.send(ImageClassification(model_id="m", image_data=picture))
-    await asyncio.sleep(0)
-    assert any(piece is picture for piece in wire.pieces)
-
-
 async def test_a_call_that_nobody_waits_for_is_taken_back(folder: Path) -> None:
     replica = Answering(folder / "a.sock")
     line = await connected(folder / "a.sock")
@@ -166,7 +114,7 @@ async def test_a_replica_that_leaves_answers_what_it_has_first(folder: Path) -> 
 async def test_a_broken_line_tells_what_was_under_way_and_is_made_again_while_its_replica_lives(folder: Path) -> None:
     replica, lost = Answering(folder / "a.sock"), list[Pending]()
     table = {Id("a"): None}
-    known = ReplicaPool(lambda: table, enough=2, lost=lost.extend)
+    known = ReplicaPool(lambda: table, LauncherProfile(folder), enough=2, lost=lost.extend)
     await until(lambda: known.choose("m"))
     line = known.choose("m")
     assert line is not None
@@ -174,7 +122,7 @@ async def test_a_broken_line_tells_what_was_under_way_and_is_made_again_while_it
     for one in (answered, waiting):
         line.submit(one)
     await answered.response
-    (end,) = replica.server.ends
+    (end,) = replica.server.connections
     assert end.transport is not None
     end.transport.abort()
     await until(lambda: lost == [waiting])
@@ -192,7 +140,7 @@ async def test_a_replica_that_died_gets_no_line_and_takes_none_from_others(folde
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(folder / "dead.sock"))
     table = {Id("dead"): None, Id("alive"): None}
-    known = ReplicaPool(lambda: table, enough=2, lost=lambda _: None)
+    known = ReplicaPool(lambda: table, LauncherProfile(folder), enough=2, lost=lambda _: None)
     await until(lambda: known.choose("m"))
     asked = pending("a")
     known.choose("m").submit(asked)  # type: ignore[union-attr]  # just seen
@@ -203,7 +151,7 @@ async def test_a_replica_that_died_gets_no_line_and_takes_none_from_others(folde
 async def test_a_model_stays_with_its_replica_until_that_is_busy(folder: Path) -> None:
     servers = [Answering(folder / f"{name}.sock") for name in "ab"]
     table = {Id("a"): None, Id("b"): None}
-    known = ReplicaPool(lambda: table, enough=2, lost=lambda _: None)
+    known = ReplicaPool(lambda: table, LauncherProfile(folder), enough=2, lost=lambda _: None)
     assert known.choose("m") is None  # not connected yet: the handle does it
     await until(lambda: len([line for line in known._lines.values() if line]) == 2)
     first = known.choose("m")
@@ -228,15 +176,3 @@ class Id(str):
     @property
     def unique_id(self) -> str:
         return str(self)
-
-
-async def test_an_error_is_an_answer(folder: Path) -> None:
-    async def refuse(call: Call, say: Callable[[Reply], None]) -> None:
-        say(Error(message="no", code="internal"))
-
-    server = ReplicaSocketServer(folder / "a.sock", refuse)
-    line = await connected(folder / "a.sock")
-    asked = pending("a")
-    line.submit(asked)
-    assert await asked.response == Error(message="no", code="internal")
-    await server.close()

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.http.haproxy import mended
 from serve_app.http.unix_server import UnixServer
 
@@ -55,6 +56,8 @@ def test_haproxy_goes_through_the_sockets_that_are_there(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "abc123.sock"))
         (folder / "node").mkdir()
-        _, ours, other = mended(SERVER.format("abc123") + SERVER.format("xyz789"), folder / "node").splitlines()
+        _, ours, other = mended(
+            SERVER.format("abc123") + SERVER.format("xyz789"), folder / "node", LauncherProfile(folder)
+        ).splitlines()
     assert f"unix@{folder}/abc123.sock check observe layer4 addr 127.0.0.1 port 30001" in ours
     assert other == SERVER.format("xyz789").rstrip()

@@ -1,0 +1,50 @@
+"""What the launcher (`model-runtime serve`) hands to HAProxy and to the replicas: a folder, and names in it.
+
+It travels in Ray Serve's own environment variables. Imports no Ray: the launcher sets them before Ray is imported.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+HAPROXY = "model-runtime-haproxy"
+"""The program that Serve starts in HAProxy's place; it marks the fast profile."""
+_CONFIGURATION = "haproxy.cfg"
+
+
+@dataclass(frozen=True, slots=True)
+class LauncherProfile:
+    """`folder` is private to this runtime and takes HAProxy's configuration and all sockets."""
+
+    folder: Path
+
+    @classmethod
+    def found(cls, binary: str, configuration: str) -> Self | None:
+        """That of the two variables as Serve read them; None where the fast profile is off."""
+        return cls(Path(configuration).parent) if Path(binary).name == HAPROXY else None
+
+    @classmethod
+    def around(cls, configuration: Path) -> Self:
+        """That of a configuration as Serve writes it: into a folder of its own for each node."""
+        return cls(configuration.parent.parent)
+
+    def environment(self, program: str) -> dict[str, str]:
+        """The variables; `program` is the path of `model-runtime-haproxy`."""
+        return {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
+            "RAY_SERVE_HAPROXY_BINARY_PATH": program,
+            "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(self.folder / _CONFIGURATION),
+            "RAY_SERVE_HAPROXY_SOCKET_PATH": str(self.folder / "admin.sock"),
+            "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(self.folder / "metrics.sock"),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(self.folder),
+            "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(self.folder / "server-state"),
+        }
+
+    @property
+    def max_body_file(self) -> Path:
+        """Holds the largest body that HAProxy takes, in bytes."""
+        return self.folder / "max-body-bytes"
+
+    def socket(self, replica_id: str) -> Path:
+        """Where a replica of this machine can be reached, past Serve."""
+        return self.folder / f"{replica_id}.sock"

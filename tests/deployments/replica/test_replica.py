@@ -1,0 +1,78 @@
+"""What every replica does with calls: failures become errors, many calls share an exchange, each can be cancelled."""
+
+import asyncio
+
+from deployments.contract.errors import InvalidImage
+from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.replica.calls import Call, OnChunk, Reply
+from deployments.replica.replica import Replica
+from tests.support.until import until
+
+
+class Prompted(Replica):
+    """Does what the prompt says, and answers with the prompt."""
+
+    async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
+        assert isinstance(call.request, TextGeneration)
+        prompt = call.request.prompt
+        if prompt == "refuse":
+            raise InvalidImage("not today")
+        if prompt == "break":
+            raise RuntimeError("a secret")
+        if prompt == "wait":
+            await asyncio.Event().wait()
+        if on_chunk is not None:
+            on_chunk(Chunk(prompt, 1))
+        return TextGenerationResult(generated_text=prompt)
+
+
+def call(prompt: str, stream: bool = False) -> Call:
+    request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
+    return Call(request, "request-1", 60, stream=stream, call_id=prompt)
+
+
+async def exchanged(replica: Replica, *calls: Call) -> list[tuple[int, Reply]]:
+    return [reply async for replies in replica.exchange(calls) for reply in replies]
+
+
+async def test_every_failure_is_an_error_that_shows_nothing_of_the_inside() -> None:
+    replies = dict(await exchanged(Prompted(), call("refuse"), call("break")))
+    assert replies[0] == Error.of(InvalidImage("not today"), "request-1")
+    assert isinstance(replies[1], Error)
+    assert (replies[1].code, "secret" in replies[1].message) == ("internal", False)
+
+
+async def test_an_exchange_has_chunks_only_of_the_calls_that_want_them() -> None:
+    replies = await exchanged(Prompted(), call("a", stream=True), call("b"))
+    a, b = (TextGenerationResult(generated_text=prompt) for prompt in "ab")
+    assert [reply for number, reply in replies if number == 0] == [Chunk("a", 1), a]
+    assert [reply for number, reply in replies if number == 1] == [b]
+
+
+async def test_an_exchange_without_an_answer_yet_is_acknowledged_by_an_empty_list() -> None:
+    replica = Prompted()
+    exchange = replica.exchange([call("wait")])
+    assert await anext(exchange) == []
+    assert replica.record_autoscaling_stats() == {"calls_under_way": 1.0}
+    await exchange.aclose()  # type: ignore[attr-defined]  # it is a generator
+
+
+async def test_an_exchange_that_is_given_up_leaves_nothing_running() -> None:
+    replica = Prompted()
+    exchange = replica.exchange([call("wait")])
+    await anext(exchange)
+    await exchange.aclose()  # type: ignore[attr-defined]  # it is a generator
+    await until(lambda: replica.record_autoscaling_stats() == {"calls_under_way": 0.0})
+
+
+async def test_a_cancelled_call_is_answered_with_an_error_and_holds_up_no_other() -> None:
+    replica = Prompted()
+    replies: list[tuple[int, Reply]] = []
+    async for new in replica.exchange([call("wait"), call("a")]):
+        replies += new
+        if len(replies) == 1:
+            await replica.cancel(["wait", "unknown"])
+    assert replies[0] == (1, TextGenerationResult(generated_text="a"))
+    ((number, error),) = replies[1:]
+    assert isinstance(error, Error)
+    assert (number, error.code) == (0, "cancelled")
