@@ -84,34 +84,31 @@ def fast_profile(folder: Path, config: RuntimeConfig) -> dict[str, str]:
     profile = LauncherProfile(folder)
     profile.max_body_file.write_text(str(int(config.ingress.max_body_mb * 2**20)), "utf-8")
     longest_s = max(settings.deadline_s for settings in (FamilySettings(), *config.families.values()))
-    return (
-        guarded_profile()
-        | profile.environment(wrapper)
-        | {
-            "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-            "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-            "RAY_SERVE_HAPROXY_MAXCONN": str(CONNECTIONS),
-            "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_CLIENT_S),
-            "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(int(longest_s) + GRACE_S),
-            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
-            # The throughput profile would hold a thousand lines of log back, and keep them from whoever looks for a fault.
-            "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-            # Requests go from the ingress to their family in one message; Serve's own limit is 4 MiB.
-            "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
-            # Serve's own ports are the same for every runtime of a machine, and shared: one would answer for another.
-            "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + RANGE // 2 - 1),
-            "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first_port + RANGE // 2),
-            "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first_port + RANGE - 1),
-            "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
-            "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
-            "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-            "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
-            # A line of log for each request, which a process of Serve's reads and counts: a tenth of a millisecond of CPU
-            # time for what the ingress counts itself.
-            "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
-        }
-    )
+    return guarded_profile() | {
+        **profile.environment(wrapper),
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_MAXCONN": str(CONNECTIONS),
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_CLIENT_S),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(int(longest_s) + GRACE_S),
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
+        # The throughput profile would hold a thousand lines of log back, and keep them from whoever looks for a fault.
+        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+        # Requests go from the ingress to their family in one message; Serve's own limit is 4 MiB.
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
+        # Serve's own ports are the same for every runtime of a machine, and shared: one would answer for another.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + RANGE // 2 - 1),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first_port + RANGE // 2),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first_port + RANGE - 1),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        # A line of log for each request, which a process of Serve's reads and counts: a tenth of a millisecond of CPU
+        # time for what the ingress counts itself.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+    }
 
 
 def main() -> None:

@@ -171,7 +171,7 @@ async def test_a_server_that_closes_answers_first_what_is_under_way(path: Path, 
     await until(lambda: replica.begun)
     closing = asyncio.create_task(server.close())
     await until(lambda: connection.items == [LEAVING])
-    assert not path.exists()
+    await until(lambda: not path.exists())
     replica.go.set()
     await closing
     await until(lambda: connection.items[1:] == [("1", TextGenerationResult(generated_text="slow"))])
