@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test test-residency fuzz-image fuzz-http soak check bench clean
+.PHONY: serve test test-residency test-wheel fuzz-image fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -33,6 +33,24 @@ check: .venv/dev.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# A wheel in dist/. `make test-wheel` installs it into an empty environment and uses it from another folder.
+wheel: .venv/dev.stamp
+	rm -rf build dist/*.whl
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+test-wheel: wheel
+	WHEEL="$$(ls $$PWD/dist/*.whl)" $(BIN)/pytest -s --timeout 1800 tests/wheel
+
+# Not in CI: a bill of materials (CycloneDX) of .venv, and what is known of its versions.
+audit: .venv/serve.stamp
+	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet \
+	  --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1; }
+	@mkdir -p dist
+	.audit/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/bom.cdx.json $(BIN)/python
+	@.audit/bin/pip-audit --progress-spinner off --skip-editable --path $(BIN)/../lib/python3*/site-packages 2> dist/audit.log \
+	  || { grep -q 'Found .* vulnerabilit' dist/audit.log || echo 'pip-audit: no service was reached; see dist/audit.log'; }
+
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks
 
@@ -40,7 +58,7 @@ bench-%: .venv/dev.stamp
 	$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .audit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Unpacking torch takes pip half a minute without a word, so a ticker speaks meanwhile.

@@ -1,0 +1,36 @@
+"""Writes which modules of the project each thread of this process enters. Imported by Python at its start, where the
+folder is on PYTHONPATH; `benchmarks.trace` puts it there."""
+
+import os
+import sys
+import threading
+import time
+from types import FrameType
+
+ROOT = os.environ.get("TRACE_ROOT", "")
+OUTPUT = os.environ.get("TRACE_OUTPUT", "")
+OURS = (f"{ROOT}/serve_app/", f"{ROOT}/deployments/")
+FORWARD = os.path.join("torch", "nn", "modules", "module.py")
+TENSOR = "tensor"
+"""Written where a torch module's forward begins."""
+
+if ROOT and OUTPUT:
+    output = os.open(OUTPUT, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    last = threading.local()
+
+    def entered(frame: FrameType, event: str, argument: object) -> None:
+        if event != "call":
+            return
+        file = frame.f_code.co_filename
+        if file.startswith(OURS):
+            module = file[len(ROOT) + 1 :]
+        elif frame.f_code.co_name == "_call_impl" and file.endswith(FORWARD):
+            module = TENSOR
+        else:
+            return
+        if getattr(last, "module", None) != module:
+            last.module = module
+            os.write(output, f"{time.monotonic_ns()} {os.getpid()} {module}\n".encode())
+
+    threading.setprofile(entered)
+    sys.setprofile(entered)
