@@ -3,7 +3,6 @@
 import hashlib
 import sys
 import uuid
-from dataclasses import dataclass
 from typing import Any, cast
 
 import ray
@@ -13,12 +12,10 @@ from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.config import DeploymentActorConfig
 
 from deployments.contract.settings import Autoscaling, FamilySettings, nearest
-from deployments.contract.types import ImageClassification, InferRequest, TextGeneration
-from deployments.families.image_classification.replica import ImageClassificationReplica
-from deployments.families.text_generation.replica import TextGenerationReplica
+from deployments.families.table import FAMILIES
 from deployments.metrics.requests import MetricsAggregator
+from deployments.replica.family import Family, model_formats
 from deployments.replica.model_replica import ReplicaOptions
-from deployments.replica.replica import Replica
 from serve_app.config.config import RuntimeConfig
 from serve_app.dispatch.dispatcher import Route
 from serve_app.http.haproxy import missing
@@ -34,26 +31,6 @@ PROCESS = uuid.uuid4().hex
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """One row of the table.
-
-    `replica` is the deployment's class, made from ReplicaOptions: a FamilyReplica, or any other Replica for a family
-    without models. `architectures` is the pattern of config.json's `architectures` that the family serves, or None.
-    """
-
-    name: str
-    request: type[InferRequest]
-    replica: type[Replica]
-    architectures: str | None
-
-
-FAMILIES = (
-    Family("image_classification", ImageClassification, ImageClassificationReplica, "ForImageClassification"),
-    Family("text_generation", TextGeneration, TextGenerationReplica, "ForCausalLM$|LMHeadModel$"),
-)
-
-
 def build(args: RuntimeConfig) -> Application:
     """The application, for `serve run serve_app.app:build`, `serve deploy` and `serve.run(build(config))`."""
     if not RAY_SERVE_ENABLE_HA_PROXY:
@@ -67,7 +44,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
     for name in config.families.keys() - set(names):
         raise ValueError(f"families: unknown family {name!r}{nearest(name, names)}")
     models = config.repository()
-    architectures = {family.name: family.architectures for family in families if family.architectures}
+    formats = model_formats(families)
     version = _version(config, names)
     gpus = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else 0
     handles: dict[str, Application] = {}
@@ -75,13 +52,13 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
     for family in families:
         settings = config.settings(family.name)
         num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
-        options = ReplicaOptions(family.name, models, architectures, settings, config.cache, config.sources)
+        options = ReplicaOptions(family, models, formats, settings, config.cache, config.sources)
         handles[family.name] = _deployment(family, settings, num_gpus, version).bind(options)
         routes.append(
             Route(
                 family.name,
                 family.request,
-                has_models=family.architectures is not None,
+                has_models=family.name in formats,
                 settings=settings,
                 on_gpu=num_gpus > 0,
                 may_be_empty=settings.autoscaling.min_replicas == 0,
@@ -92,7 +69,12 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
         name=MODEL_REGISTRY,
         actor_class=ray.remote(ModelRegistryActor),
         # Nothing that JSON cannot say: Ray's dashboard shows it.
-        init_args=(str(models), architectures, list(config.sources), deployments),
+        init_args=(
+            str(models),
+            {name: form.model_dump(mode="json") for name, form in formats.items()},
+            list(config.sources),
+            deployments,
+        ),
         actor_options={"num_cpus": 0},
     )
     return _ingress(config, board, version).bind(config.ingress, tuple(routes), handles)
@@ -100,7 +82,7 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
 
 def _name(family: Family) -> str:
     """Its deployment's."""
-    return family.replica.__name__.removesuffix("Replica")
+    return family.deployment.rpartition(":")[2].removesuffix("Replica")
 
 
 def _version(config: RuntimeConfig, families: list[str]) -> str:

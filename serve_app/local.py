@@ -17,8 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from deployments.contract import wire
 from deployments.contract.errors import ServingError, Unavailable
-from deployments.contract.types import ImageClassificationResult, TextGenerationResult
+from deployments.contract.types import InferRequest
+from deployments.families.table import FAMILIES
+from deployments.replica.family import Family, Sample
 from deployments.system.process_memory import ONE_ARENA
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
@@ -29,8 +32,6 @@ MIB = 2**20
 APPLICATION = "model-runtime"
 LOOPBACK = "127.0.0.1"
 RELOAD_EVERY_S = 1.0
-SAMPLE_IMAGE = Path(__file__).parent / "samples" / "airplane.jpg"
-SAMPLE_PROMPT = "ROMEO:"
 
 
 def serve_until_interrupted(config: RuntimeConfig, port: int, reload: Reload | None = None) -> int:
@@ -151,7 +152,7 @@ def _stop_ray() -> None:
 def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
     from ray import serve
 
-    from serve_app.app import FAMILIES, compose
+    from serve_app.app import compose
 
     with _progress("starting the runtime", started):
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -163,7 +164,7 @@ def _hand_over(config: RuntimeConfig) -> None:
     """The running replicas take what may change; none is started anew."""
     from ray import serve
 
-    from serve_app.app import FAMILIES, compose
+    from serve_app.app import compose
 
     serve.run(compose(config, FAMILIES), name=APPLICATION)
 
@@ -173,43 +174,42 @@ def _say(line: str) -> None:
 
 
 def _introduce(config: RuntimeConfig, port: int, started: float) -> None:
-    """Sends one real request to the first model of each kind, and shows how to repeat it."""
+    """Sends each family's sample to the first model of the family, and prints how to repeat it."""
     from ray import serve
 
     url = f"http://{LOOPBACK if is_loopback(config.host) else config.host}:{port}"
     # Nobody but its owner has a key.
     target = serve.get_app_handle(APPLICATION) if config.access.keys else url
     with ModelRuntimeClient(target) as client, _progress("loading models", started):
-        families: dict[str, str] = {}
+        first: dict[str, str] = {}
         for status in client.models():
-            families.setdefault(status.family or "", status.model_id)
-        shown = [sample(client, families[family], url) for family, sample in _SAMPLES.items() if family in families]
+            first.setdefault(status.family or "", status.model_id)
+        shown = [
+            _sampled(client, family, family.sample, first[family.name], url)
+            for family in FAMILIES
+            if family.sample and family.name in first
+        ]
     print(f"\n{url} is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops it.\n")
     for lines in shown:
         print(lines, end="\n\n", flush=True)
 
 
-def _classify(client: ModelRuntimeClient, model_id: str, url: str) -> str:
-    repeat = f"curl -F model_id={shlex.quote(model_id)} -F image=@{_shortest(SAMPLE_IMAGE)} {url}/infer"
+def _sampled(client: ModelRuntimeClient, family: Family, sample: Sample, model_id: str, url: str) -> str:
+    """The command that sends the sample, and what is answered."""
+    request = family.request_for(model_id, sample.fields)
     try:
-        result: ImageClassificationResult = client.classify(model_id, SAMPLE_IMAGE)
+        answer = sample.shown(client.infer(request))
     except ServingError as failure:
-        return f"{repeat}\n  {failure.code}: {failure.message}"
-    best = zip(result.class_labels[:3], result.probabilities[:3], strict=True)
-    return f"{repeat}\n  " + ", ".join(f"{label} {probability:.3f}" for label, probability in best)
+        answer = f"{failure.code}: {failure.message}"
+    return f"{_curl(family, request, sample, url)}\n  " + answer.replace("\n", "\n  ")
 
 
-def _generate(client: ModelRuntimeClient, model_id: str, url: str) -> str:
-    request = f'{{"TextGeneration":{{"model_id":"{model_id}","prompt":"{SAMPLE_PROMPT}","max_tokens":40}}}}'
-    repeat = f"curl {url}/infer -H 'content-type: application/json' -d {shlex.quote(request)}"
-    try:
-        result: TextGenerationResult = client.generate(model_id, SAMPLE_PROMPT, max_tokens=40)
-    except ServingError as failure:
-        return f"{repeat}\n  {failure.code}: {failure.message}"
-    return f"{repeat}\n  " + (SAMPLE_PROMPT + result.generated_text).strip().replace("\n", "\n  ")
-
-
-_SAMPLES = {"image_classification": _classify, "text_generation": _generate}
+def _curl(family: Family, request: InferRequest, sample: Sample, url: str) -> str:
+    file = sample.fields.get(family.form.field) if family.form else None
+    if family.form and isinstance(file, Path):
+        return f"curl -F model_id={shlex.quote(request.model_id)} -F {family.form.file}=@{_shortest(file)} {url}/infer"
+    body = shlex.quote(wire.encode(request, wire.JSON).decode())
+    return f"curl {url}/infer -H 'content-type: application/json' -d {body}"
 
 
 def _shortest(path: Path) -> str:

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from deployments.contract.errors import PromptTooLong
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.vision.engine import ImageClassificationEngine
-from serve_app.local import SAMPLE_IMAGE
+from deployments.families.image_classification.family import SAMPLE_IMAGE
 from tests.conftest import PROJECT
 from tests.support.text_models import ask
 

@@ -2,9 +2,9 @@
 
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.calls import Call, OnChunk
+from deployments.replica.family import Family
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
-from serve_app.app import Family
 
 
 class Measured(InferRequest, index=1000):
@@ -18,11 +18,10 @@ class MeasuredResult(InferResponse, index=1000):
 class MeasuredReplica(Replica):
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__()
-        self.family = options.family
 
     async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert isinstance(call.request, Measured)
         return MeasuredResult(size=len(call.request.image_data))
 
 
-ECHO = Family("echo", Measured, MeasuredReplica, architectures=None)
+ECHO = Family(name="echo", request=Measured, result=MeasuredResult, deployment="benchmarks.http.echo:MeasuredReplica")

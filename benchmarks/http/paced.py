@@ -5,9 +5,9 @@ import time
 
 from deployments.contract.types import InferRequest, InferResponse, Text
 from deployments.replica.calls import Call, OnChunk
+from deployments.replica.family import Family
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
-from serve_app.app import Family
 
 TAKES_S = 0.01
 
@@ -25,7 +25,6 @@ class PacedResult(InferResponse, index=1001):
 class PacedReplica(Replica):
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__()
-        self.family = options.family
         self.device = asyncio.Lock()
         self.free_since = time.perf_counter()
 
@@ -40,4 +39,4 @@ class PacedReplica(Replica):
         return PacedResult(text=call.request.text, idle_ms=idle_s * 1e3)
 
 
-PACED = Family("paced", Paced, PacedReplica, architectures=None)
+PACED = Family(name="paced", request=Paced, result=PacedResult, deployment="benchmarks.http.paced:PacedReplica")

@@ -14,7 +14,7 @@ from benchmarks.environment import FOLDER, machine
 from benchmarks.http.mixed import Kind, Mixture, kinds
 from benchmarks.report import US, aligned
 from benchmarks.servers import Server, running, settle
-from serve_app.local import SAMPLE_IMAGE
+from deployments.families.image_classification.family import SAMPLE_IMAGE
 
 WARM_UP = 5_000
 MODELS = FOLDER.parent / "models"

@@ -21,15 +21,18 @@ from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoModelForI
 
 from benchmarks.environment import machine
 from benchmarks.models import jpeg, save_llama, save_mobilenet
-from deployments.contract.settings import FamilySettings
 from deployments.contract.types import ImageClassification, TextGeneration
+from deployments.families.image_classification.family import IMAGE_CLASSIFICATION
 from deployments.families.image_classification.replica import ImageClassificationReplica
+from deployments.families.table import FAMILIES
+from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.families.text_generation.replica import TextGenerationReplica
+from deployments.replica.family import Family, model_formats
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
 
-ARCHITECTURES = {"image_classification": "ForImageClassification$", "text_generation": "ForCausalLM$"}
+FORMATS = model_formats(FAMILIES)
 ROUNDS = 7
 TOKENS = 1
 PROMPT = "stone river cloud"
@@ -68,7 +71,7 @@ def image_by_hand(folder: Path) -> ByHand:
 
 @dataclass(frozen=True)
 class Contest:
-    family: str
+    family: Family
     replica: type[ModelReplica[Any, Any]]
     request: Any
     by_hand: Callable[[Path], ByHand]
@@ -77,14 +80,14 @@ class Contest:
 
 CONTESTS = (
     Contest(
-        "text_generation",
+        TEXT_GENERATION,
         TextGenerationReplica,
         TextGeneration(model_id="cold", prompt=PROMPT, max_tokens=TOKENS),
         text_by_hand,
         lambda folder: save_llama(folder, layers=4, hidden=256, intermediate=768, heads=4),
     ),
     Contest(
-        "image_classification",
+        IMAGE_CLASSIFICATION,
         ImageClassificationReplica,
         ImageClassification(model_id="cold", image_data=PICTURE),
         image_by_hand,
@@ -112,9 +115,11 @@ async def contest(given: Contest, root: Path) -> None:
         given.save(root / name)
     config = root / "warm" / "config.json"
     config.write_text(config.read_text() + "\n")  # another content
-    options = ReplicaOptions(given.family, root, ARCHITECTURES, FamilySettings(), root.parent / f"{given.family}-cache")
+    options = ReplicaOptions(
+        given.family, root, FORMATS, given.family.options(), root.parent / f"{given.family.name}-cache"
+    )
     replica = given.replica(options)
-    models = Repository(root, ARCHITECTURES).models()
+    models = Repository(root, FORMATS).models()
     await first_answer(replica, models["warm"], given.request)
     await asyncio.to_thread(settle, replica)
     given.by_hand(root / "warm")
@@ -132,7 +137,7 @@ async def contest(given: Contest, root: Path) -> None:
     answered = statistics.median(hand.answered for hand in by_hand)
     size = models["cold"].weight_bytes / 1e6
     print(
-        f"| {given.family}, {size:.1f} MB | {unseen * 1e3:.0f} | {ours * 1e3:.0f} | {built * 1e3:.0f} | "
+        f"| {given.family.name}, {size:.1f} MB | {unseen * 1e3:.0f} | {ours * 1e3:.0f} | {built * 1e3:.0f} | "
         f"{answered * 1e3:.0f} | {ours / built:.2f}× | {ours / answered:.2f}× |",
         flush=True,
     )

@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from benchmarks.environment import machine
-from benchmarks.residency.cold import ARCHITECTURES, CONTESTS, first_answer, settle
+from benchmarks.residency.cold import CONTESTS, FORMATS, first_answer, settle
 from benchmarks.residency.library import library
 from benchmarks.residency.shelves import Shelf, model_of
-from deployments.contract.settings import FamilySettings
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.system.process_memory import ONE_ARENA, ProcessMemory
@@ -59,8 +58,8 @@ async def images(folder: Path) -> None:
         place = given.save(folder / "models" / f"m{number}")
         config = place / "config.json"
         config.write_text(config.read_text() + "\n" * number)  # another content
-    options = ReplicaOptions(given.family, folder / "models", ARCHITECTURES, FamilySettings(), folder / "cache")
-    replica, models = given.replica(options), Repository(folder / "models", ARCHITECTURES).models()
+    options = ReplicaOptions(given.family, folder / "models", FORMATS, given.family.options(), folder / "cache")
+    replica, models = given.replica(options), Repository(folder / "models", FORMATS).models()
     for model in models.values():
         await first_answer(replica, model, given.request)
         await asyncio.to_thread(settle, replica)

@@ -19,9 +19,8 @@ from typing import Any
 
 from benchmarks.environment import machine
 from benchmarks.models import jpeg
-from benchmarks.residency.cold import ARCHITECTURES, CONTESTS, Contest
+from benchmarks.residency.cold import CONTESTS, FORMATS, Contest
 from deployments.contract.errors import ServingError
-from deployments.contract.settings import FamilySettings
 from deployments.contract.types import ImageClassification
 from deployments.replica.calls import Call
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
@@ -45,11 +44,11 @@ class Seen:
 
 async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
     options = ReplicaOptions(
-        given.family, root, ARCHITECTURES, FamilySettings(required_mem_mb=BUDGET_MB), root.parent / "cache"
+        given.family, root, FORMATS, given.family.options(required_mem_mb=BUDGET_MB), root.parent / "cache"
     )
     replica: ModelReplica[Any, Any] = given.replica(options)
     await replica.ready()
-    models = Repository(root, ARCHITECTURES).models()
+    models = Repository(root, FORMATS).models()
     names = sorted(models)
     weights = [1 / rank for rank in range(1, len(names) + 1)]
     until, seen = time.monotonic() + SECONDS, Seen()
@@ -81,7 +80,7 @@ async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
             await asyncio.to_thread(thread.join)
     replica.residency.memory.give_back()
     rest = replica.footprint.overhead_bytes
-    kind = f"{given.family}{', a quarter 12 megapixels' if large_pictures else ''}"
+    kind = f"{given.family.name}{', a quarter 12 megapixels' if large_pictures else ''}"
     print(
         f"| {kind} | {seen.answers} | {seen.failed} | {sum(s.loads for s in await replica.statuses())} | "
         f"{replica.footprint.resting_bytes / MIB:.0f} | {seen.most / MIB:.0f} | {rest / MIB:.0f} |",

@@ -30,11 +30,13 @@ class Strict(BaseModel):
         return values
 
 
-def mistakes(invalid: ValidationError) -> list[str]:
-    """One line for each mistake: where it stands, and what is wrong."""
+def mistakes(invalid: ValidationError, *below: str | int) -> list[str]:
+    """One line for each mistake: where it is, `below` these keys, and what is wrong."""
     return [
         ": ".join(
-            part for part in (".".join(map(str, error["loc"])), error["msg"].removeprefix("Value error, ")) if part
+            part
+            for part in (".".join(map(str, (*below, *error["loc"]))), error["msg"].removeprefix("Value error, "))
+            if part
         )
         for error in invalid.errors()
     ]
@@ -57,7 +59,7 @@ class Autoscaling(Strict):
 
 
 class FamilySettings(Strict):
-    """One family's deployment."""
+    """One family's deployment. A family with settings of its own has a subclass, in its folder."""
 
     autoscaling: Autoscaling = Autoscaling()
     num_cpus: Annotated[float, Field(ge=0)] = 0.5
@@ -81,7 +83,3 @@ class FamilySettings(Strict):
     """A model that nobody used for so long leaves memory. Absent: only where others need its room."""
     preload: tuple[str, ...] = ()
     """Models that every replica loads before it takes requests."""
-    max_megapixels: Annotated[float, Field(gt=0)] = 40
-    """image_classification: a larger image is refused by its header."""
-    decode_budget_mb: Annotated[int, Field(ge=1)] = 512
-    """image_classification: what the decodes under way in one replica may take together."""

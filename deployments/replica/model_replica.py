@@ -3,6 +3,7 @@
 import abc
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -15,8 +16,10 @@ from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.samples import Measured
 from deployments.replica.calls import Call, OnChunk, RoutingStats
 from deployments.replica.context import replica_name
+from deployments.replica.family import Family
 from deployments.replica.gpu import gpu_utilization
 from deployments.replica.replica import Replica
+from deployments.repository.families import ModelFormat
 from deployments.repository.local import Repository
 from deployments.repository.model import Model, find
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
@@ -39,18 +42,20 @@ RequestT = TypeVar("RequestT", bound=InferRequest)
 
 @dataclass(frozen=True, slots=True)
 class ReplicaOptions:
-    """What a replica is told when it starts."""
+    """What a replica is made from."""
 
-    family: str
+    family: Family
     models: Path | str
-    """A folder, or a URL."""
-    architectures: dict[str, str]
+    """The model repository: a folder, or a URL."""
+    formats: Mapping[str, ModelFormat]
+    """Of all families, by family."""
     settings: FamilySettings
+    """An instance of the family's `options`."""
     cache: Path = DEFAULT_CACHE
     sources: tuple[str, ...] = ()
 
     def repository(self) -> Repository:
-        return Repository(self.models, self.architectures, sources=self.sources)
+        return Repository(self.models, self.formats, sources=self.sources)
 
 
 class ModelReplica(Replica, Generic[RequestT, EngineT]):
@@ -73,7 +78,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         )
         self.footprint = Footprint(self.residency.memory, self.residency.ledger, self.stated_overhead)
         self.device = "cpu"
-        self.proofs = GoldenValidator(self.validator, self._ask)
+        self.golden = GoldenValidator(self.validator, options.family.golden, self._ask)
         self._preloading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -100,7 +105,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self._heed(call.model)
         deadline = asyncio.get_running_loop().time() + call.timeout_s
         async with asyncio.timeout_at(deadline):
-            await self.proofs.hold(call.model)
+            await self.golden.validate(call.model)
         # The lease keeps the deadline itself: it can tell what there was no time for.
         left_s = deadline - asyncio.get_running_loop().time()
         async with self.residency.lease(call.model, left_s) as engine, asyncio.timeout_at(deadline):
@@ -137,7 +142,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
         for model_id in dict.fromkeys((*self.settings.preload, *warm)):
             try:
-                model = find(models, model_id, self.options.family)
+                model = find(models, model_id, self.options.family.name)
             except WrongFamily:
                 continue
             except ServingError as failure:
@@ -156,7 +161,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     async def statuses(self) -> list[ResidentStatus]:
         cpu = self.cpu.sample()
         statuses = [replace(status, cpu_s=cpu.get(status.name, 0.0)) for status in self.residency.statuses()]
-        return [self.proofs.shown(status) for status in statuses]
+        return [self.golden.with_verdict(status) for status in statuses]
 
     async def replica_status(self) -> ReplicaStatus:
         """Its budget, its models, and what its process takes."""
@@ -176,7 +181,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self._heed(model)
         try:
             async with asyncio.timeout(timeout_s):
-                await self.proofs.hold(model)
+                await self.golden.validate(model)
                 async with self.residency.lease(model, timeout_s):
                     return None
         except Exception as cause:

@@ -6,14 +6,12 @@ scanned table; no path is ever made out of a client's string.
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deployments.contract.errors import quoted
-from deployments.contract.settings import nearest
+from deployments.repository.families import ModelFormat, ModelFormats
 from deployments.repository.folder import (
     CONFIG_BYTES,
     MANIFEST,
@@ -35,19 +33,19 @@ RESCAN_AFTER_S = 2.0
 class Repository:
     """The folders under `root`, and the table made of them, scanned again when it is older than two seconds.
 
-    `root` may be a URL. `architectures` gives each family the pattern of `architectures` entries in config.json that it
-    serves. `sources` are the beginnings of URLs that a model.yaml may name.
+    `root` may be a URL. `formats` says by family which models it serves. `sources` are the beginnings of URLs that a
+    model.yaml may name.
     """
 
     def __init__(
         self,
         root: Path | str,
-        architectures: Mapping[str, str],
+        formats: Mapping[str, ModelFormat],
         clock: Callable[[], float] = time.monotonic,
         sources: Iterable[str] = (),
     ) -> None:
         self.root = root
-        self.architectures = architectures
+        self.formats = ModelFormats(formats)
         self.sources = tuple(sources)
         self.clock = clock
         self._versions: tuple[Model, ...] = ()
@@ -75,9 +73,8 @@ class Repository:
             self._versions = tuple(map(self._with_source, self._scan(self.root)))
             self._watch.forget_beyond({model.manifest.source for model in self._versions if model.manifest.source})
         else:
-            # Imported here: it builds on this module.
             known = {model.name: model for model in self._versions}
-            self._versions = tuple(scan_remote(self.root, known, self._family_of))
+            self._versions = tuple(scan_remote(self.root, known, self.formats))
         return self._versions
 
     def _scan(self, root: Path) -> Iterator[Model]:
@@ -102,9 +99,9 @@ class Repository:
             if manifest.source is not None:
                 if not allowed(manifest.source, self.sources):
                     raise Unservable("model.yaml: its source is none that the configuration allows")
-                family = self._known(manifest.family)
+                family = self.formats.named(manifest)
             else:
-                family = self._family_of(manifest, read_config(_beginning(folder / "config.json")))
+                family = self.formats.family_of(manifest, read_config(_beginning(folder / "config.json")))
                 weight_bytes = sum(file.stat().st_size for file in weight_files(folder))
         except Unservable as unservable:
             problem = str(unservable)
@@ -118,21 +115,6 @@ class Repository:
         digest = f"{model.digest.partition('-')[0]}-{sight.mark}"
         said = sum(file.bytes or 0 for name, file in model.manifest.files.items() if name.endswith(".safetensors"))
         return replace(model, digest=digest, weight_bytes=said or sight.weight_bytes)
-
-    def _known(self, family: str | None) -> str:
-        if family is None or family not in self.architectures:
-            raise Unservable(f"model.yaml: no family {quoted(family or '')}{nearest(family or '', self.architectures)}")
-        return family
-
-    def _family_of(self, manifest: Manifest, config: dict[str, object]) -> str:
-        if manifest.family:
-            return self._known(manifest.family)
-        named = config.get("architectures")
-        architectures = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-        for family, pattern in self.architectures.items():
-            if any(re.search(pattern, name) for name in architectures):
-                return family
-        raise Unservable(f"no family serves architecture {quoted(', '.join(architectures) or 'none')}")
 
 
 def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:

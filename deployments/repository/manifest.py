@@ -22,29 +22,6 @@ class Unservable(Exception):
     """A folder that cannot be served, and why, in one line without paths."""
 
 
-class Golden(Strict):
-    """A request and the answer it must get: a picture and its best label, or a prompt and its greedy continuation."""
-
-    image: FileName | None = None
-    """A file of the model's folder."""
-    label: str | None = None
-    probability: Annotated[float, Field(ge=0, le=1)] | None = None
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """How far from `probability` the answer's may lie."""
-    prompt: str | None = None
-    text: str | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> "Golden":
-        picture = [self.image, self.label]
-        text = [self.prompt, self.text, self.max_tokens]
-        for whole, rest in ((picture, text), (text, [*picture, self.probability])):
-            if None not in whole and not any(value is not None for value in rest):
-                return self
-        raise ValueError("a golden example has image and label, or prompt, max_tokens and text")
-
-
 class GenerationDefaults(SamplingDefaults, Strict):
     """What a request gets where it does not say."""
 
@@ -71,8 +48,8 @@ class Manifest(Strict):
     max_batch_size: Annotated[int, Field(ge=1)] | None = None
     """The largest batch, where it is to be smaller than the family's."""
     generation: GenerationDefaults = GenerationDefaults()
-    golden: Annotated[tuple[Golden, ...], Field(max_length=32)] = ()
-    """Every one must hold before the model answers anybody."""
+    golden: Annotated[tuple[Mapping[str, object], ...], Field(max_length=32)] = ()
+    """Every one must hold before the model answers a caller. The family says what an example is."""
     draft_decoding: bool = True
     """Whether large JPEGs may be decoded small before they are resized."""
     source: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://")] | None = None

@@ -2,19 +2,17 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from deployments.repository.families import ModelFormats
 from deployments.repository.folder import CONFIG_BYTES, MANIFEST, PICKLES, read_config
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.model import LEVELS, Model, is_name, place_of
 from deployments.repository.staging import RemoteFile, listing, read_remote
 
-Families = Callable[[Manifest, dict[str, object]], str]
-"""The family that the manifest or config.json names. Raises Unservable."""
 
-
-def scan_remote(url: str, known: Mapping[str, Model], family_of: Families) -> list[Model]:
+def scan_remote(url: str, known: Mapping[str, Model], formats: ModelFormats) -> list[Model]:
     """Every version below `url`; what has not changed since `known` (by name) is not read again. Raises OSError."""
     try:
         files = listing(url, LEVELS + 2)
@@ -36,7 +34,7 @@ def scan_remote(url: str, known: Mapping[str, Model], family_of: Families) -> li
         name = model_id if version is None else f"{model_id}@{version}"
         before = known.get(name)
         unchanged = before is not None and before.digest == digest
-        found.append(before if before and unchanged else _read(url, home, model_id, version, digest, inside, family_of))
+        found.append(before if before and unchanged else _read(url, home, model_id, version, digest, inside, formats))
     return found
 
 
@@ -53,7 +51,7 @@ def _read(
     version: int | None,
     digest: str,
     inside: Mapping[str, RemoteFile],
-    family_of: Families,
+    formats: ModelFormats,
 ) -> Model:
     source = f"{url.rstrip('/')}/{home}"
     family, problem, manifest = None, None, Manifest()
@@ -65,7 +63,7 @@ def _read(
             raise Unservable("model.yaml: a model of a remote repository has no other source")
         if code := [name for name in inside if name.endswith(".py")]:
             raise Unservable(f"holds code ({code[0][-64:]})")
-        family = family_of(manifest, read_config(read_remote(source, "config.json", CONFIG_BYTES + 1)))
+        family = formats.family_of(manifest, read_config(read_remote(source, "config.json", CONFIG_BYTES + 1)))
         if not weights:
             pickles = any(Path(name).suffix in PICKLES for name in inside)
             raise Unservable("its weights are pickles, which may run code" if pickles else "no *.safetensors weights")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from deployments.contract import wire
 from deployments.contract.errors import ServingError
 from deployments.contract.settings import mistakes
+from deployments.families.table import FAMILIES
 from deployments.repository.staging import is_url
 from serve_app.access.api_keys import new_key
 from serve_app.cli import models as cli_models
@@ -150,8 +151,6 @@ def _infer_json(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> None:
-    from serve_app.app import FAMILIES
-
     config = _configuration(options)
     families = {family.name: config.settings(family.name) for family in FAMILIES} | dict(config.families)
     shown = config.model_copy(update={"families": families}).model_dump(mode="json")

@@ -3,12 +3,14 @@
 import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails
 
 from deployments.contract.settings import DEFAULT_CACHE, Autoscaling, FamilySettings, Strict, mistakes
+from deployments.families.table import FAMILIES
 from deployments.repository.staging import DEFAULT_SOURCES
 from serve_app.access.api_keys import AccessSettings
 
@@ -41,11 +43,26 @@ class RuntimeConfig(Strict):
     cache: Path = DEFAULT_CACHE
     """Where each node keeps what it learnt of model folders. Belongs to the runtime's user alone."""
     ingress: IngressSettings = IngressSettings()
-    families: Mapping[str, FamilySettings] = {}
-    """By family name; a family that is not named here has the defaults."""
+    families: Mapping[str, SerializeAsAny[FamilySettings]] = {}
+    """By family name, each an instance of the family's `options`; a family that is not named has the defaults."""
     host: str = "127.0.0.1"
     """Where `model-runtime serve` listens. Any other address than loopback needs keys."""
     access: AccessSettings = AccessSettings()
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _read_by_each_familys_options(cls, families: object) -> object:
+        if not isinstance(families, Mapping):
+            return families
+        read, wrong = {}, []
+        for name, settings in families.items():
+            try:
+                read[name] = _options_of(name).model_validate(settings)
+            except ValidationError as invalid:
+                wrong += [{**error, "loc": (name, *error["loc"])} for error in invalid.errors(include_url=False)]
+        if wrong:
+            raise ValidationError.from_exception_data(cls.__name__, cast("list[InitErrorDetails]", wrong))
+        return read
 
     @model_validator(mode="after")
     def _guarded(self) -> "RuntimeConfig":
@@ -54,7 +71,7 @@ class RuntimeConfig(Strict):
         return self
 
     def settings(self, family: str) -> FamilySettings:
-        return self.families.get(family, FamilySettings())
+        return self.families.get(family) or _options_of(family)()
 
     def repository(self) -> Path | str:
         """The repository's absolute path, or its URL. Raises ValueError if there is no such folder."""
@@ -65,6 +82,11 @@ class RuntimeConfig(Strict):
             if place.is_dir():
                 return place.resolve()
         raise ValueError(f"models: there is no folder {str(self.models)!r}")
+
+
+def _options_of(name: object) -> type[FamilySettings]:
+    """Of a family that is not in the table, as the tests have one, the options of all families."""
+    return next((family.options for family in FAMILIES if family.name == name), FamilySettings)
 
 
 def is_loopback(host: str) -> bool:

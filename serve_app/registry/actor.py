@@ -12,6 +12,7 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from deployments.contract.errors import ServingError, Unavailable
 from deployments.contract.types import Error
+from deployments.repository.families import ModelFormat
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
 from deployments.repository.staging import is_url
@@ -33,17 +34,19 @@ _NAMESPACE = b"model-runtime"
 
 
 class ModelRegistryActor:
-    """`models`: a folder's path or a URL. `deployments` are the deployments' names by family."""
+    """`models`: a folder's path or a URL. `formats`: each family's ModelFormat, as JSON. `deployments`: their names by
+    family."""
 
     def __init__(
         self,
         models: str,
-        architectures: Mapping[str, str],
+        formats: Mapping[str, object],
         sources: Sequence[str],
         deployments: Mapping[str, str],
     ) -> None:
         remote = is_url(models)
-        self.repository = Repository(models if remote else Path(models), architectures, sources=tuple(sources))
+        imported = {family: ModelFormat.model_validate(form) for family, form in formats.items()}
+        self.repository = Repository(models if remote else Path(models), imported, sources=tuple(sources))
         self.scan_every_s = LIST_EVERY_S if remote else SCAN_EVERY_S
         self.deployments = deployments
         self.application = serve.get_deployment_actor_context().app_name

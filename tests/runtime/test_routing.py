@@ -6,7 +6,8 @@ import pytest
 
 from deployments.contract.settings import Autoscaling, FamilySettings
 from deployments.contract.types import TextGeneration, TextGenerationResult
-from serve_app.app import FAMILIES, compose
+from deployments.families.table import FAMILIES
+from serve_app.app import compose
 from serve_app.config.config import RuntimeConfig
 from tests.conftest import replica_pids, until
 from tests.support.tiny_models import save_text_model

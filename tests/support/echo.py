@@ -5,10 +5,12 @@ import asyncio
 from ray.serve import Application
 
 from deployments.contract.types import InferRequest, InferResponse, Text
+from deployments.families.table import FAMILIES
 from deployments.replica.calls import Call, OnChunk
+from deployments.replica.family import Family
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
-from serve_app.app import FAMILIES, Family, compose
+from serve_app.app import compose
 from serve_app.config.config import RuntimeConfig
 
 
@@ -23,7 +25,7 @@ class EchoResult(InferResponse, index=3):
 class EchoReplica(Replica):
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__()
-        self.family = options.family
+        self.family = options.family.name
 
     async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert isinstance(call.request, Echo)
@@ -36,7 +38,7 @@ class EchoReplica(Replica):
         return EchoResult(text=call.request.text)
 
 
-ECHO = Family("echo", Echo, EchoReplica, architectures=None)
+ECHO = Family(name="echo", request=Echo, result=EchoResult, deployment="tests.support.echo:EchoReplica")
 
 
 def build(args: RuntimeConfig) -> Application:

@@ -13,11 +13,12 @@ from pathlib import Path
 from transformers import AutoModelForImageClassification, MobileNetV2Config
 from transformers.models.mobilenet_v2 import MobileNetV2ImageProcessorPil
 
-from deployments.contract.settings import FamilySettings
 from deployments.contract.types import ImageClassification, ImageClassificationResult
 from deployments.engines.vision import forward, openvino_cache, openvino_compile
+from deployments.families.image_classification.family import IMAGE_CLASSIFICATION
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.replica.calls import Call
+from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from tests.support.image_models import encoded, labelled, photo
 
@@ -36,9 +37,9 @@ async def main(root: Path) -> None:
     openvino_compile.LIGHT_S, forward.WORTH_IT = float("inf"), 0.0
     openvino_cache.make_in_child = openvino_compile.make
 
-    families = {"image_classification": "ForImageClassification"}
+    formats = model_formats([IMAGE_CLASSIFICATION])
     replica = ImageClassificationReplica(
-        ReplicaOptions("image_classification", root, families, FamilySettings(), root.parent / "cache")
+        ReplicaOptions(IMAGE_CLASSIFICATION, root, formats, IMAGE_CLASSIFICATION.options(), root.parent / "cache")
     )
     models, file = replica.options.repository().models(), encoded(photo(), "JPEG")
 

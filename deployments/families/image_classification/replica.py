@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deployments.contract.types import ImageClassification, ImageClassificationResult
+from deployments.families.image_classification.family import ImageClassificationOptions
 from deployments.families.image_classification.forwards import Forwards
 from deployments.replica.batching import Batcher
 from deployments.replica.calls import OnChunk
@@ -57,8 +58,10 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         from deployments.engines.vision.decoding import LIMITS, is_small
         from deployments.engines.vision.openvino_runner import start_workers
 
-        LIMITS.pixels = int(self.settings.max_megapixels * 1e6)
-        LIMITS.budget_mb = self.settings.decode_budget_mb
+        settings = options.settings
+        assert isinstance(settings, ImageClassificationOptions)
+        LIMITS.pixels = int(settings.max_megapixels * 1e6)
+        LIMITS.budget_mb = settings.decode_budget_mb
         use_threads(self.cores)
         build_in_turn()
         self.device = default_device()

@@ -13,14 +13,17 @@ import torch
 from safetensors.torch import save_file
 
 from deployments.contract.errors import InvalidImage, Unavailable
-from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.replica.calls import Call, OnChunk
+from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
 from tests.conftest import PROJECT
+
+FORMATS = model_formats([TEXT_GENERATION])
 
 
 class Shouter:
@@ -66,18 +69,12 @@ def models(tmp_path: Path) -> Path:
 
 
 def replica(models: Path, **settings: object) -> ShoutingReplica:
-    options = ReplicaOptions(
-        "text_generation",
-        models,
-        {"text_generation": "ForCausalLM$"},
-        FamilySettings(**settings),
-        models.parent / "cache",
-    )
-    return ShoutingReplica(options)
+    options = TEXT_GENERATION.options.model_validate(settings)
+    return ShoutingReplica(ReplicaOptions(TEXT_GENERATION, models, FORMATS, options, models.parent / "cache"))
 
 
 def found(models: Path) -> Model:
-    return Repository(models, {"text_generation": "ForCausalLM$"}).find("m", "text_generation")
+    return Repository(models, FORMATS).find("m", "text_generation")
 
 
 def call(replica: ShoutingReplica, prompt: str, timeout_s: float = 10, stream: bool = False) -> Call:
@@ -181,13 +178,13 @@ async def test_a_proof_that_could_not_be_had_is_not_remembered(models: Path, mon
         raise Unavailable("the source cannot be reached")
 
     monkeypatch.setattr(shouting.validator, "validate", refuse)
-    leaving = asyncio.create_task(shouting.proofs.hold(found(models)))
+    leaving = asyncio.create_task(shouting.golden.validate(found(models)))
     await asyncio.sleep(0)
     leaving.cancel()
-    while shouting.proofs._proofs:
+    while shouting.golden._verdicts:
         await asyncio.sleep(0)
     monkeypatch.undo()
-    await shouting.proofs.hold(found(models))
+    await shouting.golden.validate(found(models))
 
 
 async def test_ready_means_that_the_models_to_preload_are_loaded(models: Path) -> None:

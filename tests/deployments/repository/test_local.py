@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from deployments.contract.errors import ModelLoadFailed, ModelNotFound, WrongFamily
+from deployments.families.table import FAMILIES
+from deployments.replica.family import model_formats
 from deployments.repository.local import RESCAN_AFTER_S, Repository
 from tests.support.clock import Clock
 
-ARCHITECTURES = {"image_classification": "ForImageClassification", "text_generation": "ForCausalLM$|LMHeadModel$"}
+FORMATS = model_formats(FAMILIES)
 
 
 def put(folder: Path, architecture: str = "LlamaForCausalLM", **config: object) -> Path:
@@ -21,7 +23,7 @@ def put(folder: Path, architecture: str = "LlamaForCausalLM", **config: object) 
 
 
 def repository(root: Path, clock: Clock | None = None) -> Repository:
-    return Repository(root, ARCHITECTURES, clock or Clock())
+    return Repository(root, FORMATS, clock or Clock())
 
 
 @pytest.mark.parametrize(

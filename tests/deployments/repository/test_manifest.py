@@ -10,9 +10,7 @@ from deployments.repository.manifest import Manifest, Unservable, parse_manifest
     ("text", "said"),
     [
         ("generation: {temprature: 1}", "generation: unknown key 'temprature'; did you mean 'temperature'?"),
-        ("golden: [{prompt: a}]", "golden.0: a golden example has image and label, or prompt, max_tokens and text"),
-        ("golden: [{image: ../x.png, label: a}]", "golden.0.image: "),
-        ("golden: [{image: /x.png, label: a}]", "golden.0.image: "),
+        ("golden: [a]", "golden.0: "),
         ("source: s3://b/m", "a model with a source has to name its family"),
         ("source: /etc", "source: "),
         ("memory_mb: .inf", "memory_mb: "),
@@ -48,7 +46,7 @@ source: s3://bucket/model
 files: {config.json: {bytes: 3, sha256: %s}}
 """
     manifest = parse_manifest(text % (b"a" * 64))
-    assert manifest.golden[1].image == "examples/a.png"
+    assert manifest.golden[1]["image"] == "examples/a.png"
     assert manifest.files["config.json"].bytes == 3
     assert parse_manifest(b"") == Manifest()
 

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from deployments.contract.errors import ModelLoadFailed, Unavailable
+from deployments.families.table import FAMILIES
+from deployments.replica.family import model_formats
 from deployments.repository.local import Repository
 from deployments.repository.manifest import SourceFile, Unservable
 from deployments.repository.model import Model, by_name, find
@@ -21,7 +23,7 @@ from tests.conftest import until
 from tests.support.clock import Clock
 from tests.support.tiny_models import save_image_model, save_text_model
 
-ARCHITECTURES = {"image_classification": "ForImageClassification", "text_generation": "ForCausalLM$"}
+FORMATS = model_formats(FAMILIES)
 STORES = ("memory", "file")
 
 
@@ -69,13 +71,13 @@ def test_a_model_of_another_place_is_found_staged_and_let_through(store: str, wh
     stub = tmp_path / "models" / "m"
     stub.mkdir(parents=True)
     (stub / "model.yaml").write_text(yaml.safe_dump({"source": f"{store}/m", "family": "text_generation"}))
-    allowing = Repository(stub.parent, ARCHITECTURES, sources=["memory://", "file://"])
+    allowing = Repository(stub.parent, FORMATS, sources=["memory://", "file://"])
     model = allowing.find("m", "text_generation")
     folder = ModelValidator(stub.parent, tmp_path / "cache").validate(model)
     assert names(folder) == names(whole)
     assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     with pytest.raises(ModelLoadFailed, match="its source is none that the configuration allows"):
-        Repository(stub.parent, ARCHITECTURES).find("m", "text_generation")
+        Repository(stub.parent, FORMATS).find("m", "text_generation")
 
 
 def test_a_source_that_changes_is_another_content_and_one_that_is_away_is_the_last_one(
@@ -86,7 +88,7 @@ def test_a_source_that_changes_is_another_content_and_one_that_is_away_is_the_la
     stub.mkdir(parents=True)
     (stub / "model.yaml").write_text(yaml.safe_dump({"source": f"{store}/m", "family": "text_generation"}))
     clock = Clock()
-    repository = Repository(stub.parent, ARCHITECTURES, clock, sources=["memory://", "file://"])
+    repository = Repository(stub.parent, FORMATS, clock, sources=["memory://", "file://"])
     (first,) = repository.scan()
     assert first.weight_bytes == (whole / "model.safetensors").stat().st_size
     write(f"{store}/m/generation_config.json", b'{"eos_token_id": 3}')
@@ -117,7 +119,7 @@ def test_a_source_that_hangs_does_not_keep_other_models_from_being_found(
     stub = tmp_path / "models" / "m"
     stub.mkdir(parents=True)
     (stub / "model.yaml").write_text(yaml.safe_dump({"source": "memory://m", "family": "text_generation"}))
-    repository = Repository(stub.parent, ARCHITECTURES, sources=["memory://"])
+    repository = Repository(stub.parent, FORMATS, sources=["memory://"])
     assert [model.name for model in repository.scan()] == ["m"]
     (stub.parent / "other").mkdir()
     (stub.parent / "other" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
@@ -134,7 +136,7 @@ def test_a_repository_of_another_place_is_read_without_fetching_weights(
     put(whole, f"{store}/code")
     write(f"{store}/code/modeling.py", b"raise SystemExit")
     write(f"{store}/org/text/2/model.yaml", b"pinned: true")
-    repository = Repository(store, ARCHITECTURES)
+    repository = Repository(store, FORMATS)
     models = by_name(repository.scan())
     assert models.keys() == {"org/text", "org/text@1", "org/text@2", "image", "code"}
     text = find(models, "org/text", "text_generation")
@@ -246,6 +248,6 @@ def test_sums_hold_for_files_on_disk_too(whole: Path, tmp_path: Path) -> None:
     for file in whole.iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
     (folder / "model.yaml").write_text(yaml.safe_dump(manifest))
-    model: Model = Repository(folder.parent, ARCHITECTURES).find("m", "text_generation")
+    model: Model = Repository(folder.parent, FORMATS).find("m", "text_generation")
     with pytest.raises(ModelLoadFailed, match="another SHA-256"):
         ModelValidator(folder.parent, tmp_path / "cache").validate(model)

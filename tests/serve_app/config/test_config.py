@@ -7,7 +7,8 @@ import ray
 from pydantic import ValidationError
 from ray.serve import Application
 
-from serve_app.app import FAMILIES, SHARE_OF_A_GPU, build
+from deployments.families.table import FAMILIES
+from serve_app.app import SHARE_OF_A_GPU, build
 from serve_app.config.config import PROJECT, RuntimeConfig, read_config
 
 

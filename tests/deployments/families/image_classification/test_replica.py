@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Error, ImageClassification, ImageClassificationResult, InferResponse
 from deployments.engines.vision import decoding
+from deployments.families.image_classification.family import IMAGE_CLASSIFICATION, ImageClassificationOptions
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.replica.calls import Call
+from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from tests.conftest import PROJECT
@@ -33,9 +34,9 @@ def own_limits() -> Iterator[None]:
 
 
 def replica(models: Path, **settings: object) -> ImageClassificationReplica:
-    families = {"image_classification": "ForImageClassification"}
+    options = ImageClassificationOptions.model_validate(settings)
     return ImageClassificationReplica(
-        ReplicaOptions("image_classification", models, families, FamilySettings(**settings))
+        ReplicaOptions(IMAGE_CLASSIFICATION, models, model_formats([IMAGE_CLASSIFICATION]), options)
     )
 
 

@@ -15,8 +15,10 @@ from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, Message, TextGeneration, TextGenerationResult
 from deployments.engines.text.chat_template import ChatRenderer
 from deployments.families.text_generation import metrics
+from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.families.text_generation.replica import TextGenerationReplica
 from deployments.replica.calls import Call
+from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
 from tests.support.text_models import CONTEXT, PROMPTS, Reference
@@ -42,7 +44,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def replica(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TextGenerationReplica]:
     for kind in ("Counter", "Gauge", "Histogram"):
         monkeypatch.setattr(metrics, kind, Silent)
-    options = ReplicaOptions("text_generation", models, {"text_generation": "ForCausalLM$"}, FamilySettings())
+    options = ReplicaOptions(TEXT_GENERATION, models, model_formats([TEXT_GENERATION]), FamilySettings())
     replica = TextGenerationReplica(options)
     yield replica
     await replica.residency.close()

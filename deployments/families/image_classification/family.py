@@ -1,0 +1,96 @@
+"""The row of the ImageClassification family. Imports neither torch nor Ray."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from deployments.contract.errors import quoted
+from deployments.contract.settings import FamilySettings
+from deployments.contract.types import ImageClassification, ImageClassificationResult, InferResponse
+from deployments.replica.family import Argument, Command, Family, Form, Sample
+from deployments.repository.families import architectures
+from deployments.repository.manifest import FileName
+from deployments.validation.golden import GoldenExample, NotGolden
+
+SAMPLE_IMAGE = Path(__file__).parent / "airplane.jpg"
+
+
+class ImageClassificationOptions(FamilySettings):
+    """The settings of an image deployment."""
+
+    max_megapixels: Annotated[float, Field(gt=0)] = 40
+    """A larger image is refused by its header."""
+    decode_budget_mb: Annotated[int, Field(ge=1)] = 512
+    """What the decodes under way in one replica may take together."""
+
+
+class GoldenImage(GoldenExample):
+    """An image and its best label."""
+
+    image: FileName
+    """A file of the model's folder."""
+    label: str
+    probability: Annotated[float, Field(ge=0, le=1)] | None = None
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """How far from `probability` the answer's may lie."""
+
+    @property
+    def title(self) -> str:
+        return self.image
+
+    def request(self, model_id: str, folder: Path) -> ImageClassification:
+        try:
+            image_data = (folder / self.image).read_bytes()
+        except OSError:
+            raise NotGolden(f"there is no picture {quoted(self.image)} for a golden example") from None
+        return ImageClassification(model_id=model_id, image_data=image_data, top_k=1)
+
+    def fault(self, answer: InferResponse) -> str | None:
+        match answer:
+            case ImageClassificationResult(class_labels=[label, *_], probabilities=[probability, *_]):
+                if label != self.label:
+                    return f"{quoted(label)} instead of {quoted(self.label)}"
+                if self.probability is not None and abs(probability - self.probability) > self.tolerance:
+                    return f"probability {probability:.4f} instead of {self.probability:.4f}"
+                return None
+        return f"answered with {type(answer).__name__}"
+
+
+def matches(config: Mapping[str, object]) -> bool:
+    """Also DeiTForImageClassificationWithTeacher: the name need not end so."""
+    return any("ForImageClassification" in name for name in architectures(config))
+
+
+def _in_one_line(result: ImageClassificationResult) -> str:
+    best = zip(result.class_labels[:3], result.probabilities[:3], strict=True)
+    return ", ".join(f"{label} {probability:.3f}" for label, probability in best)
+
+
+def _in_columns(result: ImageClassificationResult) -> str:
+    width = max(map(len, result.class_labels), default=0)
+    best = zip(result.class_labels, result.probabilities, strict=True)
+    return "\n".join(f"{label:<{width}}  {probability:.4f}" for label, probability in best)
+
+
+IMAGE_CLASSIFICATION = Family(
+    name="image_classification",
+    request=ImageClassification,
+    result=ImageClassificationResult,
+    deployment="deployments.families.image_classification.replica:ImageClassificationReplica",
+    options=ImageClassificationOptions,
+    matches=matches,
+    golden=GoldenImage,
+    form=Form(file="image", field="image_data", integers=("top_k",)),
+    sample=Sample({"image_data": SAMPLE_IMAGE}, _in_one_line),
+    client=Command(
+        "image",
+        "classify an image file",
+        (
+            Argument("file", "image_data", Path),
+            Argument("--top-k", "top_k", int, 5, "so many labels; 0 for all (default: 5)"),
+        ),
+        _in_columns,
+    ),
+)

@@ -1,0 +1,73 @@
+"""The row of the TextGeneration family. Imports neither torch nor Ray."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from deployments.contract.errors import quoted
+from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
+from deployments.replica.family import Argument, Command, Family, Sample
+from deployments.repository.families import architectures
+from deployments.validation.golden import GoldenExample
+
+SAMPLE_PROMPT = "ROMEO:"
+
+
+class GoldenText(GoldenExample):
+    """A prompt and its greedy continuation."""
+
+    prompt: str
+    max_tokens: Annotated[int, Field(ge=1)]
+    text: str
+
+    @property
+    def title(self) -> str:
+        return self.prompt
+
+    def request(self, model_id: str, folder: Path) -> TextGeneration:
+        # Greedy, whatever the model's own defaults are.
+        return TextGeneration(model_id=model_id, prompt=self.prompt, max_tokens=self.max_tokens, temperature=0.0)
+
+    def fault(self, answer: InferResponse) -> str | None:
+        if not isinstance(answer, TextGenerationResult):
+            return f"answered with {type(answer).__name__}"
+        if answer.generated_text != self.text:
+            return f"{quoted(answer.generated_text)} instead of {quoted(self.text)}"
+        return None
+
+
+def matches(config: Mapping[str, object]) -> bool:
+    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures(config))
+
+
+def _with_its_prompt(result: TextGenerationResult) -> str:
+    return (SAMPLE_PROMPT + result.generated_text).strip()
+
+
+def _text(result: TextGenerationResult) -> str:
+    return result.generated_text
+
+
+TEXT_GENERATION = Family(
+    name="text_generation",
+    request=TextGeneration,
+    result=TextGenerationResult,
+    deployment="deployments.families.text_generation.replica:TextGenerationReplica",
+    matches=matches,
+    golden=GoldenText,
+    sample=Sample({"prompt": SAMPLE_PROMPT, "max_tokens": 40}, _with_its_prompt),
+    client=Command(
+        "text",
+        "continue a prompt",
+        (
+            Argument("prompt", "prompt"),
+            Argument("--max-tokens", "max_tokens", int, 64),
+            Argument("--temperature", "temperature", float),
+            Argument("--seed", "seed", int),
+        ),
+        _text,
+        streams=True,
+    ),
+)
