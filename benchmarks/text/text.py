@@ -58,7 +58,7 @@ POINTS = (
 def run(pace: Pace, folder: Path) -> list[Table]:
     model, large = save_llama(folder / MODEL_ID), save_large_llama(folder / LARGE_ID)
     texts: dict[str, list[str]] = {}
-    trials = {server.name: _trial(server, texts, pace) for server in (_ours(folder), _transformers(model))}
+    trials = {server.name: _trial(server, texts, pace) for server in (ours(folder), _transformers(model))}
     trials[ENGINE] = _engine_trial(model, texts, pace)
     done = compete(trials, pace.rounds)
     names = [point.name for point in POINTS]
@@ -105,7 +105,7 @@ def _large(model: Path, pace: Pace) -> Table:
     return table
 
 
-def _ours(repository: Path) -> Server:
+def ours(repository: Path) -> Server:
     def body(asked: tuple[str, int]) -> dict[str, Any]:
         prompt, length = asked
         return {"TextGeneration": {"model_id": MODEL_ID, "prompt": prompt, "max_tokens": length}}
