@@ -19,7 +19,6 @@ from benchmarks.residency import __main__
 from benchmarks.text import text
 from benchmarks.vision import image
 
-PERFORMANCE = Path(__file__).parent.parent / "docs" / "performance.md"
 SHORT = Pace(seconds=3, rounds=1, lead_in_s=1, settle_s=90)
 
 
@@ -95,9 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=int, help="how long each point is measured")
     parser.add_argument("--rounds", type=int, help="how often each contestant is started and measured")
     parser.add_argument("--requests", type=int, default=100_000, help="soak: so many")
-    parser.add_argument(
-        "--write", type=Path, nargs="?", const=PERFORMANCE, metavar="FILE", help="append to docs/performance.md"
-    )
+    parser.add_argument("--write", type=Path, metavar="FILE", help="append what was measured, as Markdown")
     return parser.parse_args()
 
 

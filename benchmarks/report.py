@@ -1,4 +1,4 @@
-"""The table: for people on the terminal, as Markdown for docs/performance.md."""
+"""The table: for people on the terminal, and as Markdown."""
 
 import datetime
 import math
