@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from deployments.residency.eviction import CostAware, Policy
+from deployments.residency.eviction import CostAware, EvictionPolicy
 
 MODELS = 60
 BUDGET_SHARE = 10 / 60
@@ -25,10 +25,10 @@ class LeastRecentlyUsed:
 
     last: dict[str, float] = field(default_factory=dict)
 
-    def used(self, name: str, now: float) -> None:
+    def record_use(self, name: str, now: float) -> None:
         self.last[name] = now
 
-    def worth(self, name: str, size: int, load_s: float, now: float) -> float:
+    def eviction_score(self, name: str, size: int, load_s: float, now: float) -> float:
         return self.last.get(name, 0.0)
 
 
@@ -36,27 +36,27 @@ class LeastRecentlyUsed:
 class CostOverIdle(LeastRecentlyUsed):
     """What a reload costs ÷ its bytes ÷ how long nobody wanted it."""
 
-    def worth(self, name: str, size: int, load_s: float, now: float) -> float:
+    def eviction_score(self, name: str, size: int, load_s: float, now: float) -> float:
         return load_s / size / max(now - self.last.get(name, 0.0), 1e-3)
 
 
 @dataclass
 class GreedyDualSizeFrequency:
-    """GDSF: uses since it came × cost ÷ size, on top of an age that rises to the worth of what leaves."""
+    """GDSF: uses since it came × cost ÷ size, on top of an age that rises to the score of each victim."""
 
     age: float = 0.0
     uses: dict[str, int] = field(default_factory=dict)
     born: dict[str, float] = field(default_factory=dict)
 
-    def used(self, name: str, now: float) -> None:
+    def record_use(self, name: str, now: float) -> None:
         self.uses[name] = self.uses.get(name, 0) + 1
         self.born[name] = self.age
 
-    def worth(self, name: str, size: int, load_s: float, now: float) -> float:
+    def eviction_score(self, name: str, size: int, load_s: float, now: float) -> float:
         return self.born.get(name, 0.0) + self.uses.get(name, 0) * load_s / size * 1e6
 
-    def evicted(self, worth: float, name: str) -> None:
-        self.age = max(self.age, worth)
+    def evicted(self, score: float, name: str) -> None:
+        self.age = max(self.age, score)
         self.uses.pop(name, None)
 
 
@@ -84,7 +84,7 @@ def traffic(seed: int, drift: bool) -> Traffic:
     return Traffic(sizes, load_s, requests)
 
 
-def run(policy: Policy, given: Traffic) -> tuple[float, float]:
+def run(policy: EvictionPolicy, given: Traffic) -> tuple[float, float]:
     """Share of hits, and seconds spent on reloads (a model's first load is no reload)."""
     budget = int(sum(given.sizes.values()) * BUDGET_SHARE)
     held: set[str] = set()
@@ -98,19 +98,20 @@ def run(policy: Policy, given: Traffic) -> tuple[float, float]:
             _make_room(policy, given, held, budget - given.sizes[name], now)
             held.add(name)
             seen.add(name)
-        policy.used(name, now)
+        policy.record_use(name, now)
     return hits / len(given.requests), reload_s
 
 
-def _make_room(policy: Policy, given: Traffic, held: set[str], room: int, now: float) -> None:
+def _make_room(policy: EvictionPolicy, given: Traffic, held: set[str], room: int, now: float) -> None:
     while sum(given.sizes[name] for name in held) > room:
-        worth, victim = min((policy.worth(name, given.sizes[name], given.load_s[name], now), name) for name in held)
+        scores = {name: policy.eviction_score(name, given.sizes[name], given.load_s[name], now) for name in held}
+        victim = min(held, key=lambda name: (scores[name], name))
         held.remove(victim)
         if isinstance(policy, GreedyDualSizeFrequency):
-            policy.evicted(worth, victim)
+            policy.evicted(scores[victim], victim)
 
 
-POLICIES: dict[str, Callable[[], Policy]] = {
+POLICIES: dict[str, Callable[[], EvictionPolicy]] = {
     "LRU by bytes": LeastRecentlyUsed,
     "cost ÷ bytes ÷ idle time": CostOverIdle,
     "GDSF": GreedyDualSizeFrequency,

@@ -78,7 +78,7 @@ async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
     for thread in threading.enumerate():
         if thread.name == "compile":
             await asyncio.to_thread(thread.join)
-    replica.residency.memory.give_back()
+    replica.residency.memory.device_memory.give_back()
     rest = replica.footprint.overhead_bytes
     kind = f"{given.family.name}{', a quarter 12 megapixels' if large_pictures else ''}"
     print(

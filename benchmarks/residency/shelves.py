@@ -90,15 +90,15 @@ class WatchedLedger(Ledger):
 
     most_bytes = 0
 
-    def begin(self, name: str) -> bool:
-        return self._seen(super().begin(name))
+    def begin_load(self, name: str) -> bool:
+        return self._seen(super().begin_load(name))
 
-    def measured(self, name: str, size: int) -> None:
-        super().measured(name, size)
+    def set_size(self, name: str, size: int) -> None:
+        super().set_size(name, size)
         self._seen(None)
 
-    def grow(self, name: str, size: int) -> bool:
-        return self._seen(super().grow(name, size))
+    def resize(self, name: str, size: int) -> bool:
+        return self._seen(super().resize(name, size))
 
     def _seen(self, outcome: Outcome) -> Outcome:
         self.most_bytes = max(self.most_bytes, self.used_bytes)
@@ -115,11 +115,10 @@ class Shelf:
     def __init__(self, root: Path, budget_bytes: int, policy: str) -> None:
         self.loader = Loader(root)
         policies = {"ours": CostAware, "lru": LeastRecentlyUsed}
-        self.residency: Residency[TextGenerationEngine] = Residency(
-            budget_bytes, lambda model: self.loader.load(model.model_id), policy=policies[policy]()
-        )
         self.ledger = WatchedLedger(budget_bytes)
-        self.residency.ledger = self.residency.room.ledger = self.residency.room._line.ledger = self.ledger
+        self.residency: Residency[TextGenerationEngine] = Residency(
+            self.ledger, lambda model: self.loader.load(model.model_id), policy=policies[policy]()
+        )
 
     async def ask(self, name: str, size: int) -> None:
         model = model_of(self.loader.root, name, size)

@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import deployments.residency.residency
+import deployments.residency.loader
 from benchmarks.environment import machine
 from benchmarks.models import save_llama
 from benchmarks.residency.shelves import Shelf
@@ -18,7 +18,7 @@ STAYS = (0.0, 0.25, 1.0)
 
 
 async def fight(root: Path, size: int, clients: int, stays: float) -> None:
-    deployments.residency.residency.STAYS_FOR_LOADS = stays  # as if it had been decided otherwise
+    deployments.residency.loader.PROTECTED_LOADS = stays  # as if it had been decided otherwise
     shelf = Shelf(root, size, "ours")
     for name in ("a", "b"):
         await shelf.ask(name, size)
@@ -50,7 +50,7 @@ async def idle(root: Path, size: int, idle_s: float) -> None:
     shelf.residency.idle_s = idle_s
     await shelf.ask("a", size)
     started = time.monotonic()
-    while shelf.residency.holds():
+    while shelf.residency.model_names():
         shelf.residency.sweep()
         await asyncio.sleep(0.1)
     print(f"\nunload_idle_s {idle_s:.0f}: a model that nobody asks leaves after {time.monotonic() - started:.1f} s")

@@ -22,9 +22,9 @@ from deployments.replica.replica import Replica
 from deployments.repository.families import ModelFormat
 from deployments.repository.local import Repository
 from deployments.repository.model import Model, find
+from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
-from deployments.residency.ledger import MIB
-from deployments.residency.memory import Engine
+from deployments.residency.ledger import MIB, Ledger
 from deployments.residency.residency import Residency
 from deployments.system.cores import limit_cores
 from deployments.system.cpu import CpuMeter, cpu_seconds
@@ -71,12 +71,12 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.validator = ModelValidator(options.models, options.cache)
         self.cpu = CpuMeter()
         self.residency = Residency(
-            options.settings.required_mem_mb * MIB,
+            Ledger(options.settings.required_mem_mb * MIB),
             self._validate_and_load,
             self.validator.validate,
             idle_s=options.settings.unload_idle_s,
         )
-        self.footprint = Footprint(self.residency.memory, self.residency.ledger, self.stated_overhead)
+        self.footprint = Footprint(self.residency.memory.device_memory, self.residency.ledger, self.stated_overhead)
         self.device = "cpu"
         self.golden = GoldenValidator(self.validator, options.family.golden, self._ask)
         self._preloading: asyncio.Task[None] | None = None
@@ -87,7 +87,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """The model, ready to answer. Called in a thread."""
 
     def _validate_and_load(self, model: Model) -> EngineT:
-        # Once more: its files may have changed while room was waited for.
+        # Once more: its files may have changed while it waited for memory.
         with self.cpu.threads_of(model.name):
             return self.load(replace(model, folder=self.validator.validate(model)))
 
@@ -114,7 +114,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def _heed(self, model: Model) -> None:
         """Pins are the board's to decide: what it said last came with the call."""
-        self.residency.pin(model, model.pinned)
+        self.residency.apply_pin(model, model.pinned)
 
     async def _ask(self, request: InferRequest, model: Model) -> InferResponse:
         async with self.residency.lease(model, self.settings.deadline_s) as engine:
@@ -123,7 +123,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     async def ready(self) -> bool:
         """True once the models to preload are there, or known to have failed."""
         if self._preloading is None:
-            self.footprint.rest()
+            self.footprint.measure_resting_size()
             self._sweeping = asyncio.create_task(self._sweep())
             self._preloading = asyncio.create_task(self._preload())
         await asyncio.shield(self._preloading)
@@ -155,7 +155,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
             self.residency.sweep()
-            self.footprint.look(self.residency.room.unloads)
+            self.footprint.update(self.residency.memory.unloads)
             self.cpu.sample()
 
     async def statuses(self) -> list[ResidentStatus]:
@@ -191,7 +191,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     async def load_beside(self, serving: Model, model: Model, timeout_s: float) -> None:
         """Loads what is to take the place of `serving`, where that is in memory."""
-        if serving.name in self.residency.holds():
+        if serving.name in self.residency.model_names():
             await self.load_model(model, timeout_s)
 
     async def unload_model(self, model: Model) -> bool:
@@ -215,12 +215,12 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """Keeps its models on its share of a GPU, within that share too."""
         ledger = self.residency.ledger
         ledger.budget_bytes = min(ledger.budget_bytes, total_bytes)
-        self.residency.memory = self.residency.room.memory = self.footprint.memory = gpu
+        self.residency.memory.device_memory = self.footprint.memory = gpu
 
     def record_routing_stats(self) -> RoutingStats:
         ledger = self.residency.ledger
         free = round(max(0, ledger.free_bytes) / ledger.budget_bytes, 1)
-        return RoutingStats(models=sorted(self.residency.holds()), free=free)
+        return RoutingStats(models=sorted(self.residency.model_names()), free=free)
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()

@@ -34,6 +34,11 @@ class Model:
         return self.model_id if self.version is None else f"{self.model_id}@{self.version}"
 
     @property
+    def key(self) -> str:
+        """Name and content: changed files make another model in memory, and the old one is evicted in time."""
+        return f"{self.name}#{self.digest}"
+
+    @property
     def declared_bytes(self) -> int:
         declared = self.manifest.memory_mb
         return self.weight_bytes if declared is None else int(declared * 2**20)

@@ -74,7 +74,7 @@ class ModelRegistry:
             best, serving = self._best(versions), self._serving[model_id]
             if best is None or self._has_passed(best) or best.name in self._unsettled or rank(best) < rank(serving):
                 continue
-            another = _key(best) != _key(serving) or len(versions) > 1
+            another = best.key != serving.key or len(versions) > 1
             later = self._later.get(best.name)
             if (another or best.manifest.warm_up) and (later is None or self.clock() >= later.at):
                 due.append(best)
@@ -117,13 +117,13 @@ class ModelRegistry:
         reasons = {
             name: reason
             for name, model in self._found.items()
-            if _key(model) != _key(self._serving[model.model_id]) and (reason := self._reason(model))
+            if model.key != self._serving[model.model_id].key and (reason := self._reason(model))
         }
         return Table(models, reasons)
 
     def kept(self) -> bytes:
         """What the next board has to know: all that cannot be read off the repository."""
-        served = self._served | {model_id: _key(model) for model_id, model in self._serving.items()}
+        served = self._served | {model_id: model.key for model_id, model in self._serving.items()}
         return json.dumps(
             {"pins": self._pins, "passed": self._passed, "faults": self._faults, "served": served}, sort_keys=True
         ).encode()
@@ -142,13 +142,13 @@ class ModelRegistry:
         before = self._serving
         self._serving = {model_id: self._choice(model_id, candidates) for model_id, candidates in versions.items()}
         self._served = {i: key for i, key in self._served.items() if i not in versions}
-        on_disk = {_key(model) for model in (*self._found.values(), *self._serving.values())}
-        self._retired += [model for model in before.values() if _key(model) not in on_disk]
+        on_disk = {model.key for model in (*self._found.values(), *self._serving.values())}
+        self._retired += [model for model in before.values() if model.key not in on_disk]
 
     def _choice(self, model_id: str, versions: list[Model]) -> Model:
         best, current = self._best(versions), self._serving.get(model_id)
         if current is None:
-            served = next((v for v in versions if _key(v) == self._served.get(model_id)), None)
+            served = next((v for v in versions if v.key == self._served.get(model_id)), None)
             current = served or best or max(versions, key=rank)
         if best is None:
             # Files that were changed for the worse: what is in memory goes on.
@@ -182,7 +182,3 @@ class ModelRegistry:
     def _shown(self, model: Model) -> Model:
         pinned = self._pins.get(model.model_id, model.manifest.pinned)
         return replace(model, pinned=pinned, problem=model.problem or self._fault(model))
-
-
-def _key(model: Model) -> str:
-    return f"{model.name}#{model.digest}"

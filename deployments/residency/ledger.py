@@ -1,13 +1,18 @@
-"""The accounting of models within a byte budget: a pure state machine. Knows no engines, no clocks and no waiting.
+"""The accounting of models within a byte budget: a pure state machine without engines, clocks and waiting.
 
-A model is *reserved* (room is promised, some of which others still leave), *loading*, *ready* (leased or idle), and
-*unloading*. Two sums never exceed the budget: what is promised (reserved, loading, ready), and what memory may hold
-(loading, ready, unloading). The one exception is a model that measures more than it was said to need: it is counted at
-what it measures, and the excess is `over_bytes` until room was made or it has left.
+A model is *reserved*, *loading*, *ready* (leased or idle) and *unloading*, in this order. Two sums stay within the
+budget, because a load may be promised memory that an unload has not freed yet:
+
+    promised_bytes = reserved + loading + ready       memory once all unloads have ended
+    used_bytes     = loading + ready + unloading      memory that may be allocated now
+
+`reserve` keeps the first sum within the budget, `begin_load` the second. So victims are chosen and their memory is
+promised in one step, while the load begins only when that memory is free. The one exception is a model that measures
+more than was reserved for it: it is accounted at its measured size, and `over_bytes` is the excess.
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -25,13 +30,13 @@ class State(StrEnum):
 
 @dataclass
 class Entry:
-    """One model, from the promise of its room until its memory is back."""
+    """One model, from its reservation until its memory is free again."""
 
     bytes: int
     pinned: bool = False
     state: State = State.RESERVED
     leases: int = 0
-    held_until: float = 0.0
+    protected_until: float = 0.0
     """It is not evicted before."""
 
     @property
@@ -39,20 +44,21 @@ class Entry:
         return self.state is State.READY and not self.leases
 
     def evictable(self, now: float) -> bool:
-        return self.idle and not self.pinned and now >= self.held_until
+        return self.idle and not self.pinned and now >= self.protected_until
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """Room that one newcomer waits for and that no other may take: ready models, and free bytes."""
+class HeadReservation:
+    """What the first request of the load queue waits for and later requests may not take."""
 
     names: frozenset[str] = frozenset()
+    """Ready models."""
     free_bytes: int = 0
 
 
-NO_RESERVATION = Reservation()
+NOTHING_RESERVED = HeadReservation()
 EvictionScore = Callable[[str], float]
-"""What a byte of a model is worth in memory: the least goes first."""
+"""What a byte of a model saves by staying in memory. The lowest score is evicted first."""
 
 
 @dataclass
@@ -67,97 +73,105 @@ class Ledger:
 
     @property
     def used_bytes(self) -> int:
-        """What memory may hold now."""
         return sum(entry.bytes for entry in list(self.entries.values()) if entry.state is not State.RESERVED)
 
     @property
     def promised_bytes(self) -> int:
-        """What it will come to hold, once all that leaves has left."""
         return sum(entry.bytes for entry in list(self.entries.values()) if entry.state is not State.UNLOADING)
 
     @property
     def free_bytes(self) -> int:
+        """Bytes that may still be promised; negative where models measured more than they reserved."""
         return self.budget_bytes - self.promised_bytes
-
-    @property
-    def coming(self) -> int:
-        """How many models are reserved or loading."""
-        return sum(entry.state in (State.RESERVED, State.LOADING) for entry in self.entries.values())
 
     @property
     def over_bytes(self) -> int:
         return max(0, self.used_bytes - self.budget_bytes)
 
-    def room_for(
-        self, size: int, now: float, worth: EvictionScore, claimed: Reservation = NO_RESERVATION
+    @property
+    def loads_in_progress(self) -> int:
+        return sum(entry.state in (State.RESERVED, State.LOADING) for entry in self.entries.values())
+
+    def victims_for(
+        self, size: int, now: float, score: EvictionScore, reserved: HeadReservation = NOTHING_RESERVED
     ) -> list[str] | None:
-        """Names to evict so that `size` bytes more fit; None while leases, or others' claims, hold the room.
+        """Models to evict so that `size` more bytes fit beside `reserved`; None where evictions do not suffice now.
 
-        Raises OutOfMemory where not even an empty budget, pinned models aside, would do.
+        Raises OutOfMemory where the size can never fit.
         """
-        self.check(size)
-        missing = size + claimed.free_bytes - self.free_bytes
-        evictable = [name for name, entry in self.entries.items() if entry.evictable(now) and name not in claimed.names]
-        victims = self._least(missing, sorted(evictable, key=worth))
-        return victims if sum(self.entries[name].bytes for name in victims) >= missing else None
+        self.check_fits(size)
+        missing = size + reserved.free_bytes - self.free_bytes
+        evictable = [
+            name for name, entry in self.entries.items() if entry.evictable(now) and name not in reserved.names
+        ]
+        victims = self._fewest(missing, sorted(evictable, key=score))
+        return victims if self._sum(victims) >= missing else None
 
-    def check(self, size: int) -> None:
-        """Raises OutOfMemory where `size` bytes can never fit beside what is pinned."""
+    def check_fits(self, size: int) -> None:
+        """Raises OutOfMemory where `size` bytes can never fit beside the pinned models."""
         pinned = sum(entry.bytes for entry in self.entries.values() if entry.pinned)
         if size > self.budget_bytes - pinned:
             beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
             raise OutOfMemory(f"needs {size / MIB:.0f} MiB, the budget is {self.budget_bytes / MIB:.0f} MiB{beside}")
 
-    def claim(self, size: int, worth: EvictionScore) -> Reservation:
-        """The room that a newcomer waits for, so that as much as can be is left to others: the leased models without
-        which it cannot fit, then idle ones, then free bytes. Least worth first."""
-        names = [name for name, entry in self.entries.items() if entry.state is State.READY and not entry.pinned]
-        idle = sorted((name for name in names if self.entries[name].idle), key=worth)
-        leased = sorted((name for name in names if not self.entries[name].idle), key=worth)
-        without = max(0, self.free_bytes) + sum(self.entries[name].bytes for name in idle)
-        claimed = self._least(size - without, leased)
-        size -= sum(self.entries[name].bytes for name in claimed)
-        claimed += self._least(size - max(0, self.free_bytes), idle)
-        size -= sum(self.entries[name].bytes for name in claimed if self.entries[name].idle)
-        return Reservation(frozenset(claimed), max(0, min(size, self.free_bytes)))
+    def reservation_for(self, size: int, score: EvictionScore) -> HeadReservation:
+        """The least that has to be kept for a request of `size` bytes, so that the most is left to later requests.
 
-    def _least(self, missing: int, order: Collection[str]) -> list[str]:
-        """The first names of `order` that make up for `missing` bytes, without those that are not needed for it."""
+        Leased models are reserved only as far as free bytes and all idle models together do not suffice. Their leases
+        end at unknown times, so other requests lose least by not taking them. The rest comes from idle models, and the
+        last of it from free bytes, which are the easiest for others to use.
+        """
+        ready = [name for name, entry in self.entries.items() if entry.state is State.READY and not entry.pinned]
+        by_score = sorted(ready, key=score)
+        idle = [name for name in by_score if self.entries[name].idle]
+        leased = [name for name in by_score if not self.entries[name].idle]
+        free = max(0, self.free_bytes)
+        taken = self._fewest(size - free - self._sum(idle), leased)
+        size -= self._sum(taken)
+        taken_idle = self._fewest(size - free, idle)
+        size -= self._sum(taken_idle)
+        return HeadReservation(frozenset(taken + taken_idle), max(0, min(size, self.free_bytes)))
+
+    def _fewest(self, missing: int, order: Iterable[str]) -> list[str]:
+        """The first models of `order` that together hold `missing` bytes, without those that turn out superfluous."""
         chosen: list[str] = []
         for name in order:
             if missing <= 0:
                 break
             chosen.append(name)
             missing -= self.entries[name].bytes
-        for name in reversed(chosen):  # A large one at the end may have made earlier ones needless.
+        for name in reversed(chosen):  # A large model at the end may make earlier ones superfluous.
             if missing + self.entries[name].bytes <= 0:
                 chosen.remove(name)
                 missing += self.entries[name].bytes
         return chosen
 
+    def _sum(self, names: Iterable[str]) -> int:
+        return sum(self.entries[name].bytes for name in names)
+
     def reserve(self, name: str, size: int, pinned: bool = False) -> None:
-        """Promise room, of which what is being unloaded may still hold some."""
+        """Promise memory, of which unloads may still hold some."""
         with self._lock:
             assert name not in self.entries
-            assert size <= self.free_bytes, "promised more than there is"
+            assert size <= self.free_bytes, "promised more than the budget"
             self.entries[name] = Entry(size, pinned)
 
-    def begin(self, name: str) -> bool:
-        """Whether the room is there: then the model is loading."""
+    def begin_load(self, name: str) -> bool:
+        """Whether the promised memory is free; then the model is loading."""
         with self._lock:
-            entry = self._in(name, State.RESERVED)
+            entry = self._entry(name, State.RESERVED)
             if self.used_bytes + entry.bytes > self.budget_bytes:
                 return False
             entry.state = State.LOADING
             return True
 
-    def measured(self, name: str, size: int) -> None:
-        """What a model takes that is there, be it within its reservation or not."""
+    def set_size(self, name: str, size: int) -> None:
+        """Account a model at its measured size, within its reservation or not."""
         with self._lock:
-            self._in(name, State.LOADING, State.READY).bytes = size
+            self._entry(name, State.LOADING, State.READY).bytes = size
 
-    def grow(self, name: str, size: int) -> bool:
-        """Whether a model that is there may hold `size` bytes; then it is accounted at them, be it more or less."""
+    def resize(self, name: str, size: int) -> bool:
+        """Whether the model may hold `size` bytes; then it is accounted at them, be they more or less than before."""
         with self._lock:
             entry = self.entries.get(name)
             if entry is None or entry.state not in (State.LOADING, State.READY):
@@ -168,35 +182,35 @@ class Ledger:
             entry.bytes = size
             return True
 
-    def loaded(self, name: str, held_until: float = 0.0) -> None:
+    def finish_load(self, name: str, protected_until: float = 0.0) -> None:
         with self._lock:
-            entry = self._in(name, State.LOADING)
-            entry.state, entry.held_until = State.READY, held_until
+            entry = self._entry(name, State.LOADING)
+            entry.state, entry.protected_until = State.READY, protected_until
 
     def lease(self, name: str) -> None:
         with self._lock:
-            self._in(name, State.READY).leases += 1
+            self._entry(name, State.READY).leases += 1
 
     def release(self, name: str) -> None:
         with self._lock:
-            entry = self._in(name, State.READY)
+            entry = self._entry(name, State.READY)
             assert entry.leases > 0
             entry.leases -= 1
 
-    def leave(self, name: str) -> None:
-        """An idle model, or one whose load did not end well, is being unloaded."""
+    def begin_unload(self, name: str) -> None:
+        """Of an idle model, or of one whose load failed after it had allocated memory."""
         with self._lock:
-            entry = self._in(name, State.READY, State.LOADING)
-            assert not entry.leases, "a leased model is never gone"
+            entry = self._entry(name, State.READY, State.LOADING)
+            assert not entry.leases, "a leased model is never unloaded"
             entry.state = State.UNLOADING
 
-    def gone(self, name: str) -> None:
-        """Its memory is back, or was never taken."""
+    def forget(self, name: str) -> None:
+        """Its memory is free again, or was never allocated."""
         with self._lock:
             assert self.entries[name].state is not State.READY
             del self.entries[name]
 
-    def _in(self, name: str, *states: State) -> Entry:
+    def _entry(self, name: str, *states: State) -> Entry:
         entry = self.entries[name]
         assert entry.state in states, f"{name} is {entry.state}"
         return entry

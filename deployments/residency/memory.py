@@ -1,284 +1,279 @@
-"""Room for models: who has it, who waits for it, who leaves for it, and memory that comes back.
+"""The models in memory and the requests that wait for memory, within one byte budget.
 
-`Ledger` is the accounting and `WaitingSocketTransport` the order; this drives both, and closes engines in a thread.
+`Ledger` does the accounting and `LoadQueue` decides the order; `MemoryManager` drives both, and evicts and closes
+engines. It does not know how engines are built. All of it runs in the event loop, except for the grants to engines that
+grow.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic
 
 from deployments.contract.errors import OutOfMemory
 from deployments.contract.status import Unload
 from deployments.repository.model import Model
-from deployments.residency.eviction import Policy
+from deployments.residency.engine import EngineT, GrowingEngine, Resident
+from deployments.residency.eviction import EvictionPolicy
 from deployments.residency.history import LoadHistory
 from deployments.residency.ledger import MIB, Ledger
-from deployments.residency.load_queue import LoadQueue
+from deployments.residency.load_queue import LoadQueue, LoadRequest
+from deployments.residency.threads import LOADS_AT_ONCE, Threads
 from deployments.system.process_memory import Memory, unload
 
 logger = logging.getLogger("model_runtime.residency")
 
-LOADS_AT_ONCE = 2
-"""Beyond this nobody is given room, which would only lie idle until the load begins."""
 MEASURE_EVERY_S = 1.0
-SLICE_S = 1.0
-"""So long, or as long as its load and two of its leases last, a model that is never idle keeps its room from those who
-wait for it. Then it takes no new leases until they had their turn."""
-
-
-class Engine(Protocol):
-    """A loaded model. `close` gives all its memory back and may be called from any thread."""
-
-    @property
-    def resident_bytes(self) -> int: ...
-
-    @property
-    def runtime_info(self) -> tuple[str, ...]:
-        """How it runs, for people."""
-
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class GrowingEngine(Protocol):
-    """An engine whose memory follows its requests, and that asks before it takes more."""
-
-    def ask_before_growing(self, grant: Callable[[int], bool]) -> None:
-        """`grant(total_bytes)`: whether it may come to hold so many in all. From any thread; answers at once. Where
-        the answer is no, room is made of idle models if that can be, so it may be yes a moment later."""
-
-
-EngineT = TypeVar("EngineT", bound=Engine)
-T = TypeVar("T")
-
-
-@dataclass
-class Resident(Generic[EngineT]):
-    model: Model
-    engine: EngineT
-    since: float
-    measured_at: float
-    leaving: asyncio.Event | None = None
-    """Set once it is gone, where that was asked for."""
-
-
-@dataclass(eq=False)
-class LoadRequest:
-    """A model that is to be loaded. `room` is set once room is promised."""
-
-    key: str
-    size: int
-    pinned: bool
-    room: "asyncio.Future[None]"
-    since: float = 0.0
-    """When it joined the line."""
-    waits: bool = False
-    """Whether it stands in line."""
+"""More often finds unannounced growth sooner, at the cost of one measurement a model. Not measured."""
+TIME_SLICE_S = 1.0
+"""A model that is never idle keeps its memory so long while others wait for it, or for its load time or two of its
+leases where that is longer. Longer slices load less; shorter ones make the waiting models wait less. Without slices the
+second of two models got 4 of 846 answers; with them it got half (`python -m benchmarks.residency thrashing`). Other
+lengths were not measured."""
 
 
 class MemoryManager(Generic[EngineT]):
-    """The models that are in memory, within one budget."""
+    """`device_memory` is where the models are: the process's memory, or a GPU's."""
 
-    def __init__(self, ledger: Ledger, policy: Policy, memory: Memory, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: EvictionPolicy,
+        device_memory: Memory,
+        threads: Threads,
+        clock: Callable[[], float],
+    ) -> None:
         self.ledger = ledger
         self.policy = policy
-        self.memory = memory
+        self.device_memory = device_memory
+        self.threads = threads
         self.clock = clock
-        self.records = LoadHistory()
+        self.history = LoadHistory()
         self.residents: dict[str, Resident[EngineT]] = {}
         self.unloads = 0
-        self._line: LoadQueue[LoadRequest] = LoadQueue(ledger, self.worth, clock)
+        self.pins: dict[str, bool] = {}
+        """By name, where the manifest was overruled."""
+        self._queue = LoadQueue(ledger, self.eviction_score, clock)
         self._changed = asyncio.Event()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._closers = ThreadPoolExecutor(1, "unload")
+        self._unloading: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def make(self, wish: LoadRequest) -> None:
-        """The model is *loading* in the ledger when this returns. Evicts only once that is known to suffice.
+    async def reserve(self, request: LoadRequest) -> bool:
+        """Wait until the request has its memory. The model is *loading* in the ledger then.
 
-        Raises OutOfMemory where it can never fit; cancelling `wish.room` takes the wish back.
+        False where `request.granted` was cancelled meanwhile. Raises OutOfMemory where the model can never fit.
         """
-        while wish.key in self.ledger.entries and not wish.room.done():  # On its way out.
-            await self._change()
-        wish.waits, wish.since = True, self.clock()
-        self._line.join(wish)
-        self.look()
+        key = request.model.key
+        while key in self.ledger.entries and not request.granted.done():  # It is being unloaded.
+            await self._next_change()
+        self._queue.append(request)
+        self.grant_waiting()
         try:
-            await wish.room
+            await asyncio.wait({request.granted})
         finally:
-            self._line.leave(wish)
-        while not self.ledger.begin(wish.key):  # Those who leave for it are not gone yet.
-            await self._change()
+            self._queue.remove(request)
+        if request.granted.cancelled():
+            return False
+        request.granted.result()
+        # Promised memory may still be held by victims that are being closed.
+        while not self.ledger.begin_load(key):
+            await self._next_change()
+        return True
 
-    async def settle(self, wish: LoadRequest, model: Model, engine: EngineT) -> None:
-        """The measured size takes the place of the reserved one. Raises OutOfMemory where it had to go."""
-        # At its largest so far, where it was here before: its caches will grow again.
-        size = max(engine.resident_bytes, self.records.of(wish.key).measured_bytes or 0)
-        self.ledger.measured(wish.key, size)
-        if await self._back_within():
-            return
-        self.records.of(wish.key).measured_bytes = size
-        self.ledger.leave(wish.key)
+    async def confirm_size(self, request: LoadRequest, engine: EngineT) -> int:
+        """Replace the reserved size of a model that was just built by its measured size, which is returned.
+
+        Raises OutOfMemory where it does not fit and evictions do not help; its engine is closed then.
+        """
+        key, record = request.model.key, self.history.of(request.model.key)
+        # At least its largest size so far: caches that grew last time will grow again.
+        size = record.measured_bytes = max(engine.resident_bytes, record.measured_bytes or 0)
+        self.ledger.set_size(key, size)
+        if await self._return_within_budget():
+            return size
+        self.ledger.begin_unload(key)
         left = self.ledger.budget_bytes - (self.ledger.used_bytes - size)
-        await self._close(wish.key, self._resident(model, engine))
+        await self._unload(self._resident(request.model, engine))
         raise OutOfMemory(
-            f"takes {size / MIB:.0f} MiB, {wish.size / MIB:.0f} MiB were declared, "
+            f"takes {size / MIB:.0f} MiB, {request.size / MIB:.0f} MiB were declared, "
             f"{left / MIB:.0f} MiB are left: state memory_mb in model.yaml"
         )
 
-    def enter(self, key: str, model: Model, engine: EngineT, held_until: float) -> None:
-        """It is ready."""
-        self.ledger.loaded(key, held_until)
-        self.residents[key] = self._resident(model, engine)
+    def add_ready(self, model: Model, engine: EngineT, protected_until: float) -> Resident[EngineT]:
+        """From now on the model can be leased."""
+        self.ledger.finish_load(model.key, protected_until)
+        resident = self.residents[model.key] = self._resident(model, engine)
         if isinstance(engine, GrowingEngine):
-            engine.ask_before_growing(self._grant_to(key))
+            engine.ask_before_growing(self._grant_to(model.key))
+        return resident
 
-    def look(self) -> None:
-        """Something has changed: gives room to those who wait for it, as far as there is any now."""
+    def release(self, key: str) -> None:
+        """End one lease. The last lease of a draining model unloads it."""
+        self.ledger.release(key)
+        self.measure(key)  # This may evict the model itself, where it has outgrown the budget.
+        resident = self.residents.get(key)
+        if resident is not None and resident.draining:
+            self.drain(key)
+        self.grant_waiting()
+
+    def drain(self, key: str) -> None:
+        """Unload the model once its leases have ended; it takes no new ones."""
+        self.residents[key].draining = True
+        if not self.ledger.entries[key].leases:
+            self.evict(key)
+
+    def grant_waiting(self) -> None:
+        """Reserve memory for waiting requests, as far as there is any. To be called after every change."""
         self._changed.set()
-        while self._line and self.ledger.coming < LOADS_AT_ONCE and (admitted := self._line.admit()):
-            wish, victims = admitted
-            if wish.room.done():
+        while self._queue and self.ledger.loads_in_progress < LOADS_AT_ONCE and (found := self._queue.pop_next()):
+            request, outcome = found
+            if request.granted.done():  # Cancelled.
                 continue
-            if isinstance(victims, OutOfMemory):
-                wish.room.set_exception(victims)
+            if isinstance(outcome, OutOfMemory):
+                request.granted.set_exception(outcome)
                 continue
-            for victim in victims:
+            for victim in outcome:
                 self.evict(victim)
-            self.ledger.reserve(wish.key, wish.size, wish.pinned)
-            wish.room.set_result(None)
+            self.ledger.reserve(request.model.key, request.size, self.pinned(request.model))
+            request.granted.set_result(None)
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if self._line:
-            self._end_slices()
-            self._timer = asyncio.get_running_loop().call_later(self._line.wait_s(), self.look)
+        if self._queue:
+            self._end_time_slices()
+            self._timer = asyncio.get_running_loop().call_later(self._queue.seconds_to_next_check(), self.grant_waiting)
 
-    def _end_slices(self) -> None:
-        """Who has waited long for models that are never idle gets them once the leases of now have ended."""
-        if self.ledger.coming >= LOADS_AT_ONCE:
+    def _end_time_slices(self) -> None:
+        """Drain models that are never idle, once the head of the queue has waited for them for a time slice.
+
+        Eviction alone would never reach them. Their callers queue behind the waiting model, so the two take turns.
+        """
+        if self.ledger.loads_in_progress >= LOADS_AT_ONCE:
             return
-        wish, claim = self._line.first()
+        head, reservation = self._queue.head()
         now = self.clock()
-        for key in claim.names:
-            entry, resident, record = self.ledger.entries[key], self.residents.get(key), self.records.of(key)
-            if resident is None or resident.leaving or not entry.leases or entry.pinned or now < entry.held_until:
+        for key in reservation.names:
+            entry, resident, record = self.ledger.entries[key], self.residents.get(key), self.history.of(key)
+            if resident is None or resident.draining or not entry.leases or entry.pinned or now < entry.protected_until:
                 continue
-            slice_s = max(SLICE_S, record.usual_load_s, 2 * record.lease_s)
-            if now - max(wish.since, resident.since) >= slice_s:
-                resident.leaving = asyncio.Event()
+            time_slice_s = max(TIME_SLICE_S, record.mean_load_s, 2 * record.lease_s)
+            if now - max(head.queued_at or 0.0, resident.since) >= time_slice_s:
                 record.evictions += 1
-
-    def _resident(self, model: Model, engine: EngineT) -> Resident[EngineT]:
-        return Resident(model, engine, self.clock(), self.clock())
+                self.drain(key)
 
     def evict(self, key: str) -> None:
-        """From now on an idle model is leaving; its bytes count until they are back."""
+        """Begin to unload an idle model. Its bytes count as used until its engine is closed."""
         resident = self.residents.pop(key)
-        self.ledger.leave(key)
-        if resident.leaving is None:
-            self.records.of(key).evictions += 1
-        task = asyncio.create_task(self._close(key, resident))
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self.ledger.begin_unload(key)
+        if not resident.draining:
+            self.history.of(key).evictions += 1
+        task = asyncio.create_task(self._unload(resident))
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
 
     def measure(self, key: str) -> None:
-        """Engines' sizes change while they run. Does nothing where that was done a moment ago."""
+        """Account a model that has grown without asking. Does nothing where it was measured a moment ago."""
         resident = self.residents[key]
         if self.clock() - resident.measured_at < MEASURE_EVERY_S:
             return
         resident.measured_at = self.clock()
         entry, size = self.ledger.entries[key], resident.engine.resident_bytes
-        if size <= entry.bytes:  # It may grow again without a word, or be granted more than it holds yet.
+        # Never shrink the account: the engine may grow again unannounced, or was granted more than it holds yet.
+        if size <= entry.bytes:
             return
-        self.ledger.measured(key, size)
-        self.records.of(key).measured_bytes = size
+        self.ledger.set_size(key, size)
+        self.history.of(key).measured_bytes = size
         if self.ledger.free_bytes < 0:
             logger.warning("%s has grown to %.1f MiB, beyond the budget", resident.model.name, size / MIB)
             self._evict_for(0)
 
-    def worth(self, key: str) -> float:
-        """What a byte of it is worth."""
-        entry, record = self.ledger.entries[key], self.records.of(key)
-        return self.policy.worth(key, entry.bytes, record.usual_load_s, self.clock())
+    def pinned(self, model: Model) -> bool:
+        return self.pins.get(model.name, model.manifest.pinned)
 
-    def usual_wait_s(self, size: int) -> float:
-        """How long the leases last that hold the room for `size` bytes, as far as one can know."""
-        held = self.ledger.claim(size, self.worth).names
-        return max((self.records.of(key).lease_s for key in held if self.ledger.entries[key].leases), default=0.0)
+    def apply_pin(self, model: Model, pinned: bool) -> None:
+        """From now on, whether the model is in memory or not."""
+        if self.pinned(model) == pinned:
+            return
+        self.pins[model.name] = pinned
+        if (entry := self.ledger.entries.get(model.key)) is not None:
+            entry.pinned = pinned
+        self.grant_waiting()
+
+    def eviction_score(self, key: str) -> float:
+        """What a byte of the model saves by staying in memory. The lowest score is evicted first."""
+        entry, record = self.ledger.entries[key], self.history.of(key)
+        return self.policy.eviction_score(key, entry.bytes, record.mean_load_s, self.clock())
+
+    def expected_wait_s(self, size: int) -> float:
+        """How long the leases usually last that `size` bytes would have to wait for."""
+        names = self.ledger.reservation_for(size, self.eviction_score).names
+        return max((self.history.of(key).lease_s for key in names if self.ledger.entries[key].leases), default=0.0)
 
     async def close(self) -> None:
-        """Everything leaves. Nothing may be leased or loading."""
+        """Unload everything. Nothing may be leased or loading."""
         for key in list(self.residents):
             self.evict(key)
-        await asyncio.gather(*self._closing)
+        await asyncio.gather(*self._unloading)
         if self._timer:
             self._timer.cancel()
-        self._closers.shutdown(wait=False)
 
-    async def _back_within(self) -> bool:
-        """Whether idle models could make up for what is over the budget; they are gone then."""
+    async def _return_within_budget(self) -> bool:
+        """Whether evictions brought both sums back within the budget; the victims are closed then."""
         while self.ledger.over_bytes or self.ledger.free_bytes < 0:
             if self.ledger.free_bytes < 0 and not self._evict_for(0):
                 return False
-            if not self._closing:
+            if not self._unloading:
                 return False
-            await self._change()
+            await self._next_change()
         return True
 
     def _evict_for(self, size: int) -> bool:
-        """Whether idle models could make room for `size` bytes; they leave then."""
+        """Whether idle models suffice to make `size` bytes free; they are evicted then."""
         try:
-            victims = self.ledger.room_for(size, self.clock(), self.worth)
+            victims = self.ledger.victims_for(size, self.clock(), self.eviction_score)
         except OutOfMemory:
             return False
         for victim in victims or ():
             self.evict(victim)
         return victims is not None
 
-    async def _change(self) -> None:
+    async def _next_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
-    async def _close(self, key: str, resident: Resident[EngineT]) -> None:
+    async def _unload(self, resident: Resident[EngineT]) -> None:
+        key, name = resident.model.key, resident.model.name
         size = self.ledger.entries[key].bytes
         try:
-            before, after = await in_thread(self._closers, lambda: unload(resident.engine, size, self.memory))
+            before, after = await self.threads.unload(lambda: unload(resident.engine, size, self.device_memory))
         except Exception:
-            logger.exception("unloading %s failed", resident.model.name)
+            logger.exception("unloading %s failed", name)
         else:
             self.unloads += 1
-            self.records.of(key).last_unload = Unload(size, before, after, time.time())
-            logger.info(
-                "unloaded %s: %.1f MiB, held %.1f MiB before and %.1f after",
-                *(resident.model.name, size / MIB, before / MIB, after / MIB),
-            )
+            self.history.of(key).last_unload = Unload(size, before, after, time.time())
+            sizes = (size / MIB, before / MIB, after / MIB)
+            logger.info("unloaded %s: %.1f MiB, held %.1f MiB before and %.1f after", name, *sizes)
         finally:
-            self.ledger.gone(key)
-            if resident.leaving:
-                resident.leaving.set()
-            self.look()
+            self.ledger.forget(key)
+            resident.unloaded.set()
+            self.grant_waiting()
+
+    def _resident(self, model: Model, engine: EngineT) -> Resident[EngineT]:
+        return Resident(model, engine, self.clock(), self.clock())
 
     def _grant_to(self, key: str) -> Callable[[int], bool]:
         loop = asyncio.get_running_loop()
 
-        def make_room(size: int) -> None:
+        def make_free(size: int) -> None:
             entry = self.ledger.entries.get(key)
             if entry is not None:
                 self._evict_for(max(0, size - entry.bytes))
 
-        def grant(size: int) -> bool:  # called in the engine's thread
-            granted = self.ledger.grow(key, size)
+        def grant(size: int) -> bool:  # Runs in the engine's thread; the ledger has a lock.
+            granted = self.ledger.resize(key, size)
             if not granted:
-                loop.call_soon_threadsafe(make_room, size)
+                loop.call_soon_threadsafe(make_free, size)
             return granted
 
         return grant
-
-
-async def in_thread(pool: Executor, work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, work)

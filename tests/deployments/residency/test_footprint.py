@@ -1,4 +1,4 @@
-"""What a replica's process takes beside its models, and what unloads did not give back."""
+"""The memory of a process beside its models, and what unloads did not give back."""
 
 import logging
 
@@ -8,7 +8,7 @@ from deployments.residency.footprint import Footprint
 from deployments.residency.ledger import MIB, Ledger
 
 
-class Held:
+class Process:
     """A process of so many MiB."""
 
     def __init__(self) -> None:
@@ -22,44 +22,50 @@ class Held:
 
 
 @pytest.fixture
-def process() -> Held:
-    return Held()
+def process() -> Process:
+    return Process()
 
 
 @pytest.fixture
-def footprint(process: Held) -> Footprint:
+def footprint(process: Process) -> Footprint:
     return Footprint(process, Ledger(100 * MIB), stated_bytes=50 * MIB)
 
 
-def test_what_unloads_did_not_give_back_is_counted_as_leaked(footprint: Footprint, process: Held) -> None:
-    process.mb = 420  # libraries: seen after the first unload, they are no leak
-    footprint.look(unloads=1)
+def test_growth_at_rest_after_the_first_unload_is_a_leak(footprint: Footprint, process: Process) -> None:
+    process.mb = 420  # Libraries: there after the first unload, so they are no leak.
+    footprint.update(unloads=1)
     assert (footprint.overhead_bytes, footprint.leaked_bytes) == (20 * MIB, 0)
     process.mb = 437
-    footprint.look(unloads=2)
+    footprint.update(unloads=2)
     assert footprint.leaked_bytes == 17 * MIB
     process.mb = 410
-    footprint.look(unloads=3)
+    footprint.update(unloads=3)
     process.mb = 412
-    footprint.look(unloads=4)
-    assert footprint.leaked_bytes == 2 * MIB, "beyond the least that it was at rest"
+    footprint.update(unloads=4)
+    assert footprint.leaked_bytes == 2 * MIB, "counted from the least overhead at rest"
 
 
-def test_a_model_in_use_is_no_leak(footprint: Footprint, process: Held) -> None:
-    footprint.look(unloads=1)
+def test_a_model_in_use_is_no_leak(footprint: Footprint, process: Process) -> None:
+    footprint.update(unloads=1)
     footprint.ledger.reserve("m", 30 * MIB)
-    footprint.ledger.begin("m")
+    footprint.ledger.begin_load("m")
     process.mb = 445
-    footprint.look(unloads=1)
+    footprint.update(unloads=1)
     assert (footprint.overhead_bytes, footprint.leaked_bytes) == (15 * MIB, 0)
 
 
-def test_more_than_is_stated_is_told_once(
-    footprint: Footprint, process: Held, caplog: pytest.LogCaptureFixture
+def test_the_resting_size_is_measured_again_when_libraries_are_imported(footprint: Footprint, process: Process) -> None:
+    process.mb = 450
+    footprint.measure_resting_size()
+    assert (footprint.resting_bytes, footprint.overhead_bytes) == (450 * MIB, 0)
+
+
+def test_an_overhead_above_the_stated_one_is_logged_once(
+    footprint: Footprint, process: Process, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "model_runtime")
     for process.mb in (450, 451, 470):
-        footprint.look(unloads=0)
+        footprint.update(unloads=0)
     assert [record.getMessage() for record in caplog.records] == [
         "the process takes 51 MiB beside its models, 50 are usual"
     ]

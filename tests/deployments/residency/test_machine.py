@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: the accounts hold, a leased model is there, and what fails leaves no trace.
+"""In whatever order things happen: the accounts hold, a leased model stays, and a failure leaves no trace.
 
 A hypothesis state machine over load, lease, release, evict, fail, cancel, swap, grow and pin. The long run, 10,000
 steps, is `make test-residency`.
@@ -7,11 +7,8 @@ steps, is `make test-residency`.
 import asyncio
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from unittest import mock
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -20,10 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from deployments.contract.errors import ModelLoadFailed, ServingError
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
-from deployments.residency import memory, residency
-from deployments.residency.ledger import MIB, State
-from deployments.residency.planning import key_of
+from deployments.residency.ledger import MIB, Ledger, State
 from deployments.residency.residency import Residency
+from tests.deployments.residency.fakes import PlayedThreads
 
 BUDGET = 100
 SIZES = (10, 25, 40, 55, 70, 120)
@@ -32,7 +28,7 @@ LONG = "RESIDENCY_LONG" in os.environ
 
 @dataclass(eq=False)
 class GrowingFake:
-    """An engine that takes what it is granted."""
+    """An engine that grows as far as it is granted."""
 
     model: Model
     resident_bytes: int
@@ -48,60 +44,33 @@ class GrowingFake:
 
 
 @dataclass(eq=False)
-class Work:
-    """Something that a thread would do, until the machine says that it is done."""
-
-    work: Callable[[], Any]
-    done: "asyncio.Future[Any]"
-
-
-@dataclass(eq=False)
 class Caller:
     model: Model
-    task: "asyncio.Task[None]"
-    go: asyncio.Event
+    go: asyncio.Event = field(default_factory=asyncio.Event)
     engine: GrowingFake | None = None
-
-
-@dataclass
-class Threads:
-    """Stands in for the thread pools: what they are given lies here until it is done."""
-
-    loads: list[Work] = field(default_factory=list)
-    closes: list[Work] = field(default_factory=list)
-
-    async def run(self, pool: Executor, work: Callable[[], Any]) -> Any:
-        if pool._thread_name_prefix == "validate":  # type: ignore[attr-defined]
-            return work()
-        waiting = self.loads if pool._thread_name_prefix == "load" else self.closes  # type: ignore[attr-defined]
-        item = Work(work, asyncio.get_running_loop().create_future())
-        waiting.append(item)
-        return await item.done
+    task: "asyncio.Task[None]" = field(init=False)
 
 
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.threads = Threads()
+        self.threads = PlayedThreads(hold_loads=True, hold_unloads=True)
         self.now = 0.0
         self.engines: list[GrowingFake] = []
         self.callers: list[Caller] = []
         self.versions = [0] * len(SIZES)
         self.surplus = 0
-        self.fixes = [mock.patch.object(module, "in_thread", self.threads.run) for module in (residency, memory)]
-        for fix in self.fixes:
-            fix.start()
 
     @initialize()
     def begin(self) -> None:
         async def made() -> Residency[GrowingFake]:
-            return Residency(BUDGET * MIB, self.load, clock=lambda: self.now)
+            return Residency(Ledger(BUDGET * MIB), self.build, clock=lambda: self.now, threads=self.threads)
 
         self.residency = self.loop.run_until_complete(made())
         self.ledger = self.residency.ledger
 
-    def load(self, model: Model) -> GrowingFake:
+    def build(self, model: Model) -> GrowingFake:
         engine = GrowingFake(model, model.declared_bytes + self.surplus * MIB)
         self.engines.append(engine)
         return engine
@@ -110,13 +79,14 @@ class Machine(RuleBasedStateMachine):
         manifest = Manifest(memory_mb=SIZES[number])
         return Model(f"m{number}", None, Path("m"), str(self.versions[number]), "text_generation", manifest)
 
-    def settle(self) -> None:
+    def run_tasks(self) -> None:
+        """Until every task waits for something that the machine has to do."""
         for _ in range(40):
             self.loop.run_until_complete(asyncio.sleep(0))
 
     @rule(number=st.integers(0, len(SIZES) - 1))
     def lease(self, number: int) -> None:
-        caller = Caller(self.model(number), None, asyncio.Event())  # type: ignore[arg-type]
+        caller = Caller(self.model(number))
 
         async def call() -> None:
             async with self.residency.lease(caller.model, 1000) as engine:
@@ -126,7 +96,7 @@ class Machine(RuleBasedStateMachine):
 
         caller.task = self.loop.create_task(call())
         self.callers.append(caller)
-        self.settle()
+        self.run_tasks()
 
     @precondition(lambda self: self.callers)
     @rule(data=st.data(), cancel=st.booleans())
@@ -134,53 +104,52 @@ class Machine(RuleBasedStateMachine):
         caller = data.draw(st.sampled_from(self.callers))
         caller.engine = None
         caller.task.cancel() if cancel else caller.go.set()
-        self.settle()
+        self.run_tasks()
 
     @precondition(lambda self: self.threads.loads)
     @rule(data=st.data(), fails=st.booleans(), surplus=st.sampled_from([-5, 0, 0, 0, 30]))
     def finish_load(self, data: st.DataObject, fails: bool, surplus: int) -> None:
-        """A load ends: well, with a model larger than declared, or not at all."""
+        """A load succeeds, perhaps with a model larger than declared, or fails."""
         item = data.draw(st.sampled_from(self.threads.loads))
         self.threads.loads.remove(item)
         self.surplus = surplus
         if fails:
             before = {key for key, entry in self.ledger.entries.items() if entry.state is State.LOADING}
             item.done.set_exception(ModelLoadFailed("no good"))
-            self.settle()
+            self.run_tasks()
             after = {key for key, entry in self.ledger.entries.items() if entry.state is State.LOADING}
             assert before - after, "a failed load is still accounted for"
         else:
-            item.done.set_result(item.work())
-            self.settle()
+            item.finish()
+            self.run_tasks()
 
-    @precondition(lambda self: self.threads.closes)
+    @precondition(lambda self: self.threads.unloads)
     @rule()
-    def finish_close(self) -> None:
-        item = self.threads.closes.pop(0)
-        item.done.set_result(item.work())
-        self.settle()
+    def finish_unload(self) -> None:
+        self.threads.unloads.pop(0).finish()
+        self.run_tasks()
 
     @rule(number=st.integers(0, len(SIZES) - 1))
     def evict(self, number: int) -> None:
         self.loop.create_task(self.residency.unload(self.model(number)))
-        self.settle()
+        self.run_tasks()
 
     @rule(number=st.integers(0, len(SIZES) - 1))
     def swap(self, number: int) -> None:
-        """Another version takes its place: the old one stays until it is evicted."""
+        """New files take the place of old ones; the old model stays in memory until it is evicted."""
         self.versions[number] += 1
 
     @rule(number=st.integers(0, len(SIZES) - 1), pinned=st.booleans())
     def pin(self, number: int, pinned: bool) -> None:
         async def pin() -> None:
-            self.residency.pin(self.model(number), pinned)
+            self.residency.apply_pin(self.model(number), pinned)
 
         self.loop.run_until_complete(pin())
-        self.settle()
+        self.run_tasks()
 
     @rule(data=st.data(), more=st.integers(-10, 40))
     def grow(self, data: st.DataObject, more: int) -> None:
-        """An engine in use takes more, if it may, or gives some back."""
+        """An engine in use grows, if it may, or shrinks."""
         used = [caller.engine for caller in self.callers if caller.engine]
         if used:
             engine = data.draw(st.sampled_from(used))
@@ -188,17 +157,17 @@ class Machine(RuleBasedStateMachine):
             assert engine.grant
             if engine.grant(size):
                 engine.resident_bytes = size
-        self.settle()
+        self.run_tasks()
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 10.0, 400.0]))
     def wait(self, seconds: float) -> None:
-        async def look() -> None:
+        async def sweep() -> None:
             self.residency.sweep()
-            self.residency.room.look()
+            self.residency.memory.grant_waiting()
 
         self.now += seconds
-        self.loop.run_until_complete(look())
-        self.settle()
+        self.loop.run_until_complete(sweep())
+        self.run_tasks()
 
     @invariant()
     def accounts_hold(self) -> None:
@@ -206,56 +175,53 @@ class Machine(RuleBasedStateMachine):
             return
         alive = [engine for engine in self.engines if not engine.closed]
         for engine in alive:
-            entry = self.ledger.entries.get(key_of(engine.model))
-            assert entry, "an engine that nobody accounts for"
+            entry = self.ledger.entries.get(engine.model.key)
+            assert entry, "an engine without an account"
             assert entry.bytes >= engine.resident_bytes
         assert self.ledger.used_bytes >= sum(engine.resident_bytes for engine in alive)
         if not any(engine.resident_bytes > engine.model.declared_bytes for engine in alive):
             assert self.ledger.used_bytes <= BUDGET * MIB
-        leaving = [e.bytes for e in self.ledger.entries.values() if e.state is State.UNLOADING]
-        assert self.ledger.used_bytes <= BUDGET * MIB or leaving, "over the budget, and nobody leaves"
+        unloading = [e.bytes for e in self.ledger.entries.values() if e.state is State.UNLOADING]
+        assert self.ledger.used_bytes <= BUDGET * MIB or unloading, "over the budget, and nothing is unloaded"
 
     @invariant()
-    def a_leased_model_is_never_gone(self) -> None:
+    def a_leased_model_is_never_closed(self) -> None:
         for caller in self.callers:
             if caller.engine is not None and not caller.task.done():
                 assert not caller.engine.closed
-                assert self.ledger.entries[key_of(caller.model)].leases
+                assert self.ledger.entries[caller.model.key].leases
 
     @invariant()
-    def callers_hear_only_errors_of_the_contract(self) -> None:
+    def callers_get_only_errors_of_the_contract(self) -> None:
         for caller in [caller for caller in self.callers if caller.task.done()]:
             self.callers.remove(caller)
             if not caller.task.cancelled() and (error := caller.task.exception()):
                 assert isinstance(error, ServingError), error
 
     def teardown(self) -> None:
-        """Once all is let go, everybody who waits gets an answer and nothing stays behind."""
+        """When all leases end, every waiting caller gets an answer and no lease is left."""
         for _ in range(200):
             for caller in self.callers:
                 caller.engine = None
                 caller.go.set()
-            for work in (self.threads.loads, self.threads.closes):
-                while work:
-                    item = work.pop()
-                    item.done.set_result(item.work())
+            for held in (self.threads.loads, self.threads.unloads):
+                while held:
+                    held.pop().finish()
             self.now += 1
             if hasattr(self, "residency"):
-                self.loop.call_soon(self.residency.room.look)
-            self.settle()
+                self.loop.call_soon(self.residency.memory.grant_waiting)
+            self.run_tasks()
             if not any(not caller.task.done() for caller in self.callers):
                 break
         try:
             assert all(caller.task.done() for caller in self.callers), "a caller waits for ever"
-            self.callers_hear_only_errors_of_the_contract()
+            self.callers_get_only_errors_of_the_contract()
             assert all(not entry.leases for entry in self.ledger.entries.values())
         finally:
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
-            self.settle()
+            self.run_tasks()
             self.loop.close()
-            for fix in self.fixes:
-                fix.stop()
 
 
 TestResidency = Machine.TestCase
