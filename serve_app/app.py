@@ -1,8 +1,10 @@
-"""The composition: one table of families, and `build`, which makes the Serve application of it."""
+"""`build` makes the Serve application: an ingress, and a deployment for each row of the table of families."""
 
 import hashlib
 import sys
 import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import ray
@@ -16,6 +18,7 @@ from deployments.families.table import FAMILIES
 from deployments.metrics.requests import MetricsAggregator
 from deployments.replica.family import Family, model_formats
 from deployments.replica.model_replica import ReplicaOptions
+from deployments.repository.families import ModelFormat
 from serve_app.config.config import RuntimeConfig
 from serve_app.dispatch.dispatcher import Route
 from serve_app.http.haproxy import missing
@@ -38,20 +41,19 @@ def build(args: RuntimeConfig) -> Application:
     return compose(args, FAMILIES)
 
 
-def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
-    """Ingress in front, one deployment per family behind. Raises ValueError for a family that is not in the table."""
+def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
+    """The ingress and one deployment per family. Raises ValueError for settings of a family that is not among them."""
     names = [family.name for family in families]
     for name in config.families.keys() - set(names):
         raise ValueError(f"families: unknown family {name!r}{nearest(name, names)}")
-    models = config.repository()
-    formats = model_formats(families)
+    models, formats = config.repository(), model_formats(families)
     version = _version(config, names)
-    gpus = ray.cluster_resources().get("GPU", 0) if ray.is_initialized() else 0
+    gpu_share = SHARE_OF_A_GPU if ray.is_initialized() and ray.cluster_resources().get("GPU", 0) else 0.0
     handles: dict[str, Application] = {}
     routes = []
     for family in families:
         settings = config.settings(family.name)
-        num_gpus = (SHARE_OF_A_GPU if gpus else 0) if settings.num_gpus is None else settings.num_gpus
+        num_gpus = gpu_share if settings.num_gpus is None else settings.num_gpus
         options = ReplicaOptions(family, models, formats, settings, config.cache, config.sources)
         handles[family.name] = _deployment(family, settings, num_gpus, version).bind(options)
         routes.append(
@@ -64,25 +66,27 @@ def compose(config: RuntimeConfig, families: tuple[Family, ...]) -> Application:
                 may_be_empty=settings.autoscaling.min_replicas == 0,
             )
         )
-    deployments = {family.name: _name(family) for family in families}
-    board = DeploymentActorConfig(
-        name=MODEL_REGISTRY,
-        actor_class=ray.remote(ModelRegistryActor),
-        # Nothing that JSON cannot say: Ray's dashboard shows it.
-        init_args=(
-            str(models),
-            {name: form.model_dump(mode="json") for name, form in formats.items()},
-            list(config.sources),
-            deployments,
-        ),
-        actor_options={"num_cpus": 0},
-    )
-    return _ingress(config, board, version).bind(config.ingress, tuple(routes), handles)
+    forms = [family.form for family in families if family.form]
+    registry = _registry(config, models, formats, {family.name: _name(family) for family in families})
+    return _ingress(config, registry, version).bind(config.ingress, tuple(routes), handles, forms)
 
 
 def _name(family: Family) -> str:
-    """Its deployment's."""
+    """The name of its deployment: that of its class without `Replica`."""
     return family.deployment.rpartition(":")[2].removesuffix("Replica")
+
+
+def _registry(
+    config: RuntimeConfig, models: Path | str, formats: Mapping[str, ModelFormat], deployments: Mapping[str, str]
+) -> DeploymentActorConfig:
+    # Ray's dashboard shows the arguments: they have to be JSON.
+    as_json = {family: form.model_dump(mode="json") for family, form in formats.items()}
+    return DeploymentActorConfig(
+        name=MODEL_REGISTRY,
+        actor_class=ray.remote(ModelRegistryActor),
+        init_args=(str(models), as_json, list(config.sources), deployments),
+        actor_options={"num_cpus": 0},
+    )
 
 
 def _version(config: RuntimeConfig, families: list[str]) -> str:
@@ -108,7 +112,7 @@ def _deployment(family: Family, settings: FamilySettings, num_gpus: float, versi
     )
 
 
-def _ingress(config: RuntimeConfig, models: DeploymentActorConfig, version: str) -> serve.Deployment:
+def _ingress(config: RuntimeConfig, registry: DeploymentActorConfig, version: str) -> serve.Deployment:
     metrics = DeploymentActorConfig(
         name=METRICS_AGGREGATOR, actor_class=ray.remote(MetricsAggregator), actor_options={"num_cpus": 0}
     )
@@ -124,7 +128,7 @@ def _ingress(config: RuntimeConfig, models: DeploymentActorConfig, version: str)
         graceful_shutdown_timeout_s=5,
         version=version,
         _internal=True,
-        deployment_actors=[metrics, models],
+        deployment_actors=[metrics, registry],
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +21,7 @@ from deployments.contract.types import Error, InferRequest, InferResponse, TextG
 from deployments.metrics.requests import Labels, Recorder
 from deployments.replica.calls import CALLS_UNDER_WAY, Reply
 from deployments.replica.context import private_socket
+from deployments.replica.family import Form
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.config.config import IngressSettings
@@ -45,6 +46,7 @@ class Ingress:
         settings: IngressSettings,
         routes: tuple[Route, ...],
         handles: Mapping[str, DeploymentHandle[Any]],
+        forms: Sequence[Form],
     ) -> None:
         self.settings = settings
         self.access = Access(AccessSettings())
@@ -56,7 +58,7 @@ class Ingress:
         self._under_way = 0
         self._following = asyncio.create_task(self.catalog.follow())
         self._reporting = asyncio.create_task(self._report_forever())
-        self.http = build_http_app(settings, self.access, self, self, (openai_api(settings, self, self),))
+        self.http = build_http_app(settings, self.access, self, self, (openai_api(settings, self, self),), forms)
         path = private_socket()
         self._door = UnixServer(self.http, path) if path else None
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class Form:
     """How multipart/form-data becomes a request: `curl -F model_id=… -F file=@…`."""
 
+    request: type[InferRequest]
     file: str
-    """The form's file."""
+    """The form's file. Its name tells which family is asked: no two families have the same."""
     field: str
     """The request's field that takes the file's bytes."""
     integers: tuple[str, ...] = ()

@@ -14,6 +14,7 @@ from deployments.contract import wire
 from deployments.contract.errors import MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.contract.failures import error_of
 from deployments.contract.types import Error, TextGeneration
+from deployments.replica.family import Form
 from serve_app.access.api_keys import Access
 from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
@@ -31,9 +32,14 @@ MIB = 2**20
 
 
 def build_http_app(
-    settings: IngressSettings, access: Access, runtime: Runtime, operations: Operations, apis: Sequence[MountedApi] = ()
+    settings: IngressSettings,
+    access: Access,
+    runtime: Runtime,
+    operations: Operations,
+    apis: Sequence[MountedApi] = (),
+    forms: Sequence[Form] = (),
 ) -> Starlette:
-    """`apis`: the protocols that are served beside the contract's own."""
+    """`apis`: the protocols that are served beside the contract's own. `forms`: what `/infer` takes as a form."""
     render_error = partial(error_response, renderers={api.prefix: api.render_error for api in apis})
 
     async def failed(request: Request, cause: Exception) -> Response:
@@ -45,9 +51,9 @@ def build_http_app(
 
     app = Starlette(
         routes=[
-            *_inference_routes(runtime, int(settings.max_body_mb * MIB)),
+            *_inference_routes(runtime, int(settings.max_body_mb * MIB), forms),
             *_operations_routes(operations),
-            *_openapi_routes(apis),
+            *_openapi_routes(apis, forms),
             *(route for api in apis for route in api.routes),
         ],
         middleware=[Middleware(LimitsMiddleware, access, int(settings.max_held_mb * MIB), render_error)],
@@ -57,9 +63,9 @@ def build_http_app(
     return app
 
 
-def _inference_routes(runtime: Runtime, limit_bytes: int) -> list[BaseRoute]:
+def _inference_routes(runtime: Runtime, limit_bytes: int, forms: Sequence[Form]) -> list[BaseRoute]:
     async def infer(request: Request) -> Response:
-        asked, context = await decoded(request, limit_bytes), context_of(request)
+        asked, context = await decoded(request, limit_bytes, forms), context_of(request)
         if isinstance(asked, TextGeneration) and asked.stream:
             return await streamed(request, asked, context)
         return rendered(await cancel_on_disconnect(request, runtime.answer(asked, context)), accepted(request))
@@ -102,12 +108,12 @@ def _operations_routes(operations: Operations) -> list[BaseRoute]:
     ]
 
 
-def _openapi_routes(apis: Sequence[MountedApi]) -> list[BaseRoute]:
+def _openapi_routes(apis: Sequence[MountedApi], forms: Sequence[Form]) -> list[BaseRoute]:
     async def openapi(request: Request) -> Response:
-        return JSONResponse(openapi_document(apis))
+        return JSONResponse(openapi_document(apis, forms))
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(openapi_page(openapi_document(apis)))
+        return HTMLResponse(openapi_page(openapi_document(apis, forms)))
 
     return [Route("/openapi.json", openapi), Route("/docs", docs)]
 

@@ -1,6 +1,6 @@
 """The OpenAPI document, generated from the contract's unions, and an HTML page of it that runs no script."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.metadata import version
 from typing import Any
@@ -11,8 +11,10 @@ from deployments.contract import wire
 from deployments.contract.errors import ERRORS
 from deployments.contract.status import ModelStatus, Plan
 from deployments.contract.types import Error, InferRequest, InferResponse, Variant
+from deployments.replica.family import Form
 from serve_app.http.batch import MAX_ITEMS, NDJSON
 from serve_app.http.interfaces import MountedApi
+from serve_app.http.requests import FORM
 
 MIDDLEWARE_STATUSES = (400, 401, 403, 405, 408, 413, 429, 431, 500, 503, 504)
 """The statuses of the errors that every route may return, because they are raised before it."""
@@ -20,7 +22,7 @@ REFERENCE = "#/components/schemas/{model}"
 TEXT = "text/plain"
 
 
-def openapi_document(apis: Iterable[MountedApi]) -> dict[str, Any]:
+def openapi_document(apis: Iterable[MountedApi], forms: Sequence[Form]) -> dict[str, Any]:
     """OpenAPI 3.1 for every route, those of `apis` included."""
     schemas: dict[str, Any] = {}
     for union in (InferRequest, InferResponse):
@@ -37,7 +39,7 @@ def openapi_document(apis: Iterable[MountedApi]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "model-runtime", "version": version("model-runtime")},
         "paths": {
-            "/infer": {"post": _infer()},
+            "/infer": {"post": _infer(forms)},
             "/infer/batch": {"post": _batch()},
             "/models": {"get": _get("The models, their state and size", wire.JSON, _holding("models", "ModelStatus"))},
             "/models/{model_id}": {"get": _model("One model, its versions, and every replica that has had it")},
@@ -59,10 +61,12 @@ def openapi_document(apis: Iterable[MountedApi]) -> dict[str, Any]:
     }
 
 
-def _infer() -> dict[str, Any]:
+def _infer(forms: Sequence[Form]) -> dict[str, Any]:
     content: dict[str, Any] = {kind: {"schema": _ref("InferRequest")} for kind in (wire.JSON, wire.MSGPACK)}
     content[wire.BINCODE] = {"schema": {"type": "string", "format": "binary"}}
-    content["multipart/form-data"] = {"schema": _form()}
+    if forms:
+        schemas = [_form(form) for form in forms]
+        content[FORM] = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
     answers = _in_every_format("InferResponse") | {"text/event-stream": {}}  # where a TextGeneration says `stream`
     statuses = sorted({kind.status for kind in ERRORS.values()})
     return {
@@ -164,12 +168,13 @@ def _batch() -> dict[str, Any]:
     }
 
 
-def _form() -> dict[str, Any]:
-    image = {"type": "string", "format": "binary"}
+def _form(form: Form) -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    integers = {name: {"type": "string", "pattern": "^[0-9]{1,9}$"} for name in form.integers}
     return {
         "type": "object",
-        "properties": {"model_id": _STRING, "image": image, "top_k": {"type": "string", "pattern": "^[0-9]{1,9}$"}},
-        "required": ["model_id", "image"],
+        "properties": {"model_id": _STRING, form.file: file, **integers},
+        "required": ["model_id", form.file],
     }
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import uuid
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -13,9 +14,11 @@ from deployments.contract import wire
 from deployments.contract.errors import Cancelled, InvalidRequest, PayloadTooLarge, UnsupportedMediaType, quoted
 from deployments.contract.failures import error_of
 from deployments.contract.types import InferRequest
+from deployments.replica.family import Form
 from serve_app.access.caller import RequestContext
 from serve_app.http.interfaces import Asked
 
+FORM = "multipart/form-data"
 LARGE_BODY_BYTES = 256 * 1024
 """A larger body is parsed in a thread: on the event loop it would delay other requests."""
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -43,19 +46,19 @@ def accepted(request: Request) -> str:
     return next((known for known in (*accepts, media_type(request)) if known in wire.MEDIA_TYPES), wire.JSON)
 
 
-async def decoded(request: Request, limit_bytes: int) -> Asked:
+async def decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) -> Asked:
     """The request that the body holds, or the error of a body that holds none. Never raises."""
     try:
-        return await _decoded(request, limit_bytes)
+        return await _decoded(request, limit_bytes, forms)
     except Exception as cause:
         return error_of(cause, request_id_of(request.headers)).exception()
 
 
-async def _decoded(request: Request, limit_bytes: int) -> InferRequest:
+async def _decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) -> InferRequest:
     _check_encoding(request)
     body = await _read_body(request, limit_bytes)
-    if media_type(request) == "multipart/form-data":
-        return await _read_form(request, body)
+    if forms and media_type(request) == FORM:
+        return await _read_form(request, body, forms)
     if len(body) > LARGE_BODY_BYTES:
         return await asyncio.to_thread(wire.decode, body, media_type(request), InferRequest)
     return wire.decode(body, media_type(request), InferRequest)
@@ -97,7 +100,7 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
     return b"".join(chunks)
 
 
-async def _read_form(request: Request, body: bytes) -> InferRequest:
+async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> InferRequest:
     """`curl -F model_id=… -F image=@photo.jpg`, and `-F top_k=3` if need be."""
 
     async def receive() -> Message:
@@ -105,14 +108,17 @@ async def _read_form(request: Request, body: bytes) -> InferRequest:
 
     fields: dict[str, object] = {}
     try:
-        async with Request(request.scope, receive).form(max_files=1, max_fields=8) as form:
-            for name, value in form.multi_items():
-                if isinstance(value, UploadFile):
-                    fields["image_data" if name == "image" else name] = await value.read()
-                else:
-                    fields[name] = int(value) if name == "top_k" and value.isdecimal() else value
+        async with Request(request.scope, receive).form(max_files=1, max_fields=8) as sent:
+            for name, value in sent.multi_items():
+                fields[name] = await value.read() if isinstance(value, UploadFile) else value
     except (HTTPException, ValueError):  # the first for anything wrong with the form
         raise InvalidRequest("malformed multipart/form-data") from None
-    if not isinstance(fields.get("image_data"), bytes):
-        raise InvalidRequest("the form needs a file 'image'")
-    return wire.from_object({"ImageClassification": fields}, InferRequest)
+    form = next((form for form in forms if isinstance(fields.get(form.file), bytes)), None)
+    if form is None:
+        raise InvalidRequest(f"the form needs a file {' or '.join(repr(form.file) for form in forms)}")
+    fields[form.field] = fields.pop(form.file)
+    for name in form.integers:
+        digits = fields.get(name)
+        if isinstance(digits, str) and digits.isdecimal():
+            fields[name] = int(digits)
+    return wire.from_object({form.request.__name__: fields}, InferRequest)

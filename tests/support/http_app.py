@@ -4,6 +4,7 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 
+from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import Access
 from serve_app.config.config import IngressSettings
 from serve_app.http.app import build_http_app
@@ -18,4 +19,5 @@ class WholeRuntime(Runtime, Operations, Protocol):
 
 def http_app(runtime: WholeRuntime) -> Starlette:
     apis = (openai_api(runtime.settings, runtime, runtime),)
-    return build_http_app(runtime.settings, runtime.access, runtime, runtime, apis)
+    forms = [family.form for family in FAMILIES if family.form]
+    return build_http_app(runtime.settings, runtime.access, runtime, runtime, apis, forms)

@@ -82,7 +82,7 @@ IMAGE_CLASSIFICATION = Family(
     options=ImageClassificationOptions,
     matches=matches,
     golden=GoldenImage,
-    form=Form(file="image", field="image_data", integers=("top_k",)),
+    form=Form(ImageClassification, file="image", field="image_data", integers=("top_k",)),
     sample=Sample({"image_data": SAMPLE_IMAGE}, _in_one_line),
     client=Command(
         "image",
