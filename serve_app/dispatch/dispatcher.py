@@ -105,7 +105,7 @@ class Dispatcher:
             answer.cancel()
 
     def _submit(self, request: InferRequest, context: RequestContext, route: Route, tell: OnChunk | None) -> Pending:
-        model = self.catalog.find(request.model_id, route.family) if route.has_models else None
+        model = self.catalog.find_model(request.model_id, route.family) if route.has_models else None
         if model is not None:
             request = model.manifest.with_defaults(request)
         timeout_s = context.caller.remaining_s(route.settings.deadline_s)

@@ -1,1 +1,1 @@
-"""Which models exist and which version serves: one actor owns it, each ingress mirrors it."""
+"""Which models exist and which version serves: one actor owns this table, each ingress has a mirror of it."""

@@ -1,4 +1,7 @@
-"""The actor that watches the repository: one for the whole runtime, it outlives the replicas."""
+"""The actor that owns the model registry: it scans the repository, validates new versions and publishes the table.
+
+One for the whole runtime. Knows replicas only through their deployments' handles.
+"""
 
 import asyncio
 import logging
@@ -19,17 +22,18 @@ from deployments.repository.staging import is_url
 from deployments.repository.versions import ModelRegistry, Table
 from serve_app.dispatch.broadcast import broadcast
 
-logger = logging.getLogger("model_runtime.board")
+logger = logging.getLogger("model_runtime.registry")
 
 SCAN_EVERY_S = 0.5
 LIST_EVERY_S = 15.0
 """Of a remote repository."""
-SCANNING_SHARE = 0.1
-"""Of its time at most; a repository that takes longer to scan is scanned less often."""
-ANSWER_WITHIN_S = 10.0
-TRIAL_S = 600.0
-GRACE_S = 2.0
-"""For what was sent before the ingress heard of the change."""
+MAX_SCAN_SHARE = 0.1
+"""The part of time spent on scans at most: a repository whose scan takes longer is scanned less often."""
+POLL_TIMEOUT_S = 10.0
+"""How long `table` waits for a change."""
+VALIDATION_TIMEOUT_S = 600.0
+UNLOAD_GRACE_S = 2.0
+"""For requests that an ingress has sent before it received the new table."""
 _NAMESPACE = b"model-runtime"
 
 
@@ -50,8 +54,8 @@ class ModelRegistryActor:
         self.scan_every_s = LIST_EVERY_S if remote else SCAN_EVERY_S
         self.deployments = deployments
         self.application = serve.get_deployment_actor_context().app_name
-        self._kept = _internal_kv_get(self._place, namespace=_NAMESPACE)
-        self.board = ModelRegistry(self._kept)
+        self._persisted = _internal_kv_get(self._storage_key, namespace=_NAMESPACE)
+        self.registry = ModelRegistry(self._persisted)
         self._name = uuid.uuid4().hex[:8]
         self._table = Table()
         self._number = 0
@@ -59,28 +63,28 @@ class ModelRegistryActor:
         self._scanned = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._being_tried: set[str] = set()
+        self._validating: set[str] = set()
 
     async def table(self, known: str | None) -> tuple[str, Table] | None:
-        """The table and its generation, as soon as it is another one than `known`; None if it is not for a while."""
-        await self._watched()
+        """The table and its generation, once that is not `known`. None if it has not changed within POLL_TIMEOUT_S."""
+        await self._ready()
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S), self._changed:
+            async with asyncio.timeout(POLL_TIMEOUT_S), self._changed:
                 await self._changed.wait_for(lambda: self._generation != known)
         except TimeoutError:
             return None
         return self._generation, self._table
 
     async def pin(self, model_id: str, pinned: bool) -> None:
-        """Kept when this returns."""
-        await self._watched()
-        self.board.pin(model_id, pinned)
+        """The pin is persisted when this returns."""
+        await self._ready()
+        self.registry.pin(model_id, pinned)
         await self._publish()
 
-    async def forgive(self, name: str) -> None:
-        """A version that failed its trial may serve again."""
-        await self._watched()
-        self.board.forgive(name)
+    async def retry_failed(self, name: str) -> None:
+        """A version that failed validation is validated again."""
+        await self._ready()
+        self.registry.forgive(name)
         await self._publish()
 
     @property
@@ -88,10 +92,10 @@ class ModelRegistryActor:
         return f"{self._name}-{self._number}"
 
     @property
-    def _place(self) -> bytes:
-        return f"model-board:{self.application}".encode()
+    def _storage_key(self) -> bytes:
+        return f"model-registry:{self.application}".encode()
 
-    async def _watched(self) -> None:
+    async def _ready(self) -> None:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
         await self._scanned.wait()
@@ -100,59 +104,64 @@ class ModelRegistryActor:
         while True:
             started = time.monotonic()
             try:
-                self.board.observe(await asyncio.to_thread(self.repository.scan))
+                self.registry.observe(await asyncio.to_thread(self.repository.scan))
                 await self._publish()
                 self._scanned.set()
-                self._act()
-            except OSError as failure:  # a share that is away for a moment; the models are not gone
+                self._start_actions()
+            except OSError as failure:  # A network share may be unreachable for a moment. The models stay.
                 logger.warning("the repository cannot be read: %s", failure)
-            except Exception:  # Ray's store may be away for a moment; whatever it is, the watch goes on
-                logger.exception("the repository could not be looked at")
+            except Exception:  # Ray's store may be unreachable for a moment. Scanning goes on after any failure.
+                logger.exception("the repository could not be scanned")
             took_s = time.monotonic() - started
-            await asyncio.sleep(max(self.scan_every_s, took_s / SCANNING_SHARE))
+            await asyncio.sleep(max(self.scan_every_s, took_s / MAX_SCAN_SHARE))
 
     async def _publish(self) -> None:
-        if (kept := self.board.kept()) != self._kept:
-            await asyncio.to_thread(_internal_kv_put, self._place, kept, namespace=_NAMESPACE)
-            self._kept = kept
-        if (table := self.board.table()) != self._table:
+        if (persisted := self.registry.kept()) != self._persisted:
+            await asyncio.to_thread(_internal_kv_put, self._storage_key, persisted, namespace=_NAMESPACE)
+            self._persisted = persisted
+        if (table := self.registry.table()) != self._table:
             async with self._changed:
                 self._table = table
                 self._number += 1
                 self._changed.notify_all()
 
-    def _act(self) -> None:
-        for model in self.board.to_try():
-            if model.family and model.family not in self._being_tried:
-                self._being_tried.add(model.family)
-                self._start(self._try(model, model.family))
-        for model in self.board.retired():
+    def _start_actions(self) -> None:
+        for model in self.registry.to_try():
+            if model.family and model.family not in self._validating:
+                self._validating.add(model.family)
+                self._start(self._validate(model, model.family))
+        for model in self.registry.retired():
             if model.family:
                 self._start(self._retire(model, model.family))
 
-    async def _try(self, model: Model, family: str) -> None:
-        """On one replica of its family, beside what serves, and then on all that hold it. One at a time in a family."""
+    async def _validate(self, model: Model, family: str) -> None:
+        """Loads the version into one replica of its family, then into all that hold the version that serves.
+
+        One at a time in a family, so that at most one version more than those that serve takes memory.
+        """
         try:
             handle = serve.get_deployment_handle(self.deployments[family], self.application)
-            async with asyncio.timeout(TRIAL_S):
-                error: Error | None = await handle.load_model.remote(model, TRIAL_S)
-                if error is None and (serving := self.board.serving(model.model_id)) is not None:
-                    # So that no replica that serves the old one has its callers wait for the new one.
-                    await broadcast(handle, "load_beside", serving, model, TRIAL_S, timeout_s=TRIAL_S)
+            async with asyncio.timeout(VALIDATION_TIMEOUT_S):
+                error: Error | None = await handle.load_model.remote(model, VALIDATION_TIMEOUT_S)
+                if error is None and (serving := self.registry.serving(model.model_id)) is not None:
+                    # Callers of replicas that hold the old version need not wait for the new one.
+                    await broadcast(
+                        handle, "load_beside", serving, model, VALIDATION_TIMEOUT_S, timeout_s=VALIDATION_TIMEOUT_S
+                    )
             failure: ServingError | None = error.exception() if error else None
         except Exception as cause:  # no replica, or one that was lost
-            failure = Unavailable(f"the trial was cut short ({type(cause).__name__})")
+            failure = Unavailable(f"the validation was interrupted ({type(cause).__name__})")
         finally:
-            self._being_tried.discard(family)
-        logger.info("%s: %s", model.name, failure.message if failure else "tried")
-        self.board.tried(model, failure)
+            self._validating.discard(family)
+        logger.info("%s: %s", model.name, failure.message if failure else "validated")
+        self.registry.tried(model, failure)
         await self._publish()
 
     async def _retire(self, model: Model, family: str) -> None:
-        """Requests under way end first, then it leaves memory."""
-        await asyncio.sleep(GRACE_S)
+        """Unloads the version after the requests that use it."""
+        await asyncio.sleep(UNLOAD_GRACE_S)
         handle = serve.get_deployment_handle(self.deployments[family], self.application)
-        await broadcast(handle, "unload_model", model, timeout_s=TRIAL_S)
+        await broadcast(handle, "unload_model", model, timeout_s=VALIDATION_TIMEOUT_S)
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

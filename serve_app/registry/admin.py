@@ -1,4 +1,4 @@
-"""What an operator asks of the models: their state, loading, unloading, pinning, planning."""
+"""An operator's requests: show, load, unload, pin and plan a model. Decides nothing: replicas and registry do."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,28 +11,28 @@ from deployments.contract.status import AdminResult, ModelStatus, Plan, ReplicaS
 from deployments.contract.types import Error
 from deployments.repository.model import Model, find
 from serve_app.dispatch.broadcast import broadcast
-from serve_app.registry.mirror import RegistryMirror, board
+from serve_app.registry.mirror import RegistryMirror, registry_actor
 from serve_app.registry.status import model_status, model_statuses
 
-LOAD_S = 600.0
-UNLOAD_S = 60.0
+LOAD_TIMEOUT_S = 600.0
+UNLOAD_TIMEOUT_S = 60.0
 
 
 class RegistryAdmin:
-    """`handles` are those of the families that have models."""
+    """`handles`: of the families that have models."""
 
-    def __init__(self, catalog: RegistryMirror, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
-        self.catalog = catalog
+    def __init__(self, mirror: RegistryMirror, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+        self.mirror = mirror
         self.handles = handles
 
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
-        await self.catalog.ready()
+        await self.mirror.ready()
         replicas = await self._replicas(list(self.handles))
-        return model_statuses(self.catalog.table, replicas)
+        return model_statuses(self.mirror.table, replicas)
 
     async def do(self, verb: Verb, name: str) -> AdminResult:
-        """How the model stands afterwards, or its plans. Raises ServingError."""
+        """The model's status afterwards, or its plans. Raises ServingError."""
         match verb:
             case Verb.SHOW:
                 return await self.model(name)
@@ -48,49 +48,49 @@ class RegistryAdmin:
     async def model(self, name: str) -> ModelStatus:
         """Raises ModelNotFound."""
         model = await self._known(name)
-        table = self.catalog.table  # In the next one it may be gone.
+        table = self.mirror.table  # The next one may lack the model.
         replicas = await self._replicas([family for family in self.handles if family == model.family])
         return model_status(name, table, replicas)
 
     async def load(self, name: str) -> ModelStatus:
-        """Into the memory of one replica, tried on its golden examples. A version that failed gets another chance.
+        """Loads the model into one replica and validates it. A version that failed validation is validated again.
 
-        Raises ModelNotFound, and what a request for it would raise.
+        Raises ModelNotFound, and what a request for the model would raise.
         """
         model = await self._known(name)
         if model.problem is not None:
-            await board().forgive.remote(model.name)
-            await self.catalog.until(lambda table: name not in table.models or table.models[name].problem is None)
+            await registry_actor().retry_failed.remote(model.name)
+            await self.mirror.wait_for(lambda table: name not in table.models or table.models[name].problem is None)
             model = await self._known(name)
-        error: Error | None = await self._handle(model).load_model.remote(model, LOAD_S)
+        error: Error | None = await self._handle(model).load_model.remote(model, LOAD_TIMEOUT_S)
         if error is not None:
             raise error.exception()
         return await self.model(name)
 
     async def unload(self, name: str) -> ModelStatus:
-        """Out of every replica's memory, once the requests under way have ended. Raises ModelNotFound."""
+        """Unloads the model from every replica, after the requests that use it. Raises ModelNotFound."""
         model = await self._known(name)
-        await broadcast(self._handle(model), "unload_model", model, timeout_s=UNLOAD_S)
+        await broadcast(self._handle(model), "unload_model", model, timeout_s=UNLOAD_TIMEOUT_S)
         return await self.model(name)
 
     async def pin(self, name: str, pinned: bool) -> ModelStatus:
-        """A pinned model stays in every memory it is in. Holds until it is said otherwise. Raises ModelNotFound."""
+        """A pinned model is not evicted. A pin outlives restarts. Raises ModelNotFound."""
         model = await self._known(name)
-        await board().pin.remote(model.model_id, pinned)
-        versions = {other.name: other for other in self.catalog.models().values() if other.model_id == model.model_id}
+        await registry_actor().pin.remote(model.model_id, pinned)
+        versions = {other.name: other for other in self.mirror.models().values() if other.model_id == model.model_id}
         await asyncio.gather(*(broadcast(self._handle(one), "pin", one, pinned) for one in versions.values()))
-        await self.catalog.until(lambda table: name not in table.models or table.models[name].pinned == pinned)
+        await self.mirror.wait_for(lambda table: name not in table.models or table.models[name].pinned == pinned)
         return await self.model(name)
 
     async def plan(self, name: str) -> list[Plan]:
-        """What loading it would take, replica by replica. Raises ModelNotFound."""
+        """What loading the model would need, for each replica. Raises ModelNotFound."""
         model = await self._known(name)
         return await broadcast(self._handle(model), "plan", model)
 
     async def _known(self, name: str) -> Model:
-        await self.catalog.ready()
-        model = self.catalog.models().get(name)
-        return find(self.catalog.models(), name, "") if model is None else model
+        await self.mirror.ready()
+        model = self.mirror.models().get(name)
+        return find(self.mirror.models(), name, "") if model is None else model
 
     def _handle(self, model: Model) -> DeploymentHandle[Any]:
         handle = self.handles.get(model.family or "")
@@ -99,6 +99,6 @@ class RegistryAdmin:
         return handle
 
     async def _replicas(self, families: list[str]) -> list[ReplicaStatus]:
-        """What there is to learn: a family that does not answer in time is left out."""
+        """The status of every replica that answers in time."""
         answers = await asyncio.gather(*(broadcast(self.handles[family], "replica_status") for family in families))
         return [status for statuses in answers for status in statuses]

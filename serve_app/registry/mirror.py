@@ -1,4 +1,4 @@
-"""The ingress's copy of the board's table: it follows every change, and lasts while the board is made anew."""
+"""The ingress's copy of the registry's table. It stays usable while the registry actor restarts."""
 
 import asyncio
 import logging
@@ -13,69 +13,71 @@ from deployments.repository.versions import Table
 
 logger = logging.getLogger("model_runtime.ingress")
 
-MODEL_REGISTRY = "model_board"
-AGAIN_AFTER_S = 0.2
-SOON_S = 5.0
-PATIENCE_S = 30.0
-"""How long a request waits for the first table of all."""
+MODEL_REGISTRY = "model_registry"
+"""The actor's name."""
+RETRY_AFTER_S = 0.2
+CHANGE_TIMEOUT_S = 5.0
+FIRST_TABLE_TIMEOUT_S = 30.0
+"""How long a request waits for the first table."""
 
 
 class RegistryMirror:
-    """Which models there are. `follow` has to run."""
+    """The models that exist. `follow` has to run in a task."""
 
     def __init__(self) -> None:
         self.table = Table()
         self._generation: str | None = None
-        self._there = asyncio.Event()
-        self._news = asyncio.Condition()
+        self._known = asyncio.Event()
+        self._changed = asyncio.Condition()
 
     @property
     def is_known(self) -> bool:
-        return self._there.is_set()
+        return self._known.is_set()
 
     async def ready(self) -> None:
-        """Returns once the table is there. Raises Unavailable where that takes long."""
-        if self._there.is_set():
+        """Returns once the first table has arrived. Raises Unavailable after FIRST_TABLE_TIMEOUT_S."""
+        if self._known.is_set():
             return
         try:
-            async with asyncio.timeout(PATIENCE_S):
-                await self._there.wait()
+            async with asyncio.timeout(FIRST_TABLE_TIMEOUT_S):
+                await self._known.wait()
         except TimeoutError:
             raise Unavailable("the model repository has not been read yet") from None
 
-    def find(self, model_id: str, family: str) -> Model:
+    def find_model(self, model_id: str, family: str) -> Model:
         """Raises ModelNotFound, WrongFamily, ModelLoadFailed."""
         return find(self.table.models, model_id, family)
 
     def models(self) -> Mapping[str, Model]:
-        """Every model by the names it answers to."""
+        """By name: `id` for the version that serves, and `id@version`."""
         return self.table.models
 
     async def follow(self) -> None:
+        """Receives each new table, for ever."""
         while True:
             try:
                 await self._refresh()
-            except Exception as failure:  # what is known stays true until there is another board
-                logger.warning("the model board did not answer: %s", type(failure).__name__)
-                await asyncio.sleep(AGAIN_AFTER_S)
+            except Exception as failure:  # The actor restarts: the last table stays in use.
+                logger.warning("the model registry did not answer: %s", type(failure).__name__)
+                await asyncio.sleep(RETRY_AFTER_S)
 
-    async def until(self, condition: Callable[[Table], bool]) -> None:
-        """Returns once the table is as it should be, or after a while."""
+    async def wait_for(self, condition: Callable[[Table], bool]) -> None:
+        """Returns once the table meets `condition`, or after CHANGE_TIMEOUT_S."""
         try:
-            async with asyncio.timeout(SOON_S), self._news:
-                await self._news.wait_for(lambda: condition(self.table))
+            async with asyncio.timeout(CHANGE_TIMEOUT_S), self._changed:
+                await self._changed.wait_for(lambda: condition(self.table))
         except TimeoutError:
-            logger.warning("a change has not come in yet")
+            logger.warning("a change of the model registry has not arrived after %.0f s", CHANGE_TIMEOUT_S)
 
     async def _refresh(self) -> None:
-        """Waits for the next table, and not for ever."""
-        if (news := await board().table.remote(self._generation)) is not None:
-            self._generation, self.table = news
-            self._there.set()
-            async with self._news:
-                self._news.notify_all()
+        """Waits for the next table; the actor answers None if there is none for a while."""
+        if (update := await registry_actor().table.remote(self._generation)) is not None:
+            self._generation, self.table = update
+            self._known.set()
+            async with self._changed:
+                self._changed.notify_all()
 
 
-def board() -> Any:
-    """The board as it is now: a handle to an earlier one stays with that one."""
+def registry_actor() -> Any:
+    """The current actor: a handle to an earlier one does not reach the one that Serve starts in its place."""
     return serve.get_deployment_actor(MODEL_REGISTRY)

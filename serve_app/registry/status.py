@@ -1,4 +1,4 @@
-"""What `GET /models` tells of each model: what lies on disk, what of it serves, and where it is in memory."""
+"""Builds the statuses of models from the registry's table and the statuses of replicas. No Ray, no I/O."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,38 +10,40 @@ _STATES = {"ready": "ready", "reserved": "loading", "loading": "loading", "unloa
 
 
 def model_statuses(table: Table, replicas: Iterable[ReplicaStatus]) -> list[ModelStatus]:
-    """One row a model id, sorted."""
-    seen = _by_model(replicas)
+    """One status for each model id, sorted."""
+    residents = _by_model(replicas)
     names = sorted(name for name, model in table.models.items() if name == model.model_id)
-    return [_status(name, table, seen) for name in names]
+    return [_status(name, table, residents) for name in names]
 
 
 def model_status(name: str, table: Table, replicas: Iterable[ReplicaStatus]) -> ModelStatus:
-    """The row of one name in the table, which may be that of a version."""
+    """The status of one name in the table: `id`, or `id@version`."""
     return _status(name, table, _by_model(replicas))
 
 
-_Seen = Mapping[str, list[tuple[ReplicaStatus, ResidentStatus]]]
+_Residents = Mapping[str, list[tuple[ReplicaStatus, ResidentStatus]]]
 """(replica, status) by model id."""
 
 
-def _by_model(replicas: Iterable[ReplicaStatus]) -> _Seen:
-    seen: dict[str, list[tuple[ReplicaStatus, ResidentStatus]]] = {}
+def _by_model(replicas: Iterable[ReplicaStatus]) -> _Residents:
+    residents: dict[str, list[tuple[ReplicaStatus, ResidentStatus]]] = {}
     for replica in replicas:
         for status in replica.models:
-            seen.setdefault(status.name.partition("@")[0], []).append((replica, status))
-    return seen
+            residents.setdefault(status.name.partition("@")[0], []).append((replica, status))
+    return residents
 
 
-def _status(name: str, table: Table, seen: _Seen) -> ModelStatus:
+def _status(name: str, table: Table, residents: _Residents) -> ModelStatus:
     model = table.models[name]
-    here = [(replica, status) for replica, status in seen.get(model.model_id, []) if _belongs(status, name, model)]
-    serving = [status for _, status in here if (status.name, status.digest) == (model.name, model.digest)]
+    residences = [
+        (replica, status) for replica, status in residents.get(model.model_id, []) if _belongs(status, name, model)
+    ]
+    serving = [status for _, status in residences if (status.name, status.digest) == (model.name, model.digest)]
     states = {_STATES.get(status.state) for status in serving}
     state = next((state for state in ("ready", "loading", "unloading", "failed") if state in states), "available")
     refused = {other: reason for other, reason in table.reasons.items() if other.partition("@")[0] == model.model_id}
     failures = [status.reason for status in serving if status.state == "failed"]
-    elsewhere = [f"{other}: {reason}" for other, reason in refused.items()]
+    elsewresidences = [f"{other}: {reason}" for other, reason in refused.items()]
     uses = [status.last_use for status in serving if status.last_use is not None]
     return ModelStatus(
         model_id=name,
@@ -49,21 +51,21 @@ def _status(name: str, table: Table, seen: _Seen) -> ModelStatus:
         versions=_versions(model, table),
         family=model.family,
         state="failed" if model.problem else state,
-        reason=model.problem or next(iter(failures if state == "failed" else elsewhere), None),
+        reason=model.problem or next(iter(failures if state == "failed" else elsewresidences), None),
         pinned=model.pinned,
         declared_bytes=model.declared_bytes,
         resident_bytes=[status.bytes for status in serving if status.state == "ready"],
         loads=sum(status.loads for status in serving),
         evictions=sum(status.evictions for status in serving),
         last_use=max(uses, default=None),
-        replicas=[_residence(replica, status) for replica, status in here],
+        replicas=[_residence(replica, status) for replica, status in residences],
         notes=list(dict.fromkeys(note for status in serving for note in status.notes)),
         refused=refused,
     )
 
 
 def _belongs(status: ResidentStatus, name: str, model: Model) -> bool:
-    """To a model belong all its versions in memory; to a version its own."""
+    """A model has the residences of all its versions, a version only its own."""
     return name == model.model_id or status.name == name
 
 

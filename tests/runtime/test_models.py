@@ -158,7 +158,7 @@ def test_a_broken_version_never_serves_and_its_status_says_why(
 
 def board() -> object:
     names = ray.util.list_named_actors(all_namespaces=True)
-    (found,) = [named for named in names if "model_board" in named["name"]]
+    (found,) = [named for named in names if "model_registry" in named["name"]]
     return ray.get_actor(found["name"], found["namespace"])
 
 

@@ -1,8 +1,6 @@
 """A version serves when it has been tried; what fails its trial never does; what cannot be read again is kept."""
 
-import asyncio
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +8,6 @@ from deployments.contract.errors import ModelLoadFailed, Overloaded
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
 from deployments.repository.versions import FIRST_BACK_OFF_S, ModelRegistry
-from serve_app.registry import actor as model_board
 from tests.support.clock import Clock
 
 
@@ -190,26 +187,3 @@ def test_the_next_board_knows_what_no_scan_can_tell(board: ModelRegistry) -> Non
     assert heir.table().models["m"].pinned
     assert heir.table().reasons == {"m@3": "broken"}
     assert names(heir.to_try()) == ["m@2#a"]
-
-
-async def test_the_watch_goes_on_when_rays_store_was_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / "config.json").write_text("{}")
-    away = [RuntimeError("no connection to GCS")]
-
-    def put(*given: object, **namespace: object) -> None:
-        if away:
-            raise away.pop()
-
-    monkeypatch.setattr(model_board.serve, "get_deployment_actor_context", lambda: SimpleNamespace(app_name="a"))
-    monkeypatch.setattr(model_board, "_internal_kv_get", lambda *given, **namespace: None)
-    monkeypatch.setattr(model_board, "_internal_kv_put", put)
-    monkeypatch.setattr(model_board, "SCAN_EVERY_S", 0.0)
-    actor = model_board.ModelRegistryActor(str(tmp_path), {}, [], {})
-    async with asyncio.timeout(20):
-        news = await actor.table(None)
-    assert news is not None
-    assert news[1].models.keys() == {"m"}
-    assert not away
-    assert actor._watching is not None
-    actor._watching.cancel()

@@ -1,0 +1,89 @@
+"""The registry's actor without Ray: Serve's context, Ray's key-value store and the deployments are replaced."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from ray import serve
+
+from deployments.repository.versions import Table
+from serve_app.registry import actor
+from serve_app.registry.actor import ModelRegistryActor
+
+STORE: dict[bytes, bytes] = {}
+UNREACHABLE: list[Exception] = []
+"""The failures of the next writes to the store."""
+
+
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def put(key: bytes, value: bytes, *, namespace: bytes) -> None:
+        if UNREACHABLE:
+            raise UNREACHABLE.pop()
+        STORE[key] = value
+
+    def get(key: bytes, *, namespace: bytes) -> bytes | None:
+        return STORE.get(key)
+
+    monkeypatch.setattr(serve, "get_deployment_actor_context", lambda: SimpleNamespace(app_name="a"))
+    monkeypatch.setattr(actor, "_internal_kv_get", get)
+    monkeypatch.setattr(actor, "_internal_kv_put", put)
+    monkeypatch.setattr(actor, "SCAN_EVERY_S", 0.0)
+    yield
+    STORE.clear()
+    UNREACHABLE.clear()
+
+
+def model_folder(root: Path, name: str) -> Path:
+    (root / name).mkdir()
+    (root / name / "config.json").write_text("{}")
+    return root
+
+
+async def table_of(registry: ModelRegistryActor, known: str | None = None) -> tuple[str, Table]:
+    async with asyncio.timeout(20):
+        update = await registry.table(known)
+    assert update is not None
+    return update
+
+
+async def stop(registry: ModelRegistryActor) -> None:
+    assert registry._watching is not None
+    registry._watching.cancel()
+    await asyncio.wait((registry._watching,))
+
+
+async def test_scanning_goes_on_after_rays_store_was_unreachable(tmp_path: Path) -> None:
+    UNREACHABLE.append(RuntimeError("no connection to GCS"))
+    registry = ModelRegistryActor(str(model_folder(tmp_path, "m")), {}, [], {})
+    _, table = await table_of(registry)
+    assert table.models.keys() == {"m"}
+    assert not UNREACHABLE
+    await stop(registry)
+
+
+async def test_a_caller_waits_for_the_next_table_and_gets_nothing_if_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = ModelRegistryActor(str(model_folder(tmp_path, "m")), {}, [], {})
+    generation, _ = await table_of(registry)
+    waiting = asyncio.create_task(table_of(registry, generation))
+    model_folder(tmp_path, "n")
+    generation, table = await waiting
+    assert table.models.keys() == {"m", "n"}
+    monkeypatch.setattr(actor, "POLL_TIMEOUT_S", 0.0)
+    assert await registry.table(generation) is None
+    await stop(registry)
+
+
+async def test_a_pin_outlives_the_actor(tmp_path: Path) -> None:
+    model_folder(tmp_path, "m")
+    first = ModelRegistryActor(str(tmp_path), {}, [], {})
+    await first.pin("m", True)
+    await stop(first)
+    second = ModelRegistryActor(str(tmp_path), {}, [], {})
+    _, table = await table_of(second)
+    assert table.models["m"].pinned
+    await stop(second)
