@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test test-residency test-wheel fuzz-image fuzz-http soak check bench wheel audit clean
+.PHONY: serve test test-residency test-wheel test-lowest fuzz-image fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -42,6 +42,12 @@ wheel: .venv/dev.stamp
 test-wheel: wheel
 	WHEEL="$$(ls $$PWD/dist/*.whl)" $(BIN)/pytest -s --timeout 1800 tests/wheel
 
+# The tests with the lowest versions that pyproject.toml allows: some minutes to install, then as long as `make test`.
+test-lowest:
+	@test -x .lowest/bin/python || $(PYTHON) -m venv .lowest
+	.lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev]'
+	.lowest/bin/pytest
+
 # Not in CI: a bill of materials (CycloneDX) of .venv, and what is known of its versions.
 audit: .venv/serve.stamp
 	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet \
@@ -58,7 +64,7 @@ bench-%: .venv/dev.stamp
 	$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf .venv .audit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .audit .lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Unpacking torch takes pip half a minute without a word, so a ticker speaks meanwhile.
