@@ -7,16 +7,19 @@ as base64. bincode carries the union's own fields only (those without a default)
 import base64
 import binascii
 import json
-import struct
-from collections.abc import Callable, Iterable, Mapping
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
 
 import jiter
 import msgpack
 import pybase64
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from deployments.contract import bincode
 from deployments.contract.errors import InvalidRequest, UnsupportedMediaType, quoted
 from deployments.contract.types import Variant
 
@@ -49,10 +52,7 @@ def from_object(value: object, union: type[Union]) -> Union:
         raise InvalidRequest(f"{name}: expected an object of fields")
     for twice in _duplicates(fields) & kind.model_fields.keys():
         raise InvalidRequest(f"{name}.{twice}: duplicate field")
-    for field, info in kind.model_fields.items():
-        if info.annotation is bytes and field in fields:
-            fields[field] = _bytes_of(fields[field], f"{name}.{field}")
-    return cast(Union, _build(kind, fields))
+    return cast(Union, _build(kind, _adapt_fields(kind, fields, name)))
 
 
 def to_object(variant: Variant) -> dict[str, object]:
@@ -67,6 +67,64 @@ def _build(kind: type[Variant], fields: Mapping[str, object]) -> Variant:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in (kind.__name__, *first["loc"]))
         raise InvalidRequest(f"{where}: {first['msg']}") from None
+
+
+# Types that JSON and MessagePack do not have ---------------------------------------------------------------------
+
+
+@cache
+def _fields_to_adapt(kind: type[BaseModel]) -> dict[str, object]:
+    """The types of the fields that are bytes or tuples, or hold them."""
+    return {name: info.annotation for name, info in kind.model_fields.items() if _is_adapted(info.annotation)}
+
+
+def _is_adapted(annotation: object) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return bool(_fields_to_adapt(annotation))
+    return annotation is bytes or get_origin(annotation) is tuple or any(map(_is_adapted, get_args(annotation)))
+
+
+def _adapted(value: Any, annotation: Any, where: str) -> Any:
+    """Bytes and tuples where the type has them. Any other value stays as it is: pydantic refuses it, if need be."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation is bytes:
+        return _bytes_of(value, where)
+    if origin in (Annotated, typing.Union, UnionType) and value is not None:
+        return _adapted(value, next(filter(_is_adapted, inner), None), where)
+    if origin is list and isinstance(value, list):
+        return [_adapted(item, inner[0], f"{where}.{number}") for number, item in enumerate(value)]
+    if origin is tuple and isinstance(value, list):
+        several = inner if len(inner) == len(value) else (None,) * len(value)
+        return tuple(
+            _adapted(item, one, f"{where}.{n}") for n, (item, one) in enumerate(zip(value, several, strict=True))
+        )
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and isinstance(value, dict):
+        return _adapt_fields(annotation, value, where)
+    return value
+
+
+def _adapt_fields(kind: type[BaseModel], fields: dict[str, Any], where: str) -> dict[str, Any]:
+    for name, annotation in _fields_to_adapt(kind).items():
+        if name in fields:
+            fields[name] = _adapted(fields[name], annotation, f"{where}.{name}")
+    return fields
+
+
+def _bytes_of(value: object, where: str) -> object:
+    """Bytes from what JSON or MessagePack can say: base64 text, a list of integers, or bytes themselves."""
+    try:
+        if isinstance(value, str):
+            return pybase64.b64decode(value, validate=True)
+        if isinstance(value, list):
+            # bytes() would take booleans for 0 and 1.
+            if not set(map(type, value)) <= {int}:
+                raise InvalidRequest(f"{where}: every element must be an integer from 0 to 255")
+            return bytes(value)
+    except binascii.Error:
+        raise InvalidRequest(f"{where}: the string is not base64") from None
+    except ValueError:
+        raise InvalidRequest(f"{where}: not base64, or an element is not in 0 to 255") from None
+    return value
 
 
 # JSON -----------------------------------------------------------------------------------------------------------
@@ -118,23 +176,6 @@ def _explained(body: bytes) -> object:
         raise InvalidRequest(f"malformed JSON: {reason}") from None
 
 
-def _bytes_of(value: object, where: str) -> object:
-    """Bytes from what JSON or MessagePack can say: base64 text, a list of integers, or bytes themselves."""
-    try:
-        if isinstance(value, str):
-            return pybase64.b64decode(value, validate=True)
-        if isinstance(value, list):
-            # bytes() would take booleans for 0 and 1.
-            if not set(map(type, value)) <= {int}:
-                raise InvalidRequest(f"{where}: every element must be an integer from 0 to 255")
-            return bytes(value)
-    except binascii.Error:
-        raise InvalidRequest(f"{where}: the string is not base64") from None
-    except ValueError:
-        raise InvalidRequest(f"{where}: not base64, or an element is not in 0 to 255") from None
-    return value
-
-
 def _decode_json(body: bytes, union: type[Variant]) -> Variant:
     return from_object(parse_json(body), union)
 
@@ -169,100 +210,19 @@ def _encode_msgpack(variant: Variant) -> bytes:
 # bincode --------------------------------------------------------------------------------------------------------
 
 
-class _Reader:
-    """Takes values off the front of a body. Every length is held against what is left before it is used."""
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-        self.at = 0
-
-    def take(self, size: int) -> bytes:
-        if size > len(self.body) - self.at:
-            raise InvalidRequest(f"malformed bincode: {size} bytes wanted at byte {self.at}, beyond the body's end")
-        self.at += size
-        return self.body[self.at - size : self.at]
-
-    def u32(self) -> int:
-        return int.from_bytes(self.take(4), "little")
-
-    def length(self, unit: int) -> int:
-        """A count of elements of at least `unit` bytes each."""
-        count = int.from_bytes(self.take(8), "little")
-        if count * unit > len(self.body) - self.at:
-            raise InvalidRequest(f"malformed bincode: length {count} at byte {self.at - 8} is beyond the body's end")
-        return count
-
-    def blob(self) -> bytes:
-        return self.take(self.length(1))
-
-    def text(self) -> str:
-        start = self.at
-        try:
-            return self.blob().decode("utf-8")
-        except UnicodeDecodeError:
-            raise InvalidRequest(f"malformed bincode: the string at byte {start} is not UTF-8") from None
-
-    def texts(self) -> list[str]:
-        return [self.text() for _ in range(self.length(8))]
-
-    def floats(self) -> list[float]:
-        count = self.length(4)
-        return list(struct.unpack(f"<{count}f", self.take(4 * count)))
-
-
-def _put_u32(value: int) -> bytes:
-    return value.to_bytes(4, "little")
-
-
-def _put_length(value: int) -> bytes:
-    return value.to_bytes(8, "little")
-
-
-def _put_bytes(value: bytes) -> bytes:
-    return _put_length(len(value)) + value
-
-
-def _put_str(value: str) -> bytes:
-    return _put_bytes(value.encode())
-
-
-def _put_strs(value: list[str]) -> bytes:
-    return _put_length(len(value)) + b"".join(map(_put_str, value))
-
-
-def _put_floats(value: list[float]) -> bytes:
-    return _put_length(len(value)) + struct.pack(f"<{len(value)}f", *value)
-
-
-# A field's type → how it is read and written.
-_BINCODE: dict[object, tuple[Callable[[_Reader], object], Callable[[Any], bytes]]] = {
-    str: (_Reader.text, _put_str),
-    bytes: (_Reader.blob, _put_bytes),
-    int: (_Reader.u32, _put_u32),
-    list[str]: (_Reader.texts, _put_strs),
-    list[float]: (_Reader.floats, _put_floats),
-}
-
-
-def _own_fields(kind: type[Variant]) -> Iterable[tuple[str, object]]:
-    return ((name, info.annotation) for name, info in kind.model_fields.items() if info.is_required())
-
-
 def _decode_bincode(body: bytes, union: type[Variant]) -> Variant:
-    reader = _Reader(body)
-    index = reader.u32()
+    reader = bincode.Reader(body)
+    index = int.from_bytes(reader.take(4), "little")
     kind = next((kind for kind in union.variants.values() if kind.index == index), None)
     if kind is None:
         raise InvalidRequest(f"unknown variant index {index}")
-    fields = {name: _BINCODE[annotation][0](reader) for name, annotation in _own_fields(kind)}
-    if reader.at < len(body):
-        raise InvalidRequest(f"malformed bincode: {len(body) - reader.at} trailing bytes")
+    fields = bincode.read_fields(kind, reader)
+    reader.end()
     return _build(kind, fields)
 
 
 def _encode_bincode(variant: Variant) -> bytes:
-    fields = (_BINCODE[annotation][1](getattr(variant, name)) for name, annotation in _own_fields(type(variant)))
-    return _put_u32(variant.index) + b"".join(fields)
+    return bincode.u32(variant.index) + bincode.write_fields(variant)
 
 
 # ----------------------------------------------------------------------------------------------------------------
