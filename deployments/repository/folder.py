@@ -1,4 +1,4 @@
-"""What a model's folder may hold. Reads names, JSON and the headers of weights, each within a bound; runs nothing."""
+"""What a model's folder may hold. Reads names, JSON and weight headers, each within a limit; runs nothing."""
 
 import hashlib
 import json
@@ -13,54 +13,54 @@ from deployments.repository.safetensors import check_safetensors
 MANIFEST = "model.yaml"
 CONFIG_BYTES = 16 * 2**20
 TOKENIZER_BYTES = 64 * 2**20
-FILES = 4096
-DEPTH = 4
+MAX_FILES = 4096
+MAX_DEPTH = 4
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
-# Tables of tokens: what stands in them are words, not settings.
+# Tables of tokens, whose keys are words and no settings.
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"})
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Every file with its name below the folder; folders that are models themselves and hidden ones are left out.
+    """Every file with its path below the folder, except in hidden folders and in those that are models themselves.
 
     Raises Unservable where there are too many.
     """
-    seen = 0
-    rest = [("", folder, 0)]
-    while rest:
-        prefix, here, depth = rest.pop()
+    count = 0
+    pending = [("", folder, 0)]
+    while pending:
+        prefix, here, depth = pending.pop()
         with os.scandir(here) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
         if prefix and any(entry.name == "config.json" for entry in listed):
             continue
         for entry in listed:
             if entry.is_dir(follow_symlinks=False):
-                if depth < DEPTH and not entry.name.startswith("."):
-                    rest.append((f"{prefix}{entry.name}/", Path(entry.path), depth + 1))
+                if depth < MAX_DEPTH and not entry.name.startswith("."):
+                    pending.append((f"{prefix}{entry.name}/", Path(entry.path), depth + 1))
                 continue
-            seen += 1
-            if seen > FILES:
-                raise Unservable(f"holds more than {FILES} files")
+            count += 1
+            if count > MAX_FILES:
+                raise Unservable(f"holds more than {MAX_FILES} files")
             yield f"{prefix}{entry.name}", entry
 
 
 def digest_of(folder: Path) -> str:
-    """Changes when any file of the folder does. Raises OSError where it is taken away meanwhile."""
-    seen = hashlib.sha256()
+    """Changes when any file of the folder does. Raises OSError where a file is removed meanwhile."""
+    digest = hashlib.sha256()
     try:
         for name, entry in files_of(folder):
             facts = entry.stat(follow_symlinks=False)
             if entry.is_symlink() and (real := Path(entry.path)).exists():
                 facts = real.stat()
-            # The change time too: copies may keep size and modification time.
-            seen.update(f"{name}\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode(errors="replace"))
+            # The change time too: a copy may keep size and modification time.
+            digest.update(f"{name}\0{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns}\n".encode(errors="replace"))
     except Unservable:
-        seen.update(b"too many files")
-    return seen.hexdigest()[:16]
+        digest.update(b"too many files")
+    return digest.hexdigest()[:16]
 
 
 def check_names(folder: Path, root: Path) -> None:
-    """No code, nothing outside `root` (a resolved path), nothing but files. Raises Unservable."""
+    """Raises Unservable where the folder holds code, links out of `root` (a resolved path), or anything but files."""
     for name, entry in files_of(folder):
         shown = name[-64:]
         if name.endswith((".py", ".pyc", ".so")):
@@ -107,7 +107,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_files(folder: Path, root: Path) -> None:
-    """All that can be told of a folder without a library. Raises Unservable with the first fault."""
+    """The checks that need no library. Raises Unservable with the first fault."""
     try:
         check_names(folder, root)
         for name, entry in files_of(folder):
@@ -120,28 +120,28 @@ def check_files(folder: Path, root: Path) -> None:
 
 
 def refuse_code(value: object, where: str) -> None:
-    """Keys that make the library run or fetch code, however deep they stand. Raises Unservable."""
-    rest = [value]
-    while rest:
-        here = rest.pop()
+    """Raises Unservable where a key, at any depth, makes the library run or fetch code."""
+    pending = [value]
+    while pending:
+        here = pending.pop()
         if isinstance(here, list):
-            rest.extend(here)
+            pending.extend(here)
         elif isinstance(here, dict):
             for key, inner in here.items():
                 if key in ("auto_map", "trust_remote_code"):
                     raise Unservable(f"{where} names code of its own ({key})")
-                # Older versions of the library left this flag behind. It names nothing.
+                # Older versions of the library wrote this flag. It names no implementation.
                 if "_implementation" in key and not (key == "_attn_implementation_autoset" and isinstance(inner, bool)):
                     raise Unservable(f"{where} chooses an implementation, which may be code of its own ({key[:64]})")
                 if key == "transformers_weights" and not str(inner).endswith(".safetensors"):
                     raise Unservable(f"{where} names weights that are not safetensors")
-                if key != "label2id":  # its keys are the model's labels
-                    rest.append(inner)
+                if key != "label2id":  # Its keys are the model's labels.
+                    pending.append(inner)
 
 
 def _check_json(file: Path, name: str) -> None:
     shown = name[-64:]
-    if name == "adapter_config.json":  # the library would go and load what it is an adapter of
+    if name == "adapter_config.json":  # The library would load the model that it adapts.
         raise Unservable("it is an adapter of another model: merge the two")
     limit = TOKENIZER_BYTES if file.name in _VOCABULARIES else CONFIG_BYTES
     if file.stat().st_size > limit:
@@ -155,7 +155,7 @@ def _check_json(file: Path, name: str) -> None:
 
 
 def _check_index(value: object, shown: str) -> None:
-    """The shards it names are files of this folder."""
+    """Raises Unservable where it names shards that are no files of this folder."""
     shards = value.get("weight_map") if isinstance(value, dict) else None
     names = set(shards.values()) if isinstance(shards, dict) else {None}
     if not all(isinstance(name, str) and name.endswith(".safetensors") and "/" not in name for name in names):

@@ -22,12 +22,13 @@ from deployments.repository.folder import (
     weight_files,
 )
 from deployments.repository.manifest import Manifest, Unservable
-from deployments.repository.model import LEVELS, Model, by_name, find, is_name, place_of
+from deployments.repository.model import LEVELS, Model, by_name, find, id_and_version, may_name_a_model
 from deployments.repository.remote import scan_remote
 from deployments.repository.source_poller import SourcePoller
 from deployments.repository.staging import allowed
 
 RESCAN_AFTER_S = 2.0
+"""A replica's own table may be so old; the registry scans at its own pace. Not measured."""
 
 
 class Repository:
@@ -50,7 +51,7 @@ class Repository:
         self.clock = clock
         self._versions: tuple[Model, ...] = ()
         self._models: dict[str, Model] = {}
-        self._watch = SourcePoller(clock)
+        self._poller = SourcePoller(clock)
         self._scanned_at = -float("inf")
 
     def find(self, model_id: str, family: str) -> Model:
@@ -71,7 +72,7 @@ class Repository:
         """
         if isinstance(self.root, Path):
             self._versions = tuple(map(self._with_source, self._scan(self.root)))
-            self._watch.forget_beyond({model.manifest.source for model in self._versions if model.manifest.source})
+            self._poller.forget_others({model.manifest.source for model in self._versions if model.manifest.source})
         else:
             known = {model.name: model for model in self._versions}
             self._versions = tuple(scan_remote(self.root, known, self.formats))
@@ -83,38 +84,50 @@ class Repository:
             try:
                 digest = digest_of(folder)
                 before = known.get(folder)
-                unchanged = before is not None and before.digest.partition("-")[0] == digest
-                yield before if before and unchanged else self._read(root, model_id, version, folder, digest)
-            except OSError:  # taken away while we looked
+                if before is not None and _folder_digest(before) == digest:
+                    yield before
+                else:
+                    yield self._read(Model(model_id, version, folder, digest), root)
+            except OSError:  # Removed during the scan.
                 continue
 
-    def _read(self, root: Path, model_id: str, version: int | None, folder: Path, digest: str) -> Model:
-        family = None
-        manifest = Manifest()
-        problem = None
-        weight_bytes = 0
+    def _read(self, model: Model, root: Path) -> Model:
+        """The model with what its manifest and its config.json say."""
+        manifest, family, weight_bytes, problem = Manifest(), None, 0, None
         try:
-            check_names(folder, root.resolve())
-            manifest = read_manifest(folder)
+            check_names(model.folder, root.resolve())
+            manifest = read_manifest(model.folder)
             if manifest.source is not None:
                 if not allowed(manifest.source, self.sources):
                     raise Unservable("model.yaml: its source is none that the configuration allows")
                 family = self.formats.named(manifest)
             else:
-                family = self.formats.family_of(manifest, read_config(_beginning(folder / "config.json")))
-                weight_bytes = sum(file.stat().st_size for file in weight_files(folder))
+                family = self.formats.family_of(manifest, read_config(_config_text(model.folder)))
+                weight_bytes = sum(file.stat().st_size for file in weight_files(model.folder))
         except Unservable as unservable:
             problem = str(unservable)
-        return Model(model_id, version, folder, digest, family, manifest, weight_bytes, problem, manifest.pinned)
+        return replace(
+            model,
+            family=family,
+            manifest=manifest,
+            weight_bytes=weight_bytes,
+            problem=problem,
+            pinned=manifest.pinned,
+        )
 
     def _with_source(self, model: Model) -> Model:
-        """As it is elsewhere now, where that is where it lies."""
-        if model.manifest.source is None or model.problem is not None:
+        """A model that names a source, with the content that the source has now."""
+        manifest = model.manifest
+        if manifest.source is None or model.problem is not None:
             return model
-        sight = self._watch.see(model.manifest.source)
-        digest = f"{model.digest.partition('-')[0]}-{sight.mark}"
-        said = sum(file.bytes or 0 for name, file in model.manifest.files.items() if name.endswith(".safetensors"))
-        return replace(model, digest=digest, weight_bytes=said or sight.weight_bytes)
+        content = self._poller.content(manifest.source)
+        declared = sum(file.bytes or 0 for name, file in manifest.files.items() if name.endswith(".safetensors"))
+        digest = f"{_folder_digest(model)}-{content.digest}"
+        return replace(model, digest=digest, weight_bytes=declared or content.weight_bytes)
+
+
+def _folder_digest(model: Model) -> str:
+    return model.digest.partition("-")[0]
 
 
 def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:
@@ -122,27 +135,28 @@ def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:
 
     Raises OSError where the root itself cannot be read.
     """
-    rest: list[tuple[str, ...]] = [(name,) for name in _folders(root)]
-    while rest:
-        parts = rest.pop()
+    pending: list[tuple[str, ...]] = [(name,) for name in _folders(root)]
+    while pending:
+        parts = pending.pop()
         folder = root.joinpath(*parts)
         try:
             inner = _folders(folder) if len(parts) < LEVELS else []
         except OSError:
             continue
-        rest.extend((*parts, name) for name in inner)
+        pending.extend((*parts, name) for name in inner)
         if (folder / "config.json").is_file() or (not inner and (folder / MANIFEST).is_file()):
-            yield *place_of(parts), folder
+            yield *id_and_version(parts), folder
 
 
 def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted((entry.name for entry in entries if is_name(entry.name) and entry.is_dir()), reverse=True)
+        names = [entry.name for entry in entries if may_name_a_model(entry.name) and entry.is_dir()]
+    return sorted(names, reverse=True)
 
 
-def _beginning(file: Path) -> bytes:
+def _config_text(folder: Path) -> bytes:
     try:
-        with file.open("rb") as stream:
+        with (folder / "config.json").open("rb") as stream:
             return stream.read(CONFIG_BYTES + 1)
     except FileNotFoundError:
         raise Unservable("there is no config.json") from None

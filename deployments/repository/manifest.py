@@ -1,4 +1,4 @@
-"""`model.yaml`: what its owner says of a model. Read strictly; a mistake is one line that names the nearest key."""
+"""`model.yaml`: the options of one model. Parsed strictly; a mistake is one line that names the nearest key."""
 
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
@@ -10,7 +10,7 @@ from deployments.contract.settings import Strict, mistakes
 from deployments.contract.types import InferRequest, SamplingDefaults
 
 MANIFEST_BYTES = 256 * 1024
-DEEPEST = 32
+MAX_DEPTH = 32
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML was built with it: ten times as fast.
 _PLAIN_NAME = r"^\w[^/\\\x00]*(/\w[^/\\\x00]*)*$"  # below the folder: no dot parts, no absolute path
 
@@ -37,14 +37,14 @@ class Manifest(Strict):
     """The whole of `model.yaml`, optional beside config.json."""
 
     family: str | None = None
-    """Read off config.json's architectures where it is not said."""
+    """By default the family that config.json matches."""
     memory_mb: Annotated[float, Field(gt=0, le=2**30)] | None = None
-    """What the model is said to need; its weight files' size by default."""
+    """Memory that a load reserves; by default the size of the weight files."""
     dtype: str | None = None
     pinned: bool = False
-    """Whether it stays in memory once it is there."""
+    """Whether it is never evicted."""
     warm_up: bool = False
-    """Whether it is loaded and tried as soon as it is found, so that no request waits for it."""
+    """Whether it is loaded and validated as soon as it is found, so that no request waits for its load."""
     max_batch_size: Annotated[int, Field(ge=1)] | None = None
     """The largest batch, where it is to be smaller than the family's."""
     generation: GenerationDefaults = GenerationDefaults()
@@ -55,7 +55,7 @@ class Manifest(Strict):
     source: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://")] | None = None
     """Where the files come from, as a URL; the folder then holds nothing but model.yaml. Needs `family`."""
     files: Mapping[FileName, SourceFile] = {}
-    """Sizes and SHA-256, held against the files before they are loaded. Of a source nothing else is staged then."""
+    """Sizes and SHA-256, checked before a load. Of a source only these files are staged then."""
 
     @model_validator(mode="after")
     def _source_needs_a_family(self) -> "Manifest":
@@ -77,7 +77,7 @@ def parse_manifest(text: bytes) -> Manifest:
     if len(text) > MANIFEST_BYTES:
         raise Unservable(f"model.yaml is larger than {MANIFEST_BYTES // 1024} KiB")
     try:
-        _refuse_what_never_ends(text)
+        _refuse_endless(text)
         return Manifest.model_validate(yaml.load(text, _LOADER) or {})
     except ValidationError as invalid:
         raise Unservable(f"model.yaml: {mistakes(invalid)[0]}") from None
@@ -85,14 +85,14 @@ def parse_manifest(text: bytes) -> Manifest:
         raise Unservable("model.yaml is not YAML") from None
 
 
-def _refuse_what_never_ends(text: bytes) -> None:
-    """Raises Unservable."""
+def _refuse_endless(text: bytes) -> None:
+    """Raises Unservable where parsing would take too long."""
     depth = 0
     for event in yaml.parse(text, _LOADER):
-        # An alias of aliases of aliases is short to write and endless to walk.
+        # Aliases of aliases of aliases: a short text expands to a document without end.
         if isinstance(event, yaml.AliasEvent):
             raise Unservable("model.yaml uses aliases")
-        # The time to read what is nested grows with the square of its depth.
+        # The time to parse grows with the square of the depth.
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise Unservable(f"model.yaml is nested more than {DEEPEST} levels deep")
+        if depth > MAX_DEPTH:
+            raise Unservable(f"model.yaml is nested more than {MAX_DEPTH} levels deep")

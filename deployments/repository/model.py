@@ -10,6 +10,7 @@ from deployments.repository.manifest import Manifest
 
 LEVELS = 3
 """How deep below the repository's root a model's folder may lie."""
+VERSION_DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,21 +28,25 @@ class Model:
     problem: str | None = None
     """Why the model cannot be served, in one line, if so."""
     pinned: bool = False
-    """Whether it stays in memory once it is there."""
+    """Whether it is never evicted from memory."""
 
     @property
     def name(self) -> str:
-        return self.model_id if self.version is None else f"{self.model_id}@{self.version}"
+        return versioned(self.model_id, self.version)
 
     @property
     def key(self) -> str:
-        """Name and content: changed files make another model in memory, and the old one is evicted in time."""
+        """Name and content: after a change of its files a model is another one in memory."""
         return f"{self.name}#{self.digest}"
 
     @property
     def declared_bytes(self) -> int:
         declared = self.manifest.memory_mb
         return self.weight_bytes if declared is None else int(declared * 2**20)
+
+
+def versioned(model_id: str, version: int | None) -> str:
+    return model_id if version is None else f"{model_id}@{version}"
 
 
 def find(models: Mapping[str, Model], model_id: str, family: str) -> Model:
@@ -57,7 +62,7 @@ def find(models: Mapping[str, Model], model_id: str, family: str) -> Model:
 
 
 def by_name(versions: Iterable[Model]) -> dict[str, Model]:
-    """Every model by the names it answers to: the highest version without a problem serves."""
+    """Every version by its name, and by the model id the one that serves: of the highest rank."""
     table: dict[str, Model] = {}
     for model in versions:
         table[model.name] = model
@@ -68,17 +73,18 @@ def by_name(versions: Iterable[Model]) -> dict[str, Model]:
 
 
 def rank(model: Model) -> tuple[bool, int]:
+    """Versions without a problem come before others, then the higher number."""
     return model.problem is None, model.version or 0
 
 
-def place_of(parts: tuple[str, ...]) -> tuple[str, int | None]:
-    """(model id, version) of a folder by the names that lead to it."""
+def id_and_version(parts: tuple[str, ...]) -> tuple[str, int | None]:
+    """Of the folder that these names lead to, from the repository's root."""
     *parents, last = parts
-    if parents and last.isascii() and last.isdigit() and len(last) < 10:
+    if parents and last.isascii() and last.isdigit() and len(last) <= VERSION_DIGITS:
         return "/".join(parents), int(last)
     return "/".join(parts), None
 
 
-def is_name(part: str) -> bool:
-    """Whether a folder of that name may lead to a model: hidden ones do not, and what follows an @ is a version."""
+def may_name_a_model(part: str) -> bool:
+    """Whether a folder of that name may lead to a model. Hidden folders do not, and an @ would name a version."""
     return not part.startswith(".") and "@" not in part

@@ -1,15 +1,17 @@
-"""The models below a URL, as `repository` finds them on disk: names, sizes, and two small files of each are read."""
+"""The models below a URL: lists names and sizes, and reads two small files of each. Fetches no weights."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from deployments.repository.families import ModelFormats
 from deployments.repository.folder import CONFIG_BYTES, MANIFEST, PICKLES, read_config
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
-from deployments.repository.model import LEVELS, Model, is_name, place_of
-from deployments.repository.staging import RemoteFile, listing, read_remote
+from deployments.repository.model import LEVELS, Model, id_and_version, may_name_a_model, versioned
+from deployments.repository.staging import RemoteFile, content_digest, listing, read_remote, weights_of
+
+RemoteFiles = Mapping[str, RemoteFile]
 
 
 def scan_remote(url: str, known: Mapping[str, Model], formats: ModelFormats) -> list[Model]:
@@ -18,24 +20,30 @@ def scan_remote(url: str, known: Mapping[str, Model], formats: ModelFormats) -> 
         files = listing(url, LEVELS + 2)
     except Exception as failure:
         raise OSError(str(failure)) from None
-    folders: dict[str, dict[str, RemoteFile]] = defaultdict(dict)
-    models = {path.removesuffix("/config.json") for path in files if path.endswith("/config.json")}
-    for path, file in files.items():
-        home = next((parent for parent in _parents(path) if parent in models), None)
-        if home is not None:
-            folders[home][path.removeprefix(f"{home}/")] = file
     found = []
-    for home, inside in folders.items():
-        parts = tuple(home.split("/"))
-        if len(parts) > LEVELS or not all(map(is_name, parts)):
+    for path, inside in _model_folders(files).items():
+        parts = tuple(path.split("/"))
+        if len(parts) > LEVELS or not all(map(may_name_a_model, parts)):
             continue
-        model_id, version = place_of(parts)
-        digest = hashlib.sha256(repr(sorted(inside.items())).encode()).hexdigest()[:16]
-        name = model_id if version is None else f"{model_id}@{version}"
-        before = known.get(name)
-        unchanged = before is not None and before.digest == digest
-        found.append(before if before and unchanged else _read(url, home, model_id, version, digest, inside, formats))
+        model_id, version = id_and_version(parts)
+        digest = content_digest(inside)
+        before = known.get(versioned(model_id, version))
+        if before is not None and before.digest == digest:
+            found.append(before)
+        else:
+            found.append(_read(Model(model_id, version, Path(), digest), f"{url.rstrip('/')}/{path}", inside, formats))
     return found
+
+
+def _model_folders(files: RemoteFiles) -> dict[str, RemoteFiles]:
+    """By the path of each folder with a config.json: its files, each in the nearest such folder above it."""
+    models = {path.removesuffix("/config.json") for path in files if path.endswith("/config.json")}
+    folders: dict[str, dict[str, RemoteFile]] = defaultdict(dict)
+    for path, file in files.items():
+        folder = next((parent for parent in _parents(path) if parent in models), None)
+        if folder is not None:
+            folders[folder][path.removeprefix(f"{folder}/")] = file
+    return dict(folders)
 
 
 def _parents(path: str) -> list[str]:
@@ -44,32 +52,29 @@ def _parents(path: str) -> list[str]:
     return ["/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
 
 
-def _read(
-    url: str,
-    home: str,
-    model_id: str,
-    version: int | None,
-    digest: str,
-    inside: Mapping[str, RemoteFile],
-    formats: ModelFormats,
-) -> Model:
-    source = f"{url.rstrip('/')}/{home}"
+def _read(model: Model, source: str, files: RemoteFiles, formats: ModelFormats) -> Model:
+    """The model with what its manifest and its config.json say. Raises OSError where they cannot be read."""
     family, problem, manifest = None, None, Manifest()
-    weights = {name: file.size for name, file in inside.items() if name.endswith(".safetensors") and "/" not in name}
     try:
-        if MANIFEST in inside:
+        if MANIFEST in files:
             manifest = parse_manifest(read_remote(source, MANIFEST, MANIFEST_BYTES + 1))
         if manifest.source is not None:
             raise Unservable("model.yaml: a model of a remote repository has no other source")
-        if code := [name for name in inside if name.endswith(".py")]:
+        if code := [name for name in files if name.endswith(".py")]:
             raise Unservable(f"holds code ({code[0][-64:]})")
         family = formats.family_of(manifest, read_config(read_remote(source, "config.json", CONFIG_BYTES + 1)))
-        if not weights:
-            pickles = any(Path(name).suffix in PICKLES for name in inside)
+        if not weights_of(files):
+            pickles = any(Path(name).suffix in PICKLES for name in files)
             raise Unservable("its weights are pickles, which may run code" if pickles else "no *.safetensors weights")
     except Unservable as unservable:
         problem = str(unservable)
     except Exception as failure:
         raise OSError(str(failure)) from None
-    manifest = manifest.model_copy(update={"source": source})
-    return Model(model_id, version, Path(), digest, family, manifest, sum(weights.values()), problem, manifest.pinned)
+    return replace(
+        model,
+        family=family,
+        manifest=manifest.model_copy(update={"source": source}),
+        weight_bytes=sum(weights_of(files)),
+        problem=problem,
+        pinned=manifest.pinned,
+    )

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, held against the format before any library maps the file. Plain Python."""
+"""Checks the header of a safetensors file against the format before any library maps the file. Plain Python."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def _check(file: Path) -> None:
             raise _Fault("is truncated")
         tensors = _header(stream.read(length))
         _check_layout(tensors, size - 8 - length)
-        # Pages that no one ever wrote: a few bytes that would be read as gigabytes of zeros.
+        # Pages that were never written: a few bytes on disk would be read as gigabytes of zeros.
         if os.lseek(stream.fileno(), 0, os.SEEK_HOLE) < size:
             raise _Fault("is sparse: it holds less than its size says")
 

@@ -1,6 +1,5 @@
-"""Models that lie elsewhere: listed, and staged to this node's disk through fsspec, once, whole and verified."""
+"""Models in remote stores: listed, and copied to this node's disk through fsspec, once, whole and verified."""
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -9,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +20,25 @@ from deployments.repository.manifest import SourceFile, Unservable
 logger = logging.getLogger("model_runtime.sources")
 
 DEFAULT_SOURCES = ("s3://", "gs://", "hf://")
-KEPT = 2
-"""Stagings of one source that stay on disk: what serves, and what is tried beside it."""
+STAGINGS_KEPT = 2
+"""Of one source on disk: the content that serves, and the candidate beside it."""
 CHUNK_BYTES = 4 * 2**20
+"""Bounds the memory of a copy. Not measured."""
 _STAGED = re.compile(r"\w[^/\\\x00]*(/\w[^/\\\x00]*)*\.(json|safetensors|txt|jinja|model|yaml|png|jpe?g|webp)")
 _NOT_PLAIN = ("..", "\\", "\0")
-# What a store knows of a file's content, the surest first.
-_MARKS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
+# Under which names stores tell of a file's content, the most exact first.
+_STAMPS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """`mark` changes when the content does, as far as the store tells."""
-
     size: int
-    mark: str
+    content: str
+    """Changes when the content does, as far as the store knows."""
 
 
-def is_url(place: str) -> bool:
-    return "://" in place
+def is_url(location: str) -> bool:
+    return "://" in location
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -47,20 +47,20 @@ def file_system(url: str) -> tuple[Any, str]:
     if "::" in url:
         raise Unservable("a source is one URL, not a chain of them")
     try:
-        found, path = fsspec.core.url_to_fs(url)
+        store, path = fsspec.core.url_to_fs(url)
     except ImportError as missing:
         raise Unservable(f"{scheme}:// needs a driver that is not installed: {missing.msg[:128]}") from None
     except Exception as failure:
         raise Unavailable(f"the source cannot be reached ({type(failure).__name__})") from None
-    return found, str(path)
+    return store, str(path)
 
 
 def listing(url: str, depth: int | None = None) -> dict[str, RemoteFile]:
-    """Every file below the URL by its name there. Raises Unservable, Unavailable."""
-    found, root = file_system(url)
+    """Every file below the URL, by its path from there. Raises Unservable, Unavailable."""
+    store, root = file_system(url)
     try:
-        found.invalidate_cache()
-        details = found.find(root, maxdepth=depth, detail=True)
+        store.invalidate_cache()
+        details = store.find(root, maxdepth=depth, detail=True)
     except FileNotFoundError:
         return {}
     except Exception as failure:
@@ -68,44 +68,56 @@ def listing(url: str, depth: int | None = None) -> dict[str, RemoteFile]:
     base = root.rstrip("/") + "/"
     return {
         path.removeprefix(base): RemoteFile(
-            int(facts.get("size") or 0), str(next((facts[mark] for mark in _MARKS if facts.get(mark)), ""))
+            int(facts.get("size") or 0), str(next((facts[key] for key in _STAMPS if facts.get(key)), ""))
         )
         for path, facts in details.items()
         if path.startswith(base)
     }
 
 
+def content_digest(files: Mapping[str, RemoteFile]) -> str:
+    """Changes when a file of the listing does."""
+    described = [(name, file.size, file.content) for name, file in sorted(files.items())]
+    return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
+
+
+def weights_of(files: Mapping[str, RemoteFile]) -> list[int]:
+    """The sizes of the weight files."""
+    return [file.size for name, file in files.items() if name.endswith(".safetensors") and "/" not in name]
+
+
 def read_remote(url: str, name: str, limit: int) -> bytes:
     """At most `limit` bytes of a file below the URL. Raises Unservable, Unavailable."""
-    found, root = file_system(url)
+    store, root = file_system(url)
     try:
-        content: bytes = found.cat_file(f"{root.rstrip('/')}/{name}", start=0, end=limit)
+        content: bytes = store.cat_file(f"{root.rstrip('/')}/{name}", start=0, end=limit)
     except Exception as failure:
         raise Unavailable(f"{name[-64:]} cannot be read from the source ({type(failure).__name__})") from None
     return content
 
 
 def staged(source: str, digest: str, files: Mapping[str, SourceFile], stagings: Path) -> Path:
-    """The local folder of a source's files; `digest` says which content of it is meant. For any thread or process.
+    """The local copy of a source's files, fetched if need be; `digest` names the content that is meant.
 
-    Raises Unservable where the files are not what they should be, Unavailable where they cannot be had.
+    May be called from any thread and process. Raises Unservable where the files are not what they should be,
+    Unavailable where they cannot be fetched.
     """
-    home = stagings / hashlib.sha256(source.encode()).hexdigest()[:16]
-    place = home / digest
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _alone(home / ".lock"):
-        if not place.is_dir():
-            draft = home / f".draft-{os.getpid()}"
+    parent = stagings / hashlib.sha256(source.encode()).hexdigest()[:16]
+    folder = parent / digest
+    parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _locked(parent / ".lock"):
+        if not folder.is_dir():
+            draft = parent / f".draft-{os.getpid()}"
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir()
             try:
                 _fetch(source, files, draft)
-                draft.rename(place)
+                draft.rename(folder)  # Only a whole and verified copy has this name.
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
-        os.utime(place)
-        _prune(home)
-    return place
+        os.utime(folder)
+        _prune(parent)
+    return folder
 
 
 def verify(folder: Path, files: Mapping[str, SourceFile]) -> None:
@@ -123,44 +135,44 @@ def verify(folder: Path, files: Mapping[str, SourceFile]) -> None:
 
 
 def _fetch(source: str, files: Mapping[str, SourceFile], draft: Path) -> None:
-    there = listing(source)
-    wanted = {name: there[name] for name in files if name in there} if files else dict(_worth_staging(there))
-    if code := [name for name in there if name.endswith(".py")]:
+    remote = listing(source)
+    wanted = {name: remote[name] for name in files if name in remote} if files else dict(_stageable(remote))
+    if code := [name for name in remote if name.endswith(".py")]:
         raise Unservable(f"holds code ({code[0][-64:]})")
-    for name in files.keys() - there.keys():
+    for name in files.keys() - remote.keys():
         raise Unservable(f"the source has no {name[-64:]}")
     needed, free = sum(file.size for file in wanted.values()), shutil.disk_usage(draft).free
     if needed > free:
         raise Unservable(f"needs {needed / 2**20:.0f} MiB of disk, {free / 2**20:.0f} MiB are free")
-    found, root = file_system(source)
+    store, root = file_system(source)
     for name, file in wanted.items():
-        _copy(found, f"{root.rstrip('/')}/{name}", draft / name, file.size)
+        _copy(store, f"{root.rstrip('/')}/{name}", draft / name, file.size)
     verify(draft, files)
     logger.info("staged %d files, %.1f MiB", len(wanted), needed / 2**20)
 
 
-def _worth_staging(there: Mapping[str, RemoteFile]) -> Iterator[tuple[str, RemoteFile]]:
+def _stageable(files: Mapping[str, RemoteFile]) -> Iterator[tuple[str, RemoteFile]]:
     """What a library reads of a model's folder; no pickles, nothing with an odd name."""
-    for name, file in there.items():
+    for name, file in files.items():
         if _STAGED.fullmatch(name) and not any(part in name for part in _NOT_PLAIN):
             yield name, file
 
 
-def _copy(found: Any, path: str, place: Path, size: int) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _copy(store: Any, path: str, file: Path, size: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
     copied = 0
     try:
-        with found.open(path, "rb") as remote, place.open("wb") as local:
-            # No more than was announced: the room was checked for that.
+        with store.open(path, "rb") as remote, file.open("wb") as local:
+            # No more than was listed: free disk was checked for that.
             while copied <= size and (chunk := remote.read(CHUNK_BYTES)):
                 local.write(chunk)
                 copied += len(chunk)
             local.flush()
             os.fsync(local.fileno())
     except Exception as failure:
-        raise Unavailable(f"{place.name[-64:]} cannot be fetched ({type(failure).__name__})") from None
+        raise Unavailable(f"{file.name[-64:]} cannot be fetched ({type(failure).__name__})") from None
     if copied != size:
-        raise Unavailable(f"{place.name[-64:]} came with {copied} bytes instead of {size}")
+        raise Unavailable(f"{file.name[-64:]} came with {copied} bytes instead of {size}")
 
 
 def _sha256(file: Path) -> str:
@@ -168,21 +180,21 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _prune(home: Path) -> None:
-    places = sorted((p for p in home.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime, reverse=True)
-    for old in places[KEPT:]:
-        # What is mapped of them stays readable for whoever mapped it.
+def _prune(parent: Path) -> None:
+    folders = [folder for folder in parent.iterdir() if folder.is_dir()]
+    for old in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)[STAGINGS_KEPT:]:
+        # Processes that have mapped its files can read them until they unmap them.
         shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process of this node at a time; a lock that its holder's death releases."""
+def _locked(lock: Path) -> Iterator[None]:
+    """For one thread of one process of this node at a time. The end of a process releases its lock."""
     with lock.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        flock(held, LOCK_EX)
         yield
 
 
 def allowed(source: str, prefixes: Iterable[str]) -> bool:
-    """Whether the operator lets models come from there."""
+    """Whether the configuration lets models come from there."""
     return any(source.startswith(prefix) for prefix in prefixes) and ".." not in source

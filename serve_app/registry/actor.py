@@ -84,7 +84,7 @@ class ModelRegistryActor:
     async def retry_failed(self, name: str) -> None:
         """A version that failed validation is validated again."""
         await self._ready()
-        self.registry.forgive(name)
+        self.registry.retry_failed(name)
         await self._publish()
 
     @property
@@ -116,7 +116,7 @@ class ModelRegistryActor:
             await asyncio.sleep(max(self.scan_every_s, took_s / MAX_SCAN_SHARE))
 
     async def _publish(self) -> None:
-        if (persisted := self.registry.kept()) != self._persisted:
+        if (persisted := self.registry.state()) != self._persisted:
             await asyncio.to_thread(_internal_kv_put, self._storage_key, persisted, namespace=_NAMESPACE)
             self._persisted = persisted
         if (table := self.registry.table()) != self._table:
@@ -126,11 +126,11 @@ class ModelRegistryActor:
                 self._changed.notify_all()
 
     def _start_actions(self) -> None:
-        for model in self.registry.to_try():
+        for model in self.registry.due_validations():
             if model.family and model.family not in self._validating:
                 self._validating.add(model.family)
                 self._start(self._validate(model, model.family))
-        for model in self.registry.retired():
+        for model in self.registry.take_retired():
             if model.family:
                 self._start(self._retire(model, model.family))
 
@@ -154,7 +154,7 @@ class ModelRegistryActor:
         finally:
             self._validating.discard(family)
         logger.info("%s: %s", model.name, failure.message if failure else "validated")
-        self.registry.tried(model, failure)
+        self.registry.record_validation(model, failure)
         await self._publish()
 
     async def _retire(self, model: Model, family: str) -> None:

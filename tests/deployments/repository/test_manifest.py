@@ -7,7 +7,7 @@ from deployments.repository.manifest import Manifest, Unservable, parse_manifest
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "fault"),
     [
         ("generation: {temprature: 1}", "generation: unknown key 'temprature'; did you mean 'temperature'?"),
         ("golden: [a]", "golden.0: "),
@@ -24,11 +24,11 @@ from deployments.repository.manifest import Manifest, Unservable, parse_manifest
         ("#" * 300_000, "is larger than 256 KiB"),
     ],
 )
-def test_a_mistake_in_the_manifest_is_told_with_its_place(text: str, said: str) -> None:
-    with pytest.raises(Unservable) as fault:
+def test_a_mistake_in_the_manifest_is_refused_with_its_place(text: str, fault: str) -> None:
+    with pytest.raises(Unservable) as refused:
         parse_manifest(text.encode())
-    assert str(fault.value).startswith("model.yaml")
-    assert said in str(fault.value)
+    assert str(refused.value).startswith("model.yaml")
+    assert fault in str(refused.value)
 
 
 def test_a_whole_manifest_is_read() -> None:
@@ -51,12 +51,12 @@ files: {config.json: {bytes: 3, sha256: %s}}
     assert parse_manifest(b"") == Manifest()
 
 
-def test_generation_defaults_apply_where_the_request_is_silent() -> None:
+def test_generation_defaults_apply_where_the_request_does_not_say() -> None:
     manifest = parse_manifest(b"generation: {temperature: 0.7, top_k: 5}")
-    silent = TextGeneration(model_id="m", prompt="p", max_tokens=1)
-    assert manifest.with_defaults(silent) == silent.model_copy(update={"temperature": 0.7, "top_k": 5})
-    greedy = silent.model_copy(update={"temperature": 0.0})
+    plain = TextGeneration(model_id="m", prompt="p", max_tokens=1)
+    assert manifest.with_defaults(plain) == plain.model_copy(update={"temperature": 0.7, "top_k": 5})
+    greedy = plain.model_copy(update={"temperature": 0.0})
     assert manifest.with_defaults(greedy) == greedy.model_copy(update={"top_k": 5})
     image = ImageClassification(model_id="m", image_data=b"")
-    assert Manifest().with_defaults(silent) is silent
+    assert Manifest().with_defaults(plain) is plain
     assert manifest.with_defaults(image).top_k is None

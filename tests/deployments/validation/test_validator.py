@@ -4,12 +4,14 @@ import json
 import resource
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from deployments.contract.errors import ModelLoadFailed
+from deployments.repository.manifest import Manifest, SourceFile
 from deployments.repository.model import Model
 from deployments.validation.validator import ModelValidator, Sandbox
 from tests.conftest import PROJECT
@@ -142,3 +144,17 @@ def test_verdicts_that_others_may_write_are_not_believed(tmp_path: Path) -> None
     (tmp_path / "facts").chmod(0o777)
     with pytest.raises(PermissionError):
         ModelValidator(tmp_path, tmp_path)
+
+
+def test_a_model_with_a_source_is_validated_where_it_is_staged(whole: Path, tmp_path: Path) -> None:
+    manifest = Manifest(source=f"file://{whole}", family="text_generation")
+    validator = ModelValidator(tmp_path, tmp_path / "cache")
+    folder = validator.validate(Model("m", None, tmp_path / "m", "digest", manifest=manifest))
+    assert folder.is_relative_to(tmp_path / "cache")
+    assert {file.name for file in folder.iterdir()} == {file.name for file in whole.iterdir()}
+
+
+def test_checksums_of_the_manifest_hold_for_files_on_disk_too(validator: ModelValidator, model: Model) -> None:
+    manifest = Manifest(files={"model.safetensors": SourceFile(sha256="a" * 64)})
+    with pytest.raises(ModelLoadFailed, match="another SHA-256"):
+        validator.validate(replace(model, manifest=manifest))

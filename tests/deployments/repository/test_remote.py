@@ -1,0 +1,82 @@
+"""A repository behind a URL: its models are found without fetching weights, and read again only when they change."""
+
+from pathlib import Path
+
+import pytest
+
+from deployments.families.table import FAMILIES
+from deployments.replica.family import model_formats
+from deployments.repository.families import ModelFormats
+from deployments.repository.model import Model, by_name, find
+from deployments.repository.remote import scan_remote
+from tests.deployments.repository.stores import put, write
+from tests.support.tiny_models import save_image_model
+
+FORMATS = ModelFormats(model_formats(FAMILIES))
+
+
+def scan(store: str, known: dict[str, Model] | None = None) -> dict[str, Model]:
+    return by_name(scan_remote(store, known or {}, FORMATS))
+
+
+def test_models_are_found_with_their_versions_families_sizes_and_manifests(
+    store: str, text_model: Path, tmp_path: Path
+) -> None:
+    put(text_model, f"{store}/org/text/1")
+    put(text_model, f"{store}/org/text/2")
+    write(f"{store}/org/text/2/model.yaml", b"pinned: true")
+    put(save_image_model(tmp_path / "image"), f"{store}/image")
+    models = scan(store)
+    assert models.keys() == {"org/text", "org/text@1", "org/text@2", "image"}
+    text = find(models, "org/text", "text_generation")
+    assert (text.version, text.pinned) == (2, True)
+    assert text.manifest.source == f"{store}/org/text/2"
+    assert text.declared_bytes == (text_model / "model.safetensors").stat().st_size
+    assert models["image"].family == "image_classification"
+
+
+def test_only_what_has_changed_is_read_again(store: str, text_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(text_model, f"{store}/a")
+    put(text_model, f"{store}/b")
+    before = scan(store)
+    with monkeypatch.context() as patched:
+        patched.setattr("deployments.repository.remote.read_remote", None)
+        assert scan(store, before) == before
+    write(f"{store}/a/generation_config.json", b"{}")
+    after = scan(store, before)
+    assert after["a"].digest != before["a"].digest
+    assert after["b"] is before["b"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "problem"),
+    [
+        ("modeling.py", b"raise SystemExit", "holds code (modeling.py)"),
+        ("config.json", b"[]", "config.json is not an object"),
+        ("model.yaml", b"source: s3://b/m\nfamily: text_generation", "model.yaml: a model of a remote repository"),
+    ],
+)
+def test_a_folder_at_fault_is_a_model_with_a_problem(
+    memory_store: str, text_model: Path, file: str, content: bytes, problem: str
+) -> None:
+    put(text_model, f"{memory_store}/good")
+    put(text_model, f"{memory_store}/bad")
+    write(f"{memory_store}/bad/{file}", content)
+    models = scan(memory_store)
+    assert (models["bad"].problem or "").startswith(problem)
+    assert models["good"].problem is None
+
+
+def test_a_folder_without_safetensors_is_a_model_with_a_problem(memory_store: str) -> None:
+    config = b'{"architectures": ["LlamaForCausalLM"]}'
+    write(f"{memory_store}/none/config.json", config)
+    write(f"{memory_store}/pickles/config.json", config)
+    write(f"{memory_store}/pickles/pytorch_model.bin", b"")
+    models = scan(memory_store)
+    assert models["none"].problem == "no *.safetensors weights"
+    assert models["pickles"].problem == "its weights are pickles, which may run code"
+
+
+def test_a_store_that_cannot_be_listed_is_no_empty_repository() -> None:
+    with pytest.raises(OSError, match="gopher|reached|driver"):
+        scan("gopher://x/y")
