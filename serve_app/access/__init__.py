@@ -1,1 +1,1 @@
-"""API keys, rates and quotas, and who the caller of a request is."""
+"""API keys with their rates and quotas, and the caller of a request."""

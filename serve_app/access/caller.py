@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 class Priority(enum.IntEnum):
-    """Whoever waits with a higher one goes first."""
+    """Of two waiting requests, the one with the lower value is sent first."""
 
     HIGH = 0
     NORMAL = 1
@@ -15,17 +15,17 @@ class Priority(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`name` is that of an API key, empty without keys. Shares are fair between names."""
+    """`name`: of the API key, empty without keys."""
 
     name: str = ""
     share: int = 1
-    """How many turns it gets for another's one."""
+    """Where requests wait, this many are sent for each one of a caller with share 1."""
     priority: Priority = Priority.NORMAL
     deadline_at: float | None = None
-    """On the clock of time.monotonic; None where the family's own deadline holds."""
+    """On the clock of time.monotonic. None: the family's own deadline holds."""
 
     def remaining_s(self, longest_s: float) -> float:
-        """What is left until its deadline, and at most `longest_s`."""
+        """Seconds until the deadline, at most `longest_s`."""
         if self.deadline_at is None:
             return longest_s
         return min(longest_s, self.deadline_at - time.monotonic())

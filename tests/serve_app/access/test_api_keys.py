@@ -1,6 +1,5 @@
-"""Keys, rates and quotas. Time is a number that the tests move."""
+"""Keys, rates and quotas. The tests set the clock."""
 
-import time
 from dataclasses import dataclass
 
 import pytest
@@ -9,7 +8,6 @@ from pydantic import ValidationError
 from deployments.contract.errors import InvalidRequest, Overloaded, PermissionDenied, Unauthenticated
 from serve_app.access.api_keys import DAY_S, Access, AccessSettings, KeySettings, administers, new_key
 from serve_app.access.caller import ANONYMOUS, Caller, Priority
-from serve_app.config.config import RuntimeConfig
 
 KEY, SHA256 = new_key()
 ADMIN, ADMIN_SHA256 = new_key()
@@ -33,7 +31,7 @@ def bearer(key: str, **headers: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"} | headers
 
 
-def test_without_keys_anybody_may_do_anything() -> None:
+def test_without_keys_every_request_is_anonymous_and_allowed() -> None:
     assert Access(AccessSettings()).caller("POST", "/models/x/load", {}) is ANONYMOUS
 
 
@@ -47,17 +45,17 @@ def test_with_keys_every_route_needs_one(path: str, headers: dict[str, str]) -> 
         access().caller("GET", path, headers)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"])
-def test_health_needs_none(path: str) -> None:
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_health_needs_no_key(path: str) -> None:
     assert access().caller("GET", path, {}) is ANONYMOUS
 
 
-def test_a_key_is_known_by_its_name() -> None:
+def test_a_key_identifies_its_caller() -> None:
     assert access(share=3).caller("POST", "/infer", bearer(KEY)) == Caller("team", share=3)
 
 
-@pytest.mark.parametrize("path", ["/models/m/load", "/models/team/nested/unload", "/v2/repository/models/m/load"])
-def test_administration_needs_an_administrators_key(path: str) -> None:
+@pytest.mark.parametrize("path", ["/models/m/load", "/models/team/nested/unload"])
+def test_changing_models_needs_an_administrators_key(path: str) -> None:
     assert administers("POST", path)
     with pytest.raises(PermissionDenied):
         access().caller("POST", path, bearer(KEY))
@@ -65,7 +63,7 @@ def test_administration_needs_an_administrators_key(path: str) -> None:
     assert access().caller("GET", path, bearer(KEY)).name == "team"
 
 
-def test_a_rate_holds_after_a_burst_and_says_when_to_come_again() -> None:
+def test_the_rate_limits_after_a_burst_and_gives_the_time_to_retry() -> None:
     time = Time()
     keys = access(time, requests_per_second=2, burst=3)
     for _ in range(3):
@@ -78,7 +76,7 @@ def test_a_rate_holds_after_a_burst_and_says_when_to_come_again() -> None:
     keys.take(Caller("root"))  # which has no rate
 
 
-def test_a_rate_that_is_set_later_asks_nothing_for_what_came_before() -> None:
+def test_a_rate_that_is_configured_later_starts_with_a_whole_burst() -> None:
     keys = access()
     for _ in range(1000):
         keys.take(Caller("team"))
@@ -104,7 +102,7 @@ def test_quotas_hold_for_a_day() -> None:
         keys.take(Caller("team"))
 
 
-def test_other_settings_hold_at_once_and_what_was_used_stays_used() -> None:
+def test_new_settings_hold_at_once_and_keep_the_usage() -> None:
     keys = access(requests_per_day=5)
     for _ in range(4):
         keys.take(Caller("team"))
@@ -115,7 +113,7 @@ def test_other_settings_hold_at_once_and_what_was_used_stays_used() -> None:
         keys.caller("POST", "/infer", bearer(ADMIN))
 
 
-def test_high_priority_is_for_keys_that_may() -> None:
+def test_high_priority_needs_a_key_that_may_prioritise() -> None:
     headers = bearer(KEY, **{"x-priority": "High"})
     with pytest.raises(PermissionDenied):
         access().caller("POST", "/infer", headers)
@@ -126,27 +124,17 @@ def test_high_priority_is_for_keys_that_may() -> None:
 
 
 @pytest.mark.parametrize("asked", ["0", "-1", "1.5", "soon", "", "9" * 30, "१"])
-def test_a_deadline_is_a_positive_number(asked: str) -> None:
+def test_a_deadline_must_be_a_positive_number_of_milliseconds(asked: str) -> None:
     with pytest.raises(InvalidRequest, match="x-deadline-ms"):
         Access(AccessSettings()).caller("POST", "/infer", {"x-deadline-ms": asked})
 
 
-def test_a_deadline_is_bounded_by_the_familys() -> None:
-    asked = Access(AccessSettings(), time.monotonic).caller("POST", "/infer", {"x-deadline-ms": "1000000"})
-    assert 0 < asked.remaining_s(2000) <= 1000
-    assert asked.remaining_s(60) == 60
+def test_a_deadline_is_counted_from_the_requests_arrival() -> None:
+    caller = Access(AccessSettings(), lambda: 10.0).caller("POST", "/infer", {"x-deadline-ms": "1500"})
+    assert caller.deadline_at == 11.5
 
 
-def test_any_other_address_than_loopback_needs_keys() -> None:
-    for host in ("127.0.0.1", "::1", "localhost", "127.0.0.9"):
-        assert RuntimeConfig(host=host).host == host
-    for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
-        with pytest.raises(ValidationError, match=r"access\.keys"):
-            RuntimeConfig(host=host)
-        RuntimeConfig(host=host, access=AccessSettings(keys={"a": KeySettings(sha256=SHA256)}))
-
-
-def test_two_names_for_one_key_are_a_mistake() -> None:
+def test_two_names_with_one_key_are_refused() -> None:
     same = KeySettings(sha256=SHA256)
     with pytest.raises(ValidationError, match="two names"):
         AccessSettings(keys={"a": same, "b": same})

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from ray.serve import Application
 
 from deployments.families.table import FAMILIES
+from serve_app.access.api_keys import AccessSettings, KeySettings
 from serve_app.app import SHARE_OF_A_GPU, build
 from serve_app.config.config import PROJECT, RuntimeConfig, read_config
 
@@ -100,3 +101,13 @@ def test_without_the_fast_profile_one_line_says_what_is_missing(
     said = capsys.readouterr().err.splitlines()
     assert len(said) == lines
     assert all("HAProxy is missing" in line for line in said)
+
+
+def test_any_other_address_than_loopback_needs_keys() -> None:
+    for host in ("127.0.0.1", "::1", "localhost", "127.0.0.9"):
+        assert RuntimeConfig(host=host).host == host
+    keys = AccessSettings(keys={"a": KeySettings(sha256="0" * 64)})
+    for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"):
+        with pytest.raises(ValidationError, match=r"access\.keys"):
+            RuntimeConfig(host=host)
+        RuntimeConfig(host=host, access=keys)
