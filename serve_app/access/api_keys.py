@@ -125,9 +125,8 @@ class Access:
             self.check(caller)
             usage = self._usage[caller.name]
             usage.requests += 1
-            if (
-                key.requests_per_second is not None
-            ):  # Without a rate the bucket stays full, for a rate that is configured later.
+            if key.requests_per_second is not None:
+                # Without a rate the bucket stays full, for a rate that is configured later.
                 usage.allowance -= 1
 
     def spend(self, caller: Caller, tokens: int) -> None:
