@@ -21,7 +21,7 @@ from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.families import ModelFormat
 from serve_app.config.config import RuntimeConfig
 from serve_app.dispatch.dispatcher import Route
-from serve_app.http.haproxy import missing
+from serve_app.http.haproxy import missing_haproxy
 from serve_app.ingress import METRICS_AGGREGATOR, Ingress
 from serve_app.registry.actor import ModelRegistryActor
 from serve_app.registry.mirror import MODEL_REGISTRY
@@ -37,7 +37,7 @@ LOGGING = {"encoding": "JSON", "enable_access_log": False}
 def build(args: RuntimeConfig) -> Application:
     """The application, for `serve run serve_app.app:build`, `serve deploy` and `serve.run(build(config))`."""
     if not RAY_SERVE_ENABLE_HA_PROXY:
-        print(missing("`model-runtime serve` starts Ray with it"), file=sys.stderr, flush=True)
+        print(missing_haproxy("`model-runtime serve` starts Ray with it"), file=sys.stderr, flush=True)
     return compose(args, FAMILIES)
 
 

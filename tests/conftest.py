@@ -15,7 +15,7 @@ import hypothesis
 import pytest
 
 from serve_app.config.config import IngressSettings, RuntimeConfig
-from serve_app.http.haproxy import fast_profile
+from serve_app.http.haproxy import haproxy_environment
 from serve_app.local import init_on_loopback
 from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
 from tests.support.tiny_models import save_image_model, save_picture, save_text_model
@@ -45,7 +45,7 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("patient")
 
     # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
-    os.environ.update(fast_profile(Path(PRIVATE.name), CONFIG))
+    os.environ.update(haproxy_environment(Path(PRIVATE.name), CONFIG))
 
 
 def pytest_unconfigure() -> None:

@@ -1,8 +1,8 @@
-"""The ingress's own door: HTTP on a Unix socket, for the HAProxy of the same node.
+"""HTTP on a Unix socket, for the HAProxy on the same node. Knows no routes.
 
-Serve's server wraps each request into metrics, logs and contexts that cost as much as all the rest of the way. HAProxy
-finds the socket by the replica's id, and still asks Serve's port whether the replica is well, so
-that starting, draining and ending remain Serve's. Where there is no HAProxy of ours, Serve's port has the same routes.
+Serve's own server adds metrics, logs and contexts to each request, which cost as much as everything else on a
+request's way through the ingress. HAProxy finds the socket by the replica's id. It checks the replica's health at
+Serve's port, so that Serve still starts, drains and stops replicas. Without HAProxy, Serve's port has the same routes.
 """
 
 import asyncio
@@ -16,7 +16,8 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BACKLOG = 4096
-LAST_ANSWERS_S = 5
+SHUTDOWN_TIMEOUT_S = 5
+"""How long `close` waits for requests that are being answered."""
 
 
 class UnixServer:
@@ -32,8 +33,8 @@ class UnixServer:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_keep_alive=3600,  # HAProxy decides when a connection has been idle for too long.
-            timeout_graceful_shutdown=LAST_ANSWERS_S,
+            timeout_keep_alive=3600,  # HAProxy closes idle connections.
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
         self._server = _Server(config)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -45,7 +46,7 @@ class UnixServer:
         self._serving = asyncio.create_task(self._server.serve([self._listener]))
 
     async def close(self) -> None:
-        """Takes nothing new, answers what is under way."""
+        """Accepts no more requests and answers those that it has."""
         self._path.unlink(missing_ok=True)
         self._server.should_exit = True
         await self._serving
@@ -54,12 +55,12 @@ class UnixServer:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """The process's signals are Ray's."""
+        """Captures none: Ray handles the process's signals."""
         yield
 
 
 def with_request_id(app: ASGIApp) -> ASGIApp:
-    """Every request has an id and every response tells it, as on Serve's own port."""
+    """Gives every request and its response an `x-request-id`, as Serve's own server does."""
 
     async def identified(scope: Scope, receive: Receive, send: Send) -> None:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)

@@ -1,4 +1,7 @@
-"""HAProxy as Serve would configure and `model-runtime-haproxy` mends it, in front of the routes; no Ray started."""
+"""HAProxy with the configuration that Serve generates and `model-runtime-haproxy` rewrites, in front of the routes.
+
+Starts no Ray.
+"""
 
 import subprocess
 import sys
@@ -14,7 +17,8 @@ from ray.serve.config import HTTPOptions
 
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.config.config import IngressSettings, RuntimeConfig
-from serve_app.http.haproxy import BUFFER_BYTES, CONNECTIONS, IDLE_CLIENT_S, binary, fast_profile, mended
+from serve_app.http.haproxy import BUFFER_BYTES, IDLE_CONNECTION_S, MAX_CONNECTIONS, haproxy_binary, haproxy_environment
+from serve_app.http.haproxy_config import adapted
 from tests.conftest import free_port
 
 CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
@@ -22,7 +26,7 @@ CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
 
 @dataclass(frozen=True)
 class Front:
-    """A running HAProxy and what is behind it."""
+    """A running HAProxy and the server behind it."""
 
     port: int
     direct_port: int
@@ -34,14 +38,14 @@ class Front:
         return f"http://127.0.0.1:{self.port}"
 
     def reached(self, what: str) -> int:
-        """What has come through to the server, by its own count: `under_way` or `listed`."""
+        """A count of the server: `under_way` or `listed`."""
         metrics = httpx.get(f"http://127.0.0.1:{self.direct_port}/metrics").text
         return int(dict(line.split() for line in metrics.splitlines())[what])
 
 
 def configuration(folder: Path, port: int, server_port: int) -> Path:
-    """Serve's own template for one application, mended."""
-    fast_profile(folder, CONFIG)
+    """Serve's own template for one application, rewritten."""
+    haproxy_environment(folder, CONFIG)
     file = folder / "haproxy.cfg"
     api = HAProxyApi(
         HAProxyConfig(
@@ -49,11 +53,11 @@ def configuration(folder: Path, port: int, server_port: int) -> Path:
             server_state_base=str(folder),
             server_state_file=str(folder / "state"),
             enable_hap_optimization=False,
-            maxconn=CONNECTIONS,
+            maxconn=MAX_CONNECTIONS,
             nbthread=1,
             stats_port=free_port(),
             metrics_port=free_port(),
-            timeout_client_s=IDLE_CLIENT_S,
+            timeout_client_s=IDLE_CONNECTION_S,
             timeout_server_s=75,
             bufsize=BUFFER_BYTES,
             has_received_routes=True,
@@ -70,15 +74,16 @@ def configuration(folder: Path, port: int, server_port: int) -> Path:
         str(file),
     )
     api._generate_config_file_internal()
-    # Without Serve in front nothing answers its health check.
-    file.write_text(mended(file.read_text(), folder, LauncherProfile(folder)).replace("GET /-/healthz", "GET /healthz"))
+    # Serve's health check has no route without Serve.
+    configuration = adapted(file.read_text(), folder, LauncherProfile(folder))
+    file.write_text(configuration.replace("GET /-/healthz", "GET /healthz"))
     return file
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Front]:
     port, server_port = free_port(), free_port()
-    program = binary()
+    program = haproxy_binary()
     assert program is not None
     file = configuration(folder, port, server_port)
     server = subprocess.Popen([sys.executable, "-m", "tests.hostile.server", str(server_port)])

@@ -1,4 +1,4 @@
-"""The HTTP surface without Ray: the guarded routes under uvicorn as Serve runs them, a runtime that answers at once.
+"""The HTTP application without Ray: both middlewares under uvicorn as Serve runs it, and a runtime that answers at once.
 
 python -m tests.hostile.server PORT
 """
@@ -32,16 +32,16 @@ from serve_app.http.middleware import ControlHeaderFilter
 from tests.support.http_app import http_app
 
 ENDLESS = "endless"
-"""A model that answers nobody."""
+"""A model whose requests never end."""
 
 
 class AtOnce:
-    """Answers every request that can be read. Its metrics tell what has come through to it."""
+    """Answers every request that can be decoded. Its metrics are counts of the requests that reached it."""
 
     def __init__(self) -> None:
         self.under_way = 0
         self.listed = 0
-        """How often somebody asked which models there are."""
+        """Requests for the list of models."""
         self.settings = IngressSettings(max_body_mb=1, max_held_mb=64)
         self.access = Access(AccessSettings())
 

@@ -13,14 +13,14 @@ import httpx
 import psutil
 import pytest
 
-from serve_app.http.haproxy import binary
+from serve_app.http.haproxy import haproxy_binary
 from serve_app.http.header_limits import MAX_HEADERS
 from tests.conftest import until
 from tests.hostile.front import Front, running
 from tests.hostile.raw import BODY, CHUNKED, CLOSE, GOOD, HOST, LENGTH, Heard, chunks, corpus, head, speak
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "4000"))
-pytestmark = pytest.mark.skipif(binary() is None, reason="there is no HAProxy")
+pytestmark = pytest.mark.skipif(haproxy_binary() is None, reason="there is no HAProxy")
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.http.open_loop import Caller, percentile
-from serve_app.http.haproxy import binary
+from serve_app.http.haproxy import haproxy_binary
 from tests.hostile.front import Front, running
 from tests.hostile.raw import BODY
 
 RATE, SECONDS = 100, 4
-pytestmark = pytest.mark.skipif(binary() is None, reason="there is no HAProxy")
+pytestmark = pytest.mark.skipif(haproxy_binary() is None, reason="there is no HAProxy")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
-"""The ingress's own door: HTTP on a Unix socket, which HAProxy is told of."""
+"""HTTP on a Unix socket, and how its server shuts down."""
 
 import asyncio
-import socket
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,52 +11,60 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from deployments.replica.launcher_profile import LauncherProfile
-from serve_app.http.haproxy import mended
 from serve_app.http.unix_server import UnixServer
-
-SERVER = "    server SERVE_REPLICA_app-Ingress-{} 127.0.0.1:30001 check observe layer4\n"
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:  # pytest's are too deep for the name of a socket
-        yield Path(name)
+def path() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are too deep for a socket's name
+        yield Path(folder) / "ingress.sock"
 
 
-async def slowly(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the request's body once `go` is set."""
-    body = await Request(scope, receive).body()
-    asked.set()
-    await go.wait()
-    await PlainTextResponse(body)(scope, receive, send)
+class Slow:
+    """Answers with the request's body once `answers` is set."""
+
+    def __init__(self) -> None:
+        self.received, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        body = await request.body()
+        self.received.set()
+        await self.answers.wait()
+        await PlainTextResponse(body, headers={"x-seen": request.headers["x-request-id"]})(scope, receive, send)
 
 
-asked, go = asyncio.Event(), asyncio.Event()
+def permissions_of(path: Path) -> int | None:
+    return path.stat().st_mode & 0o777 if path.exists() else None
 
 
-async def test_a_request_under_way_is_answered_before_the_door_closes(folder: Path) -> None:
-    path = folder / "door.sock"
-    server = UnixServer(slowly, path)
-    assert path.stat().st_mode & 0o777 == 0o600
-    async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path))) as client:
-        asking = asyncio.create_task(client.post("http://x/", content=b"hi", headers={"x-request-id": "mine"}))
-        await asked.wait()
+def client_of(path: Path) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://ingress")
+
+
+async def test_a_request_that_is_being_answered_delays_the_shutdown(path: Path) -> None:
+    app = Slow()
+    server = UnixServer(app, path)
+    assert permissions_of(path) == 0o600
+    async with client_of(path) as client:
+        response = asyncio.create_task(client.post("/", content=b"hi"))
+        await app.received.wait()
         closing = asyncio.create_task(server.close())
         await asyncio.sleep(0)
-        go.set()
-        reply = await asking
-        assert (reply.text, reply.headers.get_list("x-request-id")) == ("hi", ["mine"])
+        app.answers.set()
+        assert (await response).text == "hi"
         await closing
-    assert not path.exists()
+    assert permissions_of(path) is None
 
 
-def test_haproxy_goes_through_the_sockets_that_are_there(folder: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / "abc123.sock"))
-        (folder / "node").mkdir()
-        _, ours, other = mended(
-            SERVER.format("abc123") + SERVER.format("xyz789"), folder / "node", LauncherProfile(folder)
-        ).splitlines()
-    assert f"unix@{folder}/abc123.sock check observe layer4 addr 127.0.0.1 port 30001" in ours
-    assert other == SERVER.format("xyz789").rstrip()
+@pytest.mark.parametrize("sent", ["mine", None])
+async def test_request_and_response_have_one_request_id(path: Path, sent: str | None) -> None:
+    app = Slow()
+    app.answers.set()
+    server = UnixServer(app, path)
+    async with client_of(path) as client:
+        response = await client.post("/", headers={"x-request-id": sent} if sent else {})
+    (request_id,) = response.headers.get_list("x-request-id")
+    assert response.headers["x-seen"] == request_id
+    assert request_id == sent if sent else len(request_id) == 32
+    await server.close()

@@ -1,0 +1,44 @@
+"""The environment with which Ray starts HAProxy. tests/runtime and tests/cluster run on it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from serve_app.config.config import IngressSettings, RuntimeConfig
+from serve_app.http import haproxy
+from serve_app.http.haproxy import PORT_RANGE, haproxy_environment, missing_haproxy
+
+CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def which(name: str, path: str | None = None) -> str:
+        return f"/bin/{name}"
+
+    monkeypatch.setattr(shutil, "which", which)
+    monkeypatch.setattr(haproxy, "haproxy_binary", lambda: "/bin/haproxy")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_ports_of_a_runtime_do_not_overlap(tmp_path: Path) -> None:
+    environment = haproxy_environment(tmp_path, CONFIG)
+    ingress = [int(environment[f"RAY_SERVE_DIRECT_INGRESS_{name}_PORT"]) for name in ("MIN_HTTP", "MAX_HTTP")]
+    grpc = [int(environment[f"RAY_SERVE_DIRECT_INGRESS_{name}_PORT"]) for name in ("MIN_GRPC", "MAX_GRPC")]
+    assert ingress[0] < ingress[1] < grpc[0] < grpc[1] == ingress[0] + PORT_RANGE - 1
+    names = ("FALLBACK_PROXY_HTTP", "FALLBACK_PROXY_GRPC", "HAPROXY_METRICS", "HAPROXY_STATS")
+    assert len({environment[f"RAY_SERVE_{name}_PORT"] for name in names}) == len(names)
+
+
+@pytest.mark.usefixtures("installed")
+def test_haproxy_waits_longer_than_the_longest_deadline_and_knows_the_body_limit(tmp_path: Path) -> None:
+    environment = haproxy_environment(tmp_path, CONFIG)
+    assert environment["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "75"
+    assert (tmp_path / "max-body-bytes").read_text() == str(2**20)
+
+
+def test_without_haproxy_nothing_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haproxy, "haproxy_binary", lambda: None)
+    assert haproxy_environment(tmp_path, CONFIG) == {}
+    assert "HAProxy is missing (pip install it)" in missing_haproxy("pip install it")

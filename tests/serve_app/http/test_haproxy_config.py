@@ -1,0 +1,58 @@
+"""What becomes of the HAProxy configuration that Ray Serve generates. tests/hostile runs HAProxy with it."""
+
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments.replica.launcher_profile import LauncherProfile
+from serve_app.http.haproxy_config import adapted
+
+SERVER = "    server SERVE_REPLICA_app-Ingress-{} 127.0.0.1:30001 check observe layer4\n"
+DEFAULTS = "global\n    log /dev/log\ndefaults\n    mode http\nfrontend http_frontend\n    bind *:8000\n"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are too deep for a socket's name
+        (Path(name) / "node").mkdir()
+        yield Path(name)
+
+
+def rewritten(folder: Path, configuration: str) -> str:
+    return adapted(configuration, folder / "node", LauncherProfile(folder))
+
+
+def test_haproxy_uses_the_sockets_that_exist(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "abc123.sock"))
+        _, ours, other = rewritten(folder, SERVER.format("abc123") + SERVER.format("xyz789")).splitlines()
+    assert f"unix@{folder}/abc123.sock check observe layer4 addr 127.0.0.1 port 30001" in ours
+    assert other == SERVER.format("xyz789").rstrip()
+
+
+def test_listeners_are_bound_to_loopback_and_requests_are_not_logged(folder: Path) -> None:
+    configuration = rewritten(folder, DEFAULTS)
+    assert "bind 127.0.0.1:8000\n" in configuration
+    assert "log /dev/log" not in configuration
+
+
+def test_the_replies_of_haproxy_are_errors_of_the_contract(folder: Path) -> None:
+    configuration = rewritten(folder, DEFAULTS)
+    assert f"errorfile 503 {folder}/node/503.http" in configuration
+    head, body = (folder / "node" / "503.http").read_text().split("\n\n")
+    assert head.startswith("HTTP/1.1 503 ")
+    assert '{"Error": {"message": "no ingress replica answers", "code": "unavailable"' in body
+
+
+def test_the_body_limit_is_that_of_the_launcher(folder: Path) -> None:
+    assert "payload_too_large" not in rewritten(folder, DEFAULTS)
+    LauncherProfile(folder).max_body_file.write_text("1048576")
+    assert "req.hdr_val(content-length) gt 1048576" in rewritten(folder, DEFAULTS)
+
+
+def test_a_configuration_is_rewritten_once(folder: Path) -> None:
+    once = rewritten(folder, DEFAULTS)
+    assert rewritten(folder, once) == once
