@@ -1,4 +1,4 @@
-"""The HTTP application without Ray: both middlewares under uvicorn as Serve runs it, and a runtime that answers at once.
+"""The HTTP application without Ray: both middlewares under uvicorn, as in Serve, and a runtime that answers at once.
 
 python -m tests.hostile.server PORT
 """
