@@ -1,4 +1,7 @@
-"""What every family's replica does alike: find the model, lease it, answer, and turn every failure into an Error."""
+"""A replica whose family has models: it validates a call's model, leases its engine and answers, within the deadline.
+
+Knows neither HTTP nor tensors: a family says how a model is loaded, and how its engine answers.
+"""
 
 import abc
 import asyncio
@@ -78,50 +81,50 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         )
         self.footprint = Footprint(self.residency.memory.device_memory, self.residency.ledger, self.stated_overhead)
         self.device = "cpu"
-        self.golden = GoldenValidator(self.validator, options.family.golden, self._ask)
+        self.golden = GoldenValidator(self.validator.validate, options.family.golden, self._answer_golden)
         self._preloading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     @abc.abstractmethod
     def load(self, model: Model) -> EngineT:
-        """The model, ready to answer. Called in a thread."""
-
-    def _validate_and_load(self, model: Model) -> EngineT:
-        # Once more: its files may have changed while it waited for memory.
-        with self.cpu.threads_of(model.name):
-            return self.load(replace(model, folder=self.validator.validate(model)))
+        """The model's engine, ready to answer. Called in a thread. Raises ServingError."""
 
     @abc.abstractmethod
     async def answer(self, request: RequestT, model: Model, engine: EngineT, on_chunk: OnChunk | None) -> InferResponse:
-        """The answer; `on_chunk` takes its chunks, where they are wanted. Raises ServingError; leaves nothing running
-        when cancelled."""
+        """The answer. `on_chunk`, where the caller wants chunks, takes them as they come. Raises ServingError; leaves
+        nothing running when cancelled."""
+
+    async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
+        assert call.model is not None
+        self._apply_pin(call.model)
+        deadline = asyncio.get_running_loop().time() + call.timeout_s
+        async with asyncio.timeout_at(deadline):
+            await self.golden.validate(call.model)
+        # The lease keeps the deadline itself: its error says what the time was not enough for.
+        remaining_s = deadline - asyncio.get_running_loop().time()
+        async with self.residency.lease(call.model, remaining_s) as engine, asyncio.timeout_at(deadline):
+            # The dispatcher sends each family its own variant.
+            return await self.answer(cast(RequestT, call.request), call.model, engine, on_chunk)
+
+    def _apply_pin(self, model: Model) -> None:
+        """The registry decides on pins. Its newest decision comes with each call."""
+        self.residency.apply_pin(model, model.pinned)
+
+    async def _answer_golden(self, request: InferRequest, model: Model) -> InferResponse:
+        async with self.residency.lease(model, self.settings.deadline_s) as engine:
+            return await self.answer(cast(RequestT, request), model, engine, None)
+
+    def _validate_and_load(self, model: Model) -> EngineT:
+        # Again: the files may have changed while the load waited for memory.
+        with self.cpu.threads_of(model.name):
+            return self.load(replace(model, folder=self.validator.validate(model)))
 
     def batch_limit(self, model: Model) -> int:
         """The largest batch that the family and the model allow."""
         return min(self.settings.max_batch_size, model.manifest.max_batch_size or self.settings.max_batch_size)
 
-    async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
-        assert call.model is not None
-        self._heed(call.model)
-        deadline = asyncio.get_running_loop().time() + call.timeout_s
-        async with asyncio.timeout_at(deadline):
-            await self.golden.validate(call.model)
-        # The lease keeps the deadline itself: it can tell what there was no time for.
-        left_s = deadline - asyncio.get_running_loop().time()
-        async with self.residency.lease(call.model, left_s) as engine, asyncio.timeout_at(deadline):
-            # Dispatch sends each family its own variant.
-            return await self.answer(cast(RequestT, call.request), call.model, engine, on_chunk)
-
-    def _heed(self, model: Model) -> None:
-        """Pins are the board's to decide: what it said last came with the call."""
-        self.residency.apply_pin(model, model.pinned)
-
-    async def _ask(self, request: InferRequest, model: Model) -> InferResponse:
-        async with self.residency.lease(model, self.settings.deadline_s) as engine:
-            return await self.answer(cast(RequestT, request), model, engine, None)
-
     async def ready(self) -> bool:
-        """True once the models to preload are there, or known to have failed."""
+        """True once the models to preload are loaded, or have failed."""
         if self._preloading is None:
             self.footprint.measure_resting_size()
             self._sweeping = asyncio.create_task(self._sweep())
@@ -130,7 +133,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         return True
 
     async def check_health(self) -> None:
-        """Serve calls it on every replica: before anything is sent there, and every second from then on."""
+        """Serve calls it before it sends a replica its first call, and every second from then on."""
         await self.ready()
 
     async def _preload(self) -> None:
@@ -164,7 +167,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         return [self.golden.with_verdict(status) for status in statuses]
 
     async def replica_status(self) -> ReplicaStatus:
-        """Its budget, its models, and what its process takes."""
+        """Its memory budget, its models, and the memory of its process."""
         footprint, ledger = self.footprint, self.residency.ledger
         process = ProcessStatus(
             budget_bytes=ledger.budget_bytes,
@@ -177,8 +180,8 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         return ReplicaStatus(replica_name(), process, tuple(await self.statuses()))
 
     async def load_model(self, model: Model, timeout_s: float) -> Error | None:
-        """In memory and held to its golden examples when this returns, or why not."""
-        self._heed(model)
+        """None once the model is in memory and its golden examples are validated; else the failure."""
+        self._apply_pin(model)
         try:
             async with asyncio.timeout(timeout_s):
                 await self.golden.validate(model)
@@ -190,29 +193,29 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             return error_of(cause, "")
 
     async def load_beside(self, serving: Model, model: Model, timeout_s: float) -> None:
-        """Loads what is to take the place of `serving`, where that is in memory."""
+        """Loads the version that is about to replace `serving`, if that is in memory here."""
         if serving.name in self.residency.model_names():
             await self.load_model(model, timeout_s)
 
     async def unload_model(self, model: Model) -> bool:
-        """Whether it was in memory; requests under way keep it until they end."""
+        """Whether it was in memory. Its memory is freed once the requests under way have ended."""
         return await self.residency.unload(model)
 
     async def pin(self, model: Model, pinned: bool) -> None:
-        """A pinned model is never evicted. Holds until the board says otherwise, also before the model is loaded."""
-        self._heed(replace(model, pinned=pinned))
+        """A pinned model is never evicted. Takes effect also before the model is loaded."""
+        self._apply_pin(replace(model, pinned=pinned))
 
     async def plan(self, model: Model) -> Plan:
-        """What loading it would take now."""
+        """What loading it would need now."""
         return self.residency.plan(model, replica_name())
 
     async def measurements(self) -> list[Measured]:
-        """What this replica measures of its models."""
+        """The metrics of its models."""
         replica, cpu = replica_name(), self.cpu.sample()
         return [Measured(f"{replica}/cpu/{name}", name, (cpu_seconds(seconds),)) for name, seconds in cpu.items()]
 
-    def live_on(self, gpu: Memory, total_bytes: int) -> None:
-        """Keeps its models on its share of a GPU, within that share too."""
+    def use_gpu(self, gpu: Memory, total_bytes: int) -> None:
+        """Keeps the models on a GPU, within `total_bytes` of it."""
         ledger = self.residency.ledger
         ledger.budget_bytes = min(ledger.budget_bytes, total_bytes)
         self.residency.memory.device_memory = self.footprint.memory = gpu

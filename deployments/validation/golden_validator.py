@@ -4,27 +4,30 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from deployments.contract.errors import ModelLoadFailed, OutOfMemory, ServingError, quoted
 from deployments.contract.status import ResidentStatus
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.repository.model import Model
 from deployments.validation.golden import GoldenExample, NotGolden
-from deployments.validation.validator import ModelValidator
 
 REMEMBERED = 1024
 
-Ask = Callable[[InferRequest, Model], Awaitable[InferResponse]]
+Answer = Callable[[InferRequest, Model], Awaitable[InferResponse]]
 """Answers a request with a model, which is loaded if need be."""
 
 
 class GoldenValidator:
-    """The verdicts on the models of one replica. `example_type` is their family's golden example."""
+    """The verdicts on the models of one replica. `validated` gives a model's folder, or raises why it is refused;
+    `example_type` is the family's golden example."""
 
-    def __init__(self, validator: ModelValidator, example_type: type[GoldenExample] | None, ask: Ask) -> None:
-        self._validator = validator
+    def __init__(
+        self, validated: Callable[[Model], Path], example_type: type[GoldenExample] | None, answer: Answer
+    ) -> None:
+        self._validated = validated
         self._example_type = example_type
-        self._ask = ask
+        self._answer = answer
         self._verdicts: dict[tuple[str, str], asyncio.Task[str | None]] = {}
 
     async def validate(self, model: Model) -> None:
@@ -58,14 +61,14 @@ class GoldenValidator:
     async def _fault(self, model: Model) -> str | None:
         """What is wrong with the model's answers, in one line."""
         try:
-            folder = await asyncio.to_thread(self._validator.validate, model)
+            folder = await asyncio.to_thread(self._validated, model)
         except ServingError as failure:
             raise type(failure)(f"{model.name}: {failure.message}") from None
         assert self._example_type is not None  # or the repository would have refused the examples
         for number, stated in enumerate(model.manifest.golden, 1):
             example = self._example_type.model_validate(stated)
             try:
-                answer = await self._ask(example.request(model.model_id, folder), model)
+                answer = await self._answer(example.request(model.model_id, folder), model)
             except NotGolden as reason:
                 return str(reason)
             except ServingError as failure:

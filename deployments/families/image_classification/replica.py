@@ -66,7 +66,7 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         build_in_turn()
         self.device = default_device()
         if gpu := gpu_share(self.settings.num_gpus):
-            self.live_on(gpu, gpu.total_bytes)
+            self.use_gpu(gpu, gpu.total_bytes)
         self.is_small = is_small
         self.engine_class = image_classification.ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")

@@ -37,7 +37,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         build_in_turn()
         self.device = default_device()
         if gpu := gpu_share(self.settings.num_gpus):
-            self.live_on(gpu, gpu.total_bytes)
+            self.use_gpu(gpu, gpu.total_bytes)
         self.engines = text_generation
         self.listening = listening
         self.bell: LoopNotifier | None = None
