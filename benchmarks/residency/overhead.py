@@ -48,6 +48,7 @@ async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
     )
     replica: ModelReplica[Any, Any] = given.replica(options)
     await replica.ready()
+    at_rest = set(threading.enumerate())
     models = Repository(root, FORMATS).models()
     names = sorted(models)
     weights = [1 / rank for rank in range(1, len(names) + 1)]
@@ -76,7 +77,7 @@ async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
     for name in names:
         await replica.residency.unload(models[name])
     for thread in threading.enumerate():
-        if thread.name == "compile":
+        if thread.daemon and thread not in at_rest:  # compiles an image model
             await asyncio.to_thread(thread.join)
     replica.residency.memory.device_memory.give_back()
     rest = replica.footprint.overhead_bytes

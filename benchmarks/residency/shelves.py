@@ -16,8 +16,9 @@ from deployments.engines.text.engine import Chunk, Event, Failed, Sampling, Text
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
 from deployments.residency.eviction import CostAware
-from deployments.residency.ledger import Ledger
+from deployments.residency.ledger import MIB, Ledger
 from deployments.residency.residency import Residency
+from deployments.system.artifact_cache import ArtifactCache
 from deployments.system.process_memory import ProcessMemory
 from deployments.validation.verdicts import FolderFacts
 
@@ -49,13 +50,13 @@ class Loader:
         self.tally = Tally()
         self.seen: set[str] = set()
         self.failed = 0
-        self.facts = Path(tempfile.mkdtemp(prefix="facts", dir=root))
+        self.facts = ArtifactCache(Path(tempfile.mkdtemp(prefix="facts", dir=root)), MIB)
         self.resting = ProcessMemory().held()
 
     def load(self, name: str) -> TextGenerationEngine:
         started = time.perf_counter()
         try:
-            facts = FolderFacts(self.facts / f"{name}.json")
+            facts = FolderFacts(self.facts, name)
             engine = TextGenerationEngine.load(self.root / name, compile_steps=False, facts=facts)
         except ServingError:
             self.failed += 1

@@ -21,6 +21,7 @@ from deployments.engines.device import default_device
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.families.image_classification.forwards import Forwards
 from deployments.replica.batching import Batcher
+from deployments.system.artifact_cache import ArtifactCache
 
 Classify = Callable[[bytes], Awaitable[np.ndarray]]
 
@@ -61,10 +62,8 @@ async def carry_out(
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as cache:
-        engine = ImageClassificationEngine.load(Path(sys.argv[1]), default_device(), cores=cores, cache=Path(cache))
-        for thread in threading.enumerate():
-            if thread.name == "compile":
-                thread.join()
+        engine = ImageClassificationEngine.load(Path(sys.argv[1]), default_device(), cores=cores, cache=ArtifactCache(Path(cache), 1 << 30))
+        engine.settled.wait()
 
     def answer(order: dict[str, Any]) -> Any:
         files = [Path(picture).read_bytes() for picture in order["pictures"]]

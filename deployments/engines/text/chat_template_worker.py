@@ -1,13 +1,8 @@
-"""Renders chat templates for the process that started it: a line of JSON in, a line of JSON out, after a "ready".
+"""The chat renderer's child: renders chat templates. `chat_template` limits its time and memory.
 
-A program of its own, since a template is a program: it may multiply strings or loop for ever. Its memory is bounded by
-the system, its time by whoever started it. It knows neither the model nor its tokenizer.
+Knows neither the model nor its tokenizer.
 """
 
-import contextlib
-import json
-import resource
-import sys
 from typing import Any
 
 from transformers.utils.chat_template_utils import (
@@ -17,8 +12,9 @@ from transformers.utils.chat_template_utils import (
     render_jinja_template,
 )
 
-MEMORY_BYTES = 1 << 29
-MOST_CHARACTERS = 1 << 22
+from deployments.system.worker_process import Report, serve
+
+MAX_CHARACTERS = 1 << 22
 
 
 def rendered(template: str, order: dict[str, Any]) -> str:
@@ -35,29 +31,18 @@ def rendered(template: str, order: dict[str, Any]) -> str:
     return texts[0][0]
 
 
-def answer(order: dict[str, Any]) -> dict[str, str]:
+def answer(order: dict[str, Any], report: Report) -> dict[str, str]:
     """`text`, or why there is none: `refused` by the template itself, else `failed`."""
     try:
         text = rendered(order["template"], order)
     except MemoryError:
         return {"failed": "takes too much memory"}
     except Exception as failure:
-        # What `raise_exception` of a template says is meant for whoever wrote the messages.
+        # The message of a template's `raise_exception` is meant for the caller.
         kind = "refused" if type(failure).__name__ == "TemplateError" else "failed"
         return {kind: str(failure) if kind == "refused" else f"fails ({type(failure).__name__})"}
-    return {"text": text} if len(text) <= MOST_CHARACTERS else {"failed": "gives too long a text"}
-
-
-def main() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answers = sys.stdout
-    sys.stdout = sys.stderr  # Whatever libraries print shall not be taken for an answer.
-    print("ready", file=answers, flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
-        for line in sys.stdin:
-            print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+    return {"text": text} if len(text) <= MAX_CHARACTERS else {"failed": "gives too long a text"}
 
 
 if __name__ == "__main__":
-    main()
+    serve(answer)

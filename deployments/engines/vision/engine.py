@@ -16,8 +16,9 @@ from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.vision.decoding import decoded
 from deployments.engines.vision.forward import Compiler, Forward, Inductor, eager
 from deployments.engines.vision.inputs import Item
-from deployments.engines.vision.openvino_cache import Prepared
+from deployments.engines.vision.openvino_cache import OpenVinoCompiler
 from deployments.engines.vision.preprocessing import Preprocessing, load_preprocessing, reference_pictures
+from deployments.system.artifact_cache import ArtifactCache
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class ImageClassificationEngine:
         self._forward: Forward | None = forward
         self._preprocessing: Preprocessing | None = preprocessing
         self._draft = draft
+        self.settled = forward.settled
+        """Set while nothing is being compiled in the background."""
 
     @classmethod
     def load(
@@ -44,15 +47,15 @@ class ImageClassificationEngine:
         dtype: str | None = None,
         draft: bool = True,
         cores: int | None = None,
-        cache: Path | None = None,
+        cache: ArtifactCache | None = None,
         facts: Facts | None = None,
     ) -> "ImageClassificationEngine":
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
         `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
-        to compute on; as many as torch uses where it is not said. `cache`: a folder for compiled models, made in the
-        background and found by later loads; without one nothing is compiled. `facts`: what earlier loads found out
-        by trying.
+        to compute on; as many as torch uses where it is not said. `cache`: of compiled models, made in the
+        background and found by later loads; without one nothing is compiled. `facts`: what earlier loads found by
+        trying.
         """
         cores = cores or torch.get_num_threads()
         probes = ProbeCache(facts)
@@ -66,7 +69,7 @@ class ImageClassificationEngine:
             compiler: Compiler | None = None
             if cache is not None and shapes == "1" and isinstance(example, torch.Tensor):
                 on_cpu, shape = torch.device(device).type == "cpu", example.shape
-                compiler = Prepared(cache, folder, shape, dtype, cores) if on_cpu else Inductor()
+                compiler = OpenVinoCompiler(cache, folder, shape, dtype, cores) if on_cpu else Inductor()
             form = compiler.found() if compiler else None
             model = None if form else _load_model(folder, device, dtype)
             forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
@@ -119,10 +122,10 @@ class ImageClassificationEngine:
                 logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
                 raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
 
-    def classify(self, pictures: Sequence[Item | bytes], alone: bool = False) -> list[np.ndarray | ServingError]:
+    def classify(self, pictures: Sequence[Item | bytes], exclusive: bool = False) -> list[np.ndarray | ServingError]:
         """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone.
 
-        A picture is what `preprocess` gave, or a file that is to be preprocessed here. `alone`: all cores are free.
+        A picture is what `preprocess` gave, or a file that is to be preprocessed here. `exclusive`: all cores are free.
         """
         answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pictures)
         items: dict[int, Item] = {}
@@ -138,7 +141,7 @@ class ImageClassificationEngine:
         for indices in groups.values():
             for start in range(0, len(indices), self.batch_size):
                 chunk = indices[start : start + self.batch_size]
-                for index, answer in zip(chunk, self._answers([items[i] for i in chunk], alone), strict=True):
+                for index, answer in zip(chunk, self._answers([items[i] for i in chunk], exclusive), strict=True):
                     answers[index] = answer
         return answers
 
@@ -152,17 +155,17 @@ class ImageClassificationEngine:
         self._forward = None
         self._preprocessing = None
 
-    def _answers(self, items: list[Item], alone: bool) -> list[np.ndarray | ServingError]:
+    def _answers(self, items: list[Item], exclusive: bool) -> list[np.ndarray | ServingError]:
         """Answers for pictures of one shape. A forward that fails is split until the offender stands alone."""
         forward = self._forward
         if forward is None:
             return [Internal("the model is closed")] * len(items)
         try:
-            probabilities = forward(items, alone).numpy()
+            probabilities = forward(items, exclusive).numpy()
         except Exception as error:
             if len(items) > 1:
                 half = len(items) // 2
-                return self._answers(items[:half], alone) + self._answers(items[half:], alone)
+                return self._answers(items[:half], exclusive) + self._answers(items[half:], exclusive)
             logger.exception("the forward failed for one picture")
             if isinstance(error, torch.OutOfMemoryError):
                 return [OutOfMemory("the device has no memory left for this picture")]

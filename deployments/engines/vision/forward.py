@@ -5,7 +5,6 @@ on a CPU (`image_prepared`), by inductor on a GPU. It takes over where it answer
 """
 
 import logging
-import subprocess
 import threading
 import time
 import types
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from deployments.engines.vision.inputs import Item, arguments, batch_of
+from deployments.system.worker_process import WorkerFailed
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ class Form:
     """The largest batch worth making."""
     at_once: int = 1
     """How many batches may be computed side by side, each on its share of the cores."""
-    alone: Callable[[torch.Tensor], torch.Tensor] | None = None
+    exclusive: Callable[[torch.Tensor], torch.Tensor] | None = None
     """`logits` on all cores, where there is a way of its own for what has them to itself."""
     own_threads: bool = False
     """Whether it brings its own. A team of torch's would spin after each copy, on the cores that the others need."""
 
-    def with_alone(self, other: "Form") -> "Form":
+    def with_exclusive(self, other: "Form") -> "Form":
         """This one, and `other`, which has all cores."""
-        return replace(self, alone=other.logits, resident_bytes=self.resident_bytes + other.resident_bytes)
+        return replace(self, exclusive=other.logits, resident_bytes=self.resident_bytes + other.resident_bytes)
 
 
 class Forward:
@@ -74,15 +74,18 @@ class Forward:
         self.cores = cores
         self.multi_label = multi_label
         self.model = model
+        self.settled = threading.Event()
+        """Set while nothing is being compiled that may replace `form`."""
+        self.settled.set()
 
     @torch.inference_mode()
-    def __call__(self, pictures: Sequence[Item], alone: bool = False) -> torch.Tensor:
-        """`pictures`: of one shape. `alone`: nothing else computes."""
+    def __call__(self, pictures: Sequence[Item], exclusive: bool = False) -> torch.Tensor:
+        """`pictures`: of one shape. `exclusive`: nothing else computes."""
         form = self.form
         threads = 1 if form.own_threads else self.cores
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)  # of the calling thread
-        logits = (form.alone if alone and form.alone else form.logits)(batch_of(pictures)).float()
+        logits = (form.exclusive if exclusive and form.exclusive else form.logits)(batch_of(pictures)).float()
         return (logits.sigmoid() if self.multi_label else logits.softmax(-1)).cpu()
 
     def beside(self, form: Form) -> "Forward":
@@ -93,7 +96,7 @@ class Forward:
         form = self.form
         threads = self.cores // form.at_once
         each = f"{threads} thread{'s' if threads > 1 else ''}"
-        lone = f"; alone on {self.cores}" if form.alone else ""
+        lone = f"; alone on {self.cores}" if form.exclusive else ""
         return (f"forward: {form.note}", f"largest batch: {form.batch_size}; {form.at_once} at once, on {each}{lone}")
 
     def tune(self, example: Item) -> None:
@@ -103,21 +106,22 @@ class Forward:
 
     def compile(self, example: torch.Tensor, compiler: "Compiler") -> None:
         """In the background, for pictures of the shape of `example`, unless it was tried before in vain."""
-        if compiler.in_vain is not None or not compiler.tunes:
+        if compiler.rejected is not None or not compiler.tunes:
             self.tune(example)
-        if compiler.in_vain is not None:
-            self.form = replace(self.form, note=compiler.in_vain)
+        if compiler.rejected is not None:
+            self.form = replace(self.form, note=compiler.rejected)
             return
         self.form = replace(self.form, note=f"{EAGER}, being compiled")
-        arguments = (weakref.ref(self), example, compiler)
-        threading.Thread(target=_compile_in_turn, args=arguments, name="compile", daemon=True).start()
+        arguments = (weakref.ref(self), self.settled, example, compiler)
+        self.settled.clear()
+        threading.Thread(target=_compile_in_turn, args=arguments, daemon=True).start()
 
 
 class Compiler(Protocol):
     tunes: bool
     """Whether what it makes has its own batch size. The library's is looked for only where that stays: its larger
     batches take hundreds of MiB, and seconds to be tried."""
-    in_vain: str | None
+    rejected: str | None
     """Why an earlier load left the model as it is, as a note."""
 
     def found(self) -> Form | None:
@@ -125,7 +129,7 @@ class Compiler(Protocol):
 
     def prepare(self, example: torch.Tensor) -> None:
         """What takes long and needs no forward. Raises whatever it meets in a model that it cannot take, OSError and
-        SubprocessError where it could not be found out."""
+        WorkerFailed where another attempt may end otherwise."""
 
     def compile(self, forward: Forward, example: torch.Tensor) -> Form:
         """As `prepare`."""
@@ -149,7 +153,7 @@ class Inductor(Compiler):
     """One code for one picture, another for any larger batch. Inductor keeps its work on disk by itself."""
 
     tunes = False
-    in_vain: str | None = None
+    rejected: str | None = None
 
     def found(self) -> Form | None:
         """Nothing that could be used without the model."""
@@ -172,19 +176,20 @@ class Inductor(Compiler):
         """Nothing to keep."""
 
 
-def _compile_in_turn(reference: "weakref.ref[Forward]", example: torch.Tensor, compiler: Compiler) -> None:
-    """A forward that is dropped meanwhile is not held here, but for the moment of measuring."""
+def _compile_in_turn(
+    reference: "weakref.ref[Forward]", settled: threading.Event, example: torch.Tensor, compiler: Compiler
+) -> None:
+    """Holds the forward only while it measures, so that an engine that is closed meanwhile frees its memory."""
     with _one_at_a_time:
         failure = None
         try:
-            if reference() is None:
-                return
-            compiler.prepare(example)
+            if reference() is not None:
+                compiler.prepare(example)
         except Exception as error:
             failure = error
-        forward = reference()
-        if forward is not None:
+        if (forward := reference()) is not None:
             _settle(forward, example, compiler, failure)
+        settled.set()
 
 
 def _settle(forward: Forward, example: torch.Tensor, compiler: Compiler, failure: Exception | None) -> None:
@@ -199,7 +204,7 @@ def _settle(forward: Forward, example: torch.Tensor, compiler: Compiler, failure
             form, note = None, f"{EAGER} (compiled it {reason})"
     except Exception as error:
         logger.info("the forward stays eager", exc_info=True)
-        form, lasting = None, not isinstance(error, OSError | subprocess.SubprocessError)
+        form, lasting = None, not isinstance(error, OSError | WorkerFailed)
     if form is None:
         if compiler.tunes:
             forward.tune(example)
@@ -216,8 +221,8 @@ def gain(forward: Forward, form: Form, example: torch.Tensor) -> float:
     pictures = [example, torch.rand(example.shape, generator=noise) * 2 - 1]
     same = SAME if forward.model.dtype == torch.float32 else SAME_ROUNDED
     expected = torch.cat([forward([picture]) for picture in pictures])
-    for alone in (True, False):
-        answers = torch.cat([other([picture], alone) for picture in pictures])
+    for exclusive in (True, False):
+        answers = torch.cat([other([picture], exclusive) for picture in pictures])
         if not (answers - expected).abs().max() <= same:
             return 0.0
     size = form.batch_size

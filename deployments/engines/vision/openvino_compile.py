@@ -1,26 +1,22 @@
-"""Makes of an image classifier's folder what OpenVINO runs fastest on these cores. Runs as a program of its own.
+"""Compiles an image classifier's folder into the form that OpenVINO runs fastest on these cores, in a child process.
 
-Torch's exporter takes seconds of the interpreter, and shares state with whatever else runs models. Batches that are
-tried, and a model that is compiled in more than one way, take hundreds of MiB for a moment: all of that ends with the
-child, and its parent reads one file.
+Torch's exporter takes seconds of the interpreter and shares state with other models of the process. Trying batch sizes
+and compiling in several forms takes hundreds of MiB for a moment. Both end with the child; its parent reads one file.
 """
 
 import functools
-import hashlib
 import json
 import logging
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-import deployments
 from deployments.engines.vision.forward import (
     BATCH_SIZES,
     LIGHT_S,
@@ -32,11 +28,12 @@ from deployments.engines.vision.forward import (
 )
 from deployments.engines.vision.openvino_convert import convert
 from deployments.engines.vision.openvino_runner import Compiled
+from deployments.system.worker_process import Report, WorkerProcess, serve
 
 BLOB, ABOUT = "model.blob", "model.json"
 BASE_BYTES, BESIDE_BYTES, COMPILED_BYTES = 20 << 20, 9 << 20, 1.1
 """What OpenVINO takes for a model, for each further batch at once, and for each byte of the weights."""
-PATIENCE_S = 600.0
+COMPILE_S = 600.0
 NICENESS = 19
 
 
@@ -47,17 +44,15 @@ class Shape(NamedTuple):
     at_once: int
 
 
-class Kept(NamedTuple):
-    """A compiled model on disk: what ABOUT says of BLOB."""
+class About(NamedTuple):
+    """The compiled model in BLOB, as the file ABOUT describes it."""
 
     batch_size: int
     at_once: int
     weight_bytes: int
-    digest: str
-    """The file's SHA-256: what OpenVINO reads, it trusts."""
 
     @classmethod
-    def of(cls, place: Path) -> "Kept":
+    def of(cls, place: Path) -> "About":
         """Raises OSError, ValueError, TypeError."""
         return cls(*json.loads((place / ABOUT).read_bytes()))
 
@@ -77,29 +72,23 @@ def make(folder: Path, picture: tuple[int, ...], cores: int, place: Path) -> Non
     with ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,)) as patient:
         patient.submit(convert, folder, picture, converted).result()
     compiled, shape = _fastest(converted, torch.rand(picture), cores)
-    content = compiled.to_keep()
-    (place / BLOB).write_bytes(content)
-    kept = Kept(*shape, compiled.weight_bytes, hashlib.sha256(content).hexdigest())
-    (place / ABOUT).write_text(json.dumps(kept))
+    (place / BLOB).write_bytes(compiled.to_keep())
+    (place / ABOUT).write_text(json.dumps(About(*shape, compiled.weight_bytes)))
     for file in place.glob("converted.*"):
         file.unlink()
 
 
 def make_in_child(folder: Path, picture: tuple[int, ...], cores: int, place: Path) -> None:
-    """`make` in a process of its own. Raises RuntimeError with what it said last; ChildProcessError where it was ended,
-    TimeoutExpired."""
-    child = subprocess.run(
-        [sys.executable, "-m", __name__, str(folder.absolute()), ",".join(map(str, picture)), str(cores), str(place)],
-        cwd=Path(deployments.__file__ or "").parent.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    if child.returncode < 0:
-        raise ChildProcessError(f"signal {-child.returncode}")
-    if child.returncode:
-        raise RuntimeError(child.stderr.decode(errors="replace").strip().rpartition("\n")[2])
+    """`make` in a child process. Raises RequestFailed where it raised, WorkerFailed where it did not end by itself."""
+    with closing(WorkerProcess(__name__)) as worker:
+        worker.ask([str(folder.absolute()), picture, cores, str(place)], COMPILE_S)
+
+
+def _answer(request: Any, report: Report) -> None:
+    folder, picture, cores, place = request
+    disable_progress_bar()  # its lock may stay taken at the end, and the child would never exit
+    logging.disable()  # it warns, with a traceback each, of operations that this torch no longer has
+    make(Path(folder), tuple(picture), cores, Path(place))
 
 
 def _fastest(converted: Path, example: torch.Tensor, cores: int) -> tuple[Compiled, Shape]:
@@ -120,6 +109,4 @@ def _fastest(converted: Path, example: torch.Tensor, cores: int) -> tuple[Compil
 
 
 if __name__ == "__main__":
-    disable_progress_bar()  # Where nobody reads it any more its lock stays taken, and the child would never end.
-    logging.disable()  # It warns, with a traceback each, of operations that this torch no longer has.
-    make(Path(sys.argv[1]), tuple(map(int, sys.argv[2].split(","))), int(sys.argv[3]), Path(sys.argv[4]))
+    serve(_answer)

@@ -50,7 +50,7 @@ class Forwards:
         if engine.at_once == 1:
             return Pace(classify, self.on_all_cores, 1, batch_size)
         if not (self.on_all_cores.busy or self.side_by_side.busy):
-            return Pace(partial(classify, alone=True), self.on_all_cores, engine.at_once + 1, 1)
+            return Pace(partial(classify, exclusive=True), self.on_all_cores, engine.at_once + 1, 1)
         return Pace(classify, self.side_by_side, engine.at_once + 1, batch_size)
 
     def close(self) -> None:

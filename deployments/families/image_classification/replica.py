@@ -16,13 +16,15 @@ from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
-from deployments.validation.verdicts import private_folder
+from deployments.system.artifact_cache import ArtifactCache
 
 if TYPE_CHECKING:
     from deployments.engines.vision.engine import ImageClassificationEngine
     from deployments.engines.vision.inputs import Item
 
 DEFAULT_TOP_K = 5
+COMPILED_BYTES = 4 << 30
+"""Of all compiled models on disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,13 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         self.forwards = Forwards(self.cores)
         self.forwards.on_all_cores.submit(self.cpu.lead_team).result()
         self.forwards.on_all_cores.submit(start_workers, self.cores).result()
-        self.prepared = private_folder(options.cache / "prepared")
+        self.compiled = ArtifactCache(options.cache / "prepared", COMPILED_BYTES)
 
     def load(self, model: Model) -> Classifier:
         with ThreadPoolExecutor(1, "load") as own:  # its team ends with it
             manifest = model.manifest
             facts = self.validator.facts_of(model.folder)
-            options = partial(self.engine_class.load, cores=self.cores, cache=self.prepared, facts=facts)
+            options = partial(self.engine_class.load, cores=self.cores, cache=self.compiled, facts=facts)
             load = own.submit(options, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
             engine = load.result()
         limit = self.batch_limit(model)

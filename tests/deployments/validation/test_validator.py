@@ -13,7 +13,8 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from deployments.contract.errors import ModelLoadFailed
 from deployments.repository.manifest import Manifest, SourceFile
 from deployments.repository.model import Model
-from deployments.validation.validator import ModelValidator, Sandbox
+from deployments.validation.sandbox import Sandbox
+from deployments.validation.validator import ModelValidator
 from tests.conftest import PROJECT
 from tests.support.tiny_models import save_text_model
 
@@ -32,19 +33,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def inspector() -> Iterator[Sandbox]:
+def sandbox() -> Iterator[Sandbox]:
     """Warm, as a replica's is."""
-    inspector = Sandbox()
-    inspector.inspect(PROJECT / "models" / "gpt-nano")
-    yield inspector
-    inspector.close()
+    sandbox = Sandbox()
+    sandbox.inspect(PROJECT / "models" / "gpt-nano")
+    yield sandbox
+    sandbox.close()
 
 
 @pytest.fixture
-def validator(tmp_path: Path, inspector: Sandbox) -> ModelValidator:
-    validator = ModelValidator(tmp_path, tmp_path / "cache")
-    validator._inspector = inspector
-    return validator
+def validator(tmp_path: Path, sandbox: Sandbox) -> ModelValidator:
+    return ModelValidator(tmp_path, tmp_path / "cache", sandbox)
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_templates_that_only_refuse_these_messages_pass(validator: ModelValidato
 
 
 def test_a_folder_is_inspected_once_for_each_content(
-    validator: ModelValidator, model: Model, monkeypatch: pytest.MonkeyPatch
+    validator: ModelValidator, sandbox: Sandbox, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inspected: list[Path] = []
 
@@ -128,9 +127,9 @@ def test_a_folder_is_inspected_once_for_each_content(
         inspected.append(folder)
         return None if len(inspected) == 1 else "broken now"
 
-    monkeypatch.setattr(validator._inspector, "inspect", inspect)
+    monkeypatch.setattr(sandbox, "inspect", inspect)
     validator.validate(model)
-    assert ModelValidator(validator.root, validator.facts.parent).validate(model) == model.folder
+    assert ModelValidator(validator.root, tmp_path / "cache", sandbox).validate(model) == model.folder
     assert len(inspected) == 1
     (model.folder / "tokenizer.json").write_text("{}")
     for _ in range(2):

@@ -1,23 +1,35 @@
-"""Findings outlive the process and are whole; a file that is broken is no finding."""
+"""Facts outlive the process; an entry that is damaged holds none."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
+from deployments.system.artifact_cache import ArtifactCache
 from deployments.validation.verdicts import FolderFacts
 
 
-def test_many_threads_lose_no_finding(tmp_path: Path) -> None:
-    place = tmp_path / "f.json"
+@pytest.fixture
+def cache(tmp_path: Path) -> ArtifactCache:
+    return ArtifactCache(tmp_path / "facts", 1 << 20)
+
+
+def test_facts_that_many_threads_remember_are_all_kept(cache: ArtifactCache) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: FolderFacts(place).remember(str(n), f"answer {n}"), range(64)))
-    assert [FolderFacts(place).recall(str(n)) for n in range(64)] == [f"answer {n}" for n in range(64)]
-    assert [file.name for file in tmp_path.iterdir()] == ["f.json"]
+        list(pool.map(lambda n: FolderFacts(cache, "f").remember(str(n), f"fact {n}"), range(64)))
+    again = FolderFacts(ArtifactCache(cache.root, 1 << 20), "f")
+    assert [again.recall(str(n)) for n in range(64)] == [f"fact {n}" for n in range(64)]
 
 
-def test_a_broken_file_is_no_finding_and_is_replaced(tmp_path: Path) -> None:
-    place = tmp_path / "f.json"
-    for content in ("{", "[1]", '{"q": 1}'):
-        place.write_text(content)
-        assert FolderFacts(place).recall("q") is None
-        FolderFacts(place).remember("q", "a")
-        assert FolderFacts(place).recall("q") == "a"
+def test_facts_of_another_content_are_unknown(cache: ArtifactCache) -> None:
+    FolderFacts(cache, "f").remember("name", "fact")
+    assert FolderFacts(cache, "g").recall("name") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"name": 1}', "\xff"])
+def test_a_damaged_entry_holds_no_facts_and_is_replaced(cache: ArtifactCache, content: str) -> None:
+    (cache.root / "f").write_bytes(content.encode("latin-1"))
+    facts = FolderFacts(cache, "f")
+    assert facts.recall("name") is None
+    facts.remember("name", "fact")
+    assert facts.recall("name") == "fact"

@@ -3,15 +3,8 @@
 Until then, and where there is no compiler, the decoder runs the model eagerly. Nothing here delays it.
 """
 
-import hashlib
-import json
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +17,6 @@ from torch import Tensor, nn
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 from transformers import PreTrainedModel
 
-import deployments
 from deployments.engines.device import use_team
 from deployments.engines.text.compiled import compile_worker
 from deployments.engines.text.compiled import modules as text_modules
@@ -32,13 +24,17 @@ from deployments.engines.text.compiled.modules import PromptModule, StepModule
 from deployments.engines.text.compiled.runner import CompiledForward
 from deployments.engines.text.layers import attention as text_attention
 from deployments.engines.text.layers import int8, kv_cache, linear
+from deployments.system.artifact_cache import ArtifactCache, digest_key
+from deployments.system.worker_process import Limits, RequestFailed, WorkerFailed, WorkerProcess
 
 log = logging.getLogger(__name__)
 
 PAYS_AFTER_STEPS = 256  # A model that is used less is not worth a minute of compiling.
 COMPILE_S = 1_800.0
-SCRATCH = "scratch-"
 NICENESS = 19
+CACHE_BYTES = 1 << 30
+"""Of all compiled forwards on disk: about 1 MB each."""
+LIBRARY = "step.so"
 COMPILERS = ("c++", "g++", "clang++")
 
 Kind = Literal["single", "many", "prompts"]
@@ -65,7 +61,7 @@ class Programs:
         self._counted = 0
         self._wanted = threading.Event()
         self._closed = False
-        self._child: subprocess.Popen[str] | None = None
+        self._worker = WorkerProcess(compile_worker.__name__, Limits(niceness=NICENESS))
         self._thread = threading.Thread(target=self._prepare, name="text-programs", daemon=True)
         self._thread.start()
 
@@ -92,10 +88,10 @@ class Programs:
         return (*steps, "compiled prompts") if "prompts" in self._ready else steps
 
     def close(self) -> None:
-        """End the child, if there is one, and the thread; let go of the model."""
+        """Ends the child, if there is one, and the thread; drops the model."""
         self._closed = True
         self._wanted.set()
-        self._end_child()
+        self._worker.close()
         self._thread.join()
         for forward in self._ready.values():
             forward.close()
@@ -105,29 +101,29 @@ class Programs:
 
     def _prepare(self) -> None:
         try:
+            cache = ArtifactCache(Path(cache_dir()) / "text-steps", CACHE_BYTES)
             for kind in get_args(Kind):
-                library = self._find(kind) or self._make(kind)
+                library = self._find(kind, cache) or self._make(kind, cache)
                 if library is None or self._closed:
                     break
                 self._offer(kind, library)
         except Exception as failure:  # Whatever it is: the eager forwards serve.
             log.info("no compiled forward: %s", failure)
         finally:
+            self._worker.close()
             self.settled.set()
 
-    def _find(self, kind: Kind) -> Path | None:
-        library = self._place(kind)
-        return library if library.is_file() else None
+    def _find(self, kind: Kind, cache: ArtifactCache) -> Path | None:
+        entry = cache.find(self._key(kind))
+        return entry / LIBRARY if entry else None
 
-    def _place(self, kind: Kind) -> Path:
-        """Where the library lies: named by all that its code depends on."""
+    def _key(self, kind: Kind) -> str:
+        """Of all that the code of the library depends on."""
         config = {key: value for key, value in self._model.config.to_dict().items() if key != "_name_or_path"}
         modules = (text_attention, kv_cache, compile_worker, int8, linear, text_modules)
         sources = [Path(module.__file__ or "").read_text() for module in modules]
-        cause = [torch.__version__, transformers.__version__, config, *self._arguments(kind), *sources]
-        cause.append(torch.backends.cpu.get_cpu_capability())
-        digest = hashlib.sha256(json.dumps(cause, sort_keys=True, default=str).encode()).hexdigest()
-        return _own_folder() / f"{digest[:32]}.so"
+        versions = [torch.__version__, transformers.__version__, torch.backends.cpu.get_cpu_capability()]
+        return digest_key(versions, config, self._arguments(kind), sources)
 
     def _arguments(self, kind: Kind) -> list[str]:
         shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
@@ -135,8 +131,8 @@ class Programs:
         form = "blocks" if kind == "single" and self._blocks else kind
         return [dtype, attention, self._linears, shapes, form, str(self._threads)]
 
-    def _make(self, kind: Kind) -> Path | None:
-        """Compile in a child once it is wanted; None if there is no compiler or no time."""
+    def _make(self, kind: Kind, cache: ArtifactCache) -> Path | None:
+        """Compiles in a child once it is wanted; None if there is no compiler or no time."""
         if not any(shutil.which(compiler) for compiler in COMPILERS):
             return None
         self._wanted.wait()
@@ -145,41 +141,19 @@ class Programs:
                 return None
         try:
             # An equal model may have made it meanwhile.
-            return self._find(kind) or (None if self._closed else self._compile(kind))
+            return self._find(kind, cache) or (None if self._closed else self._compile(kind, cache))
         finally:
             _one_compile_at_a_time.release()
 
-    def _compile(self, kind: Kind) -> Path | None:
-        place = self._place(kind)
-        _clear_scratch(place.parent)
-        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=place.parent) as scratch:
-            library = Path(scratch) / "step.so"
-            command = [sys.executable, "-m", compile_worker.__name__, str(NICENESS), str(self._folder)]
-            self._child = subprocess.Popen(
-                [*command, *self._arguments(kind), str(library)],
-                cwd=Path(deployments.__file__ or "").parent.parent,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,  # So that its own children can be ended with it.
-            )
-            if self._closed:
-                self._end_child()
-            try:
-                _, said = self._child.communicate(timeout=COMPILE_S)
-            except subprocess.TimeoutExpired:
-                self._end_child()
-                return None
-            if self._child.returncode or not library.is_file():
-                log.info("a forward does not compile: %s", said.strip().rpartition("\n")[2])
-                return None
-            library.replace(place)
-        return place
-
-    def _end_child(self) -> None:
-        child = self._child
-        if child and child.poll() is None:
-            os.killpg(child.pid, signal.SIGKILL)
+    def _compile(self, kind: Kind, cache: ArtifactCache) -> Path | None:
+        try:
+            with cache.draft(self._key(kind)) as draft:
+                library = str(draft / LIBRARY)
+                self._worker.ask([str(self._folder), *self._arguments(kind), library], COMPILE_S)
+        except (RequestFailed, WorkerFailed) as failure:
+            log.info("a forward does not compile: %s", failure)
+            return None
+        return self._find(kind, cache)
 
     @torch.inference_mode()
     def _offer(self, kind: Kind, library: Path) -> None:
@@ -234,20 +208,3 @@ class Programs:
         """Keys and values."""
         generator, dtype = torch.Generator().manual_seed(0), self._model.dtype
         return [[torch.randn(shape, generator=generator).to(dtype) for shape in shapes] for _ in range(2)]
-
-
-def _own_folder() -> Path:
-    """A folder in torch's cache that belongs to this user: what lies in it is run."""
-    folder = Path(cache_dir()) / "text-steps"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    facts = folder.stat()
-    if facts.st_uid != os.getuid() or facts.st_mode & 0o022:
-        raise PermissionError("others may write into the compiler's cache")
-    return folder
-
-
-def _clear_scratch(folder: Path) -> None:
-    """What those left who were killed while they compiled."""
-    for scratch in folder.glob(f"{SCRATCH}*"):
-        if time.time() - scratch.stat().st_mtime > COMPILE_S:
-            shutil.rmtree(scratch, ignore_errors=True)

@@ -1,12 +1,11 @@
-"""Compiles the decode step of a model, or its prompts, into a library on disk. Runs as a program, at lowest priority.
+"""The child that compiles the decode step of a model, or its prompts, into a library on disk.
 
-A process of its own, since tracing and compiling would hold up the thread that serves. The library holds no weights:
-it depends on the configuration alone, and whoever loads it lends it the tensors of the model that serves already.
+Tracing and compiling would hold up the thread that serves. The library holds no weights: it depends on the
+configuration alone, and the process that loads it lends it the tensors of its model.
 """
 
 import json
 import os
-import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from deployments.engines.text.compiled.modules import PromptModule, StepModule
 from deployments.engines.text.layers.attention import use_step_attention
 from deployments.engines.text.layers.int8 import quantise_linears
 from deployments.engines.text.layers.linear import Layout, swap_linears
+from deployments.system.worker_process import Report, serve
 
 MOST_ROWS = 1_024
 MOST_COLUMNS = 1 << 20
@@ -85,8 +85,7 @@ def _compile(module: nn.Module, given: tuple[Any, ...], sizes: tuple[Any, ...], 
     library.write_bytes(code)
 
 
-def main(
-    niceness: str,
+def compile_forward(
     folder: str,
     dtype: str,
     attention: str,
@@ -96,7 +95,6 @@ def main(
     threads: str,
     library: str,
 ) -> None:
-    os.nice(int(niceness))
     use_step_attention()
     torch.set_num_threads(int(threads))
     # Code for as many threads as the machine has takes fewer, too. Code for any other number takes no other.
@@ -109,5 +107,9 @@ def main(
         compile_step(model, sizes, kind == "many", Path(library))
 
 
+def _answer(arguments: list[str], report: Report) -> None:
+    compile_forward(*arguments)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve(_answer)

@@ -6,6 +6,7 @@ import pytest
 
 from deployments.engines.text import model, select_backend
 from deployments.engines.text.engine import TextGenerationEngine
+from deployments.system.artifact_cache import ArtifactCache
 from deployments.validation.verdicts import FolderFacts
 from tests.support.text_models import PROMPTS, Reference, ask, save_model
 
@@ -14,7 +15,7 @@ from tests.support.text_models import PROMPTS, Reference, ask, save_model
 def test_the_next_load_tries_nothing_and_says_the_same(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, facts = save_model(tmp_path / "m", kind), FolderFacts(tmp_path / "facts.json")
+    folder, facts = save_model(tmp_path / "m", kind), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     first = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
     said, runtime_info = ask(first, PROMPTS[0], 12).text, first.runtime_info
     first.close()
@@ -33,7 +34,7 @@ def test_the_next_load_tries_nothing_and_says_the_same(
 
 
 def test_a_model_that_changes_its_weights_at_its_first_forward_says_the_same_each_time(tmp_path: Path) -> None:
-    folder, facts = save_model(tmp_path / "m", "rwkv"), FolderFacts(tmp_path / "facts.json")
+    folder, facts = save_model(tmp_path / "m", "rwkv"), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     for _ in range(2):
         engine = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
         assert Reference(folder).agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
@@ -42,7 +43,7 @@ def test_a_model_that_changes_its_weights_at_its_first_forward_says_the_same_eac
 
 def test_what_was_found_out_elsewhere_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On another machine, with another torch or other code of ours: all of it stands in the digest."""
-    folder, facts = save_model(tmp_path / "m", "llama"), FolderFacts(tmp_path / "facts.json")
+    folder, facts = save_model(tmp_path / "m", "llama"), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
     probes: list[object] = []
     agrees = select_backend._agrees

@@ -16,6 +16,7 @@ from transformers import AutoConfig
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.probes import ProbeCache
 from deployments.engines.vision.preprocessing import load_preprocessing
+from deployments.system.artifact_cache import ArtifactCache
 from tests.support.image_models import answer, encoded, expected, labelled, loaded, photo, quick_measuring
 
 __all__ = ["quick_measuring"]
@@ -119,9 +120,9 @@ def test_it_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
 def test_a_model_that_takes_something_else_has_batches_and_narrow_floats_too(tmp_path: Path, model_type: str) -> None:
     folder = saved(tmp_path, model_type, **PROCESSORS[ARCHITECTURES[model_type][0]])
     pictures = [photo(61, 47, seed) for seed in range(3)]
-    engine = loaded(folder, cache=tmp_path)
+    engine = loaded(folder, cache=ArtifactCache(tmp_path / "cache", 1 << 30))
     assert "forward: PyTorch, eager" in engine.runtime_info  # nothing is compiled
-    together = engine._answers([engine.preprocess(encoded(picture)) for picture in pictures], alone=False)
+    together = engine._answers([engine.preprocess(encoded(picture)) for picture in pictures], exclusive=False)
     np.testing.assert_allclose(together, [expected(folder, picture) for picture in pictures], atol=1e-5)
     narrow = loaded(folder, dtype="bfloat16")
     np.testing.assert_allclose(answer(narrow, encoded(pictures[0])), together[0], atol=0.05)

@@ -19,6 +19,7 @@ from transformers import (
 
 from deployments.contract.errors import Internal, InvalidImage, ServingError
 from deployments.engines.vision.engine import ImageClassificationEngine
+from deployments.system.artifact_cache import ArtifactCache
 from tests.support.image_models import (
     CONFIGS,
     LABELS,
@@ -128,15 +129,15 @@ def in_batches(engine: ImageClassificationEngine, size: int) -> None:
 def test_a_batch_answers_as_its_pictures_alone(engine: ImageClassificationEngine) -> None:
     in_batches(engine, 16)
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(40)]
-    alone = np.stack([engine.classify([item])[0] for item in items])  # type: ignore[arg-type]
-    np.testing.assert_allclose(np.stack(engine.classify(items)), alone, atol=1e-5)  # type: ignore[arg-type]
+    exclusive = np.stack([engine.classify([item])[0] for item in items])  # type: ignore[arg-type]
+    np.testing.assert_allclose(np.stack(engine.classify(items)), exclusive, atol=1e-5)  # type: ignore[arg-type]
 
 
 def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Path) -> None:
     engine = loaded(saved(tmp_path, "resnet"))
     in_batches(engine, 8)
     items = [torch.randn(3, side, side) for side in (32, 48, 32, 64, 48)]
-    alone = [engine.classify([item])[0] for item in items]
+    exclusive = [engine.classify([item])[0] for item in items]
     assert engine._forward is not None
     form, sizes = engine._forward.form, []
 
@@ -145,7 +146,7 @@ def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Pa
         return form.logits(batch)
 
     engine._forward.form = replace(form, logits=counted)
-    for got, expected_alone in zip(engine.classify(items), alone, strict=True):
+    for got, expected_alone in zip(engine.classify(items), exclusive, strict=True):
         np.testing.assert_allclose(got, expected_alone, atol=1e-5)  # type: ignore[arg-type]
     assert sizes == [2, 2, 1]
 
@@ -207,7 +208,7 @@ def test_a_picture_too_narrow_to_resize_is_refused(tmp_path: Path, kind: str) ->
 
 def test_many_threads_preprocess_at_once(engine: ImageClassificationEngine) -> None:
     files = [encoded(photo(200, 150, seed)) for seed in range(8)]
-    alone = [engine.preprocess(file) for file in files]
+    exclusive = [engine.preprocess(file) for file in files]
     together: dict[int, torch.Tensor] = {}
     threads = [
         threading.Thread(target=lambda i=i: together.__setitem__(i, engine.preprocess(files[i % 8]))) for i in range(32)
@@ -217,7 +218,7 @@ def test_many_threads_preprocess_at_once(engine: ImageClassificationEngine) -> N
     for thread in threads:
         thread.join(30)
     assert len(together) == 32
-    assert all(torch.equal(together[i], alone[i % 8]) for i in together)
+    assert all(torch.equal(together[i], exclusive[i % 8]) for i in together)
 
 
 def test_draft_decoding_keeps_the_top_label_and_can_be_switched_off(tmp_path: Path) -> None:
@@ -268,10 +269,8 @@ def test_real_photos_are_what_transformers_says_and_stay_so_at_twelve_megapixels
     tmp_path: Path, compiled: bool
 ) -> None:
     folder = SHARED / "models" / "tf2_mobilenet_v2_1.0_224"
-    engine = loaded(folder, cache=tmp_path if compiled else None)
-    for thread in threading.enumerate():
-        if thread.name == "compile":
-            thread.join()
+    engine = loaded(folder, cache=ArtifactCache(tmp_path / "cache", 1 << 30) if compiled else None)
+    assert engine.settled.wait(240)
     assert ("forward: OpenVINO" in engine.runtime_info) == compiled
     by_library = pipeline("image-classification", str(folder))
     for name, labels in PHOTOS.items():

@@ -1,13 +1,13 @@
 """The forward is compiled, batched and kept on disk only where its answers stay."""
 
 import gc
-import subprocess
 import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,8 @@ from deployments.engines.vision import forward as image_forward
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.engines.vision.forward import Forward
 from deployments.engines.vision.openvino_compile import make
+from deployments.system.artifact_cache import DIGESTS, ArtifactCache
+from deployments.system.worker_process import WorkerFailed
 from tests.support.image_models import CONFIGS, LABELS, answer, encoded, loaded, photo, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
@@ -26,9 +28,12 @@ INF = float("inf")
 pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
 
 
-def new(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+def new(folder: Path) -> ArtifactCache:
+    return ArtifactCache(folder, 1 << 30)
+
+
+def names(cache: ArtifactCache) -> set[str]:
+    return {place.name for place in cache.root.iterdir() if not place.name.startswith(".")}
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +52,18 @@ def worth_it(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     joined()
 
 
+SETTLED: list[threading.Event] = []
+
+
+def load(folder: Path, **options: Any) -> ImageClassificationEngine:
+    engine = ImageClassificationEngine.load(folder, **options)
+    SETTLED.append(engine.settled)
+    return engine
+
+
 def joined() -> None:
-    for thread in threading.enumerate():
-        if thread.name == "compile":
-            thread.join(240)
+    while SETTLED:
+        assert SETTLED.pop().wait(240)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
@@ -61,7 +74,7 @@ def test_a_compiled_model_answers_the_same_from_any_thread_and_the_library_s_is_
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(4)]
     before = np.stack([answered(engine, item) for item in items])
     monkeypatch.setattr("deployments.engines.vision.openvino_compile.best_batch_size", lambda *_: (batch_size, 0.0))
-    forward = ImageClassificationEngine.load(tmp_path / "m", cache=tmp_path)._forward
+    forward = load(tmp_path / "m", cache=new(tmp_path / "cache"))._forward
     assert forward is not None
     weights = weakref.ref(next(forward.model.parameters()))
     np.testing.assert_allclose(forward(items), before, atol=1e-5)  # while it is compiled
@@ -90,13 +103,12 @@ def test_models_are_compiled_kept_and_read_again_with_the_same_answers(
 ) -> None:
     folder, cache = saved(tmp_path / "m", kind, dtype), new(tmp_path / "cache")
     before = answer(loaded(folder), encoded(photo()))
-    load = partial(ImageClassificationEngine.load, folder, cache=cache)
-    first = load()
+    first = load(folder, cache=cache)
     joined()
     assert "forward: OpenVINO" in first.runtime_info
     with monkeypatch.context() as patched:
         patched.setattr("deployments.engines.vision.engine._load_model", None)  # the library is not asked
-        second = load()
+        second = load(folder, cache=cache)
     for engine in (first, second):
         bound = 1e-5 if dtype == torch.float32 else 0.05
         np.testing.assert_allclose(answer(engine, encoded(photo())), before, atol=bound)
@@ -104,11 +116,12 @@ def test_models_are_compiled_kept_and_read_again_with_the_same_answers(
 
 def test_a_child_converts_and_leaves_nothing_else(tmp_path: Path) -> None:
     folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
-    engine = ImageClassificationEngine.load(folder, cache=cache)
+    engine = load(folder, cache=cache)
     joined()
     assert "forward: OpenVINO" in engine.runtime_info
-    (place,) = cache.iterdir()
-    assert sorted(file.name for file in place.iterdir()) == ["model.blob", "model.json", "verdict.json"]
+    (entry,) = (place for place in cache.root.iterdir() if place.is_dir())
+    assert names(cache) == {entry.name, f"{entry.name}.json"}
+    assert {file.name for file in entry.iterdir()} == {"model.blob", "model.json", DIGESTS}
 
 
 @pytest.mark.parametrize(("light_s", "in_batches_s", "at_once"), [(INF, INF, 2), (0.0, INF, 1), (INF, 0.0, 1)])
@@ -119,25 +132,25 @@ def test_a_light_forward_runs_beside_others_unless_batches_pay(
     monkeypatch.setattr("deployments.engines.vision.openvino_compile.best_batch_size", lambda *_: (1, in_batches_s))
     folder, cache, file = saved(tmp_path / "m"), new(tmp_path / "cache"), encoded(photo())
     for _ in range(2):
-        engine = ImageClassificationEngine.load(folder, cache=cache, cores=2)
+        engine = load(folder, cache=cache, cores=2)
         joined()
         assert engine.at_once == at_once
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(partial(answer, engine), [file] * 12))
     np.testing.assert_allclose(answers, [answer(loaded(folder), file)] * 12, atol=1e-5)
-    np.testing.assert_allclose(engine.classify([file], alone=True), answers[:1], atol=1e-5)
+    np.testing.assert_allclose(engine.classify([file], exclusive=True), answers[:1], atol=1e-5)
 
 
 def test_another_content_or_dtype_is_not_answered_with_what_was_kept(tmp_path: Path) -> None:
     folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
-    ImageClassificationEngine.load(folder, cache=cache)
+    load(folder, cache=cache)
     joined()
-    assert "being compiled" in str(ImageClassificationEngine.load(folder, dtype="bfloat16", cache=cache).runtime_info)
+    assert "being compiled" in str(load(folder, dtype="bfloat16", cache=cache).runtime_info)
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-4:] = b"\0\0\0\0"
     weights.write_bytes(content)
-    assert "being compiled" in str(ImageClassificationEngine.load(folder, cache=cache).runtime_info)
+    assert "being compiled" in str(load(folder, cache=cache).runtime_info)
 
 
 def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
@@ -150,7 +163,7 @@ def test_what_cannot_be_compiled_stays_eager_and_that_is_remembered(
 
     monkeypatch.setattr("deployments.engines.vision.openvino_cache.make_in_child", failing)
     for _ in range(2):
-        engine = ImageClassificationEngine.load(folder, cache=cache)
+        engine = load(folder, cache=cache)
         joined()
         assert "forward: PyTorch, eager (it cannot be compiled)" in engine.runtime_info
         assert answer(engine, encoded(photo())).shape == (len(LABELS),)
@@ -166,7 +179,7 @@ def test_what_is_not_taken_says_why(
     monkeypatch.setattr(image_forward, "gain", lambda *_: times_faster)
     folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
     for _ in range(2):  # the second time it is remembered
-        engine = ImageClassificationEngine.load(folder, cache=cache)
+        engine = load(folder, cache=cache)
         joined()
         assert f"forward: PyTorch, eager ({reason})" in engine.runtime_info
 
@@ -185,13 +198,13 @@ def test_the_library_s_batches_are_tried_only_where_it_stays(
     if not compiles:
         monkeypatch.setattr("deployments.engines.vision.openvino_cache.make_in_child", failing)
     for load in range(1, 3):
-        engine = ImageClassificationEngine.load(folder, cache=cache)
+        engine = load(folder, cache=cache)
         joined()
         assert ("forward: OpenVINO" in engine.runtime_info) == compiles
         assert len(tried) == (0 if compiles else load)
 
 
-@pytest.mark.parametrize("failure", [ChildProcessError("signal 9"), subprocess.TimeoutExpired("convert", 1), OSError()])
+@pytest.mark.parametrize("failure", [WorkerFailed("signal"), WorkerFailed("timeout"), OSError()])
 def test_what_could_not_be_found_out_is_tried_again_by_the_next_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
@@ -201,10 +214,10 @@ def test_what_could_not_be_found_out_is_tried_again_by_the_next_load(
         raise failure
 
     monkeypatch.setattr("deployments.engines.vision.openvino_cache.make_in_child", failing)
-    engine = ImageClassificationEngine.load(folder, cache=cache)
+    engine = load(folder, cache=cache)
     joined()
     assert "forward: PyTorch, eager (it cannot be compiled)" in engine.runtime_info
-    assert list(cache.iterdir()) == []
+    assert names(cache) == set()
 
 
 def test_a_model_that_is_closed_while_it_is_converted_is_let_go_at_once(
@@ -217,7 +230,7 @@ def test_a_model_that_is_closed_while_it_is_converted_is_let_go_at_once(
         assert go_on.wait(60)
 
     monkeypatch.setattr("deployments.engines.vision.openvino_cache.make_in_child", slow)
-    engine = ImageClassificationEngine.load(folder, cache=tmp_path)
+    engine = load(folder, cache=new(tmp_path / "cache"))
     assert engine._forward is not None
     weights = weakref.ref(next(engine._forward.model.parameters()))
     assert converting.wait(60)
@@ -232,28 +245,15 @@ def test_pictures_of_many_shapes_stay_with_the_library(tmp_path: Path) -> None:
     (folder / "preprocessor_config.json").write_text(
         '{"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 40}, "do_center_crop": false}'
     )
-    assert "forward: PyTorch, eager" in ImageClassificationEngine.load(folder).runtime_info
-
-
-def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = new(tmp_path / "cache")
-    folders = [saved(tmp_path / kind, kind) for kind in ("vit", "mobilenet")]
-    for folder in folders:
-        ImageClassificationEngine.load(folder, cache=cache)
-        joined()
-    assert len(list(cache.iterdir())) == 2
-    monkeypatch.setattr("deployments.engines.vision.openvino_cache.MOST_BYTES", 1)
-    ImageClassificationEngine.load(saved(tmp_path / "third", hidden_act="relu"), cache=cache)
-    joined()
-    assert len(list(cache.iterdir())) == 1
+    assert "forward: PyTorch, eager" in load(folder).runtime_info
 
 
 @pytest.mark.parametrize(
     ("damaged", "kept"),
     [
-        ("verdict.json", "{"),
-        ("verdict.json", '{"batch_size": 1, "note": "OpenVINO"}'),
-        ("verdict.json", "[]"),
+        ("verdict", "{"),
+        ("verdict", '{"batch_size": 1, "note": "OpenVINO"}'),
+        ("verdict", "[]"),
         ("model.json", "{"),
         ("model.json", "[1]"),
         ("model.blob", None),
@@ -261,12 +261,12 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path, monkeypatch: p
 )
 def test_a_damaged_file_is_made_again(tmp_path: Path, damaged: str, kept: str | None) -> None:
     folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
-    engine = ImageClassificationEngine.load(folder, cache=cache)
+    engine = load(folder, cache=cache)
     joined()
-    (place,) = cache.iterdir()
-    file = place / damaged
+    (entry,) = (place for place in cache.root.iterdir() if place.is_dir())
+    file = entry.with_suffix(".json") if damaged == "verdict" else entry / damaged
     file.write_bytes(file.read_bytes()[:-1] + b"?" if kept is None else kept.encode())
-    again = ImageClassificationEngine.load(folder, cache=cache)
+    again = load(folder, cache=cache)
     assert "being compiled" in str(again.runtime_info)
     joined()
     assert "forward: OpenVINO" in again.runtime_info

@@ -1,8 +1,6 @@
 """What a compiled image model takes in memory, and that it stands in only for one whose answers it gives."""
 
 import gc
-import subprocess
-import sys
 import weakref
 from functools import partial
 from pathlib import Path
@@ -15,13 +13,11 @@ from transformers import AutoModelForImageClassification, ViTConfig
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from deployments.engines.vision import forward as image_forward
-from deployments.engines.vision import openvino_compile
 from deployments.engines.vision.forward import Forward
-from deployments.engines.vision.openvino_compile import BLOB, Kept, Shape, form_of, make
+from deployments.engines.vision.openvino_compile import BLOB, About, Shape, form_of, make
 from deployments.engines.vision.openvino_runner import Compiled
 from deployments.system.process_memory import ProcessMemory
-from tests.conftest import PROJECT
-from tests.support.image_models import quick_measuring, saved
+from tests.support.image_models import quick_measuring
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
@@ -43,7 +39,7 @@ def test_a_compiled_model_that_is_read_again_takes_no_more_than_is_accounted(tmp
     place = tmp_path / "made"
     place.mkdir()
     make(tmp_path / "m", (3, 32, 32), 1, place)
-    about, memory = Kept.of(place), ProcessMemory()
+    about, memory = About.of(place), ProcessMemory()
 
     def held() -> int:
         gc.collect()
@@ -56,26 +52,6 @@ def test_a_compiled_model_that_is_read_again_takes_no_more_than_is_accounted(tmp
     compiled(torch.zeros(1, 3, 32, 32))
     taken = held() - before
     assert 0.9 * about.weight_bytes < taken < form_of(compiled, Shape(1, 1)).resident_bytes
-
-
-def test_a_child_ends_though_its_parent_is_gone(tmp_path: Path) -> None:
-    (tmp_path / "made").mkdir()
-    command = [
-        sys.executable,
-        "-m",
-        openvino_compile.__name__,
-        saved(tmp_path / "m"),
-        "3,32,32",
-        "1",
-        tmp_path / "made",
-    ]
-    with subprocess.Popen(command, cwd=PROJECT, stderr=subprocess.PIPE) as child:
-        assert child.stderr
-        child.stderr.close()
-        try:
-            child.wait(120)
-        finally:
-            child.kill()
 
 
 class Plain(torch.nn.Module):
@@ -144,5 +120,5 @@ def test_forms_are_compared_on_the_same_pictures_each_time() -> None:
 def test_nor_is_one_whose_way_for_a_lone_picture_answers_something_else() -> None:
     forward, other = forward_of(Plain().eval()), forward_of(Plain().eval())
     example = torch.rand(3, 16, 16)
-    assert image_forward.gain(forward, forward.form.with_alone(forward.form), example) > 0
-    assert image_forward.gain(forward, forward.form.with_alone(other.form), example) == 0
+    assert image_forward.gain(forward, forward.form.with_exclusive(forward.form), example) > 0
+    assert image_forward.gain(forward, forward.form.with_exclusive(other.form), example) == 0

@@ -7,6 +7,7 @@ import pytest
 
 from deployments.engines.vision import engine as image_classification
 from deployments.engines.vision import preprocessing
+from deployments.system.artifact_cache import ArtifactCache
 from deployments.validation.verdicts import FolderFacts
 from tests.support.image_models import answer, encoded, expected, loaded, photo, quick_measuring, saved
 
@@ -17,7 +18,7 @@ __all__ = ["quick_measuring"]  # a fixture of every test here
 def test_the_next_load_tries_nothing_and_says_the_same(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, facts = saved(tmp_path / "m", kind), FolderFacts(tmp_path / "facts.json")
+    folder, facts = saved(tmp_path / "m", kind), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     picture = photo(100, 80)
     first = loaded(folder, facts=facts)
 

@@ -21,13 +21,13 @@ class Engine:
     def __init__(self, at_once: int) -> None:
         self.at_once = at_once
         self.asked, self.go_on = threading.Semaphore(0), threading.Event()
-        self.alone: list[bool] = []
+        self.exclusive: list[bool] = []
 
-    def classify(self, pictures: Sequence[bytes], alone: bool = False) -> list[Any]:
-        self.alone.append(alone)
+    def classify(self, pictures: Sequence[bytes], exclusive: bool = False) -> list[Any]:
+        self.exclusive.append(exclusive)
         self.asked.release()
         assert self.go_on.wait(10)
-        return [(alone, threading.current_thread())] * len(pictures)
+        return [(exclusive, threading.current_thread())] * len(pictures)
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ async def test_beside_others_it_has_one_core(forwards: Forwards) -> None:
     light.go_on.set()
     computing = asyncio.create_task(batcher(forwards, heavy).submit(b""))
     await asyncio.to_thread(heavy.asked.acquire)
-    alone, beside = await batcher(forwards, light).submit(b"")
-    assert not alone
+    exclusive, beside = await batcher(forwards, light).submit(b"")
+    assert not exclusive
     heavy.go_on.set()
     assert await computing != (False, beside)
 
@@ -67,6 +67,6 @@ async def test_of_many_as_many_run_as_there_are_cores_and_one_more(forwards: For
     for _ in range(3):
         assert await asyncio.to_thread(engine.asked.acquire, timeout=10)
     assert not engine.asked.acquire(blocking=False)
-    assert sorted(engine.alone) == [False, False, True]
+    assert sorted(engine.exclusive) == [False, False, True]
     engine.go_on.set()
     await answers

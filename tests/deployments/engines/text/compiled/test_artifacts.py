@@ -1,9 +1,7 @@
 """What is compiled says what the eager forward says; without it, and while it is made, nothing is missed."""
 
 import gc
-import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +15,7 @@ import torch
 from deployments.engines.device import use_team
 from deployments.engines.probes import ProbeCache
 from deployments.engines.text.compiled import artifacts
-from deployments.engines.text.compiled.artifacts import COMPILERS, SCRATCH, Programs
+from deployments.engines.text.compiled.artifacts import COMPILERS, Programs
 from deployments.engines.text.compiled.compile_worker import blank_model
 from deployments.engines.text.decoders.slots import SlotDecoder
 from deployments.engines.text.engine import Sampling, TextGenerationEngine
@@ -25,6 +23,7 @@ from deployments.engines.text.layers.linear import PackedLinear
 from deployments.engines.text.loop import StepLoop
 from deployments.engines.text.model import CausalModel
 from tests.support.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask, save_model
+from tests.support.until import wait_until
 
 COMPILE_S = 280.0
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
@@ -127,52 +126,58 @@ def test_others_go_on_while_a_compiled_step_computes(folder: Path, monkeypatch: 
     step = programs._ready["many"]
     keys = [torch.zeros(512, heads, 512, dim) for heads, dim in programs._shapes]  # So that it takes some time.
     values, ids = [torch.zeros_like(key) for key in keys], torch.ones(512, dtype=torch.long)
-    ended, counted = threading.Event(), 0
+    computing, seen = threading.Event(), threading.Event()
 
     def compute() -> None:
         with torch.inference_mode():
-            for _ in range(3):
+            for _ in range(50):
+                computing.set()
                 step(ids, ids, keys, values)
-        ended.set()
+                computing.clear()
+                if seen.is_set():
+                    return
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(PATIENCE_S)  # Who has the lock keeps it until it waits for something.
+    thread = threading.Thread(target=compute)
     try:
-        threading.Thread(target=compute).start()
-        while not ended.is_set():
-            time.sleep(0.0005)
-            counted += 1
+        thread.start()
+        while thread.is_alive() and not seen.is_set():
+            time.sleep(0.0005)  # This thread gets the lock back in the middle of a step, or never.
+            if computing.is_set():
+                seen.set()
+        thread.join()
     finally:
         sys.setswitchinterval(before)
     engine.close()
-    assert counted > 10
+    assert seen.is_set()
 
 
 @needs_compiler
 def test_closing_ends_the_compiler(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "cache_dir", lambda: str(tmp_path))
-    left, recent = (tmp_path / "text-steps" / f"{SCRATCH}{name}" for name in ("left", "recent"))
-    for scratch in (left, recent):  # By replicas that were killed.
-        scratch.mkdir(parents=True)
-    left.parent.chmod(0o700)
-    os.utime(left, (0, 0))
     engine = TextGenerationEngine.load(folder)
     programs = programs_of(engine)
-    started: list[subprocess.Popen[str]] = []
-
-    class Popen(subprocess.Popen[str]):
-        def __init__(self, *arguments: object, **options: object) -> None:
-            super().__init__(*arguments, **options)  # type: ignore[call-overload]  # passed on as they come
-            started.append(self)
-            engine._loop._closing = programs._closed = True  # The engine closes at the worst moment.
-
-    monkeypatch.setattr(subprocess, "Popen", Popen)
     programs.want()
-    assert programs.settled.wait(PATIENCE_S)
+    wait_until(lambda: programs._worker.pid is not None or programs.settled.is_set())
     engine.close()
-    assert [child.poll() for child in started] == [-9]
-    assert list(tmp_path.rglob("*.so")) == []
-    assert list((tmp_path / "text-steps").iterdir()) == [recent]
+    assert programs.settled.is_set()
+    assert programs._worker.pid is None
+    assert {place.name for place in (tmp_path / "text-steps").iterdir()} == {".lock"}
+
+
+@needs_compiler
+def test_a_compiler_is_not_started_once_the_model_is_closed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "cache_dir", lambda: str(tmp_path))
+    engine = TextGenerationEngine.load(folder)
+    programs = programs_of(engine)
+    with artifacts._one_compile_at_a_time:  # another model is being compiled
+        programs.want()
+        engine.close()
+    assert programs.settled.is_set()
+    assert programs._worker.pid is None
 
 
 def test_without_a_compiler_the_model_serves_without_complaint(

@@ -1,0 +1,52 @@
+"""Tries in a child process what a model's folder makes the libraries do. The child is `sandbox_worker`."""
+
+from pathlib import Path
+
+from deployments.repository.manifest import Unservable
+from deployments.system.worker_process import Limits, WorkerFailed, WorkerProcess
+
+WORKER = "deployments.validation.sandbox_worker"  # by name: what it imports stays out of this process
+LIMITS = Limits(memory_bytes=2 * 2**30, file_bytes=0)
+CPU_S = 2.0
+CPU_S_PER_MIB = 0.05
+"""Of tokenizer.json: large vocabularies take their time."""
+TIMEOUT_S = 60.0
+"""On a machine so busy that a few CPU seconds take this long."""
+_TRIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "processor_config.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "additional_chat_templates",
+)
+
+
+class Sandbox:
+    """One child, kept for the next folder. For any thread; one folder at a time."""
+
+    def __init__(self) -> None:
+        self._worker = WorkerProcess(WORKER, LIMITS)
+
+    def inspect(self, folder: Path) -> str | None:
+        """What is wrong with the folder, in one line; None: nothing. Raises Unservable where the child did not end
+        by itself."""
+        if not any((folder / name).exists() for name in _TRIED):
+            return None
+        cpu_s = CPU_S + CPU_S_PER_MIB * _mib(folder / "tokenizer.json")
+        try:
+            fault: str | None = self._worker.ask(str(folder.resolve()), TIMEOUT_S, cpu_s)
+        except WorkerFailed as failure:
+            cause = "takes too long" if failure.reason == "timeout" else "takes too much time or memory"
+            raise Unservable(f"{failure.step or 'the folder'} {cause} to try") from failure
+        return fault
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+def _mib(file: Path) -> float:
+    try:
+        return file.stat().st_size / 2**20
+    except OSError:
+        return 0.0
