@@ -4,7 +4,6 @@ import asyncio
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +61,9 @@ async def carry_out(
 def main() -> None:
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as cache:
-        engine = ImageClassificationEngine.load(Path(sys.argv[1]), default_device(), cores=cores, cache=ArtifactCache(Path(cache), 1 << 30))
+        engine = ImageClassificationEngine.load(
+            Path(sys.argv[1]), default_device(), cores=cores, cache=ArtifactCache(Path(cache), 1 << 30)
+        )
         engine.settled.wait()
 
     def answer(order: dict[str, Any]) -> Any:

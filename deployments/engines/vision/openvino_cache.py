@@ -1,4 +1,4 @@
-"""Image classifiers compiled for OpenVINO, in a cache on disk by the content of the folder and the libraries' versions."""
+"""Image classifiers compiled for OpenVINO, in a cache on disk by the folder's content and the versions of libraries."""
 
 import hashlib
 import json

@@ -34,6 +34,8 @@ COMPILE_S = 1_800.0
 NICENESS = 19
 CACHE_BYTES = 1 << 30
 """Of all compiled forwards on disk: about 1 MB each."""
+WORTH_IT = 1.0
+"""So many times faster than the eager forward a compiled one has to be."""
 LIBRARY = "step.so"
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -184,7 +186,7 @@ class Programs:
 
         # In turns, and the best of each, since others use the machine too.
         times = [(seconds(compiled), seconds(eager)) for _ in range(5)]
-        if min(ours for ours, _ in times) < min(plain for _, plain in times):
+        if WORTH_IT * min(ours for ours, _ in times) < min(plain for _, plain in times):
             self._ready[kind] = compiled
         else:
             compiled.close()

@@ -197,11 +197,11 @@ def test_the_library_s_batches_are_tried_only_where_it_stays(
     monkeypatch.setattr(Forward, "tune", lambda *_: tried.append(True))
     if not compiles:
         monkeypatch.setattr("deployments.engines.vision.openvino_cache.make_in_child", failing)
-    for load in range(1, 3):
+    for loads in range(1, 3):
         engine = load(folder, cache=cache)
         joined()
         assert ("forward: OpenVINO" in engine.runtime_info) == compiles
-        assert len(tried) == (0 if compiles else load)
+        assert len(tried) == (0 if compiles else loads)
 
 
 @pytest.mark.parametrize("failure", [WorkerFailed("signal"), WorkerFailed("timeout"), OSError()])
