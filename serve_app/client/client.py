@@ -7,8 +7,11 @@
 An `Error` is raised as the ServingError that its code names: `except ModelNotFound`, or `failure.code`.
 """
 
+import functools
+import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from deployments.contract.errors import Unavailable
 from deployments.contract.status import ModelStatus, Plan, Verb
@@ -20,127 +23,74 @@ from deployments.contract.types import (
     TextGeneration,
     TextGenerationResult,
 )
+from serve_app.client.blocking import Portal
 from serve_app.client.streaming import AsyncTextStream, TextStream
-from serve_app.client.transports import AsyncOverHandle, AsyncOverHttp, AsyncWay, OverHandle, OverHttp, Way, raised
+from serve_app.client.transports import HttpTransport, ServeHandleTransport, Transport, raised
 
 Image = bytes | Path
 """An image file's content, or where it lies."""
 
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class ModelRuntimeClient:
+class AsyncModelRuntimeClient:
     """`target` is the runtime's URL, or the application's handle (`serve.get_app_handle("model-runtime")`)."""
 
     def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120, api_key: str | None = None) -> None:
         http = isinstance(target, str)
-        self._way: Way = OverHttp(target, timeout_s, api_key) if http else OverHandle(target, timeout_s)
-
-    def infer(self, request: InferRequest) -> InferResponse:
-        """The answer to any request. Raises ServingError."""
-        return raised(self._way.infer(request))
-
-    def classify(self, model_id: str, image: Image, top_k: int | None = None) -> ImageClassificationResult:
-        """The labels of a picture, most probable first: the best five, `top_k` of them, or with 0 all."""
-        return _as(ImageClassificationResult, self.infer(_classification(model_id, image, top_k)))
-
-    def generate(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextGenerationResult:
-        """The prompt's continuation. `options` are TextGeneration's: temperature, top_p, stop, seed, …"""
-        request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, **options)
-        return _as(TextGenerationResult, self.infer(request))
-
-    def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextStream:
-        """The same as it is written: iterate over its chunks."""
-        request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, stream=True, **options)
-        return TextStream(self._way.stream(request))
-
-    def models(self) -> list[ModelStatus]:
-        """Every model of the repository, and where it is in memory."""
-        return self._way.models()
-
-    def model(self, model_id: str) -> ModelStatus:
-        """One model, or `id@version`. Raises ModelNotFound."""
-        return _as(ModelStatus, self._way.administer(Verb.SHOW, model_id))
-
-    def load(self, model_id: str) -> ModelStatus:
-        """Into memory. Raises what a request for it would raise."""
-        return _as(ModelStatus, self._way.administer(Verb.LOAD, model_id))
-
-    def unload(self, model_id: str) -> ModelStatus:
-        """Out of memory, once its requests have ended."""
-        return _as(ModelStatus, self._way.administer(Verb.UNLOAD, model_id))
-
-    def pin(self, model_id: str, pinned: bool = True) -> ModelStatus:
-        """Whether it stays in memory, once it is there."""
-        return _as(ModelStatus, self._way.administer(Verb.PIN if pinned else Verb.UNPIN, model_id))
-
-    def plan(self, model_id: str) -> list[Plan]:
-        """What loading it would take, replica by replica."""
-        return _as(list, self._way.administer(Verb.PLAN, model_id))
-
-    def close(self) -> None:
-        self._way.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
-
-class AsyncModelRuntimeClient:
-    """ModelRuntimeClient's methods, to be awaited."""
-
-    def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120, api_key: str | None = None) -> None:
-        http = isinstance(target, str)
-        self._way: AsyncWay = AsyncOverHttp(target, timeout_s, api_key) if http else AsyncOverHandle(target, timeout_s)
+        self._transport: Transport = (
+            HttpTransport(target, timeout_s, api_key) if http else ServeHandleTransport(target, timeout_s)
+        )
 
     async def infer(self, request: InferRequest) -> InferResponse:
         """The answer to any request. Raises ServingError."""
-        return raised(await self._way.infer(request))
+        return raised(await self._transport.infer(request))
 
     async def classify(self, model_id: str, image: Image, top_k: int | None = None) -> ImageClassificationResult:
         """The labels of a picture, most probable first: the best five, `top_k` of them, or with 0 all."""
-        return _as(ImageClassificationResult, await self.infer(_classification(model_id, image, top_k)))
+        image_data = image.read_bytes() if isinstance(image, Path) else image
+        request = ImageClassification(model_id=model_id, image_data=image_data, top_k=top_k)
+        return _as(ImageClassificationResult, await self.infer(request))
 
-    async def generate(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextGenerationResult:
+    async def generate(self, /, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextGenerationResult:
         """The prompt's continuation. `options` are TextGeneration's: temperature, top_p, stop, seed, …"""
         request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, **options)
         return _as(TextGenerationResult, await self.infer(request))
 
     def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> AsyncTextStream:
-        """The same as it is written: `async for` over its chunks."""
+        """The same as it is written: iterate over its chunks."""
         request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, stream=True, **options)
-        return AsyncTextStream(self._way.stream(request))
+        return AsyncTextStream(self._transport.stream(request))
 
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
-        return await self._way.models()
+        return await self._transport.models()
 
     async def model(self, model_id: str) -> ModelStatus:
         """One model, or `id@version`. Raises ModelNotFound."""
-        return _as(ModelStatus, await self._way.administer(Verb.SHOW, model_id))
+        return await self._administer(Verb.SHOW, model_id)
 
     async def load(self, model_id: str) -> ModelStatus:
-        """Into memory. Raises what a request for it would raise."""
-        return _as(ModelStatus, await self._way.administer(Verb.LOAD, model_id))
+        """Loads the model into memory. Raises what a request for it would raise."""
+        return await self._administer(Verb.LOAD, model_id)
 
     async def unload(self, model_id: str) -> ModelStatus:
-        """Out of memory, once its requests have ended."""
-        return _as(ModelStatus, await self._way.administer(Verb.UNLOAD, model_id))
+        """Removes the model from memory, once its requests have ended."""
+        return await self._administer(Verb.UNLOAD, model_id)
 
     async def pin(self, model_id: str, pinned: bool = True) -> ModelStatus:
-        """Whether it stays in memory, once it is there."""
-        return _as(ModelStatus, await self._way.administer(Verb.PIN if pinned else Verb.UNPIN, model_id))
+        """Sets whether the model stays in memory once it is loaded."""
+        return await self._administer(Verb.PIN if pinned else Verb.UNPIN, model_id)
 
     async def plan(self, model_id: str) -> list[Plan]:
-        """What loading it would take, replica by replica."""
-        return _as(list, await self._way.administer(Verb.PLAN, model_id))
+        """What loading the model would take, replica by replica."""
+        return _as(list, await self._transport.administer(Verb.PLAN, model_id))
 
     async def close(self) -> None:
-        await self._way.close()
+        await self._transport.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -148,10 +98,65 @@ class AsyncModelRuntimeClient:
     async def __aexit__(self, *failure: object) -> None:
         await self.close()
 
+    async def _administer(self, verb: Verb, model_id: str) -> ModelStatus:
+        return _as(ModelStatus, await self._transport.administer(verb, model_id))
 
-def _classification(model_id: str, image: Image, top_k: int | None) -> ImageClassification:
-    image_data = image.read_bytes() if isinstance(image, Path) else image
-    return ImageClassification(model_id=model_id, image_data=image_data, top_k=top_k)
+
+def _blocking(
+    method: Callable[Concatenate[AsyncModelRuntimeClient, Arguments], Awaitable[Result]],
+) -> "Callable[Concatenate[ModelRuntimeClient, Arguments], Result]":
+    """The method of the sync client that waits for this one."""
+
+    @functools.wraps(method, assigned=("__module__", "__name__", "__doc__"))
+    def wait(self: "ModelRuntimeClient", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        client, portal = self._connected()
+        return portal.call(method, client, *args, **kwargs)
+
+    return wait
+
+
+class ModelRuntimeClient:
+    """AsyncModelRuntimeClient without the `await`. For any thread, also one in which an event loop runs, as in Jupyter.
+
+    `target` is the runtime's URL, or the application's handle (`serve.get_app_handle("model-runtime")`).
+    """
+
+    def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120, api_key: str | None = None) -> None:
+        self._connect = functools.partial(AsyncModelRuntimeClient, target, timeout_s, api_key)
+        self._client = self._connect()
+        self._portal = Portal()
+
+    infer = _blocking(AsyncModelRuntimeClient.infer)
+    classify = _blocking(AsyncModelRuntimeClient.classify)
+    generate = _blocking(AsyncModelRuntimeClient.generate)
+    models = _blocking(AsyncModelRuntimeClient.models)
+    model = _blocking(AsyncModelRuntimeClient.model)
+    load = _blocking(AsyncModelRuntimeClient.load)
+    unload = _blocking(AsyncModelRuntimeClient.unload)
+    pin = _blocking(AsyncModelRuntimeClient.pin)
+    plan = _blocking(AsyncModelRuntimeClient.plan)
+
+    def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextStream:
+        """The same as it is written: iterate over its chunks."""
+        client, portal = self._connected()
+        return TextStream(client.generate_stream(model_id, prompt, max_tokens, **options), portal)
+
+    def close(self) -> None:
+        if self._portal.is_open:
+            self._portal.call(self._client.close)
+            self._portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def _connected(self) -> tuple[AsyncModelRuntimeClient, Portal]:
+        # The connections of a forked child's parent are bound to an event loop that does not run in the child.
+        if self._portal.pid != os.getpid():
+            self._client, self._portal = self._connect(), Portal()
+        return self._client, self._portal
 
 
 def _as(kind: type[Result], response: object) -> Result:

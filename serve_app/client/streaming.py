@@ -1,79 +1,53 @@
-"""A text as it comes, for clients: iterate over its chunks, then there is the whole result.
+"""The text of a generation as it is written: iterate over its chunks, then `result` is there.
 
     with client.generate_stream("gpt-nano", "ROMEO:", max_tokens=20) as stream:
         for chunk in stream:
             print(chunk.text, end="", flush=True)
     stream.result.usage
 
-Leaving it early takes the request back.
+Leaving a stream early cancels its request.
 """
 
 import json
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from queue import SimpleQueue
 from typing import Self
 
 import httpx
+from httpx_sse import EventSource
 
 from deployments.contract import wire
 from deployments.contract.errors import Unavailable
 from deployments.contract.types import Chunk, Error, InferResponse, TextGenerationResult, TokenLogprob
-from deployments.replica.calls import Reply
+from serve_app.client.blocking import Call, Portal
 
-Replies = Generator[Reply, None, None]
-AsyncReplies = AsyncGenerator[Reply, None]
-
-
-class _Ending:
-    """The response that a stream ended with, if it has."""
-
-    response: InferResponse | None = None
-
-    @property
-    def result(self) -> TextGenerationResult:
-        """What the stream ended with. Raises ServingError."""
-        if isinstance(self.response, Error):
-            raise self.response.exception()
-        if not isinstance(self.response, TextGenerationResult):
-            raise Unavailable("the stream ended before its result")
-        return self.response
+Replies = AsyncGenerator[Chunk | InferResponse, None]
+"""Any number of chunks, then the response."""
 
 
-class TextStream(_Ending):
-    """Chunks of a text; `result` is there after the last. Raises ServingError."""
+class AsyncTextStream:
+    """Chunks of a text, for `async for`; `result` is there after the last. Raises ServingError."""
 
     def __init__(self, replies: Replies) -> None:
         self._replies = replies
+        self._response: InferResponse | None = None
 
-    def __iter__(self) -> Iterator[Chunk]:
-        for reply in self._replies:
-            if isinstance(reply, Chunk):
-                yield reply
-            else:
-                self.response = reply
-        _ = self.result
-
-    def close(self) -> None:
-        self._replies.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
-
-class AsyncTextStream(_Ending):
-    """TextStream for `async for` and `async with`."""
-
-    def __init__(self, replies: AsyncReplies) -> None:
-        self._replies = replies
+    @property
+    def result(self) -> TextGenerationResult:
+        """The response that ended the stream. Raises ServingError."""
+        if isinstance(self._response, Error):
+            raise self._response.exception()
+        if not isinstance(self._response, TextGenerationResult):
+            raise Unavailable("the stream ended before its result")
+        return self._response
 
     async def __aiter__(self) -> AsyncGenerator[Chunk, None]:
         async for reply in self._replies:
             if isinstance(reply, Chunk):
                 yield reply
             else:
-                self.response = reply
+                self._response = reply
         _ = self.result
 
     async def close(self) -> None:
@@ -86,37 +60,62 @@ class AsyncTextStream(_Ending):
         await self.close()
 
 
-def replies_in(reply: httpx.Response) -> Replies:
-    """What the server-sent events of `/infer` say."""
-    reader = _Reader()
-    for part in reply.iter_bytes():
-        yield from reader.read(part)
+class TextStream:
+    """AsyncTextStream for `for` and `with`. Chunks are read as they arrive, also while the caller does other things."""
+
+    def __init__(self, stream: AsyncTextStream, portal: Portal) -> None:
+        self._stream = stream
+        self._portal = portal
+        self._chunks: SimpleQueue[Chunk | None] = SimpleQueue()
+        self._reading: Call[None] | None = None
+
+    @property
+    def result(self) -> TextGenerationResult:
+        """The response that ended the stream. Raises ServingError."""
+        return self._stream.result
+
+    def __iter__(self) -> Iterator[Chunk]:
+        # One switch between threads for each chunk, where asking for it would take two.
+        self._reading = self._reading or self._portal.start(_read, self._stream, self._chunks)
+        while (chunk := self._chunks.get()) is not None:
+            yield chunk
+        self._chunks.put(None)
+        self._reading.result()
+
+    def close(self) -> None:
+        if self._reading:
+            self._reading.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._reading:
+            self._reading.abandon()
 
 
-async def async_replies_in(reply: httpx.Response) -> AsyncReplies:
-    """The same of a response that is read asynchronously."""
-    reader = _Reader()
-    async for part in reply.aiter_bytes():
-        for said in reader.read(part):
-            yield said
+async def _read(stream: AsyncTextStream, chunks: "SimpleQueue[Chunk | None]") -> None:
+    try:
+        async for chunk in stream:
+            chunks.put(chunk)
+    finally:
+        chunks.put(None)
 
 
-class _Reader:
-    """Cuts events out of a body as it arrives."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def read(self, part: bytes) -> Iterator[Reply]:
-        *events, self._rest = (self._rest + part).split(b"\n\n")
-        for event in events:
-            fields = dict(line.split(b": ", 1) for line in event.split(b"\n") if not line.startswith(b":"))
-            if fields.get(b"event") == b"token":
-                yield _chunk(json.loads(fields[b"data"]))
-            elif fields.get(b"event") == b"result":
-                yield wire.decode(fields[b"data"], wire.JSON, InferResponse)
+async def replies_in(response: httpx.Response) -> Replies:
+    """The chunks and the response in the server-sent events of `/infer`."""
+    async with aclosing(EventSource(response).aiter_sse()) as events:
+        async for event in events:
+            if event.event == "token":
+                yield _chunk(event.data)
+            elif event.event == "result":
+                yield wire.decode(event.data.encode(), wire.JSON, InferResponse)
 
 
-def _chunk(token: dict[str, list[object]]) -> Chunk:
+def _chunk(data: str) -> Chunk:
+    token = json.loads(data)
     logprobs = tuple(TokenLogprob.model_validate(logprob) for logprob in token.get("logprobs", ()))
-    return Chunk(str(token["text"]), int(str(token["index"])), logprobs)
+    return Chunk(token["text"], token["index"], logprobs)

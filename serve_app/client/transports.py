@@ -1,8 +1,8 @@
-"""How a client reaches the runtime: over HTTP or a DeploymentHandle, sync and async. What fails raises ServingError."""
+"""How the async client reaches the runtime: over HTTP or a DeploymentHandle. A failure raises ServingError."""
 
 import asyncio
-from contextlib import aclosing
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -13,33 +13,94 @@ from deployments.contract import wire
 from deployments.contract.errors import DeadlineExceeded, ServingError, Unavailable
 from deployments.contract.status import AdminResult, ModelStatus, Plan, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
-from serve_app.client.streaming import AsyncReplies, Replies, async_replies_in, replies_in
+from serve_app.client.streaming import Replies, replies_in
 
 ADMINISTRATION_S = 660.0
-"""Loading a large model takes its time."""
+"""For one administrative call: longer than a replica takes to load a large model."""
 _PLANS = TypeAdapter(list[Plan])
 _HEADERS = {"content-type": wire.MSGPACK, "accept": wire.MSGPACK}
 
 
-class Way(Protocol):
-    def infer(self, request: InferRequest) -> InferResponse: ...
-    def stream(self, request: InferRequest) -> Replies: ...
-    def models(self) -> list[ModelStatus]: ...
-    def administer(self, verb: Verb, name: str) -> AdminResult: ...
-    def close(self) -> None: ...
-
-
-class AsyncWay(Protocol):
+class Transport(Protocol):
     async def infer(self, request: InferRequest) -> InferResponse: ...
-    def stream(self, request: InferRequest) -> AsyncReplies: ...
+    def stream(self, request: InferRequest) -> Replies: ...
     async def models(self) -> list[ModelStatus]: ...
     async def administer(self, verb: Verb, name: str) -> AdminResult: ...
     async def close(self) -> None: ...
 
 
-def key_in(file: Path | None) -> str | None:
-    """The API key that a file holds."""
-    return file.read_text("utf-8").strip() if file else None
+class HttpTransport:
+    """MessagePack to `/infer`, server-sent events back from a stream."""
+
+    def __init__(self, url: str, timeout_s: float, api_key: str | None) -> None:
+        self.http = httpx.AsyncClient(base_url=url, timeout=timeout_s, headers=bearer(api_key))
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        with _unreachable_raised():
+            body = wire.encode(request, wire.MSGPACK)
+            return _response_in(await self.http.post("/infer", content=body, headers=_HEADERS))
+
+    async def stream(self, request: InferRequest) -> Replies:
+        body = wire.encode(request, wire.MSGPACK)
+        with _unreachable_raised():
+            async with self.http.stream("POST", "/infer", content=body, headers=_HEADERS) as reply:
+                if not _is_event_stream(reply):
+                    await reply.aread()
+                    yield _response_in(reply)
+                    return
+                async with aclosing(replies_in(reply)) as replies:
+                    async for one in replies:
+                        yield one
+
+    async def models(self) -> list[ModelStatus]:
+        with _unreachable_raised():
+            reply = await self.http.get("/models")
+        return [ModelStatus.model_validate(status) for status in _json_in(reply)["models"]]
+
+    async def administer(self, verb: Verb, name: str) -> AdminResult:
+        path = f"/models/{quote(name)}"
+        method, path = ("GET", path) if verb is Verb.SHOW else ("POST", f"{path}/{verb}")
+        with _unreachable_raised():
+            reply = await self.http.request(method, path, timeout=ADMINISTRATION_S)
+        answer = _json_in(reply)
+        return _PLANS.validate_python(answer["plans"]) if "plans" in answer else ModelStatus.model_validate(answer)
+
+    async def close(self) -> None:
+        await self.http.aclose()
+
+
+class ServeHandleTransport:
+    """Calls of the ingress deployment. `handle` is what `serve.get_app_handle` returns."""
+
+    def __init__(self, handle: Any, timeout_s: float) -> None:
+        self.handle = handle
+        self.streaming = handle.options(stream=True)
+        self.timeout_s = timeout_s
+
+    async def infer(self, request: InferRequest) -> InferResponse:
+        response: InferResponse = await _within(self.timeout_s, self.handle.infer.remote(request))
+        return response
+
+    async def stream(self, request: InferRequest) -> Replies:
+        replies = self.streaming.infer_stream.remote(request)
+        try:
+            async for one in replies:
+                yield one
+        finally:
+            replies.cancel()
+
+    async def models(self) -> list[ModelStatus]:
+        statuses: list[ModelStatus] = await _within(self.timeout_s, self.handle.models.remote())
+        return statuses
+
+    async def administer(self, verb: Verb, name: str) -> AdminResult:
+        answer: AdminResult | Error = await _within(ADMINISTRATION_S, self.handle.administer.remote(verb, name))
+        if isinstance(answer, Error):
+            raise answer.exception()
+        return answer
+
+    async def close(self) -> None:
+        """A handle holds nothing that could be closed."""
 
 
 def bearer(api_key: str | None) -> dict[str, str]:
@@ -47,153 +108,23 @@ def bearer(api_key: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-class OverHttp:
-    def __init__(self, url: str, timeout_s: float, api_key: str | None) -> None:
-        self.http = httpx.Client(base_url=url, timeout=timeout_s, headers=bearer(api_key))
-
-    def infer(self, request: InferRequest) -> InferResponse:
-        try:
-            return _answer_of(self.http.post("/infer", content=wire.encode(request, wire.MSGPACK), headers=_HEADERS))
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    def stream(self, request: InferRequest) -> Replies:
-        body = wire.encode(request, wire.MSGPACK)
-        try:
-            with self.http.stream("POST", "/infer", content=body, headers=_HEADERS) as reply:
-                if _is_stream(reply):
-                    yield from replies_in(reply)
-                else:
-                    reply.read()
-                    yield _answer_of(reply)
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    def models(self) -> list[ModelStatus]:
-        try:
-            return _statuses_of(self.http.get("/models"))
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    def administer(self, verb: Verb, name: str) -> AdminResult:
-        try:
-            return _told(self.http.request(*_route(verb, name), timeout=ADMINISTRATION_S))
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    def close(self) -> None:
-        self.http.close()
+def raised(response: InferResponse) -> InferResponse:
+    """The response, unless it is an `Error`: that is raised as the ServingError that its code names."""
+    if isinstance(response, Error):
+        raise response.exception()
+    return response
 
 
-class AsyncOverHttp:
-    def __init__(self, url: str, timeout_s: float, api_key: str | None) -> None:
-        self.http = httpx.AsyncClient(base_url=url, timeout=timeout_s, headers=bearer(api_key))
-
-    async def infer(self, request: InferRequest) -> InferResponse:
-        body = wire.encode(request, wire.MSGPACK)
-        try:
-            return _answer_of(await self.http.post("/infer", content=body, headers=_HEADERS))
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    async def stream(self, request: InferRequest) -> AsyncReplies:
-        body = wire.encode(request, wire.MSGPACK)
-        try:
-            async with self.http.stream("POST", "/infer", content=body, headers=_HEADERS) as reply:
-                if _is_stream(reply):
-                    async with aclosing(async_replies_in(reply)) as replies:
-                        async for said in replies:
-                            yield said
-                else:
-                    await reply.aread()
-                    yield _answer_of(reply)
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    async def models(self) -> list[ModelStatus]:
-        try:
-            return _statuses_of(await self.http.get("/models"))
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    async def administer(self, verb: Verb, name: str) -> AdminResult:
-        try:
-            return _told(await self.http.request(*_route(verb, name), timeout=ADMINISTRATION_S))
-        except httpx.TransportError as failure:
-            raise _unreachable(failure) from None
-
-    async def close(self) -> None:
-        await self.http.aclose()
-
-
-class OverHandle:
-    def __init__(self, handle: Any, timeout_s: float) -> None:
-        self.handle = handle
-        self.streaming = handle.options(stream=True)
-        self.timeout_s = timeout_s
-
-    def infer(self, request: InferRequest) -> InferResponse:
-        response: InferResponse = _within(self.timeout_s, self.handle.infer.remote(request))
-        return response
-
-    def stream(self, request: InferRequest) -> Replies:
-        replies = self.streaming.infer_stream.remote(request)
-        try:
-            yield from replies
-        finally:
-            replies.cancel()
-
-    def models(self) -> list[ModelStatus]:
-        statuses: list[ModelStatus] = _within(self.timeout_s, self.handle.models.remote())
-        return statuses
-
-    def administer(self, verb: Verb, name: str) -> AdminResult:
-        answer: AdminResult | Error = _within(ADMINISTRATION_S, self.handle.administer.remote(verb, name))
-        return _not_error(answer)
-
-    def close(self) -> None:
-        """A handle holds nothing."""
-
-
-class AsyncOverHandle:
-    def __init__(self, handle: Any, timeout_s: float) -> None:
-        self.handle = handle
-        self.streaming = handle.options(stream=True)
-        self.timeout_s = timeout_s
-
-    async def infer(self, request: InferRequest) -> InferResponse:
-        response: InferResponse = await _async_within(self.timeout_s, self.handle.infer.remote(request))
-        return response
-
-    async def stream(self, request: InferRequest) -> AsyncReplies:
-        replies = self.streaming.infer_stream.remote(request)
-        try:
-            async for said in replies:
-                yield said
-        finally:
-            replies.cancel()
-
-    async def models(self) -> list[ModelStatus]:
-        statuses: list[ModelStatus] = await _async_within(self.timeout_s, self.handle.models.remote())
-        return statuses
-
-    async def administer(self, verb: Verb, name: str) -> AdminResult:
-        answer: AdminResult | Error = await _async_within(ADMINISTRATION_S, self.handle.administer.remote(verb, name))
-        return _not_error(answer)
-
-    async def close(self) -> None:
-        """A handle holds nothing."""
-
-
-def _within(timeout_s: float, response: Any) -> Any:
+@contextmanager
+def _unreachable_raised() -> Iterator[None]:
     try:
-        return response.result(timeout_s=timeout_s)
-    except TimeoutError:
-        response.cancel()
-        raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
+        yield
+    except httpx.TransportError as failure:
+        reason = str(failure) or type(failure).__name__
+        raise Unavailable(f"the runtime cannot be reached: {reason}") from None
 
 
-async def _async_within(timeout_s: float, response: Any) -> Any:
+async def _within(timeout_s: float, response: Any) -> Any:
     try:
         async with asyncio.timeout(timeout_s):
             return await response
@@ -202,47 +133,19 @@ async def _async_within(timeout_s: float, response: Any) -> Any:
         raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
 
 
-def _is_stream(reply: httpx.Response) -> bool:
+def _is_event_stream(reply: httpx.Response) -> bool:
     content_type: str = reply.headers.get("content-type", "")
     return content_type.startswith("text/event-stream")
 
 
-def _answer_of(reply: httpx.Response) -> InferResponse:
+def _response_in(reply: httpx.Response) -> InferResponse:
     try:
         return wire.decode(reply.content, reply.headers.get("content-type", "").split(";")[0], InferResponse)
     except ServingError:
         raise Unavailable(f"HTTP {reply.status_code} with a body that is no InferResponse") from None
 
 
-def _statuses_of(reply: httpx.Response) -> list[ModelStatus]:
+def _json_in(reply: httpx.Response) -> Any:
     if reply.status_code != 200:
-        raised(_answer_of(reply))
-    return [ModelStatus.model_validate(status) for status in reply.json()["models"]]
-
-
-def _route(verb: Verb, name: str) -> tuple[str, str]:
-    place = f"/models/{quote(name)}"
-    return ("GET", place) if verb is Verb.SHOW else ("POST", f"{place}/{verb}")
-
-
-def _told(reply: httpx.Response) -> AdminResult:
-    if reply.status_code != 200:
-        raised(_answer_of(reply))
-    told = reply.json()
-    return _PLANS.validate_python(told["plans"]) if "plans" in told else ModelStatus.model_validate(told)
-
-
-def _not_error(answer: AdminResult | Error) -> AdminResult:
-    if isinstance(answer, Error):
-        raise answer.exception()
-    return answer
-
-
-def _unreachable(failure: httpx.TransportError) -> Unavailable:
-    return Unavailable(f"the runtime cannot be reached: {failure or type(failure).__name__}")
-
-
-def raised(response: InferResponse) -> InferResponse:
-    if isinstance(response, Error):
-        raise response.exception()
-    return response
+        raised(_response_in(reply))
+    return reply.json()
