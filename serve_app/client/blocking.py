@@ -38,6 +38,8 @@ class Portal:
             raise RuntimeError("the client is closed")
         call = Call(self._portal, functools.partial(function, *args, **kwargs))
         self._calls.add(call)
+        if not self.is_open:  # Closed meanwhile by another thread, which may not have seen this call.
+            call.cancel()
         return call
 
     def call(

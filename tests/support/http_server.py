@@ -1,0 +1,78 @@
+"""A runtime's HTTP routes without a runtime: a real server in a thread, which answers as a test prescribes."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from deployments.contract import wire
+from deployments.contract.types import InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from tests.conftest import free_port, until
+
+RESULT = TextGenerationResult(generated_text="abc", model_id="m", finish_reason="length")
+STALLED = "stall"
+"""A prompt that is never answered; a stream of it stops after its first token."""
+
+
+@dataclass
+class Answering:
+    """What the server saw, and what it answers."""
+
+    url: str = ""
+    answer: InferResponse = RESULT
+    arrived: threading.Event = field(default_factory=threading.Event)
+    """A stalled request is under way."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """The client of a stalled request has disconnected."""
+
+    async def infer(self, request: Request) -> Response:
+        asked = wire.decode(await request.body(), wire.MSGPACK, InferRequest)
+        if isinstance(asked, TextGeneration) and asked.stream:
+            return StreamingResponse(self._events(asked), media_type="text/event-stream")
+        if isinstance(asked, TextGeneration) and asked.prompt == STALLED:
+            self.arrived.set()
+            while not await request.is_disconnected():
+                await asyncio.sleep(0.01)
+            self.cancelled.set()
+        return Response(wire.encode(self.answer, wire.MSGPACK), media_type=wire.MSGPACK)
+
+    async def _events(self, asked: TextGeneration) -> AsyncIterator[bytes]:
+        try:
+            for index in range(1, asked.max_tokens + 1):
+                yield b'event: token\ndata: {"text": "a", "index": %d}\n\n' % index
+                if asked.prompt == STALLED:
+                    self.arrived.set()
+                    await asyncio.Event().wait()
+            yield b"event: result\ndata: " + json.dumps(wire.to_object(self.answer)).encode() + b"\n\n"
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+async def _models(request: Request) -> Response:
+    return JSONResponse({"models": []})
+
+
+@contextmanager
+def answering() -> Iterator[Answering]:
+    state = Answering()
+    app = Starlette(routes=[Route("/infer", state.infer, methods=["POST"]), Route("/models", _models)])
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_level="critical"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until(lambda: server.started)
+    state.url = f"http://127.0.0.1:{port}"
+    try:
+        yield state
+    finally:
+        server.should_exit = server.force_exit = True
+        thread.join()
