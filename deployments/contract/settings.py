@@ -8,6 +8,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 DEFAULT_CACHE = Path.home() / ".cache" / "model-runtime"
+DEFAULT_SOURCES = ("s3://", "gs://", "hf://")
+
+
+def is_url(location: str) -> bool:
+    """Whether a location is a URL that fsspec opens, and no local path."""
+    return "://" in location
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -19,7 +19,6 @@ from deployments.repository.manifest import SourceFile, Unservable
 
 logger = logging.getLogger("model_runtime.sources")
 
-DEFAULT_SOURCES = ("s3://", "gs://", "hf://")
 STAGINGS_KEPT = 2
 """Of one source on disk: the content that serves, and the candidate beside it."""
 CHUNK_BYTES = 4 * 2**20
@@ -35,10 +34,6 @@ class RemoteFile:
     size: int
     content: str
     """Changes when the content does, as far as the store knows."""
-
-
-def is_url(location: str) -> bool:
-    return "://" in location
 
 
 def file_system(url: str) -> tuple[Any, str]:

@@ -10,19 +10,17 @@ from pydantic import ValidationError
 
 from deployments.contract import wire
 from deployments.contract.errors import ServingError
-from deployments.contract.settings import mistakes
+from deployments.contract.settings import is_url, mistakes
 from deployments.families.table import FAMILIES
-from deployments.repository.staging import is_url
 from serve_app.access.api_keys import new_key
-from serve_app.cli import models as cli_models
-from serve_app.client.client import DEFAULT_URL, ModelRuntimeClient
-from serve_app.client.transports import bearer, key_in
+from serve_app.cli import connection, models
+from serve_app.client.transports import bearer
 from serve_app.config.config import RuntimeConfig, read_config
 from serve_app.config.reload import Reload
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit status: 0, 1 for a failure that is told on stderr, 2 for wrong usage."""
+    """The command line. Returns the exit status: 0, 1 for a failure (printed to stderr), 2 for wrong usage."""
     options = _parser().parse_args(arguments)
     try:
         status: int | None = options.run(options)
@@ -41,14 +39,24 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="model-runtime", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C"))
+    _add_infer(commands.add_parser("infer", help="send one request to a running runtime"))
+    models.add_arguments(
+        commands.add_parser("models", help="list the models; show, load, unload, pin, unpin, plan one")
+    )
+    _add_keys(commands.add_parser("keys", help="make API keys"))
+    _add_config(commands.add_parser("config", help="check the configuration and print it, defaults included"))
+    return parser
 
-    serve = commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C")
-    serve.add_argument("--models", type=_place, help="the model repository, a folder or a URL (default: models)")
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument("--models", type=_repository, help="the model repository, a folder or a URL (default: models)")
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
     serve.set_defaults(run=_serve)
 
-    infer = commands.add_parser("infer", help="send one request to a running runtime")
+
+def _add_infer(infer: argparse.ArgumentParser) -> None:
     kinds = infer.add_subparsers(required=True, metavar="KIND")
     image = kinds.add_parser("image", help="classify an image file")
     image.add_argument("model")
@@ -66,27 +74,26 @@ def _parser() -> argparse.ArgumentParser:
     raw = kinds.add_parser("json", help="send an InferRequest as it stands, print the InferResponse")
     raw.add_argument("request", help='{"Variant": {…}}')
     raw.set_defaults(run=_infer_json)
+    for kind in (image, text, raw):
+        connection.add_arguments(kind)
 
-    models = commands.add_parser("models", help="list the models; show, load, unload, pin, unpin, plan one")
-    cli_models.add_arguments(models)
-    for command in (image, text, raw, models):
-        command.add_argument("--url", default=DEFAULT_URL)
-        command.add_argument("--key-file", type=Path, help="a file that holds the API key")
 
-    keys = commands.add_parser("keys", help="make API keys").add_subparsers(required=True, metavar="ACTION")
-    new = keys.add_parser("new", help="print a new key, and the lines that let the runtime know it")
+def _add_keys(keys: argparse.ArgumentParser) -> None:
+    new = keys.add_subparsers(required=True, metavar="ACTION").add_parser(
+        "new", help="print a new key, and the lines that let the runtime know it"
+    )
     new.add_argument("name", help="whom the key is for")
     new.add_argument("--administrator", action="store_true", help="may load, unload and pin models")
     new.set_defaults(run=_new_key)
 
-    config = commands.add_parser("config", help="check the configuration and print it, defaults included")
+
+def _add_config(config: argparse.ArgumentParser) -> None:
     config.add_argument("--config", type=Path)
-    config.add_argument("--models", type=_place)
+    config.add_argument("--models", type=_repository)
     config.set_defaults(run=_config)
-    return parser
 
 
-def _place(text: str) -> Path | str:
+def _repository(text: str) -> Path | str:
     return text if is_url(text) else Path(text)
 
 
@@ -96,7 +103,7 @@ def _configuration(options: argparse.Namespace) -> RuntimeConfig:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    # Imported here: `infer` and `models` need not wait for Ray.
+    # Imported here, because Ray is: `infer` and `models` start in a fraction of the time.
     from serve_app.local import serve_until_interrupted
 
     config = _configuration(options)
@@ -111,12 +118,8 @@ def _new_key(options: argparse.Namespace) -> None:
     print(yaml.safe_dump({"access": {"keys": {options.name: settings}}}, sort_keys=False), end="")
 
 
-def _client(options: argparse.Namespace) -> ModelRuntimeClient:
-    return ModelRuntimeClient(options.url, api_key=key_in(options.key_file))
-
-
 def _infer_image(options: argparse.Namespace) -> None:
-    with _client(options) as client:
+    with connection.connect(options) as client:
         result = client.classify(options.model, options.file, options.top_k)
     width = max(map(len, result.class_labels), default=0)
     for label, probability in zip(result.class_labels, result.probabilities, strict=True):
@@ -125,7 +128,7 @@ def _infer_image(options: argparse.Namespace) -> None:
 
 def _infer_text(options: argparse.Namespace) -> None:
     sampling = {"temperature": options.temperature, "seed": options.seed}
-    with _client(options) as client:
+    with connection.connect(options) as client:
         if not options.stream:
             print(client.generate(options.model, options.prompt, options.max_tokens, **sampling).generated_text)
             return
@@ -140,7 +143,7 @@ def _infer_json(options: argparse.Namespace) -> int:
         reply = httpx.post(
             f"{options.url}/infer",
             content=options.request,
-            headers={"content-type": wire.JSON} | bearer(key_in(options.key_file)),
+            headers={"content-type": wire.JSON} | bearer(connection.api_key(options)),
             timeout=120,
         )
     except httpx.TransportError as failure:

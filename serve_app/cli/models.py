@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from deployments.contract.status import AdminResult, ModelStatus, Plan, Residence, Verb
+from serve_app.cli import connection
 from serve_app.client.client import ModelRuntimeClient
-from serve_app.client.transports import key_in
 
 MIB = 2**20
 
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("verb", nargs="?", type=Verb, choices=list(Verb), help="for one model; none lists them all")
     parser.add_argument("model", nargs="?", help="its id, or id@version")
     parser.add_argument("--json", action="store_true")
+    connection.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
@@ -27,7 +28,7 @@ def run(options: argparse.Namespace) -> int | None:
     if (options.verb is None) != (options.model is None):
         print(f"usage: model-runtime models [{'|'.join(Verb)} MODEL]", file=sys.stderr)
         return 2
-    with ModelRuntimeClient(options.url, api_key=key_in(options.key_file)) as client:
+    with connection.connect(options) as client:
         if options.verb is None:
             statuses = client.models()
             print(_json(statuses) if options.json else table([_row(status) for status in statuses]))

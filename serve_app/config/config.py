@@ -9,9 +9,8 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
-from deployments.contract.settings import DEFAULT_CACHE, Autoscaling, FamilySettings, Strict, mistakes
+from deployments.contract.settings import DEFAULT_CACHE, DEFAULT_SOURCES, Autoscaling, FamilySettings, Strict, mistakes
 from deployments.families.table import FAMILIES
-from deployments.repository.staging import DEFAULT_SOURCES
 from serve_app.access.api_keys import AccessSettings
 
 Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]

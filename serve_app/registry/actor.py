@@ -14,11 +14,11 @@ from ray import serve
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from deployments.contract.errors import ServingError, Unavailable
+from deployments.contract.settings import is_url
 from deployments.contract.types import Error
 from deployments.repository.families import ModelFormat
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
-from deployments.repository.staging import is_url
 from deployments.repository.versions import ModelRegistry, Table
 from serve_app.dispatch.broadcast import broadcast
 
