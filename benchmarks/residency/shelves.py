@@ -11,8 +11,10 @@ from ray import serve
 
 from benchmarks.residency.eviction import LeastRecentlyUsed
 from deployments.contract.errors import ServingError
+from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.loading import build_in_turn
-from deployments.engines.text.engine import Chunk, Event, Failed, Sampling, TextGenerationEngine
+from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.request import Event
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
 from deployments.residency.eviction import CostAware
@@ -81,9 +83,9 @@ async def answer(engine: TextGenerationEngine) -> None:
         if not isinstance(event, Chunk):
             loop.call_soon_threadsafe(ended.set_result, event)
 
-    await asyncio.to_thread(engine.submit, "stone river", 1, Sampling(), emit)
-    if isinstance(end := await ended, Failed):
-        raise end.error
+    await asyncio.to_thread(engine.submit, "stone river", 1, SamplingOptions(), emit)
+    if isinstance(end := await ended, ServingError):
+        raise end
 
 
 class WatchedLedger(Ledger):

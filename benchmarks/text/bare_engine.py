@@ -13,8 +13,11 @@ import torch
 from benchmarks.engine_process import obey
 from benchmarks.load import generate
 from benchmarks.text.text import PROMPTS
+from deployments.contract.errors import ServingError
+from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.device import default_device, end_openmp_pool, use_threads
-from deployments.engines.text.engine import Chunk, Event, Failed, Sampling, TextGenerationEngine
+from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.request import Event
 
 
 async def complete(engine: TextGenerationEngine, prompt: str, length: int) -> tuple[str, int]:
@@ -27,12 +30,12 @@ async def complete(engine: TextGenerationEngine, prompt: str, length: int) -> tu
         match event:
             case Chunk(text=new):
                 text.append(new)
-            case Failed(error=error):
+            case ServingError() as error:
                 loop.call_soon_threadsafe(ended.set_exception, error)
             case _:
                 loop.call_soon_threadsafe(ended.set_result, ("".join(text), event.completion_tokens))
 
-    engine.submit(prompt, length, Sampling(), emit, stream=False)
+    engine.submit(prompt, length, SamplingOptions(), emit, stream=False)
     return await ended
 
 

@@ -23,28 +23,28 @@ from deployments.engines.text.decoders.decoder import Decoder
 from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.decoders.slots import SlotDecoder
 from deployments.engines.text.engine import TextGenerationEngine
-from deployments.engines.text.loop import Loop, StepLoop
+from deployments.engines.text.loop import DecoderLoop, EngineLoop
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
-from deployments.engines.text.stats import Meter
-from deployments.engines.text.tokenizer import Tokens
+from deployments.engines.text.stats import StatsRecorder
+from deployments.engines.text.tokenizer import Tokenizer
 
 ROWS, WAITING = 16, 64
 LEAD_IN_S, SECONDS = 1.0, 3.0
 
-Make = Callable[[CausalModel, Meter], Loop]
+Make = Callable[[CausalModel, StatsRecorder], EngineLoop]
 
 
 def _stepped(decoder: Callable[[CausalModel], Decoder]) -> Make:
-    return lambda loaded, meter: StepLoop(loaded, decoder(loaded), ROWS, WAITING, meter, ())
+    return lambda loaded, recorder: DecoderLoop(loaded, decoder(loaded), ROWS, WAITING, recorder, ())
 
 
 CONTIGUOUS = _stepped(lambda loaded: SlotDecoder(loaded.model, loaded.nbytes))
 ROW_BY_ROW = _stepped(lambda loaded: SingleDecoder(loaded.model, "past_key_values"))
 
 
-def pages(loaded: CausalModel, meter: Meter) -> Loop:
-    return PagedLoop(loaded, ROWS, WAITING, meter)
+def pages(loaded: CausalModel, recorder: StatsRecorder) -> EngineLoop:
+    return PagedLoop(loaded, ROWS, WAITING, recorder)
 
 
 CONTESTS: dict[str, dict[str, Make]] = {
@@ -55,8 +55,8 @@ CONTESTS: dict[str, dict[str, Make]] = {
 
 def measure(folder: Path, make: Make, point: Point) -> float:
     """Tokens for each second of CPU time."""
-    loaded, meter = CausalModel.load(folder, default_device(), None, ProbeCache(None)), Meter()
-    engine = TextGenerationEngine(loaded, Tokens.load(folder), make(loaded, meter), meter)
+    loaded, recorder = CausalModel.load(folder, default_device(), None, ProbeCache(None)), StatsRecorder()
+    engine = TextGenerationEngine(loaded, Tokenizer.load(folder), make(loaded, recorder), recorder)
 
     async def ask(prompt: str, length: int) -> int:
         return (await complete(engine, prompt, length))[1]
@@ -66,9 +66,9 @@ def measure(folder: Path, make: Make, point: Point) -> float:
 
     try:
         asyncio.run(run(LEAD_IN_S))
-        tokens, used_s = meter.generated_tokens, time.process_time()
+        tokens, used_s = recorder.generated_tokens, time.process_time()
         asyncio.run(run(SECONDS))
-        return (meter.generated_tokens - tokens) / (time.process_time() - used_s)
+        return (recorder.generated_tokens - tokens) / (time.process_time() - used_s)
     finally:
         engine.close()
 

@@ -1,12 +1,13 @@
 """Tiny random models in real Hugging Face folders, and what transformers itself answers with them."""
 
+import threading
 import time
 from functools import cache
 from pathlib import Path
-from threading import Event
 
+import tokenizers
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -21,19 +22,21 @@ from transformers import (
     RwkvConfig,
 )
 
+from deployments.contract.errors import ServingError
+from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.probes import ProbeCache
-from deployments.engines.text.engine import Chunk, Failed, Finished, Sampling, TextGenerationEngine
-from deployments.engines.text.engine import Event as AdminResult
+from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
-from deployments.engines.text.stats import Meter
-from deployments.engines.text.tokenizer import Tokens
+from deployments.engines.text.request import Event, Finished
+from deployments.engines.text.stats import StatsRecorder
+from deployments.engines.text.tokenizer import Tokenizer
 
 CONTEXT = 96
 SPECIAL = ["<s>", "</s>", "<|endoftext|>"]
 VOCABULARY = 320
 PATIENCE_S = 60.0
-GREEDY = Sampling()
+GREEDY = SamplingOptions()
 SLOTS = "all rows in one forward"
 PAGED = "paged continuous batching of transformers"
 PROMPTS = [
@@ -61,7 +64,7 @@ CONFIGS: dict[str, PretrainedConfig] = {
 
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:
     """BPE on bytes, as GPT-2 and Llama 3 have it, that puts `<s>` before every text."""
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -92,14 +95,14 @@ def save_long_model(folder: Path, context: int = 1024) -> Path:
 
 
 class Listener:
-    """Collects what an engine tells of one request, and when."""
+    """Collects the events of one request, and when the first and the last came."""
 
     def __init__(self) -> None:
-        self.events: list[AdminResult] = []
-        self.started, self.ended = Event(), Event()
+        self.events: list[Event] = []
+        self.started, self.ended = threading.Event(), threading.Event()
         self.started_at = self.ended_at = 0.0
 
-    def __call__(self, event: AdminResult) -> None:
+    def __call__(self, event: Event) -> None:
         self.events.append(event)
         self.started_at = self.started_at or time.perf_counter()
         self.started.set()
@@ -111,8 +114,8 @@ class Listener:
     def text(self) -> str:
         return "".join(event.text for event in self.events if isinstance(event, Chunk))
 
-    def end(self) -> Finished | Failed:
-        """Wait for the one event that ends it."""
+    def end(self) -> Finished | ServingError:
+        """Waits for the one event that ends it."""
         assert self.ended.wait(PATIENCE_S), "the generation did not end"
         last = self.events[-1]
         assert not isinstance(last, Chunk)
@@ -124,16 +127,16 @@ class Listener:
         return end
 
 
-class Gate(Listener):
-    """Holds the engine at its first text until `opened`."""
+class PausedListener(Listener):
+    """Holds the engine at its first chunk until `resumed`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.opened = Event()
+        self.resumed = threading.Event()
 
-    def __call__(self, event: AdminResult) -> None:
+    def __call__(self, event: Event) -> None:
         super().__call__(event)
-        assert self.opened.wait(PATIENCE_S)
+        assert self.resumed.wait(PATIENCE_S)
 
 
 def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> TextGenerationEngine:
@@ -143,9 +146,9 @@ def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> Te
 
 def load_paged(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
     """An engine on the library's loop, whatever the table says."""
-    loaded, meter = CausalModel.load(folder, "cpu", None, ProbeCache(None)), Meter()
-    loop = PagedLoop(loaded, max_batch_size, max_waiting, meter)
-    return TextGenerationEngine(loaded, Tokens.load(folder), loop, meter)
+    loaded, recorder = CausalModel.load(folder, "cpu", None, ProbeCache(None)), StatsRecorder()
+    loop = PagedLoop(loaded, max_batch_size, max_waiting, recorder)
+    return TextGenerationEngine(loaded, Tokenizer.load(folder), loop, recorder)
 
 
 def load_slots(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
@@ -154,7 +157,7 @@ def load_slots(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024)
     )
 
 
-def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: Sampling = GREEDY) -> Listener:
+def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: SamplingOptions = GREEDY) -> Listener:
     """Submit and wait for the end."""
     listener = Listener()
     engine.submit(prompt, tokens, sampling, listener)

@@ -1,23 +1,16 @@
 """Renders chats with the model's own chat template, in a child process: a template may loop or take all memory."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from deployments.contract.errors import InvalidRequest, quoted
+from deployments.contract.types import Message
 from deployments.system.worker_process import Limits, WorkerFailed, WorkerProcess
 
 WORKER = "deployments.engines.text.chat_template_worker"
 LIMITS = Limits(memory_bytes=3 << 27, file_bytes=0)
 RENDER_S = 2.0
 _FAILURES = {"timeout": "takes too long", "out of memory": "takes too much memory", "closed": "is being unloaded"}
-
-
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """`role`: whatever the template knows, as a rule "system", "user" or "assistant"."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +30,11 @@ class ChatRenderer:
         self._render_s = render_s
         self._worker = WorkerProcess(WORKER, LIMITS)
 
-    def render(self, messages: Sequence[ChatMessage], add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The chat as one text, with control tokens in messages marked. Raises InvalidRequest."""
         request = {
             "template": self._template.source,
-            "messages": [asdict(message) for message in messages],
+            "messages": [message.model_dump() for message in messages],
             "variables": self._template.variables | {"add_generation_prompt": add_generation_prompt},
             "added_tokens": self._template.added_tokens,
         }

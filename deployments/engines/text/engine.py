@@ -5,30 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.contract.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, ServingError
+from deployments.contract.types import Message, SamplingOptions
 from deployments.engines.device import end_openmp_pool
 from deployments.engines.probes import Facts, ProbeCache
-from deployments.engines.text.chat_template import ChatMessage, ChatRenderer
-from deployments.engines.text.loop import Loop, StepLoop
+from deployments.engines.text.chat_template import ChatRenderer
+from deployments.engines.text.loop import DecoderLoop, EngineLoop
 from deployments.engines.text.model import CausalModel
-from deployments.engines.text.request import Chunk, Emit, Event, Failed, Finished, Generation
-from deployments.engines.text.sampler import Sampling
+from deployments.engines.text.request import Emit, GenerationRequest
 from deployments.engines.text.select_backend import Candidate, select_backend
-from deployments.engines.text.stats import Distribution, EngineStats, Meter
+from deployments.engines.text.stats import EngineStats, StatsRecorder
 from deployments.engines.text.structured_output import Grammars
-from deployments.engines.text.tokenizer import Tokens
-
-__all__ = [
-    "ChatMessage",
-    "Chunk",
-    "Distribution",
-    "EngineStats",
-    "Event",
-    "Failed",
-    "Finished",
-    "Generation",
-    "Sampling",
-    "TextGenerationEngine",
-]
+from deployments.engines.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -36,16 +23,16 @@ MAX_WAITING = 1_024
 
 
 class TextGenerationEngine:
-    """A model, and the loop that runs its requests, which join and leave between steps."""
+    """A loaded model and the loop that runs its requests."""
 
-    def __init__(self, loaded: CausalModel, tokens: Tokens, loop: Loop, meter: Meter) -> None:
+    def __init__(self, loaded: CausalModel, tokenizer: Tokenizer, loop: EngineLoop, recorder: StatsRecorder) -> None:
         self._loaded: CausalModel | None = loaded
-        self._tokens = tokens
+        self._tokenizer = tokenizer
         self._loop = loop
-        self._meter = meter
+        self._recorder = recorder
         self._vocabulary = loaded.vocabulary
-        self._grammars = Grammars(tokens.source, loaded.vocabulary, loaded.stop_ids)
-        template = tokens.chat_template()
+        self._grammars = Grammars(tokenizer.tokenizer_json, loaded.vocabulary, loaded.stop_ids)
+        template = tokenizer.chat_template()
         self._chat = ChatRenderer(template) if template else None
 
     @classmethod
@@ -61,15 +48,15 @@ class TextGenerationEngine:
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
-        `compile_steps`: use compiled forwards where they lie on disk, make them once the model is used much.
-        `facts`: what earlier loads found out by trying.
+        `compile_steps`: use compiled forwards that lie on disk, and compile them once the model is used much.
+        `facts`: what the probes of earlier loads found out.
         """
         probes = ProbeCache(facts, device, dtype)
         try:
             loaded = CausalModel.load(folder, device, dtype, probes)
-            tokens, meter = Tokens.load(folder), Meter()
-            loop = select_backend(Candidate(loaded, tokens, max_batch_size, max_waiting, meter), probes)
-            if compile_steps and isinstance(loop, StepLoop):
+            tokenizer, recorder = Tokenizer.load(folder), StatsRecorder()
+            loop = select_backend(Candidate(loaded, tokenizer, max_batch_size, max_waiting, recorder), probes)
+            if compile_steps and isinstance(loop, DecoderLoop):
                 loop.compile_from(folder, loaded.linears, probes)
         except ServingError:
             raise
@@ -78,11 +65,11 @@ class TextGenerationEngine:
             raise ModelLoadFailed(f"the model cannot be read ({type(failure).__name__})") from None
         finally:
             end_openmp_pool()
-        return cls(loaded, tokens, loop, meter)
+        return cls(loaded, tokenizer, loop, recorder)
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
-        """What a status page should say of how this model runs."""
+        """How this model runs, for the status page."""
         return self._loop.runtime_info
 
     @property
@@ -92,66 +79,56 @@ class TextGenerationEngine:
         return loaded.nbytes + self._loop.nbytes if loaded else 0
 
     @property
-    def running(self) -> int:
-        """How many requests have a row."""
-        return self._loop.running
-
-    @property
-    def waiting(self) -> int:
-        """How many requests wait for one."""
-        return self._loop.waiting
-
-    @property
     def stats(self) -> EngineStats:
-        """What it does now and has done so far; from any thread."""
-        meter, loop = self._meter, self._loop
+        """From any thread."""
+        recorder, loop = self._recorder, self._loop
         return EngineStats(
             running=loop.running,
             waiting=loop.waiting,
-            prompt_tokens=meter.prompt_tokens,
+            prompt_tokens=recorder.prompt_tokens,
             shared_tokens=loop.shared_tokens,
-            generated_tokens=meter.generated_tokens,
+            generated_tokens=recorder.generated_tokens,
             cache_bytes=loop.nbytes,
             cache_use=loop.use,
-            queue_s=meter.queue.read(),
-            first_token_s=meter.first_token.read(),
-            inter_token_s=meter.inter_token.read(),
+            queue_s=recorder.queue.read(),
+            first_token_s=recorder.first_token.read(),
+            inter_token_s=recorder.inter_token.read(),
         )
 
-    def chat(self, messages: Sequence[ChatMessage]) -> list[int]:
-        """The prompt that asks for the next message, by the model's own template; may block for seconds.
+    def chat(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt that asks for the next message, by the model's own template. May block for seconds.
 
-        What messages spell stays text. Raises InvalidRequest where there is no template, or it gives no text.
+        Control tokens that a message spells stay text. Raises InvalidRequest without a template, or if it fails.
         """
         if self._chat is None:
             raise InvalidRequest("the model has no chat template")
-        return self._tokens.encode_chat(self._chat.render(messages))
+        return self._tokenizer.encode_chat(self._chat.render(messages))
 
     def submit(
         self,
         prompt: str | Sequence[int],
         max_new_tokens: int,
-        sampling: Sampling,
+        sampling: SamplingOptions,
         emit: Emit,
         stream: bool = True,
-    ) -> Generation:
+    ) -> GenerationRequest:
         """Queue a prompt, as text or as token ids; from any thread.
 
-        `emit` is called from the loop's thread and must be quick. Without `stream` it is told all text at once at
-        the end, which costs less. Raises PromptTooLong, InvalidRequest, Overloaded, and Unavailable once closed.
+        `emit` is called from the loop's thread and must return quickly. Without `stream` it gets the text as one
+        chunk, which costs less. Raises PromptTooLong, InvalidRequest, Overloaded, and Unavailable once closed.
         """
-        ids = self._tokens.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        ids = ids or [self._tokens.first(self._vocabulary)]
-        longest = self._loop.longest
-        if len(ids) >= longest:
-            raise PromptTooLong(f"the prompt has {len(ids)} tokens, the model takes at most {longest - 1}")
+        ids = self._tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        ids = ids or [self._tokenizer.start_token(self._vocabulary)]
+        max_length = self._loop.max_length
+        if len(ids) >= max_length:
+            raise PromptTooLong(f"the prompt has {len(ids)} tokens, the model takes at most {max_length - 1}")
         if min(ids) < 0 or max(ids) >= self._vocabulary:
             raise InvalidRequest(f"the prompt holds a token that is not one of the model's {self._vocabulary}")
-        limit = min(max_new_tokens, longest - len(ids))
-        grammar = None if sampling.json_schema is None else self._grammars.of(sampling.json_schema)
-        generation = Generation(ids, limit, sampling, self._tokens, emit, stream, grammar)
-        self._loop.add(generation)
-        return generation
+        limit = min(max_new_tokens, max_length - len(ids))
+        grammar = None if sampling.json_schema is None else self._grammars.compile(sampling.json_schema)
+        request = GenerationRequest(ids, limit, sampling, self._tokenizer, emit, stream, grammar)
+        self._loop.add(request)
+        return request
 
     def close(self) -> None:
         """End the threads, fail what is running, give the memory back. May be called more than once."""

@@ -1,51 +1,50 @@
 """What runs the requests of one model: the interface, and our own loop, one thread that steps a batch."""
 
 import threading
-from collections import deque
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from deployments.contract.errors import Overloaded, Unavailable
 from deployments.engines.probes import ProbeCache
-from deployments.engines.text.decoders.decoder import Cache, Decoder
+from deployments.engines.text.decoders.decoder import Cache, Decoder, StepOutput
 from deployments.engines.text.decoders.single import ClosedDecoder
 from deployments.engines.text.decoders.slots import SlotDecoder
 from deployments.engines.text.model import CausalModel
-from deployments.engines.text.request import Failed, Generation
-from deployments.engines.text.scheduler import Accepts, Batch
-from deployments.engines.text.stats import Meter
+from deployments.engines.text.next_tokens import next_tokens
+from deployments.engines.text.request import GenerationRequest
+from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler, unloading
+from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.threads import OpenMPPool
 
 
-class Loop(Cache, Protocol):
-    """Requests join and leave between steps. What callers are told, they are told from a thread of the loop."""
+class EngineLoop(Cache, Protocol):
+    """Continuous batching: requests join and leave between steps. Events are emitted from a thread of the loop."""
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
-        """What a status page should say of it."""
+        """How the model runs, for the status page."""
 
     @property
     def running(self) -> int:
-        """How many requests have a row."""
+        """Requests that have a row."""
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for one."""
+        """Requests in the queue."""
 
     @property
-    def longest(self) -> int:
-        """How many tokens a request may have, its prompt included."""
+    def max_length(self) -> int:
+        """Tokens that a request may have, its prompt included."""
 
-    def add(self, generation: Generation) -> None:
+    def add(self, request: GenerationRequest) -> None:
         """Queue a request; from any thread. Raises Overloaded, and Unavailable once closed."""
 
     def close(self) -> None:
         """End its threads, fail what is running, give the memory back. May be called more than once."""
 
 
-class StepLoop:
+class DecoderLoop:
     """Our own loop over a decoder."""
 
     def __init__(
@@ -54,111 +53,91 @@ class StepLoop:
         decoder: Decoder,
         max_rows: int,
         max_waiting: int,
-        meter: Meter,
+        recorder: StatsRecorder,
         runtime_info: tuple[str, ...],
     ) -> None:
-        self.longest = loaded.context
+        self.decoder = decoder
+        self.scheduler = Scheduler(
+            decoder, RequestQueue(max_waiting, max_rows, recorder), loaded.stop_ids, max_rows, recorder
+        )
+        self.max_length = loaded.context
         self._runtime_info = runtime_info
-        self._max_rows = max_rows
-        self._max_waiting = max_waiting
-        self._meter = meter
-        self._batch = Batch(decoder, loaded.stop_ids, max_rows, meter)
-        self._team = OpenMPPool(torch.get_num_threads() if loaded.model.device.type == "cpu" else 1)
-        self._waiting: deque[Generation] = deque()
-        self._wake = threading.Condition()
-        self._closing = False
+        self._pool = OpenMPPool(torch.get_num_threads() if loaded.model.device.type == "cpu" else 1)
         self._thread = threading.Thread(target=self._run, name="text-generation", daemon=True)
         self._thread.start()
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
-        decoder = self._batch.decoder
-        programs = decoder.programs if isinstance(decoder, SlotDecoder) else None
+        programs = self.decoder.programs if isinstance(self.decoder, SlotDecoder) else None
         return (*self._runtime_info, *programs.runtime_info) if programs else self._runtime_info
 
     @property
     def running(self) -> int:
-        return len(self._batch.requests)
+        return self.scheduler.rows_taken
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self.scheduler.queue.waiting)
 
     @property
     def nbytes(self) -> int:
-        return self._batch.decoder.nbytes
+        return self.decoder.nbytes
 
     @property
     def use(self) -> float:
-        return self._batch.decoder.use
+        return self.decoder.use
 
     @property
     def shared_tokens(self) -> int:
-        return self._batch.decoder.shared_tokens
+        return self.decoder.shared_tokens
 
     def compile_from(self, folder: Path, linears: str, probes: ProbeCache) -> None:
-        """Look for what is compiled, and make it once the model is used much. Before any request."""
-        if isinstance(self._batch.decoder, SlotDecoder):
-            self._batch.decoder.compile_from(folder, linears, probes)
+        """Use compiled forwards of the folder's model, and compile them once it is used much. Before any request."""
+        if isinstance(self.decoder, SlotDecoder):
+            self.decoder.compile_from(folder, linears, probes)
 
-    def add(self, generation: Generation) -> None:
-        with self._wake:
-            admit(self._closing, len(self._waiting), self._max_waiting, self._max_rows, self._meter)
-            self._waiting.append(generation)
-            self._wake.notify()
+    def add(self, request: GenerationRequest) -> None:
+        self.scheduler.queue.add(request)
 
     def close(self) -> None:
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        self.scheduler.queue.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _run(self) -> None:
         with torch.inference_mode():
-            while self._has_work():
-                self._team.adjust()
+            while self._wait():
+                self._pool.adjust()
                 try:
-                    self._batch.step(self._take)
+                    self._step()
                 except Exception as failure:
-                    self._batch.abandon(failure)
+                    self.scheduler.abandon(failure)
         self._end()
 
-    def _has_work(self) -> bool:
-        """Wait for work; False once the loop closes."""
-        with self._wake:
-            if not (self._batch.requests or self._waiting):
-                self._team.pause()
-            self._wake.wait_for(lambda: self._closing or self._batch.requests or self._waiting)
-            return not self._closing
+    def _wait(self) -> bool:
+        if self.scheduler.idle:
+            self._pool.pause()
+        return self.scheduler.wait()
 
-    def _take(self, accepts: Accepts) -> Generation | None:
-        with self._wake:
-            if self._waiting and accepts(self._waiting[0]):
-                return self._waiting.popleft()
-            return None
+    def _step(self) -> None:
+        batch = self.scheduler.schedule()
+        if batch and (output := self._forward(batch)):
+            self.scheduler.postprocess(batch, next_tokens(output, batch.requests))
+
+    def _forward(self, batch: Batch) -> StepOutput | None:
+        """The logits that follow each request; None after a chunk that is not the last one of its prompt."""
+        if batch.chunked:
+            return batch.chunked.next_chunk()
+        if batch.phase == "prefill":
+            return self.decoder.prefill([request.tokens for request in batch.requests])
+        return self.decoder.step([request.tokens[-1] for request in batch.requests])
 
     def _end(self) -> None:
-        batch = self._batch
-        with self._wake:
-            left = [*batch.requests, *self._waiting]
-            self._waiting.clear()
-        batch.forget()
-        batch.decoder.close()
-        batch.decoder = ClosedDecoder()
-        for generation in left:
-            generation.tell(Failed(unloading()))
-
-
-def admit(closing: bool, waiting: int, max_waiting: int, max_rows: int, meter: Meter) -> None:
-    """Raises Overloaded where the queue is full, with the time after which there will be room, and Unavailable."""
-    if closing:
-        raise unloading()
-    if waiting >= max_waiting:
-        overloaded = Overloaded(f"{waiting} requests wait for this model already")
-        overloaded.retry_after_ms = meter.wait_ms(waiting, max_rows)
-        raise overloaded
-
-
-def unloading() -> Unavailable:
-    return Unavailable("the model is being unloaded")
+        queue = self.scheduler.queue
+        with queue.changed:
+            requests = [*self.scheduler.drop_all(), *queue.waiting]
+            queue.waiting.clear()
+        self.decoder.close()
+        self.decoder = self.scheduler.decoder = ClosedDecoder()
+        for request in requests:
+            request.emit(unloading())

@@ -1,56 +1,56 @@
-"""Which token each request takes next. Knows logits and requests, not how either came about."""
+"""The next token of each request of a batch. Knows logits and requests, not how either came about."""
 
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from deployments.contract.errors import Internal, ServingError
-from deployments.engines.text.decoders.decoder import Step
-from deployments.engines.text.request import Generation
-from deployments.engines.text.sampler import Choice, Likelihood, likelihoods, sample
+from deployments.engines.text.decoders.decoder import StepOutput
+from deployments.engines.text.request import GenerationRequest
+from deployments.engines.text.sampler import Logprobs, RowSampling, logprobs, sample
 
 log = logging.getLogger(__name__)
 
 
-class Pick(NamedTuple):
+class NextToken(NamedTuple):
     token: int
-    likelihood: Likelihood | None
-    """Where the request asked for it."""
+    logprobs: Logprobs | None
+    """None unless the request asks for them."""
 
 
-def pick(step: Step, rows: Sequence[Generation]) -> list[Pick | ServingError]:
-    """For each row its request's token, or why there is none. Row n of the step belongs to rows[n]."""
-    tokens = list(step.best)
-    failed = _choose(step, rows, tokens)
-    told = _likelihoods(step, rows, tokens)
-    return [failed.get(n) or Pick(token, told.get(n)) for n, token in enumerate(tokens)]
+def next_tokens(output: StepOutput, requests: Sequence[GenerationRequest]) -> list[NextToken | ServingError]:
+    """For each request its token, or why it fails. Row n of the output belongs to requests[n]."""
+    tokens = list(output.best)
+    failed = _sample(output, requests, tokens)
+    found = _logprobs(output, requests, tokens)
+    return [failed.get(n) or NextToken(token, found.get(n)) for n, token in enumerate(tokens)]
 
 
-def _choose(step: Step, rows: Sequence[Generation], tokens: list[int]) -> dict[int, ServingError]:
-    """Put the token of each row that does not take the best one in its place; rows for which there is none."""
-    choices: dict[int, Choice] = {}
+def _sample(output: StepOutput, requests: Sequence[GenerationRequest], tokens: list[int]) -> dict[int, ServingError]:
+    """Replaces the best token of each row that is not greedy; returns the rows that fail."""
+    sampled: dict[int, RowSampling] = {}
     failed: dict[int, ServingError] = {}
-    for n, row in enumerate(rows):
-        if not step.finite[n]:
+    for n, request in enumerate(requests):
+        if not output.finite[n]:
             log.error("the model gave logits that are not finite")
             failed[n] = Internal("the model failed on this request")
-        elif not row.sampling.takes_the_best:
+        elif not request.greedy:
             try:
-                allowed = row.grammar.allowed() if row.grammar else None
-                choices[n] = Choice(row.sampling, row.seed, row.tokens, allowed)
+                allowed = request.grammar.allowed() if request.grammar else None
+                sampled[n] = RowSampling(request.sampling, request.seed, request.tokens, allowed)
             except ServingError as failure:
                 failed[n] = failure
-    if choices:
-        for n, token in zip(choices, sample(step.logits[list(choices)], list(choices.values())), strict=True):
+    if sampled:
+        for n, token in zip(sampled, sample(output.logits[list(sampled)], list(sampled.values())), strict=True):
             tokens[n] = token
     return failed
 
 
-def _likelihoods(step: Step, rows: Sequence[Generation], tokens: Sequence[int]) -> dict[int, Likelihood]:
-    """By row, where asked for."""
-    asked = {n: row.sampling.logprobs for n, row in enumerate(rows) if row.sampling.logprobs is not None}
-    tops = {n: top for n, top in asked.items() if top is not None and step.finite[n]}
+def _logprobs(output: StepOutput, requests: Sequence[GenerationRequest], tokens: Sequence[int]) -> dict[int, Logprobs]:
+    """By row, for the requests that ask for them."""
+    asked = {n: request.sampling.logprobs for n, request in enumerate(requests)}
+    tops = {n: top for n, top in asked.items() if top is not None and output.finite[n]}
     if not tops:
         return {}
-    found = likelihoods(step.logits[list(tops)], [tokens[n] for n in tops], list(tops.values()))
+    found = logprobs(output.logits[list(tops)], [tokens[n] for n in tops], list(tops.values()))
     return dict(zip(tops, found, strict=True))

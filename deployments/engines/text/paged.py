@@ -1,7 +1,7 @@
-"""The library's continuous batching, watched: paged keys and values, shared beginnings, one forward for all requests.
+"""The continuous batching of `transformers` with a watchdog: paged KV cache, shared prefixes, one forward for all.
 
-`transformers` schedules, keeps the pages and computes the logits. Each token is chosen here, as in our own loop, so
-that whatever a request may ask for (seed, penalties, a schema, log-probabilities) means the same whoever runs it.
+The library schedules, keeps the pages and computes the logits. Next tokens are chosen here as in our own loop, so that
+every sampling option means the same in both.
 """
 
 import itertools
@@ -21,56 +21,52 @@ from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_
 
 from deployments.contract.errors import ServingError, Unavailable
 from deployments.engines.errors import as_serving_error
-from deployments.engines.text.decoders.decoder import finish
-from deployments.engines.text.loop import admit, unloading
+from deployments.engines.text.decoders.decoder import step_output
 from deployments.engines.text.model import CausalModel
-from deployments.engines.text.next_tokens import pick
-from deployments.engines.text.paged_logits import ChoosingProcessor
-from deployments.engines.text.request import Failed, Generation
-from deployments.engines.text.stats import Meter
+from deployments.engines.text.next_tokens import next_tokens
+from deployments.engines.text.paged_logits import NextTokenProcessor
+from deployments.engines.text.request import GenerationRequest
+from deployments.engines.text.scheduler import RequestQueue, unloading
+from deployments.engines.text.stats import StatsRecorder
 
 log = logging.getLogger(__name__)
 
 PAGE = {"cuda": 256, "cpu": 32}  # Tokens; flash attention reads pages of 256.
-STEP_TOKENS = 512  # So many are computed in one step, so that a long prompt does not hold up those that run.
+STEP_TOKENS = 512  # Of one step, so that a long prompt does not delay the requests that run.
 LEAST_CACHE_BYTES = 64 << 20
 WATCH_S = 0.1
 
 
 class Running:
-    """A request that the library has. `computed` counts the tokens of its prompt that were not shared."""
+    """A request that the library has. `prefilled`: tokens of its prompt that it computed, not shared."""
 
-    def __init__(self, generation: Generation) -> None:
-        self.generation = generation
-        self.computed = 0
+    def __init__(self, request: GenerationRequest) -> None:
+        self.request = request
+        self.prefilled = 0
 
 
 class PagedLoop:
     """Hands at most `max_rows` requests to the library at a time. One thread watches the library's own."""
 
-    def __init__(self, loaded: CausalModel, max_rows: int, max_waiting: int, meter: Meter) -> None:
+    def __init__(self, loaded: CausalModel, max_rows: int, max_waiting: int, recorder: StatsRecorder) -> None:
         self._model: PreTrainedModel | None = loaded.model
         self._stop_ids = loaded.stop_ids
         self._max_rows = max_rows
-        self._max_waiting = max_waiting
-        self.meter = meter
         page, pages, page_bytes = _pages(loaded, max_rows)
         self._planned_bytes = pages * page_bytes
         self._config = _configuration(page, pages, max_rows)
-        self.longest = min(loaded.context, (pages - 1) * page)
+        self.max_length = min(loaded.context, (pages - 1) * page)
         self.shared_tokens = 0
         self._names = map(str, itertools.count())
-        self._waiting: deque[Generation] = deque()
+        self._queue = RequestQueue(max_waiting, max_rows, recorder)  # Its lock guards what follows.
         self._running: dict[str, Running] = {}
-        self._suspects: deque[Generation] = deque()
-        """Ran beside a request whose logits were not finite, or are it: each begins again alone."""
-        self._alone = False
+        self._suspects: deque[GenerationRequest] = deque()
+        """Requests of a step whose logits were not finite. Each begins again, with no other beside it."""
+        self._exclusive = False
         """Whether a suspect runs that has not yet got a token."""
         self._tainted = False
-        """Whether the cache may hold NaN. The library is started anew then."""
+        """Whether the cache may hold NaN. The library is restarted then."""
         self._manager: ContinuousBatchingManager | None = None
-        self._wake = threading.Condition()
-        self._closing = False
         self._stepping: int | None = None
         """The library's thread, once it has made a step."""
         self._thread = threading.Thread(target=self._watch, name="text-paged", daemon=True)
@@ -86,7 +82,7 @@ class PagedLoop:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting) + len(self._suspects)
+        return len(self._queue.waiting) + len(self._suspects)
 
     @property
     def nbytes(self) -> int:
@@ -101,48 +97,49 @@ class PagedLoop:
         processor = self._manager.batch_processor if self._manager else None
         return 1 - float(processor.cache.compute_free_capacity()) if processor else 0.0
 
-    def add(self, generation: Generation) -> None:
-        with self._wake:
-            admit(self._closing, len(self._waiting), self._max_waiting, self._max_rows, self.meter)
-            self._waiting.append(generation)
-            self._wake.notify()
+    def add(self, request: GenerationRequest) -> None:
+        self._queue.add(request)
         if self._alive():
             self._hand_over()
 
+    def record_in(self, recorder: StatsRecorder) -> None:
+        """From now on. While no request runs."""
+        self._queue.recorder = recorder
+
     def close(self) -> None:
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        self._queue.close()
         if threading.get_ident() not in (self._thread.ident, self._stepping):
             self._thread.join()
 
     # What the watching thread does.
 
     def _watch(self) -> None:
-        """Start the library when there is something to do, tell what it fails, and start it anew when it has died."""
+        """Start the library when there is work, emit the failures that it reports, restart it when it has died."""
         while self._has_work():
             if self._tainted or not self._alive():
                 self._start()
             self._hand_over()
             assert self._manager is not None
-            told = self._manager.get_result(timeout=WATCH_S)
-            if told is not None and told.error is not None:
-                self._fail([told.request_id], as_serving_error(RuntimeError(told.error)))
+            result = self._manager.get_result(timeout=WATCH_S)
+            if result is not None and result.error is not None:
+                self._fail([result.request_id], as_serving_error(RuntimeError(result.error)))
         self._stop()
-        with self._wake:
-            left = [*(one.generation for one in self._running.values()), *self._suspects, *self._waiting]
+        waiting = self._queue.waiting
+        with self._queue.changed:
+            requests = [*(one.request for one in self._running.values()), *self._suspects, *waiting]
             self._running.clear()
             self._suspects.clear()
-            self._waiting.clear()
+            waiting.clear()
         self._model = None
-        for generation in left:
-            generation.tell(Failed(unloading()))
+        for request in requests:
+            request.emit(unloading())
 
     def _has_work(self) -> bool:
         """Wait for work; False once the loop closes."""
-        with self._wake:
-            self._wake.wait_for(lambda: self._closing or self._running or self._suspects or self._waiting)
-            return not self._closing
+        queue = self._queue
+        with queue.changed:
+            queue.changed.wait_for(lambda: queue.closed or self._running or self._suspects or queue.waiting)
+            return not queue.closed
 
     def _alive(self) -> bool:
         return self._manager is not None and self._manager.is_running()
@@ -150,23 +147,23 @@ class PagedLoop:
     def _start(self) -> None:
         if self._manager is not None:
             if not self._tainted:
-                log.error("the library's text engine has ended; it is started anew")
-            self._tell_last_words(self._manager)
+                log.error("the library's text engine has ended; it is restarted")
+            self._emit_last_errors(self._manager)
             self._fail(list(self._running), Unavailable("the text engine has ended and was started anew"))
             self._stop()
         assert self._model is not None
         begin: Any = self._model.init_continuous_batching
         manager: ContinuousBatchingManager = begin(GenerationConfig(do_sample=False, eos_token_id=-1), self._config)
-        manager.logit_processor = ChoosingProcessor(self._prepared, self._choose)
+        manager.logit_processor = NextTokenProcessor(self._before_step, self._next_tokens)
         manager.start()  # Its thread is a daemon, since this one is.
         self._manager = manager
-        self._tainted = self._alone = False
+        self._tainted = self._exclusive = False
 
-    def _tell_last_words(self, manager: ContinuousBatchingManager) -> None:
-        """What the library itself said of requests before it ended."""
-        while (told := manager.get_result(timeout=0)) is not None:
-            if told.error is not None:
-                self._fail([told.request_id], as_serving_error(RuntimeError(told.error)))
+    def _emit_last_errors(self, manager: ContinuousBatchingManager) -> None:
+        """What the library reported of requests before it ended."""
+        while (result := manager.get_result(timeout=0)) is not None:
+            if result.error is not None:
+                self._fail([result.request_id], as_serving_error(RuntimeError(result.error)))
 
     def _stop(self) -> None:
         if self._manager is not None:
@@ -176,96 +173,95 @@ class PagedLoop:
     # What any thread does.
 
     def _hand_over(self) -> None:
-        """Give the library what there is room for."""
-        ended: list[Generation] = []
-        with self._wake:
+        """Give the library the requests that fit."""
+        over: list[GenerationRequest] = []
+        with self._queue.changed:
             manager = self._manager
-            while manager is not None and (queue := self._next()):
-                generation = queue[0]
-                if generation.cancelled or generation.limit <= 0:
-                    ended.append(queue.popleft())
+            while manager is not None and (queue := self._next_queue()):
+                request = queue[0]
+                if request.over:
+                    over.append(queue.popleft())
                     continue
                 name = next(self._names)
-                self._running[name] = Running(generation)
-                ids, ends = list(generation.tokens), list(self._stop_ids) or [-1]
-                left = generation.limit - generation.generated
+                self._running[name] = Running(request)
+                ids, ends = list(request.tokens), list(self._stop_ids) or [-1]
+                left = request.max_new_tokens - request.generated
                 if manager.add_request(ids, name, max_new_tokens=left, eos_token_id=ends) is None:
-                    del self._running[name]  # It is about to end; whoever watches starts another.
+                    del self._running[name]  # The library is about to end; the watching thread starts another.
                     break
-                self._alone = queue is self._suspects
+                self._exclusive = queue is self._suspects
                 queue.popleft()
-                if generation.joined_at is None:
-                    generation.join()
-                    self.meter.prompt_tokens += generation.prompt_tokens
-        for generation in ended:
-            generation.finish("cancelled" if generation.cancelled else "length")
+                if request.admitted_at is None:
+                    request.admit()
+                    self._queue.recorder.prompt_tokens += request.prompt_tokens
+        for request in over:
+            request.finish("cancelled" if request.cancelled else "length")
 
-    def _next(self) -> deque[Generation] | None:
-        """Whose turn it is, where there is room."""
-        if self._tainted or self._alone:
+    def _next_queue(self) -> deque[GenerationRequest] | None:
+        """The queue whose first request is to be handed over now."""
+        if self._tainted or self._exclusive:
             return None
         if self._suspects:
             return None if self._running else self._suspects
-        return self._waiting if self._waiting and len(self._running) < self._max_rows else None
+        return self._queue.waiting if self._queue.waiting and len(self._running) < self._max_rows else None
 
-    def _part(self, broken: Sequence[str]) -> None:
-        """All attend under one mask, so that one whose logits are not finite may have spoilt the others'."""
-        with self._wake:
+    def _suspect_all(self, broken: Sequence[str]) -> None:
+        """All rows attend under one mask, so one whose logits are not finite may have spoilt the others'."""
+        with self._queue.changed:
             self._tainted = True
-            if self._running.keys() - broken[:1]:  # Else it ran alone.
-                log.error("the model gave logits that are not finite; each request of that step begins again, alone")
-                self._suspects.extend(one.generation for one in self._running.values())
+            if self._running.keys() - broken[:1]:  # Else it ran exclusively.
+                log.error("the model gave logits that are not finite; the requests of that step begin again one by one")
+                self._suspects.extend(one.request for one in self._running.values())
                 self._running.clear()
 
     def _fail(self, names: Sequence[str], error: ServingError) -> None:
         for name in names:
-            if one := self._release(name):
-                one.tell(Failed(error))
+            if request := self._release(name):
+                request.emit(error)
 
-    def _release(self, name: str) -> Generation | None:
+    def _release(self, name: str) -> GenerationRequest | None:
         """Let go of a request, here and in the library, which takes note before its next step."""
-        with self._wake:
+        with self._queue.changed:
             one = self._running.pop(name, None)
             if one is None:
                 return None
             if self._manager is not None:
                 self._manager.cancel_request(name)
-        return one.generation
+        return one.request
 
     # What the library's thread does, in every step.
 
-    def _prepared(self, scheduled: Sequence[FutureRequestState]) -> None:
-        """A step is about to be computed."""
+    def _before_step(self, scheduled: Sequence[FutureRequestState]) -> None:
         self._stepping = threading.get_ident()
         for name, one in list(self._running.items()):
-            if one.generation.cancelled and self._release(name):
-                one.generation.finish("cancelled")
+            if one.request.cancelled and self._release(name):
+                one.request.finish("cancelled")
         for future in scheduled:
-            known = self._running.get(future.state.request_id)
-            if known is not None and known.generation.first_at is None:
-                known.computed += future.query_length
+            running = self._running.get(future.state.request_id)
+            if running is not None and running.request.first_token_at is None:
+                running.prefilled += future.query_length
                 if future.has_new_token:
-                    self.shared_tokens += max(0, known.generation.prompt_tokens - known.computed)
+                    self.shared_tokens += max(0, running.request.prompt_tokens - running.prefilled)
 
-    def _choose(self, names: Sequence[str], logits: Tensor) -> list[int]:
+    def _next_tokens(self, names: Sequence[str], logits: Tensor) -> list[int]:
         """The next token of each row. Logits [rows, vocabulary]."""
-        step = finish(logits)
-        if broken := [name for name, finite in zip(names, step.finite, strict=True) if not finite]:
-            self._part(broken)
-        self._alone = False
-        tokens = list(step.best)
-        rows = {n: one.generation for n, name in enumerate(names) if (one := self._running.get(name))}
-        picks = pick(step.of(list(rows)), list(rows.values()))
-        self.meter.generated_tokens += len(rows)
-        for (n, generation), picked in zip(rows.items(), picks, strict=True):
-            if isinstance(picked, ServingError):
-                self._fail([names[n]], picked)
+        output = step_output(logits)
+        if broken := [name for name, finite in zip(names, output.finite, strict=True) if not finite]:
+            self._suspect_all(broken)
+        self._exclusive = False
+        tokens = list(output.best)
+        rows = {n: one.request for n, name in enumerate(names) if (one := self._running.get(name))}
+        chosen = next_tokens(output.of(list(rows)), list(rows.values()))
+        self._queue.recorder.generated_tokens += len(rows)
+        for (n, request), token in zip(rows.items(), chosen, strict=True):
+            if isinstance(token, ServingError):
+                self._fail([names[n]], token)
                 continue
-            tokens[n] = picked.token
-            reason = generation.extend(picked.token, picked.token in self._stop_ids, picked.likelihood)
+            tokens[n] = token.token
+            reason = request.append(token.token, token.token in self._stop_ids, token.logprobs)
             if reason and self._release(names[n]):
-                self.meter.finished(generation)
-                generation.finish(reason)
+                self._queue.recorder.finished(request)
+                request.finish(reason)
         self._hand_over()
         return tokens
 

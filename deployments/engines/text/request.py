@@ -1,4 +1,4 @@
-"""One request on its way through the engine, and what its caller is told. Knows tokens and text, not tensors."""
+"""One request in the engine, and the events that its caller gets. Knows tokens and text, not tensors."""
 
 import logging
 import secrets
@@ -7,39 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from deployments.contract.errors import ServingError
-from deployments.engines.text.sampler import Likelihood, Sampling
+from deployments.contract.types import Alternative, Chunk, SamplingOptions, TokenLogprob
+from deployments.engines.text.detokenizer import Detokenizer
+from deployments.engines.text.sampler import Logprobs, is_greedy
 from deployments.engines.text.structured_output import Grammar
-from deployments.engines.text.tokenizer import Continuation, Tokens
+from deployments.engines.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-TELL_EVERY_S = 1 / 60  # A stream is told no more often: no screen shows more, and what is told costs more than a step.
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A token with its log-probability by the model's own logits. `top`: the best ones in its place, best first."""
-
-    token_id: int
-    utf8: bytes
-    logprob: float
-    top: tuple["TokenLogprob", ...] = ()
-
-    @property
-    def text(self) -> str:
-        return self.utf8.decode(errors="replace")
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """New text that never changes any more. `index`: how many tokens were generated so far.
-
-    `logprobs`, where asked for: one for each token since the last chunk. Only a chunk with these may have no text.
-    """
-
-    text: str
-    index: int
-    logprobs: tuple[TokenLogprob, ...] = ()
+EMIT_EVERY_S = 1 / 60  # Of one stream. No screen shows more, and to emit a chunk costs more than a decode step.
+LEAST_LOGPROB = -9999.0  # What OpenAI's API says of a token that is impossible.
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,117 +38,126 @@ class Finished:
     timing: Timing | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    error: ServingError
+Event = Chunk | Finished | ServingError
+"""Any number of chunks, then how the request ended. Only a chunk with log-probabilities may have no text."""
 
-
-Event = Chunk | Finished | Failed
 Emit = Callable[[Event], None]
 
 
-class Generation:
-    """One request on its way through the engine. `stream`: tell text as it comes, not all of it at the end."""
+class GenerationRequest:
+    """`stream`: emit text as it comes, not all of it at the end."""
 
     def __init__(
         self,
         prompt: list[int],
-        limit: int,
-        sampling: Sampling,
-        tokens: Tokens,
+        max_new_tokens: int,
+        sampling: SamplingOptions,
+        tokenizer: Tokenizer,
         emit: Emit,
         stream: bool = True,
         grammar: Grammar | None = None,
     ) -> None:
         self.prompt_tokens = len(prompt)
         self.tokens = prompt  # The prompt, then what is generated.
-        self.limit = limit
+        self.max_new_tokens = max_new_tokens
         self.sampling = sampling
+        self.greedy = is_greedy(sampling)
         self.grammar = grammar
         self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.cancelled = False
-        self._text = Continuation(tokens, prompt, sampling.stop)
-        self._spelling = tokens.spelling
+        stop = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop or []
+        self._detokenizer = Detokenizer(tokenizer, prompt, stop)
+        self._token_bytes = tokenizer.token_bytes
         self._emit = emit
         self._stream = stream
-        # Without a listener and without stop strings nobody looks at the text before the end.
-        self._reads = stream or bool(sampling.stop)
-        self._untold: list[str] = []
-        self._told_at = -TELL_EVERY_S
+        # Without a stream and without stop strings the text is needed at the end only, and decoded once.
+        self._decodes_each = stream or bool(stop)
+        self._text: list[str] = []  # Not emitted yet, as are these:
         self._logprobs: list[TokenLogprob] = []
+        self._emitted_at = -EMIT_EVERY_S
         self.submitted_at = time.monotonic()
-        self.joined_at: float | None = None
-        self.first_at: float | None = None
+        self.admitted_at: float | None = None
+        self.first_token_at: float | None = None
 
     def cancel(self) -> None:
         """End it within one step. May be called from any thread, at any time, more than once."""
         self.cancelled = True
 
-    def join(self) -> None:
+    def admit(self) -> None:
         """It waits no longer."""
-        self.joined_at = time.monotonic()
+        self.admitted_at = time.monotonic()
 
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_tokens
 
-    def extend(self, token: int, is_end: bool, likelihood: Likelihood | None = None) -> str | None:
-        """Append a token and tell its text; the reason why the generation ends with it, if it does."""
+    @property
+    def over(self) -> bool:
+        """Whether it needs no token at all."""
+        return self.cancelled or self.max_new_tokens <= 0
+
+    def append(self, token: int, is_end: bool, logprobs: Logprobs | None = None) -> str | None:
+        """Takes the next token and emits its text; returns the finish reason if it is the last one."""
         self.tokens.append(token)
-        if self.first_at is None:
-            self.first_at = time.monotonic()
-        if likelihood is not None and not is_end:
-            self._logprobs.append(self._spelt(token, likelihood))
-        if self._reads and not is_end:
-            self._say(self._text.add(token))
-        if self._text.stopped:
+        if self.first_token_at is None:
+            self.first_token_at = time.monotonic()
+        if logprobs is not None and not is_end:
+            self._logprobs.append(self._token_logprob(token, logprobs))
+        if self._decodes_each and not is_end:
+            self._add_text(self._detokenizer.add(token))
+        if self._detokenizer.stopped:
             return "stop"
         if not is_end and self.grammar is not None and self.grammar.accept(token):
-            self._say(self._last(False), ended=True)
+            self._add_text(self._last_text(False), ended=True)
             return "stop"
-        if is_end or self.generated >= self.limit:
-            self._say(self._last(is_end), ended=True)
-            return "stop" if is_end or self._text.stopped else "length"
+        if is_end or self.generated >= self.max_new_tokens:
+            self._add_text(self._last_text(is_end), ended=True)
+            return "stop" if is_end or self._detokenizer.stopped else "length"
         return None
 
-    def _last(self, is_end: bool) -> str:
-        if self._reads:
-            return self._text.end()
-        return self._text.add_all(self.tokens[self.prompt_tokens : len(self.tokens) - is_end])
+    def _last_text(self, is_end: bool) -> str:
+        if self._decodes_each:
+            return self._detokenizer.end()
+        return self._detokenizer.add_all(self.tokens[self.prompt_tokens : len(self.tokens) - is_end])
 
-    def _spelt(self, token: int, likelihood: Likelihood) -> TokenLogprob:
-        top = tuple(TokenLogprob(other, self._spelling(other), value) for other, value in likelihood.top)
-        return TokenLogprob(token, self._spelling(token), likelihood.chosen, top)
+    def _token_logprob(self, token: int, logprobs: Logprobs) -> TokenLogprob:
+        top = [self._alternative(other, value) for other, value in logprobs.top]
+        own = self._alternative(token, logprobs.chosen)
+        return TokenLogprob(token=own.token, logprob=own.logprob, utf8=own.utf8, top=top)
 
-    def _say(self, text: str, ended: bool = False) -> None:
+    def _alternative(self, token: int, logprob: float) -> Alternative:
+        utf8 = self._token_bytes(token)
+        return Alternative(token=utf8.decode(errors="replace"), logprob=max(logprob, LEAST_LOGPROB), utf8=list(utf8))
+
+    def _add_text(self, text: str, ended: bool = False) -> None:
         if text:
-            self._untold.append(text)
-        ended = ended or self._text.stopped
-        if not ended and not (self._stream and self._untold):
+            self._text.append(text)
+        ended = ended or self._detokenizer.stopped
+        if not ended and not (self._stream and self._text):
             return
         now = time.monotonic()
-        if ended or now - self._told_at >= TELL_EVERY_S:
-            if self._untold or self._logprobs:
-                self.tell(Chunk("".join(self._untold), self.generated, tuple(self._logprobs)))
-            self._untold, self._logprobs = [], []
-            self._told_at = now
+        if ended or now - self._emitted_at >= EMIT_EVERY_S:
+            if self._text or self._logprobs:
+                self.emit(Chunk("".join(self._text), self.generated, tuple(self._logprobs)))
+            self._text, self._logprobs = [], []
+            self._emitted_at = now
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         try:
             self._emit(event)
         except Exception:
-            log.exception("a listener failed; its generation is cancelled")
+            log.exception("a caller's emit failed; its request is cancelled")
             self.cancelled = True
 
     def finish(self, reason: str) -> None:
-        self.tell(Finished(reason, self.prompt_tokens, self.generated, self.timing()))
+        self.emit(Finished(reason, self.prompt_tokens, self.generated, self.timing()))
 
     def timing(self) -> Timing:
         """As of now: call it when the last token has come."""
         now = time.monotonic()
-        begun = now if self.joined_at is None else self.joined_at
-        if self.first_at is None:
-            return Timing(begun - self.submitted_at, None, None)
+        queue_s = (now if self.admitted_at is None else self.admitted_at) - self.submitted_at
+        if self.first_token_at is None:
+            return Timing(queue_s, None, None)
         steps = self.generated - 1
-        pause = (now - self.first_at) / steps if steps > 0 else None
-        return Timing(begun - self.submitted_at, self.first_at - self.submitted_at, pause)
+        inter_token_s = (now - self.first_token_at) / steps if steps > 0 else None
+        return Timing(queue_s, self.first_token_at - self.submitted_at, inter_token_s)

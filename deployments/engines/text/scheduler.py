@@ -1,145 +1,236 @@
-"""The requests that run: each has a row of the decoder, and every step gives each row a token. Knows no threads."""
+"""Which requests the next forward computes: the queue, admission to the batch, and the end of a request.
 
-from collections.abc import Callable, Sequence
+Knows requests and rows of a decoder, not tensors; it starts no thread.
+"""
 
-from deployments.contract.errors import OutOfMemory, ServingError
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+from deployments.contract.errors import OutOfMemory, Overloaded, ServingError, Unavailable
 from deployments.engines.errors import as_serving_error
-from deployments.engines.text.decoders.decoder import Decoder, Entering, Step
-from deployments.engines.text.next_tokens import pick
-from deployments.engines.text.request import Failed, Generation
-from deployments.engines.text.stats import Meter
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, Decoder
+from deployments.engines.text.next_tokens import NextToken
+from deployments.engines.text.request import GenerationRequest
+from deployments.engines.text.stats import StatsRecorder
 
-Accepts = Callable[[Generation], bool]
-Take = Callable[[Accepts], Generation | None]
-"""The next request that waits, if there is one and it is accepted."""
+Phase = Literal["prefill", "chunk", "decode"]
 
 
+@dataclass(frozen=True, slots=True)
 class Batch:
-    """Up to `max_rows` requests; they join and leave between steps."""
+    """The requests of one forward, in the order of its rows of logits.
 
-    def __init__(self, decoder: Decoder, stop_ids: frozenset[int], max_rows: int, meter: Meter) -> None:
+    "prefill": their whole prompts. "chunk": the next chunk of one long prompt. "decode": one token for every row.
+    """
+
+    phase: Phase
+    requests: list[GenerationRequest]
+    chunked: ChunkedPrefill | None = None
+
+
+class RequestQueue:
+    """Requests that wait for a row. `changed` guards it, and is notified when a request comes and at `close`."""
+
+    def __init__(self, max_waiting: int, max_rows: int, recorder: StatsRecorder) -> None:
+        self.changed = threading.Condition()
+        self.waiting: deque[GenerationRequest] = deque()
+        self.closed = False
+        self.recorder = recorder
+        self._max_waiting = max_waiting
+        self._max_rows = max_rows
+
+    def add(self, request: GenerationRequest) -> None:
+        """From any thread. Raises Overloaded with the time after which to come again, and Unavailable once closed."""
+        with self.changed:
+            if self.closed:
+                raise unloading()
+            waiting = len(self.waiting)
+            if waiting >= self._max_waiting:
+                overloaded = Overloaded(f"{waiting} requests wait for this model already")
+                overloaded.retry_after_ms = self.recorder.expected_wait_ms(waiting, self._max_rows)
+                raise overloaded
+            self.waiting.append(request)
+            self.changed.notify()
+
+    def close(self) -> None:
+        """From any thread, more than once. What waits stays."""
+        with self.changed:
+            self.closed = True
+            self.changed.notify()
+
+
+class Scheduler:
+    """Requests join and leave up to `max_rows` rows between forwards. All but the queue is the engine thread's own.
+
+    In a round, requests are admitted and get their first token, then a long prompt gets one more chunk, then every row
+    gets a token. So neither many prompts nor a long one hold up the rows for more than one forward.
+    """
+
+    def __init__(
+        self, decoder: Decoder, queue: RequestQueue, stop_ids: frozenset[int], max_rows: int, recorder: StatsRecorder
+    ) -> None:
         self.decoder = decoder
-        self.running: list[Generation] = []  # Row i of the decoder belongs to running[i].
-        self._entering: tuple[Generation, Entering] | None = None  # A long prompt that has no row yet.
+        self.queue = queue
+        self.running: list[GenerationRequest] = []  # Row i of the decoder belongs to running[i].
+        self._groups: deque[list[GenerationRequest]] = deque()  # Admitted; the prompts of a group are one forward.
+        self._chunked: tuple[GenerationRequest, ChunkedPrefill] | None = None  # A long prompt that has no row yet.
+        self._batch: Batch | None = None  # Scheduled, and not yet postprocessed.
+        self._round_ended = True
+        self._chunk_done = False
         self._stop_ids = stop_ids
         self._max_rows = max_rows
-        self._meter = meter
+        self._recorder = recorder
 
     @property
-    def requests(self) -> list[Generation]:
-        """All that run, those whose prompt is still being computed included."""
-        return [*self.running, *([self._entering[0]] if self._entering else [])]
+    def rows_taken(self) -> int:
+        """Rows in use, the one that a long prompt is to have included; from any thread."""
+        return len(self.running) + bool(self._chunked)
 
-    def step(self, take: Take) -> None:
-        """One round: rows leave, rows join, and every row gets a token."""
-        self._leave()
-        joined = self._join(take)
-        if joined:
-            self._prefill(joined)
-        if self._entering:
-            self._advance(*self._entering)
-        if self.running:
-            self._accept(self.decoder.step([generation.tokens[-1] for generation in self.running]), 0)
+    @property
+    def idle(self) -> bool:
+        return not (self.running or self.queue.waiting or self._chunked or self._groups)
 
-    def abandon(self, failure: Exception) -> None:
-        """A step failed. If memory ran out the longest request goes, otherwise all that were running."""
-        error = as_serving_error(failure)
-        if isinstance(error, OutOfMemory) and len(self.running) > 1:
-            longest = max(range(len(self.running)), key=lambda row: len(self.running[row].tokens))
-            self._release(longest).tell(Failed(error))
-            return
-        left = self.requests
-        self.forget()
-        self.decoder.clear()
-        for generation in left:
-            generation.tell(Failed(error))
+    def wait(self) -> bool:
+        """Until there is work; False once the queue is closed."""
+        with self.queue.changed:
+            self.queue.changed.wait_for(lambda: self.queue.closed or not self.idle)
+            return not self.queue.closed
 
-    def forget(self) -> None:
-        """Let go of all requests without a word."""
-        self.running, self._entering = [], None
+    def schedule(self) -> Batch | None:
+        """The next forward; None if no request needs one now."""
+        self._finish_cancelled()
+        if self._round_ended:
+            self._round_ended = self._chunk_done = False
+            self._admit()
+        self._batch = self._next_batch()
+        return self._batch
 
-    def _leave(self) -> None:
+    def _next_batch(self) -> Batch | None:
+        if self._groups:
+            return Batch("prefill", self._groups.popleft())
+        if self._chunked and not self._chunk_done:
+            self._chunk_done = True
+            return Batch("chunk", [self._chunked[0]], self._chunked[1])
+        self._round_ended = True
+        return Batch("decode", list(self.running)) if self.running else None
+
+    def _finish_cancelled(self) -> None:
         for row in reversed(range(len(self.running))):
             if self.running[row].cancelled:
                 self._release(row).finish("cancelled")
-        if self._entering and self._entering[0].cancelled:
-            generation, self._entering = self._entering[0], None
-            generation.finish("cancelled")
+        if self._chunked and self._chunked[0].cancelled:
+            request, self._chunked = self._chunked[0], None
+            request.finish("cancelled")
 
-    def _join(self, take: Take) -> list[Generation]:
-        """Take what there is room for, as far as it is computed together. The rest waits for the next round: the first
-        tokens of these are told before."""
-        joined: list[Generation] = []
-        prompts: set[tuple[int, ...]] = set()  # Equal ones are computed once.
+    def _admit(self) -> None:
+        """Takes from the queue what fits. The rest waits for the next round: the first tokens of these come before."""
+        over: list[GenerationRequest] = []
+        group: list[GenerationRequest] = []
+        with self.queue.changed:
+            while waiting := self.queue.waiting:
+                request = waiting[0]
+                if not request.over and not self._fits(request, group):
+                    break
+                waiting.popleft()
+                if request.over:
+                    over.append(request)
+                    continue
+                request.admit()
+                self._recorder.prompt_tokens += request.prompt_tokens
+                if self._is_long(request):
+                    self._chunked = request, self.decoder.begin_chunked(request.tokens)
+                else:
+                    group.append(request)
+        if group:
+            self._groups.append(group)
+        for request in over:
+            request.finish("cancelled" if request.cancelled else "length")
 
-        def fits(generation: Generation) -> bool:
-            if self._is_long(generation):
-                return self._entering is None and not joined
-            with_it = prompts | {tuple(generation.tokens)}
-            return not joined or sum(map(len, with_it)) <= self.decoder.together
+    def _fits(self, request: GenerationRequest, group: list[GenerationRequest]) -> bool:
+        """Whether a row is free, and the prompt may be computed in one forward with those of `group`."""
+        if self.rows_taken + len(group) >= self._max_rows:
+            return False
+        if self._is_long(request):
+            return self._chunked is None and not group
+        prompts = {tuple(one.tokens) for one in (*group, request)}  # Equal ones are computed once.
+        return not group or sum(map(len, prompts)) <= self.decoder.prefill_budget
 
-        while len(self.requests) + len(joined) < self._max_rows and (generation := take(fits)):
-            if generation.cancelled or generation.limit <= 0:
-                generation.finish("cancelled" if generation.cancelled else "length")
+    def _is_long(self, request: GenerationRequest) -> bool:
+        return self.decoder.chunk_size is not None and len(request.tokens) > self.decoder.chunk_size
+
+    def postprocess(self, batch: Batch, tokens: list[NextToken | ServingError]) -> None:
+        """Gives each request of the batch its token; those that end with it give up their rows."""
+        first = 0 if batch.phase == "decode" else len(self.running)
+        self._assign_rows(batch)
+        self._recorder.generated_tokens += len(tokens)
+        for n in reversed(range(len(tokens))):
+            token = tokens[n]
+            if isinstance(token, ServingError):
+                self._release(first + n, broken=True).emit(token)
                 continue
-            generation.join()
-            self._meter.prompt_tokens += generation.prompt_tokens
-            if self._is_long(generation):
-                self._entering = generation, self.decoder.enter(generation.tokens)
-                continue
-            prompts.add(tuple(generation.tokens))
-            joined.append(generation)
-        return joined
-
-    def _is_long(self, generation: Generation) -> bool:
-        return self.decoder.piece is not None and len(generation.tokens) > self.decoder.piece
-
-    def _advance(self, generation: Generation, entering: Entering) -> None:
-        """Compute one piece of the long prompt; with the last one it joins."""
-        try:
-            step = entering.advance()
-        except Exception as failure:
-            self._entering = None
-            generation.tell(Failed(as_serving_error(failure)))
-            return
-        if step is not None:
-            self._entering = None
-            self.running.append(generation)
-            self._accept(step, len(self.running) - 1)
-
-    def _prefill(self, joined: Sequence[Generation]) -> None:
-        try:
-            step = self.decoder.prefill([generation.tokens for generation in joined])
-        except Exception as failure:
-            if len(joined) == 1:
-                joined[0].tell(Failed(as_serving_error(failure)))
-                return
-            for generation in joined:  # The offender alone shall fail.
-                self._prefill([generation])
-            return
-        first = len(self.running)
-        self.running += joined
-        self._accept(step, first)
-
-    def _accept(self, step: Step, first: int) -> None:
-        """Give the rows from `first` on their next token; let go of those that end with it."""
-        rows = self.running[first:]
-        picks = pick(step, rows)
-        self._meter.generated_tokens += len(rows)
-        for n in reversed(range(len(rows))):
-            picked = picks[n]
-            if isinstance(picked, ServingError):
-                self._release(first + n, broken=not step.finite[n]).tell(Failed(picked))
-                continue
-            reason = rows[n].extend(picked.token, picked.token in self._stop_ids, picked.likelihood)
+            request = batch.requests[n]
+            reason = request.append(token.token, token.token in self._stop_ids, token.logprobs)
             if reason:
-                self._meter.finished(rows[n])
+                self._recorder.finished(request)
                 self._release(first + n).finish(reason)
 
-    def _release(self, row: int, broken: bool = False) -> Generation:
+    def _assign_rows(self, batch: Batch) -> None:
+        """The forward gave the prompts their rows, after those that ran."""
+        self._batch = None
+        if batch.phase == "decode":
+            return
+        if batch.phase == "chunk":
+            self._chunked = None
+        self.running += batch.requests
+
+    def abandon(self, failure: Exception) -> None:
+        """A forward failed, or what followed it.
+
+        Prompts that were computed together are tried again one by one, so that only the one at fault fails. Of rows,
+        the longest fails if memory ran out, otherwise all.
+        """
+        batch, self._batch = self._batch, None
+        if batch and batch.phase != "decode":
+            if self.decoder.rows == len(self.running):  # None of the prompts got its row.
+                self._abandon_prompts(batch, failure)
+                return
+            self._assign_rows(batch)  # The forward went well; it is sampling that failed.
+        error = as_serving_error(failure)
+        if isinstance(error, OutOfMemory) and len(self.running) > 1 and self.decoder.rows == len(self.running):
+            longest = max(range(len(self.running)), key=lambda row: len(self.running[row].tokens))
+            self._release(longest).emit(error)
+            return
+        admitted = self.drop_all()
+        self.decoder.clear()
+        for request in admitted:
+            request.emit(error)
+
+    def _abandon_prompts(self, batch: Batch, failure: Exception) -> None:
+        if len(batch.requests) > 1:
+            self._groups.extendleft([request] for request in reversed(batch.requests))
+            return
+        if batch.phase == "chunk":
+            self._chunked = None
+        batch.requests[0].emit(as_serving_error(failure))
+
+    def drop_all(self) -> list[GenerationRequest]:
+        """Every admitted request; the scheduler knows none of them any more."""
+        chunked = [self._chunked[0]] if self._chunked else []
+        admitted = [*self.running, *chunked, *(request for group in self._groups for request in group)]
+        self.running, self._chunked = [], None
+        self._groups.clear()
+        return admitted
+
+    def _release(self, row: int, broken: bool = False) -> GenerationRequest:
         self.decoder.release(row, broken)
-        generation = self.running[row]
+        request = self.running[row]
         last = self.running.pop()
         if row < len(self.running):
             self.running[row] = last
-        return generation
+        return request
+
+
+def unloading() -> Unavailable:
+    return Unavailable("the model is being unloaded")

@@ -1,4 +1,4 @@
-"""Which engine runs a model: the first row of a table that fits it and says what the model's plain forward says."""
+"""Which loop and decoder run a model: the first row of a table that fits it and matches the model's plain forward."""
 
 import inspect
 import threading
@@ -7,92 +7,97 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.probes import ProbeCache
 from deployments.engines.text.decoders.decoder import Decoder
 from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.decoders.slots import SlotDecoder
-from deployments.engines.text.loop import Loop, StepLoop
+from deployments.engines.text.loop import DecoderLoop, EngineLoop
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
-from deployments.engines.text.request import Chunk, Event, Generation
-from deployments.engines.text.sampler import Sampling
-from deployments.engines.text.stats import Meter
-from deployments.engines.text.tokenizer import Tokens
+from deployments.engines.text.request import Event, GenerationRequest
+from deployments.engines.text.stats import StatsRecorder
+from deployments.engines.text.tokenizer import Tokenizer
 
-TRIAL_S = 120.0
-TRIAL_TOKENS = 4
+PROBE_S = 120.0
+PROBE_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What a model may be run with. `max_rows`: requests at a time, `max_waiting`: how many more may wait."""
+    """A model and its limits. `max_rows`: requests at a time, `max_waiting`: how many more may wait."""
 
     loaded: CausalModel
-    tokens: Tokens
+    tokenizer: Tokenizer
     max_rows: int
     max_waiting: int
-    meter: Meter
+    recorder: StatsRecorder
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """`devices`: where it is tried. `fits`: whether to try it at all, since a short trial cannot tell everything.
+    """`devices`: where it is probed. `fits`: whether to probe it at all, since a short probe cannot see everything.
 
-    `make` gives None if the trial fails, which it leaves out where `known`.
+    `make` gives None if the probe fails. With True it does not probe: an earlier load did.
     """
 
     devices: tuple[str, ...]
     fits: Callable[[PreTrainedModel], bool]
-    make: Callable[[Candidate, bool], Loop | None]
+    make: Callable[[Candidate, bool], EngineLoop | None]
 
 
-def select_backend(candidate: Candidate, probes: ProbeCache) -> Loop:
-    """Running, and tried."""
+def select_backend(candidate: Candidate, probes: ProbeCache) -> EngineLoop:
+    """The loop, running."""
     model = candidate.loaded.model
     if (known := probes.recall("engine")) is not None and (
         loop := BACKENDS[int(known)].make(candidate, True)
     ) is not None:
         return loop
-    for number, way in enumerate(BACKENDS):
-        if model.device.type in way.devices and way.fits(model) and (loop := way.make(candidate, False)) is not None:
+    for number, backend in enumerate(BACKENDS):
+        if model.device.type not in backend.devices or not backend.fits(model):
+            continue
+        if (loop := backend.make(candidate, False)) is not None:
             probes.remember("engine", str(number))
             return loop
     raise AssertionError("the last row fits every model")
 
 
-def _paged(candidate: Candidate, known: bool) -> Loop | None:
-    loop = PagedLoop(candidate.loaded, candidate.max_rows, candidate.max_waiting, Meter())
-    if not known and not _says_the_same(loop, candidate):
+def _paged(candidate: Candidate, known: bool) -> EngineLoop | None:
+    loop = PagedLoop(candidate.loaded, candidate.max_rows, candidate.max_waiting, StatsRecorder())
+    if not known and not _loop_matches(loop, candidate):
         loop.close()
         return None
-    loop.meter = candidate.meter  # The trial does not count.
+    loop.record_in(candidate.recorder)  # The probe does not count.
     return loop
 
 
-def _slots(candidate: Candidate, known: bool) -> Loop | None:
+def _slots(candidate: Candidate, known: bool) -> EngineLoop | None:
     decoder = SlotDecoder(candidate.loaded.model, candidate.loaded.nbytes)
-    return _stepped(decoder, "all rows in one forward", candidate, known)
+    return _with_decoder(decoder, "all rows in one forward", candidate, known)
 
 
-def _single(carried: str, candidate: Candidate, known: bool) -> Loop | None:
+def _single(carried: str, candidate: Candidate, known: bool) -> EngineLoop | None:
     why = "its KV cache does not fit a shared batch" if carried == "past_key_values" else "no KV cache"
     decoder = SingleDecoder(candidate.loaded.model, carried)
-    return _stepped(decoder, f"plain generation, row by row: {why}", candidate, known)
+    return _with_decoder(decoder, f"plain generation, row by row: {why}", candidate, known)
 
 
-def _bare(candidate: Candidate, known: bool) -> Loop | None:
-    """There is nothing to try: it is the plain forward."""
-    note = "plain generation without a cache: every token costs the whole text again"
-    return _stepped(SingleDecoder(candidate.loaded.model, None), note, candidate, True)
+def _bare(candidate: Candidate, known: bool) -> EngineLoop | None:
+    """There is nothing to probe: it is the plain forward."""
+    info = "plain generation without a cache: every token costs the whole text again"
+    return _with_decoder(SingleDecoder(candidate.loaded.model, None), info, candidate, True)
 
 
-def _stepped(decoder: Decoder, note: str, candidate: Candidate, known: bool) -> Loop | None:
-    if not known and not _agrees(decoder, candidate.loaded):
+def _with_decoder(decoder: Decoder, info: str, candidate: Candidate, known: bool) -> EngineLoop | None:
+    if not known and not _decoder_matches(decoder, candidate.loaded):
         return None
-    return StepLoop(candidate.loaded, decoder, candidate.max_rows, candidate.max_waiting, candidate.meter, (note,))
+    return DecoderLoop(
+        candidate.loaded, decoder, candidate.max_rows, candidate.max_waiting, candidate.recorder, (info,)
+    )
 
 
 def _fits_slots(model: PreTrainedModel) -> bool:
@@ -116,7 +121,7 @@ def _fits_pages(model: PreTrainedModel) -> bool:
 
 
 def _stretches(model: PreTrainedModel) -> bool:
-    """Whether positions depend on the longest row of the batch, so that one request would change another."""
+    """Whether positions depend on the longest row of the batch, so that one request changes another."""
     rope = getattr(model.config, "rope_parameters", None) or {}
     return rope.get("rope_type") in ("dynamic", "longrope") or bool(model.config.is_encoder_decoder)
 
@@ -131,20 +136,20 @@ def _arguments(model: PreTrainedModel) -> set[str]:
 
 CUDA, CPU = ("cuda",), ("cpu",)
 ANYWHERE = CUDA + CPU
-CARRIED = ("past_key_values", "cache_params", "state")  # What models call the memory they hand back.
+STATES = ("past_key_values", "cache_params", "state")  # What models call the state that they return.
 BACKENDS = (
     Backend(CUDA, _fits_pages, _paged),
     Backend(ANYWHERE, _fits_slots, _slots),
     Backend(CPU, _fits_pages, _paged),
-    *(Backend(ANYWHERE, partial(_takes, name), partial(_single, name)) for name in CARRIED),
+    *(Backend(ANYWHERE, partial(_takes, name), partial(_single, name)) for name in STATES),
     Backend(ANYWHERE, lambda model: True, _bare),
 )
 
 
-def _agrees(decoder: Decoder, loaded: CausalModel) -> bool:
-    """Try a decoder on two short texts of unlike length against the plain forward."""
+def _decoder_matches(decoder: Decoder, loaded: CausalModel) -> bool:
+    """Run a decoder on two short prompts of unlike length, and compare its logits with the plain forward's."""
     model = loaded.model
-    long, short = _trial_texts(loaded)
+    long, short = _probe_prompts(loaded)
     if loaded.context < len(long):
         return False
     try:
@@ -155,10 +160,9 @@ def _agrees(decoder: Decoder, loaded: CausalModel) -> bool:
             decoder.prefill([long[:4], short[:2]])
             decoder.release(0)  # The short row is now row 0, the long one row 1.
             for n in range(2):
-                seen = decoder.step([short[2 + n], long[4 + n]]).logits
+                logits = decoder.step([short[2 + n], long[4 + n]]).logits
                 wanted = torch.stack([expected[1][2 + n], expected[0][4 + n]])
-                slack = (1e-3 if model.dtype == torch.float32 else 0.1) * float(wanted.abs().max())
-                if not bool(((seen - wanted).abs() <= slack).all()):
+                if not bool(((logits - wanted).abs() <= _tolerance(model, wanted)).all()):
                     return False
         return True
     except Exception:  # Whatever it is: this decoder is not for this model.
@@ -167,38 +171,41 @@ def _agrees(decoder: Decoder, loaded: CausalModel) -> bool:
         decoder.clear()
 
 
-def _says_the_same(loop: Loop, candidate: Candidate) -> bool:
-    """Try a loop on the same texts: each token it gives is one that the plain forward gives, but for rounding."""
+def _loop_matches(loop: EngineLoop, candidate: Candidate) -> bool:
+    """Run a loop on the same prompts: each of its tokens is one that the plain forward gives, but for rounding."""
     model = candidate.loaded.model
-    asked = [_trial(text, candidate) for text in _trial_texts(candidate.loaded)]
-    for generation, _ in asked:
-        loop.add(generation)
-    if not all(ended.wait(TRIAL_S) for _, ended in asked):
+    probes = [_probe(prompt, candidate) for prompt in _probe_prompts(candidate.loaded)]
+    for request, _ in probes:
+        loop.add(request)
+    if not all(ended.wait(PROBE_S) for _, ended in probes):
         return False
-    for generation, _ in asked:
-        if not generation.generated:
+    for request, _ in probes:
+        if not request.generated:
             return False
         with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([generation.tokens[:-1]], device=model.device)).logits[0].float()
-        logits = logits[generation.prompt_tokens - 1 :]
-        given = logits.gather(1, torch.tensor(generation.tokens[-len(logits) :], device=model.device)[:, None])
-        slack = (1e-3 if model.dtype == torch.float32 else 0.1) * float(logits.abs().max())
-        if not bool((given[:, 0] >= logits.max(-1).values - slack).all()):
+            logits = model(input_ids=torch.tensor([request.tokens[:-1]], device=model.device)).logits[0].float()
+        logits = logits[request.prompt_tokens - 1 :]
+        chosen = logits.gather(1, torch.tensor(request.tokens[-len(logits) :], device=model.device)[:, None])
+        if not bool((chosen[:, 0] >= logits.max(-1).values - _tolerance(model, logits)).all()):
             return False
     return True
 
 
-def _trial(text: list[int], candidate: Candidate) -> tuple[Generation, threading.Event]:
+def _tolerance(model: PreTrainedModel, logits: Tensor) -> float:
+    return (1e-3 if model.dtype == torch.float32 else 0.1) * float(logits.abs().max())
+
+
+def _probe(prompt: list[int], candidate: Candidate) -> tuple[GenerationRequest, threading.Event]:
     ended = threading.Event()
 
     def emit(event: Event) -> None:
         if not isinstance(event, Chunk):
             ended.set()
 
-    return Generation(text, TRIAL_TOKENS, Sampling(), candidate.tokens, emit, stream=False), ended
+    return GenerationRequest(prompt, PROBE_TOKENS, SamplingOptions(), candidate.tokenizer, emit, stream=False), ended
 
 
-def _trial_texts(loaded: CausalModel) -> list[list[int]]:
+def _probe_prompts(loaded: CausalModel) -> list[list[int]]:
     """Two short ones of unlike length."""
     top = loaded.vocabulary
     return [[(seed * 7919 + 31 * n) % top for n in range(size)] for seed, size in ((1, 7), (2, 4))]

@@ -1,16 +1,16 @@
-"""What an engine has done so far, counted. Knows numbers only."""
+"""What an engine has done so far: counters and histograms. Knows no tensors."""
 
 import time
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from deployments.engines.text.request import Generation
+from deployments.engines.text.request import GenerationRequest
 
 # Seconds; the bounds that vLLM uses, thinned out.
 QUEUE_BOUNDS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
 FIRST_TOKEN_BOUNDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 INTER_TOKEN_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-_RECENT = 0.1  # The weight of a new duration in the running mean.
+_RECENT = 0.1  # The weight of the newest duration in the moving mean.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Distribution:
 class EngineStats:
     """Tokens and distributions count from the engine's start. `cache_use`: the share of the cache that holds tokens.
 
-    `shared_tokens`: prompt tokens that were not computed, since an earlier prompt began with the same.
+    `shared_tokens`: prompt tokens that the prefix cache spared.
     """
 
     running: int
@@ -56,8 +56,8 @@ class Histogram:
         return Distribution(self._bounds, tuple(self._counts), self._total)
 
 
-class Meter:
-    """Counts what the engine's thread tells it; may be read from any thread."""
+class StatsRecorder:
+    """Written by the engine's thread, read by any."""
 
     def __init__(self) -> None:
         self.prompt_tokens = 0
@@ -65,18 +65,19 @@ class Meter:
         self.queue = Histogram(QUEUE_BOUNDS)
         self.first_token = Histogram(FIRST_TOKEN_BOUNDS)
         self.inter_token = Histogram(INTER_TOKEN_BOUNDS)
-        self._request_s = 0.0  # How long a request has had a row lately.
+        self._mean_running_s = 0.0  # From admission to the last token, lately.
 
-    def finished(self, generation: Generation) -> None:
-        """Call it when its last token has come."""
-        timing = generation.timing()
-        request_s = time.monotonic() - generation.submitted_at - timing.queue_s
+    def finished(self, request: GenerationRequest) -> None:
+        """Call it when the last token has come."""
+        timing = request.timing()
+        running_s = time.monotonic() - request.submitted_at - timing.queue_s
         self.queue.observe(timing.queue_s)
         self.first_token.observe(timing.first_token_s)
         self.inter_token.observe(timing.inter_token_s)
-        weight = _RECENT if self._request_s else 1.0
-        self._request_s += weight * (request_s - self._request_s)
+        weight = _RECENT if self._mean_running_s else 1.0
+        self._mean_running_s += weight * (running_s - self._mean_running_s)
 
-    def wait_ms(self, waiting: int, rows: int) -> int:
-        """How long `waiting` requests take to get one of `rows` rows, as fast as it went lately; a second at first."""
-        return max(50, round(1_000 * (self._request_s or 1.0) * (waiting + 1) / rows))
+    def expected_wait_ms(self, waiting: int, rows: int) -> int:
+        """Until one more request than `waiting` gets one of `rows` rows, at the speed of late; a second a request at
+        first."""
+        return max(50, round(1_000 * (self._mean_running_s or 1.0) * (waiting + 1) / rows))

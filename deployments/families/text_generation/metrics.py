@@ -1,4 +1,4 @@
-"""What is measured of each text model: to be added up for /metrics, and as Ray's metrics of this replica."""
+"""The metrics of each text model: samples that /metrics adds up, and Ray's metrics of this replica."""
 
 import uuid
 import weakref
@@ -9,7 +9,9 @@ from ray.util.metrics import Counter, Gauge, Histogram
 from deployments.metrics.samples import Measure, Measured
 
 if TYPE_CHECKING:
-    from deployments.engines.text.engine import Distribution, EngineStats, Finished, TextGenerationEngine
+    from deployments.engines.text.engine import TextGenerationEngine
+    from deployments.engines.text.request import Finished
+    from deployments.engines.text.stats import Distribution, EngineStats
 
 RUNNING = "text_requests_running"
 WAITING = "text_requests_waiting"
@@ -24,13 +26,13 @@ INTER_TOKEN = "text_inter_token_seconds"
 
 HELP = {
     RUNNING: "Requests that get tokens now.",
-    WAITING: "Requests that wait for a place in the batch.",
+    WAITING: "Requests that wait for a row of the batch.",
     CACHE: "Bytes of the key-value cache.",
     CACHE_USED: "Bytes of the key-value cache that hold tokens.",
     PROMPT: "Tokens of prompts.",
-    SHARED: "Tokens of prompts that were not computed, since an earlier prompt began with them.",
+    SHARED: "Tokens of prompts that the prefix cache had.",
     GENERATED: "Tokens generated.",
-    QUEUE: "Time from a request's arrival at its replica to its place in the batch.",
+    QUEUE: "Time from a request's arrival at its replica to its row of the batch.",
     FIRST_TOKEN: "Time from a request's arrival at its replica to its first token.",
     INTER_TOKEN: "Mean time between a request's tokens.",
 }
@@ -49,32 +51,32 @@ class TextMeasures:
             name: Histogram(name, HELP[name], boundaries=_BOUNDS_S, tag_keys=("model",))
             for name in (QUEUE, FIRST_TOKEN, INTER_TOKEN)
         }
-        self._shown: set[tuple[str, str]] = set()  # gauges by name and model
+        self._gauges_set: set[tuple[str, str]] = set()  # gauges by name and model
 
     def watch(self, engine: "TextGenerationEngine", model: str) -> None:
         self._sources.setdefault(engine, (uuid.uuid4().hex, model))
 
     def finished(self, model: str, end: "Finished") -> None:
-        """One request's part in Ray's metrics."""
+        """Adds one request to Ray's metrics."""
         tags = {"model": model}
         for name, tokens in {PROMPT: end.prompt_tokens, GENERATED: end.completion_tokens}.items():
             if tokens:
                 self._counters[name].inc(tokens, tags)
-        if (took := end.timing) is None:
+        if (timing := end.timing) is None:
             return
         for name, seconds in {
-            QUEUE: took.queue_s,
-            FIRST_TOKEN: took.first_token_s,
-            INTER_TOKEN: took.inter_token_s,
+            QUEUE: timing.queue_s,
+            FIRST_TOKEN: timing.first_token_s,
+            INTER_TOKEN: timing.inter_token_s,
         }.items():
             if seconds is not None:
                 self._histograms[name].observe(seconds, tags)
 
     def read(self) -> list[Measured]:
-        """What all engines have counted so far; sets the gauges of Ray's metrics as well."""
+        """The counts of all engines so far; also sets the gauges of Ray's metrics."""
         measured = [_measured(engine.stats, *source) for engine, source in list(self._sources.items())]
-        # A model that was unloaded has nothing; while it is reloaded or changes its version it has two engines.
-        sums = dict.fromkeys(self._shown, 0.0)
+        # An unloaded model has no engine; while it is reloaded or changes its version it has two.
+        sums = dict.fromkeys(self._gauges_set, 0.0)
         for one in measured:
             for measure in one.measures:
                 if measure.kind == "gauge":
@@ -82,7 +84,7 @@ class TextMeasures:
                     sums[key] = sums.get(key, 0.0) + measure.values[0]
         for (name, model), value in sums.items():
             self._gauges[name].set(value, {"model": model})
-        self._shown = set(sums)
+        self._gauges_set = set(sums)
         return measured
 
 
@@ -101,5 +103,5 @@ def _measured(stats: "EngineStats", source: str, model: str) -> Measured:
     return Measured(source, model, tuple(measures))
 
 
-def _histogram(name: str, seen: "Distribution") -> Measure:
-    return Measure(name, "histogram", HELP[name], (*seen.counts, seen.total), seen.bounds)
+def _histogram(name: str, distribution: "Distribution") -> Measure:
+    return Measure(name, "histogram", HELP[name], (*distribution.counts, distribution.total), distribution.bounds)

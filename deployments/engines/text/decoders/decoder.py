@@ -6,25 +6,25 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 
-class Step(NamedTuple):
+class StepOutput(NamedTuple):
     """Logits float [rows, vocabulary], the best token of each row, and whether the row is free of NaN and infinity."""
 
     logits: Tensor
     best: list[int]
     finite: list[bool]
 
-    def of(self, rows: Sequence[int]) -> "Step":
+    def of(self, rows: Sequence[int]) -> "StepOutput":
         """These rows only."""
         if len(rows) == len(self.best):
             return self
-        return Step(self.logits[list(rows)], [self.best[n] for n in rows], [self.finite[n] for n in rows])
+        return StepOutput(self.logits[list(rows)], [self.best[n] for n in rows], [self.finite[n] for n in rows])
 
 
-class Entering(Protocol):
-    """A long prompt on its way to a row, a piece at a time."""
+class ChunkedPrefill(Protocol):
+    """A long prompt that is computed in chunks."""
 
-    def advance(self) -> Step | None:
-        """Compute one piece; with the last one the prompt gets the next row, and this is the step that follows it."""
+    def next_chunk(self) -> StepOutput | None:
+        """Compute one chunk. With the last one the prompt gets the next row; the logits that follow it."""
 
 
 class Cache(Protocol):
@@ -32,7 +32,7 @@ class Cache(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes held for rows, and for prompts that may come again."""
+        """Bytes held for rows, and by the prefix cache."""
 
     @property
     def use(self) -> float:
@@ -40,7 +40,7 @@ class Cache(Protocol):
 
     @property
     def shared_tokens(self) -> int:
-        """Prompt tokens so far that were not computed, since an earlier prompt began with the same."""
+        """Prompt tokens so far that the prefix cache spared."""
 
 
 class Decoder(Cache, Protocol):
@@ -48,20 +48,20 @@ class Decoder(Cache, Protocol):
     def rows(self) -> int: ...
 
     @property
-    def piece(self) -> int | None:
-        """A prompt of more tokens goes through `enter`; None where every prompt is computed at once."""
+    def chunk_size(self) -> int | None:
+        """A prompt of more tokens goes through `begin_chunked`; None where every prompt is computed at once."""
 
     @property
-    def together(self) -> int:
-        """Prompts are computed together up to so many tokens; each alone where that is as quick."""
+    def prefill_budget(self) -> int:
+        """Tokens of the prompts that are computed in one forward. A single prompt may have more."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         """Add a row for each prompt, after the present ones; the logits that follow each prompt."""
 
-    def enter(self, prompt: Sequence[int]) -> Entering:
-        """Begin a long prompt. Rows may step, join and leave until it has its own."""
+    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
+        """Begin a long prompt; computes nothing yet. Rows may step, join and end until it has its own."""
 
-    def step(self, tokens: Sequence[int]) -> Step:
+    def step(self, tokens: Sequence[int]) -> StepOutput:
         """Append one token to each row; the logits that follow."""
 
     def release(self, row: int, broken: bool = False) -> None:
@@ -74,7 +74,7 @@ class Decoder(Cache, Protocol):
         """Give up everything. Nothing may be called after it."""
 
 
-def finish(logits: Tensor) -> Step:
+def step_output(logits: Tensor) -> StepOutput:
     logits = logits.float()
     value, best = logits.max(-1)  # NaN counts as the maximum, so one check sees every bad row.
-    return Step(logits, best.tolist(), value.isfinite().tolist())
+    return StepOutput(logits, best.tolist(), value.isfinite().tolist())

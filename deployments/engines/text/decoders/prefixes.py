@@ -1,4 +1,4 @@
-"""Keys and values of prompts' beginnings, kept so that a prompt that begins alike need not compute them again.
+"""The prefix cache: keys and values of prompts' beginnings, so that a prompt that begins alike does not compute them.
 
 They are kept in blocks of 64 tokens. A block is named by all tokens up to its end, so a chain of names is a prefix.
 The least recently used go first once the blocks take more than their share of memory.

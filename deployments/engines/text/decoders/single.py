@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from deployments.contract.errors import Unavailable
-from deployments.engines.text.decoders.decoder import Entering, Step, finish
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
 
 
 class SingleDecoder:
@@ -37,33 +37,33 @@ class SingleDecoder:
         return 0
 
     @property
-    def piece(self) -> int | None:
+    def chunk_size(self) -> int | None:
         return None
 
     @property
-    def together(self) -> int:
+    def prefill_budget(self) -> int:
         return 0
 
-    def enter(self, prompt: Sequence[int]) -> Entering:
+    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
         raise NotImplementedError("every prompt is computed at once")
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         steps = []
         for prompt in prompts:
             logits, memory = self._forward(prompt, None)
             steps.append(logits)
             self._ids.append(list(prompt))
             self._memory.append(memory)
-        return finish(torch.cat(steps))
+        return step_output(torch.cat(steps))
 
-    def step(self, tokens: Sequence[int]) -> Step:
+    def step(self, tokens: Sequence[int]) -> StepOutput:
         steps = []
         for row, token in enumerate(tokens):
             self._ids[row].append(token)
             fresh = self._ids[row] if self._carried is None else [token]
             logits, self._memory[row] = self._forward(fresh, self._memory[row])
             steps.append(logits)
-        return finish(torch.cat(steps))
+        return step_output(torch.cat(steps))
 
     def _forward(self, ids: Sequence[int], memory: Any) -> tuple[Tensor, Any]:
         """Logits [1, vocabulary] after the last id, and the model's memory of all ids so far."""
@@ -91,16 +91,16 @@ class ClosedDecoder:
     nbytes = 0
     use = 0.0
     shared_tokens = 0
-    piece = None
-    together = 0
+    chunk_size = None
+    prefill_budget = 0
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         raise Unavailable("the model is being unloaded")
 
-    def enter(self, prompt: Sequence[int]) -> Entering:
+    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
         raise Unavailable("the model is being unloaded")
 
-    def step(self, tokens: Sequence[int]) -> Step:
+    def step(self, tokens: Sequence[int]) -> StepOutput:
         raise Unavailable("the model is being unloaded")
 
     def release(self, row: int, broken: bool = False) -> None: ...

@@ -1,6 +1,6 @@
 """The decoder that computes all rows in one forward, their keys and values side by side in a `SlotCache`.
 
-Prompts that begin alike share what was computed of their beginning; a long prompt is computed piece by piece.
+Prompts that begin alike share the prefix cache; a long prompt is prefilled in chunks.
 """
 
 import itertools
@@ -17,21 +17,21 @@ from transformers.cache_utils import DynamicCache
 from deployments.engines.probes import ProbeCache
 from deployments.engines.text.compiled.artifacts import Programs
 from deployments.engines.text.compiled.modules import PromptModule, StepModule
-from deployments.engines.text.decoders.decoder import Entering, Step, finish
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
 from deployments.engines.text.decoders.prefixes import BLOCK, Prefixes
 from deployments.engines.text.layers.kv_cache import COLUMNS, SlotCache, layer_shapes, power_of_two, whole_columns
 
 SHRINK_AFTER_STEPS = 16
-TOGETHER = {"cpu": 128}  # As many prompt tokens keep a CPU busy; more would only let first tokens wait.
-PIECE = 512  # Tokens of a long prompt that are computed between two steps of the running rows.
+PREFILL_BUDGET = {"cpu": 128}  # So many prompt tokens keep a CPU busy; more would only delay first tokens.
+CHUNK_SIZE = 512  # Tokens of a long prompt that are computed between two steps of the running rows.
 MIB = 1 << 20
-NOBODY = -1
+NO_PROMPT = -1
 PREFIX_BYTES = (8 * MIB, 64 * MIB)  # At least and at most; between them a quarter of the weights.
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
-    """What is known of a prompt: keys and values [heads, tokens, dim] of each layer; no layers where nothing is."""
+class PrefixKV:
+    """Keys and values [heads, tokens, dim] of each layer for the beginning of a prompt; no layers for no tokens."""
 
     keys: Sequence[Tensor]
     values: Sequence[Tensor]
@@ -42,8 +42,8 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed(Begun):
-    """All of a prompt, and the logits [vocabulary] that follow."""
+class PromptKV(PrefixKV):
+    """Of a whole prompt or chunk, and the logits [vocabulary] that follow."""
 
     logits: Tensor
 
@@ -61,7 +61,7 @@ class SlotDecoder:
         self._prefixes = Prefixes(min(max(PREFIX_BYTES[0], weight_bytes // 4), PREFIX_BYTES[1]))
         self.shared_tokens = 0
         self.programs: Programs | None = None
-        self._nothing = Begun([], [])  # For what is compiled: two columns that no prompt sees.
+        self._unseen = PrefixKV([], [])  # For compiled forwards: two columns that no prompt sees.
 
     @property
     def rows(self) -> int:
@@ -77,49 +77,51 @@ class SlotDecoder:
         return sum(self._lengths) / columns if columns else 0.0
 
     @property
-    def piece(self) -> int | None:
-        return PIECE
+    def chunk_size(self) -> int | None:
+        return CHUNK_SIZE
 
     @property
-    def together(self) -> int:
-        return TOGETHER.get(self._model.device.type, 2_048)
+    def prefill_budget(self) -> int:
+        return PREFILL_BUDGET.get(self._model.device.type, 2_048)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> Step:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         each = list(dict.fromkeys(map(tuple, prompts)))
-        computed = dict(zip(each, self._compute([self._begun(prompt) for prompt in each], each), strict=True))
+        computed = dict(zip(each, self._compute([self._prefix_of(prompt) for prompt in each], each), strict=True))
         return self._add(prompts, [computed[tuple(prompt)] for prompt in prompts])
 
-    def enter(self, prompt: Sequence[int]) -> Entering:
-        return _Entering(self, prompt, self._begun(prompt))
+    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
+        return _ChunkedPrefill(self, prompt)
 
-    def _begun(self, prompt: Sequence[int]) -> Begun:
-        """What earlier prompts have computed of this one's beginning."""
+    def _prefix_of(self, prompt: Sequence[int]) -> PrefixKV:
+        """What the prefix cache has of this prompt."""
         blocks = self._prefixes.find(prompt)
         self.shared_tokens += BLOCK * len(blocks)
-        return Begun(_side_by_side([block.keys for block in blocks]), _side_by_side([block.values for block in blocks]))
+        return PrefixKV(
+            _side_by_side([block.keys for block in blocks]), _side_by_side([block.values for block in blocks])
+        )
 
-    def _add(self, prompts: Sequence[Sequence[int]], computed: Sequence[Computed]) -> Step:
+    def _add(self, prompts: Sequence[Sequence[int]], computed: Sequence[PromptKV]) -> StepOutput:
         """Give computed prompts their rows."""
         self._cache.make_room(computed[0].keys, computed[0].values, self.rows + len(prompts), max(map(len, prompts)))
         for prompt, one in zip(prompts, computed, strict=True):
             self._cache.store(self.rows, one.keys, one.values)
             self._prefixes.keep(prompt, one.keys, one.values)
             self._lengths.append(len(prompt))
-        return finish(torch.stack([one.logits for one in computed]))
+        return step_output(torch.stack([one.logits for one in computed]))
 
-    def _compute(self, begun: Sequence[Begun], prompts: Sequence[Sequence[int]]) -> list[Computed]:
-        """What is not known of them, in one forward: they are one row, in which each sees itself only."""
-        lengths = [len(prompt) - one.tokens for one, prompt in zip(begun, prompts, strict=True)]
+    def _compute(self, prefixes: Sequence[PrefixKV], prompts: Sequence[Sequence[int]]) -> list[PromptKV]:
+        """All beyond their prefixes, in one forward: they are one row, in which each prompt attends to itself only."""
+        lengths = [len(prompt) - one.tokens for one, prompt in zip(prefixes, prompts, strict=True)]
         ends = list(itertools.accumulate(lengths))
         last = [end - 1 for end in ends]
-        known = [(number, one) for number, one in enumerate(begun) if one.tokens]
+        known = [(number, one) for number, one in enumerate(prefixes) if one.tokens]
         # What is compiled takes two at least of everything.
         compiled = self.programs.prompts if self.programs and ends[-1] > 1 else None
         if compiled and not known:
-            known = [(NOBODY, self._nothing)]
+            known = [(NO_PROMPT, self._unseen)]
         logits, *new = (compiled or self._eager_prompts)(
-            self._tensor(_chain(prompt[one.tokens :] for one, prompt in zip(begun, prompts, strict=True))),
-            self._tensor(_chain(range(one.tokens, len(prompt)) for one, prompt in zip(begun, prompts, strict=True))),
+            self._tensor(_chain(prompt[one.tokens :] for one, prompt in zip(prefixes, prompts, strict=True))),
+            self._tensor(_chain(range(one.tokens, len(prompt)) for one, prompt in zip(prefixes, prompts, strict=True))),
             self._tensor(_chain([number] * length for number, length in enumerate(lengths))),
             self._tensor(last if len(last) > 1 else last * 2),
             self._tensor(_chain(range(one.tokens) for _, one in known)),
@@ -128,17 +130,17 @@ class SlotDecoder:
             _side_by_side([one.values for _, one in known]),
         )
         if len(prompts) > 1 and not logits.max(-1).values.isfinite().all():  # One's NaN reaches all.
-            return [self._compute([one], [prompt])[0] for one, prompt in zip(begun, prompts, strict=True)]
+            return [self._compute([one], [prompt])[0] for one, prompt in zip(prefixes, prompts, strict=True)]
         computed = []
-        for number, one in enumerate(begun):
+        for number, one in enumerate(prefixes):
             columns = [layer[:, ends[number] - lengths[number] : ends[number]] for layer in new]
             keys, values = columns[: len(columns) // 2], columns[len(columns) // 2 :]
             if one.tokens:
                 keys, values = _side_by_side([one.keys, keys]), _side_by_side([one.values, values])
-            computed.append(Computed(keys, values, logits[number]))
+            computed.append(PromptKV(keys, values, logits[number]))
         return computed
 
-    def step(self, tokens: Sequence[int]) -> Step:
+    def step(self, tokens: Sequence[int]) -> StepOutput:
         self._make_room()
         rows, slots = self.rows, self._cache.slots
         spare = [0] * (slots - rows)  # Slots without a request compute along; what they write is never read.
@@ -146,7 +148,7 @@ class SlotDecoder:
         inputs = self._tensor([*tokens, *spare]), self._tensor([*self._lengths, *spare])
         logits, best, finite = run(*inputs, self._cache.keys, self._cache.values)
         self._lengths = [length + 1 for length in self._lengths]
-        return Step(logits[:rows], best.tolist()[:rows], finite.tolist()[:rows])
+        return StepOutput(logits[:rows], best.tolist()[:rows], finite.tolist()[:rows])
 
     def _make_room(self) -> None:
         """Room for one more token a row; a cache that has been too large for a while shrinks."""
@@ -190,7 +192,7 @@ class SlotDecoder:
         shapes = json.loads(known)
         self.programs = Programs(self._model, folder, shapes, linears)
         columns = [torch.zeros(heads, 2, dim, dtype=self._model.dtype) for heads, dim in shapes]
-        self._nothing = Begun(columns, columns)
+        self._unseen = PrefixKV(columns, columns)
 
     @torch.inference_mode()
     def _shapes(self) -> list[tuple[int, int]]:
@@ -202,15 +204,16 @@ class SlotDecoder:
         return torch.tensor(numbers, dtype=torch.long, device=self._model.device)
 
 
-class _Entering:
-    def __init__(self, decoder: SlotDecoder, prompt: Sequence[int], begun: Begun) -> None:
+class _ChunkedPrefill:
+    def __init__(self, decoder: SlotDecoder, prompt: Sequence[int]) -> None:
         self._decoder = decoder
         self._prompt = prompt
-        self._begun = begun
+        self._prefix: PrefixKV | None = None
 
-    def advance(self) -> Step | None:
-        [computed] = self._decoder._compute([self._begun], [self._prompt[: self._begun.tokens + PIECE]])
-        self._begun = computed
+    def next_chunk(self) -> StepOutput | None:
+        prefix = self._decoder._prefix_of(self._prompt) if self._prefix is None else self._prefix
+        [computed] = self._decoder._compute([prefix], [self._prompt[: prefix.tokens + CHUNK_SIZE]])
+        self._prefix = computed
         return self._decoder._add([self._prompt], [computed]) if computed.tokens == len(self._prompt) else None
 
 

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.contract.errors import ModelLoadFailed, Unavailable
-from deployments.engines.text.engine import Chunk, Failed, Finished, Sampling, TextGenerationEngine
+from deployments.contract.errors import ModelLoadFailed, ServingError, Unavailable
+from deployments.contract.types import Chunk, SamplingOptions
+from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.paged import PagedLoop
+from deployments.engines.text.request import Event
 from tests.conftest import PROJECT
 from tests.deployments.engines.test_device import teams
 from tests.support.text_models import (
@@ -47,14 +49,14 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerat
 class Quitter(Listener):
     """Cancels its own request when the first text arrives."""
 
-    def __call__(self, event: Chunk | Finished | Failed) -> None:
+    def __call__(self, event: Event) -> None:
         super().__call__(event)
         assert self.submitted.wait(PATIENCE_S)
         self.generation.cancel()
 
     def submit(self, engine: TextGenerationEngine, prompt: str) -> None:
         self.submitted = threading.Event()
-        self.generation = engine.submit(prompt, 80, Sampling(), self)
+        self.generation = engine.submit(prompt, 80, SamplingOptions(), self)
         self.submitted.set()
 
 
@@ -66,7 +68,7 @@ def test_a_cancelled_request_computes_no_further_token(engine: TextGenerationEng
     assert isinstance(first, Chunk)
     assert end.finish_reason == "cancelled"
     assert end.completion_tokens == first.index
-    assert engine.running == 0
+    assert engine.stats.running == 0
 
 
 def test_a_waiting_request_can_be_cancelled(engine: TextGenerationEngine) -> None:
@@ -74,7 +76,7 @@ def test_a_waiting_request_can_be_cancelled(engine: TextGenerationEngine) -> Non
     for listener in busy:
         listener.submit(engine, PROMPTS[1])
     late = Listener()
-    engine.submit(PROMPTS[0], 50, Sampling(), late).cancel()
+    engine.submit(PROMPTS[0], 50, SamplingOptions(), late).cancel()
     end = late.finished()
     assert end.finish_reason == "cancelled"
 
@@ -85,12 +87,12 @@ def test_1000_requests_with_random_cancellation_leave_no_slot_and_no_thread(engi
     threads = threading.active_count()
     listeners = [Listener() for _ in range(1000)]
     for listener in listeners:
-        generation = engine.submit(dice.choice(PROMPTS), dice.randint(0, 6), Sampling(), listener)
+        generation = engine.submit(dice.choice(PROMPTS), dice.randint(0, 6), SamplingOptions(), listener)
         if dice.random() < 0.5:
             generation.cancel()
     reasons = {listener.finished().finish_reason for listener in listeners}
     assert {"cancelled", "length"} <= reasons
-    assert engine.running == engine.waiting == 0
+    assert engine.stats.running == engine.stats.waiting == 0
     if isinstance(engine._loop, PagedLoop):
         _wait_until_no_page_is_held(engine._loop)
     else:
@@ -117,7 +119,7 @@ def test_requests_from_many_threads_all_end(engine: TextGenerationEngine) -> Non
 
     def submit(some: list[Listener]) -> None:
         for listener in some:
-            engine.submit(PROMPTS[0], 4, Sampling(), listener)
+            engine.submit(PROMPTS[0], 4, SamplingOptions(), listener)
 
     threads = [threading.Thread(target=submit, args=(listeners[n::4],)) for n in range(4)]
     for thread in threads:
@@ -133,11 +135,11 @@ def test_closing_under_load_fails_what_runs_and_gives_everything_back(load: Load
     model = weakref.ref(engine._loaded.model)  # type: ignore[union-attr]
     listeners = [Listener() for _ in range(12)]
     for listener in listeners:
-        engine.submit(PROMPTS[0], 80, Sampling(), listener)
+        engine.submit(PROMPTS[0], 80, SamplingOptions(), listener)
     assert listeners[0].started.wait(PATIENCE_S)
     engine.close()
     engine.close()
-    failed = [end.error for end in (listener.end() for listener in listeners) if isinstance(end, Failed)]
+    failed = [end for end in (listener.end() for listener in listeners) if isinstance(end, ServingError)]
     assert len(failed) >= 8
     assert all(isinstance(error, Unavailable) for error in failed)
     assert engine.resident_bytes == 0
@@ -145,7 +147,7 @@ def test_closing_under_load_fails_what_runs_and_gives_everything_back(load: Load
     gc.collect()
     assert model() is None
     with pytest.raises(Unavailable):
-        engine.submit(PROMPTS[0], 5, Sampling(), Listener())
+        engine.submit(PROMPTS[0], 5, SamplingOptions(), Listener())
 
 
 @pytest.mark.parametrize("load", LOADERS)
@@ -157,7 +159,7 @@ def test_a_listener_may_close_the_engine(load: Load, folder: Path) -> None:
         engine.close()
         closed.set()
 
-    engine.submit(PROMPTS[0], 80, Sampling(), close)
+    engine.submit(PROMPTS[0], 80, SamplingOptions(), close)
     assert closed.wait(PATIENCE_S)
     engine._loop._thread.join(PATIENCE_S)
     assert engine.resident_bytes == 0
@@ -170,10 +172,10 @@ def test_resident_bytes_are_the_weights_and_while_it_runs_the_cache_too(folder: 
     held: list[int] = []
     ended = threading.Event()
 
-    def weigh(event: Chunk | Finished | Failed) -> None:
+    def weigh(event: Event) -> None:
         (held.append(engine.resident_bytes) if isinstance(event, Chunk) else ended.set())
 
-    engine.submit(PROMPTS[0], 20, Sampling(), weigh)
+    engine.submit(PROMPTS[0], 20, SamplingOptions(), weigh)
     assert ended.wait(PATIENCE_S)
     after = engine.resident_bytes
     engine.close()
@@ -253,19 +255,19 @@ def test_byte_level_tokenizer_knows_every_prompt() -> None:
 IDLE_ENGINE = """
 import sys
 from pathlib import Path
-from deployments.engines.device import end_team, use_threads
+from deployments.engines.device import end_openmp_pool, use_threads
 from tests.deployments.engines.test_device import teams, wait_until_ended
 from tests.deployments.engines.text.test_lifecycle import TeamWatcher
-from tests.support.text_models import PROMPTS, Sampling, load_slots
+from tests.support.text_models import PROMPTS, SamplingOptions, load_slots
 
 use_threads(2)
 load_slots(Path(sys.argv[1])).close()  # With it come the threads that libraries keep for ever.
-end_team()
+end_openmp_pool()
 before = teams()
 engine = load_slots(Path(sys.argv[1]))
 wait_until_ended(before)
 listener = TeamWatcher(before)
-engine.submit(PROMPTS[0], 8, Sampling(), listener)
+engine.submit(PROMPTS[0], 8, SamplingOptions(), listener)
 listener.finished()
 assert listener.seen, "no team computed"
 wait_until_ended(before)
@@ -281,7 +283,7 @@ class TeamWatcher(Listener):
         self.before = before
         self.seen: set[int] = set()
 
-    def __call__(self, event: Chunk | Finished | Failed) -> None:
+    def __call__(self, event: Event) -> None:
         torch.ones(1 << 20).sum()
         self.seen |= teams() - self.before
         super().__call__(event)

@@ -26,7 +26,7 @@ def test_the_next_load_tries_nothing_and_says_the_same(
 
     for trial in ("trace_linears", "_says"):
         monkeypatch.setattr(model, trial, tried)
-    for trial in ("_agrees", "_says_the_same"):
+    for trial in ("_decoder_matches", "_loop_matches"):
         monkeypatch.setattr(select_backend, trial, tried)
     second = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
     assert (ask(second, PROMPTS[0], 12).text, second.runtime_info) == (said, runtime_info)
@@ -46,8 +46,8 @@ def test_what_was_found_out_elsewhere_is_tried_again(tmp_path: Path, monkeypatch
     folder, facts = save_model(tmp_path / "m", "llama"), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
     probes: list[object] = []
-    agrees = select_backend._agrees
-    monkeypatch.setattr(select_backend, "_agrees", lambda *given: probes.append(given) or agrees(*given))
+    agrees = select_backend._decoder_matches
+    monkeypatch.setattr(select_backend, "_decoder_matches", lambda *given: probes.append(given) or agrees(*given))
     monkeypatch.setattr("deployments.engines.probes._here", lambda: "elsewhere")
     TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
     assert probes

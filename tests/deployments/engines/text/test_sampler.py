@@ -13,22 +13,23 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from deployments.engines.text.sampler import Choice, Sampling, sample, uniform
+from deployments.contract.types import SamplingOptions
+from deployments.engines.text.sampler import RowSampling, sample, uniform
 
 SEEN = (3, 3, 7, 20)
 LOGITS = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 2
 
 OPTIONS = [
-    Sampling(temperature=0.7),
-    Sampling(temperature=1.0, top_k=5),
-    Sampling(temperature=1.3, top_p=0.6),
-    Sampling(temperature=1.0, min_p=0.2),
-    Sampling(temperature=0.9, top_k=12, top_p=0.8, min_p=0.05, repetition_penalty=1.4),
-    Sampling(temperature=1.0, top_p=1e-9),
+    SamplingOptions(temperature=0.7),
+    SamplingOptions(temperature=1.0, top_k=5),
+    SamplingOptions(temperature=1.3, top_p=0.6),
+    SamplingOptions(temperature=1.0, min_p=0.2),
+    SamplingOptions(temperature=0.9, top_k=12, top_p=0.8, min_p=0.05, repetition_penalty=1.4),
+    SamplingOptions(temperature=1.0, top_p=1e-9),
 ]
 
 
-def expected(options: Sampling) -> torch.Tensor:
+def expected(options: SamplingOptions) -> torch.Tensor:
     """The distribution that `generate` would draw from."""
     warpers = LogitsProcessorList()
     if options.repetition_penalty != 1:
@@ -44,10 +45,10 @@ def expected(options: Sampling) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_tokens_are_drawn_as_often_as_their_probability_says(options: Sampling) -> None:
+def test_tokens_are_drawn_as_often_as_their_probability_says(options: SamplingOptions) -> None:
     draws = 20_000
-    others = [Choice(OPTIONS[seed % 6], seed, SEEN) for seed in range(6)]
-    choices = [Choice(options, seed, SEEN) for seed in range(draws)]
+    others = [RowSampling(OPTIONS[seed % 6], seed, SEEN) for seed in range(6)]
+    choices = [RowSampling(options, seed, SEEN) for seed in range(draws)]
     tokens = sample(LOGITS.expand(draws + 6, -1), [*others, *choices])[6:]
     seen = torch.bincount(torch.tensor(tokens), minlength=40) / draws
     wanted = expected(options)
@@ -59,14 +60,17 @@ def test_greedy_rows_and_penalised_greedy_rows_do_not_draw() -> None:
     penalised = LOGITS.clone()
     best = int(LOGITS.argmax())
     penalised[best] = LOGITS[best] / 50
-    rows = [Choice(Sampling(), 1, (best,)), Choice(Sampling(repetition_penalty=50.0), 1, (best,))]
+    rows = [
+        RowSampling(SamplingOptions(), 1, (best,)),
+        RowSampling(SamplingOptions(repetition_penalty=50.0), 1, (best,)),
+    ]
     assert sample(LOGITS.expand(2, -1), rows) == [best, int(penalised.argmax())]
 
 
 def test_a_draw_is_the_same_in_any_company() -> None:
-    hot = Choice(Sampling(temperature=2.0, seed=9), 9, SEEN)
+    hot = RowSampling(SamplingOptions(temperature=2.0, seed=9), 9, SEEN)
     alone = sample(LOGITS[None], [hot])
-    company = [Choice(options, 5, SEEN) for options in OPTIONS]
+    company = [RowSampling(options, 5, SEEN) for options in OPTIONS]
     assert sample(LOGITS.expand(7, -1), [*company, hot])[-1:] == alone
 
 
@@ -81,4 +85,4 @@ def test_numbers_are_uniform_and_differ_by_seed_and_position() -> None:
 def test_a_distribution_that_leaves_one_token_gives_it_at_every_seed() -> None:
     certain = torch.full((1, 40), -math.inf)
     certain[0, 17] = 3.0
-    assert {sample(certain, [Choice(Sampling(temperature=5.0), seed, ())])[0] for seed in range(50)} == {17}
+    assert {sample(certain, [RowSampling(SamplingOptions(temperature=5.0), seed, ())])[0] for seed in range(50)} == {17}

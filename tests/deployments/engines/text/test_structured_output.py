@@ -4,12 +4,14 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 
 from deployments.contract.errors import InvalidRequest
-from deployments.engines.text.engine import Sampling, TextGenerationEngine
+from deployments.contract.types import SamplingOptions
+from deployments.engines.text.engine import TextGenerationEngine
 from tests.support.text_models import PROMPTS, Listener, Reference, ask, load, save_long_model
 
 SCHEMA = {
@@ -23,23 +25,23 @@ SCHEMA = {
     "required": ["name", "age", "kind", "tags"],
     "additionalProperties": False,
 }
-DEEP = '{"properties":{"a":' * 3000 + "{}" + "}}" * 3000
+DEEP: dict[str, Any] = {}
+for _ in range(3000):
+    DEEP = {"properties": {"a": DEEP}}
 CHOICES = [{"properties": {name: {"type": "string"}}} for name in "abcdefgh"]
-REFUSED = {
-    "no JSON": "{",
-    "no object": "[1]",
-    "unknown type": '{"type": "poem"}',
-    "a pattern that is none": json.dumps({"type": "string", "pattern": "(?=a)("}),
-    "options of the library": json.dumps({"type": "string", "x-guidance": {"whitespace_flexible": True}}),
-    "no end": json.dumps({"$ref": "#"}),
+REFUSED: dict[str, dict[str, Any]] = {
+    "unknown type": {"type": "poem"},
+    "a pattern that is none": {"type": "string", "pattern": "(?=a)("},
+    "options of the library": {"type": "string", "x-guidance": {"whitespace_flexible": True}},
+    "no end": {"$ref": "#"},
     "deep": DEEP,
-    "large": json.dumps({"enum": ["a" * 100 + str(number) for number in range(5000)]}),
-    "many choices": json.dumps({"allOf": [{"anyOf": CHOICES}] * 12}),
+    "large": {"enum": ["a" * 100 + str(number) for number in range(5000)]},
+    "many choices": {"allOf": [{"anyOf": CHOICES}] * 12},
 }
-HEAVY = {
-    "nested repetition": json.dumps({"type": "string", "pattern": "^(((a{1,500}){1,500}){1,500})*b$"}),
-    "a long text": json.dumps({"type": "string", "minLength": 10**6, "maxLength": 10**7}),
-    "many items": json.dumps({"type": "array", "items": {"type": "integer"}, "minItems": 10**6}),
+HEAVY: dict[str, dict[str, Any]] = {
+    "nested repetition": {"type": "string", "pattern": "^(((a{1,500}){1,500}){1,500})*b$"},
+    "a long text": {"type": "string", "minLength": 10**6, "maxLength": 10**7},
+    "many items": {"type": "array", "items": {"type": "integer"}, "minItems": 10**6},
 }
 
 
@@ -59,17 +61,15 @@ def engine(folder: Path) -> Iterator[TextGenerationEngine]:
 def test_a_text_is_what_its_schema_allows(engine: TextGenerationEngine, seed: int | None) -> None:
     """Checked by the jsonschema package, greedy and drawn."""
     temperature = 0.0 if seed is None else 1.5
-    listener = ask(
-        engine, PROMPTS[0], 300, Sampling(temperature=temperature, seed=seed, json_schema=json.dumps(SCHEMA))
-    )
+    listener = ask(engine, PROMPTS[0], 300, SamplingOptions(temperature=temperature, seed=seed, json_schema=SCHEMA))
     assert listener.finished().finish_reason == "stop"
     jsonschema.validate(json.loads(listener.text), SCHEMA)
 
 
 def test_neighbours_of_a_constrained_request_are_free(engine: TextGenerationEngine, folder: Path) -> None:
     free, bound = Listener(), Listener()
-    engine.submit(PROMPTS[1], 60, Sampling(), free)
-    engine.submit(PROMPTS[0], 300, Sampling(json_schema=json.dumps(SCHEMA)), bound)
+    engine.submit(PROMPTS[1], 60, SamplingOptions(), free)
+    engine.submit(PROMPTS[0], 300, SamplingOptions(json_schema=SCHEMA), bound)
     bound.finished()
     free.finished()
     assert Reference(folder, 1024).agrees(PROMPTS[1], 60, free.text)
@@ -80,7 +80,7 @@ def test_neighbours_of_a_constrained_request_are_free(engine: TextGenerationEngi
 def test_a_schema_that_cannot_be_followed_is_refused_at_once(engine: TextGenerationEngine, fault: str) -> None:
     begun = time.monotonic()
     with pytest.raises(InvalidRequest, match="the JSON schema") as refused:
-        ask(engine, PROMPTS[0], 3, Sampling(json_schema=REFUSED[fault]))
+        ask(engine, PROMPTS[0], 3, SamplingOptions(json_schema=REFUSED[fault]))
     assert "\n" not in refused.value.message
     assert len(refused.value.message) < 200
     assert time.monotonic() - begun < 5
@@ -91,9 +91,9 @@ def test_a_heavy_schema_ends_in_time_one_way_or_the_other(engine: TextGeneration
     begun = time.monotonic()
     listener = Listener()
     try:
-        engine.submit(PROMPTS[0], 50, Sampling(json_schema=HEAVY[fault]), listener)
+        engine.submit(PROMPTS[0], 50, SamplingOptions(json_schema=HEAVY[fault]), listener)
         listener.end()
     except InvalidRequest:
         pass
     assert time.monotonic() - begun < 5
-    assert engine.running == 0
+    assert engine.stats.running == 0

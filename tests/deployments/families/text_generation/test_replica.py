@@ -113,20 +113,20 @@ async def test_chats_that_take_long_do_not_hold_up_prompts(
     """However many there are: the loop's threads are few."""
     await ask(replica, prompt="a", max_tokens=1)
     rendered = threading.Event()
-    submitted = replica._submitted
+    submit = replica._submit
     begun = 0
 
     async def counted(*request: Any) -> Any:
         nonlocal begun
         begun += 1
-        return await submitted(*request)
+        return await submit(*request)
 
     def slowly(renderer: ChatRenderer, messages: object) -> str:
         assert rendered.wait(60)
         return "why"
 
     monkeypatch.setattr(ChatRenderer, "render", slowly)
-    monkeypatch.setattr(replica, "_submitted", counted)
+    monkeypatch.setattr(replica, "_submit", counted)
     messages = [Message(role="user", content="why")]
     chats = [asyncio.create_task(ask(replica, messages=messages)) for _ in range(40)]
     try:

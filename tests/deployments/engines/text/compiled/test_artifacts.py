@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 
+from deployments.contract.types import SamplingOptions
 from deployments.engines.device import use_team
 from deployments.engines.probes import ProbeCache
 from deployments.engines.text.compiled import artifacts
 from deployments.engines.text.compiled.artifacts import COMPILERS, Programs
 from deployments.engines.text.compiled.compile_worker import blank_model
 from deployments.engines.text.decoders.slots import SlotDecoder
-from deployments.engines.text.engine import Sampling, TextGenerationEngine
+from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.layers.linear import PackedLinear
-from deployments.engines.text.loop import StepLoop
+from deployments.engines.text.loop import DecoderLoop
 from deployments.engines.text.model import CausalModel
 from tests.support.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask, save_model
 from tests.support.until import wait_until
@@ -36,8 +37,8 @@ def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def programs_of(engine: TextGenerationEngine) -> Programs:
-    assert isinstance(engine._loop, StepLoop)
-    decoder = engine._loop._batch.decoder
+    assert isinstance(engine._loop, DecoderLoop)
+    decoder = engine._loop.decoder
     assert isinstance(decoder, SlotDecoder)
     assert decoder.programs
     return decoder.programs
@@ -80,7 +81,7 @@ def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest
     assert engine.stats.shared_tokens == 64
     listeners = [Listener() for _ in range(9)]
     for number, listener in enumerate(listeners):
-        engine.submit(PROMPTS[number % 5], 6 + 6 * number, Sampling(), listener)
+        engine.submit(PROMPTS[number % 5], 6 + 6 * number, SamplingOptions(), listener)
     for number, listener in enumerate(listeners):
         listener.finished()
         assert reference.agrees(PROMPTS[number % 5], 6 + 6 * number, listener.text)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text.decoders import slots
 from deployments.engines.text.decoders.prefixes import BLOCK, Prefixes
-from deployments.engines.text.engine import Sampling, TextGenerationEngine
-from tests.support.text_models import PROMPTS, Gate, Listener, Reference, ask, load, save_long_model
+from deployments.engines.text.engine import TextGenerationEngine
+from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load, save_long_model
 
 LONG = "the quick brown fox jumps over the lazy dog and then some more words follow it " * 6
 
@@ -49,17 +50,17 @@ def test_equal_prompts_at_once_are_computed_once(
     computed: list[int] = []
     compute = slots.SlotDecoder._compute
 
-    def counted(self: slots.SlotDecoder, begun: list[slots.Begun], prompts: list[tuple[int, ...]]) -> object:
+    def counted(self: slots.SlotDecoder, begun: list[slots.PrefixKV], prompts: list[tuple[int, ...]]) -> object:
         computed.append(len(prompts))
         return compute(self, begun, prompts)
 
     monkeypatch.setattr(slots.SlotDecoder, "_compute", counted)
-    gate, crowd = Gate(), [Listener() for _ in range(6)]
-    engine.submit(PROMPTS[1], 20, Sampling(), gate)
+    gate, crowd = PausedListener(), [Listener() for _ in range(6)]
+    engine.submit(PROMPTS[1], 20, SamplingOptions(), gate)
     assert gate.started.wait(60)
     for listener in crowd:
-        engine.submit(PROMPTS[0], 20, Sampling(), listener)
-    gate.opened.set()
+        engine.submit(PROMPTS[0], 20, SamplingOptions(), listener)
+    gate.resumed.set()
     for listener in crowd:
         listener.finished()
         assert reference.agrees(PROMPTS[0], 20, listener.text)
@@ -70,19 +71,19 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
     engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[int] = []  # How many had their first text when a group of prompts was computed.
-    gate, crowd = Gate(), [Listener() for _ in range(6)]
+    gate, crowd = PausedListener(), [Listener() for _ in range(6)]
     compute = slots.SlotDecoder._compute
 
-    def watched(self: slots.SlotDecoder, begun: list[slots.Begun], prompts: list[tuple[int, ...]]) -> object:
+    def watched(self: slots.SlotDecoder, begun: list[slots.PrefixKV], prompts: list[tuple[int, ...]]) -> object:
         told.append(sum(bool(listener.events) for listener in crowd))
         return compute(self, begun, prompts)
 
     monkeypatch.setattr(slots.SlotDecoder, "_compute", watched)
-    engine.submit(PROMPTS[1], 40, Sampling(), gate)
+    engine.submit(PROMPTS[1], 40, SamplingOptions(), gate)
     assert gate.started.wait(60)
     for number, listener in enumerate(crowd):
-        engine.submit(f"{number} {LONG}"[:64], 20, Sampling(), listener)
-    gate.opened.set()
+        engine.submit(f"{number} {LONG}"[:64], 20, SamplingOptions(), listener)
+    gate.resumed.set()
     for listener in crowd:
         listener.finished()
     assert told[0] == told[1] == 0
@@ -92,13 +93,13 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
 def test_a_long_prompt_comes_in_pieces_while_others_run(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "PIECE", 32)
-    gate, long, after = Gate(), Listener(), Listener()
-    engine.submit(PROMPTS[0], 40, Sampling(), gate)
+    monkeypatch.setattr(slots, "CHUNK_SIZE", 32)
+    gate, long, after = PausedListener(), Listener(), Listener()
+    engine.submit(PROMPTS[0], 40, SamplingOptions(), gate)
     assert gate.started.wait(60)
-    engine.submit(LONG, 30, Sampling(), long)
-    engine.submit(PROMPTS[2], 5, Sampling(), after)
-    gate.opened.set()
+    engine.submit(LONG, 30, SamplingOptions(), long)
+    engine.submit(PROMPTS[2], 5, SamplingOptions(), after)
+    gate.resumed.set()
     for prompt, tokens, listener in ((PROMPTS[0], 40, gate), (LONG, 30, long), (PROMPTS[2], 5, after)):
         listener.finished()
         assert reference.agrees(prompt, tokens, listener.text)
@@ -108,24 +109,24 @@ def test_a_long_prompt_comes_in_pieces_while_others_run(
 def test_a_long_prompt_can_be_cancelled_between_pieces(
     engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "PIECE", 32)
+    monkeypatch.setattr(slots, "CHUNK_SIZE", 32)
     listener = Listener()
-    advance = slots._Entering.advance
+    next_chunk = slots._ChunkedPrefill.next_chunk
 
-    def cancelled(self: slots._Entering) -> object:
+    def cancelled(self: slots._ChunkedPrefill) -> object:
         generation.cancel()
-        return advance(self)
+        return next_chunk(self)
 
-    monkeypatch.setattr(slots._Entering, "advance", cancelled)
-    gate = Gate()
-    engine.submit(PROMPTS[0], 3, Sampling(), gate)
+    monkeypatch.setattr(slots._ChunkedPrefill, "next_chunk", cancelled)
+    gate = PausedListener()
+    engine.submit(PROMPTS[0], 3, SamplingOptions(), gate)
     assert gate.started.wait(60)
-    generation = engine.submit(LONG, 30, Sampling(), listener)
-    gate.opened.set()
+    generation = engine.submit(LONG, 30, SamplingOptions(), listener)
+    gate.resumed.set()
     assert listener.finished().finish_reason == "cancelled"
     assert listener.finished().completion_tokens == 0
     gate.finished()
-    assert engine.running == 0
+    assert engine.stats.running == 0
 
 
 def block_of(tokens: list[int]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
