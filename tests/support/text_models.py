@@ -157,6 +157,10 @@ def load_slots(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024)
     )
 
 
+LOADERS = [load_slots, load_paged]
+"""Our own loop, and the library's."""
+
+
 def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: SamplingOptions = GREEDY) -> Listener:
     """Submit and wait for the end."""
     listener = Listener()

@@ -8,24 +8,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deployments.contract.errors import Internal, PromptTooLong
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.errors import Internal, InvalidRequest, PromptTooLong
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import Finished
 from tests.support.text_models import (
     CONFIGS,
     CONTEXT,
+    LOADERS,
     PAGED,
     PATIENCE_S,
     PROMPTS,
     SLOTS,
+    VOCABULARY,
     Listener,
     PausedListener,
     Reference,
     ask,
     load,
-    load_paged,
-    load_slots,
     save_model,
 )
 
@@ -36,7 +36,7 @@ NOTES = {
 }
 
 
-@pytest.fixture(scope="module", params=[load_slots, load_paged])
+@pytest.fixture(scope="module", params=LOADERS)
 def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerationEngine]:
     engine: TextGenerationEngine = request.param(folder)
     yield engine
@@ -138,31 +138,6 @@ def test_an_eos_token_ends_the_text_and_is_not_part_of_it(folder: Path, tmp_path
     assert listener.text == reference.tokenizer.decode(ids[:told])
 
 
-def test_a_stop_string_ends_the_text_and_none_of_it_is_told(engine: TextGenerationEngine, reference: Reference) -> None:
-    whole, _ = reference.continuation(PROMPTS[0], 60)
-    for start, size in ((3, 2), (7, 5), (20, 9)):
-        stop = whole[start : start + size]
-        listener = ask(engine, PROMPTS[0], 60, SamplingOptions(stop=["never said", stop]))
-        assert listener.text == whole[: whole.index(stop)]
-        assert listener.finished().finish_reason == "stop"
-
-
-def test_what_was_held_back_for_a_stop_string_is_told_at_the_end(
-    engine: TextGenerationEngine, reference: Reference
-) -> None:
-    whole, _ = reference.continuation(PROMPTS[0], 30)
-    listener = ask(engine, PROMPTS[0], 30, SamplingOptions(stop=[whole[-6:] + "\x00"]))
-    assert listener.text == whole
-
-
-def test_chunks_count_tokens_and_are_never_empty(engine: TextGenerationEngine) -> None:
-    events = ask(engine, PROMPTS[1], 30).events
-    chunks = [event for event in events if isinstance(event, Chunk)]
-    assert len(events) == len(chunks) + 1
-    assert all(chunk.text for chunk in chunks)
-    assert sorted({chunk.index for chunk in chunks})[-1] <= 30
-
-
 def test_a_request_whose_logits_are_nan_fails_alone_and_leaves_a_clean_slot(tmp_path: Path) -> None:
     """The long poisoned row is taken over by a short one in the same step, beside a third that runs on."""
     save_model(tmp_path, "llama")
@@ -188,9 +163,14 @@ def test_a_request_whose_logits_are_nan_fails_alone_and_leaves_a_clean_slot(tmp_
     assert reference.agrees(PROMPTS[2], 20, heir.text)
 
 
-def test_a_listener_that_raises_loses_only_its_own_request(engine: TextGenerationEngine, reference: Reference) -> None:
-    def broken(event: object) -> None:
-        raise RuntimeError("a listener's own mistake")
+def test_a_prompt_of_token_ids_says_what_its_text_says(engine: TextGenerationEngine, folder: Path) -> None:
+    listener = Listener()
+    engine.submit(Reference(folder).tokenizer(PROMPTS[0]).input_ids, 20, SamplingOptions(), listener)
+    assert listener.finished() == ask(engine, PROMPTS[0], 20).finished()
+    assert listener.text == ask(engine, PROMPTS[0], 20).text
 
-    engine.submit(PROMPTS[1], 50, SamplingOptions(), broken)
-    assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
+
+@pytest.mark.parametrize("ids", [[0, -1], [0, VOCABULARY], [2**40]])
+def test_tokens_out_of_the_vocabulary_are_refused(engine: TextGenerationEngine, ids: list[int]) -> None:
+    with pytest.raises(InvalidRequest, match=f"not one of the model's {VOCABULARY}"):
+        engine.submit(ids, 5, SamplingOptions(), Listener())

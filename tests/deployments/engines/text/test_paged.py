@@ -9,18 +9,16 @@ import torch
 
 from deployments.contract.errors import Internal, Unavailable
 from deployments.contract.types import Chunk, SamplingOptions
-from deployments.engines.text import paged, select_backend
+from deployments.engines.text import paged
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.paged import PagedLoop
 from tests.support.text_models import (
-    PAGED,
     PATIENCE_S,
     PROMPTS,
     Listener,
     PausedListener,
     Reference,
     ask,
-    load,
     load_paged,
     load_slots,
     save_long_model,
@@ -195,31 +193,4 @@ def test_a_prompt_that_begins_as_an_earlier_one_shares_its_pages(tmp_path: Path)
         assert reference.agrees(beginning + end, 20, ask(engine, beginning + end, 20).text)
     common = len(reference.tokenizer(beginning).input_ids)
     assert common - 2 * paged.PAGE["cpu"] < engine.stats.shared_tokens <= common
-    engine.close()
-
-
-def test_where_there_is_a_gpu_the_library_is_tried_first() -> None:
-    makes = [backend.make for backend in select_backend.BACKENDS if "cuda" in backend.devices]
-    assert makes[:2] == [select_backend._paged, select_backend._slots]
-
-
-def test_a_loop_that_says_something_else_is_not_chosen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(self: PagedLoop, names: list[str], logits: object) -> list[int]:
-        for name in names:
-            if one := self._release(name):
-                one.append(5, False)
-                one.finish("length")
-        return [5] * len(names)
-
-    monkeypatch.setattr(
-        select_backend,
-        "BACKENDS",
-        [backend for backend in select_backend.BACKENDS if backend.make is not select_backend._slots],
-    )
-    engine = load(folder)
-    assert engine.runtime_info == (PAGED,)
-    engine.close()
-    monkeypatch.setattr(PagedLoop, "_next_tokens", wrong)
-    engine = load(folder)
-    assert engine.runtime_info != (PAGED,)
     engine.close()

@@ -32,16 +32,16 @@ OPTIONS = [
 def expected(options: SamplingOptions) -> torch.Tensor:
     """The distribution that `generate` would draw from."""
     warpers = LogitsProcessorList()
-    if options.repetition_penalty != 1:
+    if options.repetition_penalty:
         warpers.append(RepetitionPenaltyLogitsProcessor(options.repetition_penalty))
-    warpers.append(TemperatureLogitsWarper(options.temperature))
+    warpers.append(TemperatureLogitsWarper(options.temperature or 1.0))
     if options.top_k:
         warpers.append(TopKLogitsWarper(options.top_k))
-    if options.top_p < 1:
+    if options.top_p:
         warpers.append(TopPLogitsWarper(options.top_p))
     if options.min_p:
         warpers.append(MinPLogitsWarper(options.min_p))
-    return warpers(torch.tensor([SEEN]), LOGITS[None].clone())[0].softmax(-1)
+    return warpers(torch.LongTensor([SEEN]), torch.FloatTensor(LOGITS[None].clone()))[0].softmax(-1)
 
 
 @pytest.mark.parametrize("options", OPTIONS)

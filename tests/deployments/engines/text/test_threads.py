@@ -1,6 +1,9 @@
 """A team that is held up gives a core up, and tries again later. The clocks are played."""
 
 import itertools
+import os
+import subprocess
+import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -10,8 +13,11 @@ import torch
 
 from deployments.engines.device import use_team, use_threads
 from deployments.engines.text import threads
+from deployments.engines.text.request import Event
 from deployments.engines.text.threads import FIRST_REST_S, LONGEST_REST_S, WINDOW_S, Clocks, OpenMPPool
-from tests.support.text_models import PROMPTS, ask, load_slots
+from tests.conftest import PROJECT
+from tests.deployments.engines.test_device import teams
+from tests.support.text_models import PROMPTS, Listener, ask, load_slots
 
 
 @pytest.fixture(autouse=True)
@@ -136,3 +142,48 @@ def test_other_threads_keep_theirs() -> None:
     thread.start()
     thread.join()
     assert (seen, torch.get_num_threads()) == ([1], most)
+
+
+IDLE_ENGINE = """
+import sys
+from pathlib import Path
+from deployments.engines.device import end_openmp_pool, use_threads
+from tests.deployments.engines.test_device import teams, wait_until_ended
+from tests.deployments.engines.text.test_threads import TeamWatcher
+from tests.support.text_models import PROMPTS, SamplingOptions, load_slots
+
+use_threads(2)
+load_slots(Path(sys.argv[1])).close()  # With it come the threads that libraries keep for ever.
+end_openmp_pool()
+before = teams()
+engine = load_slots(Path(sys.argv[1]))
+wait_until_ended(before)
+listener = TeamWatcher(before)
+engine.submit(PROMPTS[0], 8, SamplingOptions(), listener)
+listener.finished()
+assert listener.seen, "no team computed"
+wait_until_ended(before)
+engine.close()
+"""
+
+
+class TeamWatcher(Listener):
+    """In the engine's thread, where it is called: computes what takes a team, and looks who has come since `before`."""
+
+    def __init__(self, before: set[int]) -> None:
+        super().__init__()
+        self.before = before
+        self.seen: set[int] = set()
+
+    def __call__(self, event: Event) -> None:
+        torch.ones(1 << 20).sum()
+        self.seen |= teams() - self.before
+        super().__call__(event)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="a team is not seen here")
+def test_an_idle_engine_leaves_no_threads_that_compute(folder: Path) -> None:
+    """A team that only waits makes the steps of every other model slower. Alone in a process: others have teams too."""
+    command = [sys.executable, "-c", IDLE_ENGINE, str(folder)]
+    run = subprocess.run(command, cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 0, run.stderr

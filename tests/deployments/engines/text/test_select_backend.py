@@ -1,4 +1,4 @@
-"""What a load finds out by trying is found out once for a content: the next load tries nothing and says the same."""
+"""Each architecture gets the first backend that matches its plain forward, found out once."""
 
 from pathlib import Path
 
@@ -6,9 +6,44 @@ import pytest
 
 from deployments.engines.text import model, select_backend
 from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.paged import PagedLoop
 from deployments.system.artifact_cache import ArtifactCache
 from deployments.validation.verdicts import FolderFacts
-from tests.support.text_models import PROMPTS, Reference, ask, save_model
+from tests.support.text_models import (
+    PAGED,
+    PROMPTS,
+    Reference,
+    ask,
+    load,
+    save_model,
+)
+
+
+def test_where_there_is_a_gpu_the_library_is_tried_first() -> None:
+    makes = [backend.make for backend in select_backend.BACKENDS if "cuda" in backend.devices]
+    assert makes[:2] == [select_backend._paged, select_backend._slots]
+
+
+def test_a_loop_that_says_something_else_is_not_chosen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(self: PagedLoop, names: list[str], logits: object) -> list[int]:
+        for name in names:
+            if one := self._release(name):
+                one.append(5, False)
+                one.finish("length")
+        return [5] * len(names)
+
+    monkeypatch.setattr(
+        select_backend,
+        "BACKENDS",
+        [backend for backend in select_backend.BACKENDS if backend.make is not select_backend._slots],
+    )
+    engine = load(folder)
+    assert engine.runtime_info == (PAGED,)
+    engine.close()
+    monkeypatch.setattr(PagedLoop, "_next_tokens", wrong)
+    engine = load(folder)
+    assert engine.runtime_info != (PAGED,)
+    engine.close()
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba", "mistral"])

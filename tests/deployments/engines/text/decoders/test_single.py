@@ -1,0 +1,36 @@
+"""Rows that share no forward: each keeps the state that its model returned, wherever its row moves."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from deployments.contract.errors import Unavailable
+from deployments.engines.probes import ProbeCache
+from deployments.engines.text.decoders.single import ClosedDecoder, SingleDecoder
+from deployments.engines.text.model import CausalModel
+from tests.support.text_models import save_model
+
+LONG, SHORT = [5, 6, 7, 8], [9, 10]
+
+
+@pytest.mark.parametrize("state", ["past_key_values", None])
+@torch.inference_mode()
+def test_rows_that_move_keep_their_state(state: str | None, tmp_path: Path) -> None:
+    model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, ProbeCache(None)).model
+    decoder = SingleDecoder(model, state)
+    decoder.prefill([LONG, SHORT])
+    decoder.release(0)
+    assert decoder.rows == 1
+    logits = decoder.step([11]).logits
+    expected = model(input_ids=torch.tensor([[*SHORT, 11]])).logits[:, -1]
+    assert torch.allclose(logits, expected, atol=1e-4)
+    decoder.clear()
+    assert decoder.rows == 0
+
+
+def test_a_closed_decoder_refuses_and_holds_nothing() -> None:
+    decoder = ClosedDecoder()
+    with pytest.raises(Unavailable):
+        decoder.step([1])
+    assert decoder.nbytes == decoder.rows == 0

@@ -1,0 +1,117 @@
+"""What a caller gets of its request: chunks that grow, log-probabilities, one end."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from deployments.contract.types import Chunk, SamplingOptions
+from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.request import LEAST_LOGPROB, Event, GenerationRequest
+from deployments.engines.text.sampler import Logprobs
+from deployments.engines.text.tokenizer import Tokenizer
+from tests.support.text_models import LOADERS, PROMPTS, VOCABULARY, Listener, Reference, ask, byte_level_tokenizer
+
+
+@pytest.fixture(scope="module", params=LOADERS)
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerationEngine]:
+    engine: TextGenerationEngine = request.param(folder)
+    yield engine
+    engine.close()
+
+
+def chunks(listener: Listener) -> list[Chunk]:
+    return [event for event in listener.events if isinstance(event, Chunk)]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_log_probabilities_are_those_of_the_model(engine: TextGenerationEngine, folder: Path, stream: bool) -> None:
+    listener = Listener()
+    engine.submit(PROMPTS[3], 12, SamplingOptions(logprobs=3), listener, stream)
+    listener.finished()
+    told = list(itertools.chain.from_iterable(chunk.logprobs for chunk in chunks(listener)))
+    reference = Reference(folder)
+    ids = reference.tokenizer(PROMPTS[3]).input_ids
+    id_of = {bytes(engine._tokenizer.token_bytes(token)): token for token in range(VOCABULARY)}
+    tokens = [id_of[bytes(one.utf8)] for one in told]
+    logits = reference.model(torch.tensor([[*ids, *tokens]])).logits[0, len(ids) - 1 : -1]
+    expected = logits.log_softmax(-1)
+    assert len(tokens) == 12
+    assert torch.allclose(torch.tensor([one.logprob for one in told]), expected[range(12), tokens], atol=1e-4)
+    assert [[id_of[bytes(other.utf8)] for other in one.top] for one in told] == expected.topk(3).indices.tolist()
+    assert b"".join(bytes(one.utf8) for one in told).decode(errors="replace") == listener.text
+
+
+def test_no_log_probabilities_are_told_unless_asked_for(engine: TextGenerationEngine) -> None:
+    assert not any(chunk.logprobs for chunk in chunks(ask(engine, PROMPTS[0], 5)))
+    told = chunks(ask(engine, PROMPTS[0], 5, SamplingOptions(logprobs=0)))
+    assert [one.top for chunk in told for one in chunk.logprobs] == [[]] * 5
+
+
+@pytest.mark.parametrize(
+    "sampling", [SamplingOptions(), SamplingOptions(stop=["zzz", "e"]), SamplingOptions(temperature=1.0, seed=3)]
+)
+def test_all_text_at_once_is_the_streamed_text(engine: TextGenerationEngine, sampling: SamplingOptions) -> None:
+    for prompt in PROMPTS:
+        whole, streamed = Listener(), ask(engine, prompt, 40, sampling)
+        engine.submit(prompt, 40, sampling, whole, stream=False)
+        assert whole.finished() == streamed.finished()
+        assert whole.text == streamed.text
+        assert len(whole.events) <= 2
+
+
+def test_chunks_count_tokens_and_are_never_empty(engine: TextGenerationEngine) -> None:
+    events = ask(engine, PROMPTS[1], 30).events
+    chunks = [event for event in events if isinstance(event, Chunk)]
+    assert len(events) == len(chunks) + 1
+    assert all(chunk.text for chunk in chunks)
+    assert sorted({chunk.index for chunk in chunks})[-1] <= 30
+
+
+def test_a_stop_string_ends_the_text_and_none_of_it_is_told(engine: TextGenerationEngine, reference: Reference) -> None:
+    whole, _ = reference.continuation(PROMPTS[0], 60)
+    for start, size in ((3, 2), (7, 5), (20, 9)):
+        stop = whole[start : start + size]
+        listener = ask(engine, PROMPTS[0], 60, SamplingOptions(stop=["never said", stop]))
+        assert listener.text == whole[: whole.index(stop)]
+        assert listener.finished().finish_reason == "stop"
+
+
+def test_what_was_held_back_for_a_stop_string_is_told_at_the_end(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    whole, _ = reference.continuation(PROMPTS[0], 30)
+    listener = ask(engine, PROMPTS[0], 30, SamplingOptions(stop=[whole[-6:] + "\x00"]))
+    assert listener.text == whole
+
+
+def test_a_listener_that_raises_loses_only_its_own_request(engine: TextGenerationEngine, reference: Reference) -> None:
+    def broken(event: object) -> None:
+        raise RuntimeError("a listener's own mistake")
+
+    engine.submit(PROMPTS[1], 50, SamplingOptions(), broken)
+    assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
+
+
+def test_an_impossible_token_has_the_log_probability_that_openai_gives_it() -> None:
+    events: list[Event] = []
+    tokenizer = Tokenizer(byte_level_tokenizer())
+    request = GenerationRequest([3], 1, SamplingOptions(logprobs=1), tokenizer, events.append)
+    assert request.append(40, False, Logprobs(-math.inf, ((41, -0.5),))) == "length"
+    [chunk] = events
+    assert isinstance(chunk, Chunk)
+    [logprob] = chunk.logprobs
+    assert (logprob.logprob, logprob.top[0].logprob) == (LEAST_LOGPROB, -0.5)
+    assert bytes(logprob.utf8) == tokenizer.token_bytes(40)
+
+
+def test_a_request_whose_emit_raises_is_cancelled() -> None:
+    def broken(event: Event) -> None:
+        raise RuntimeError("a caller's own mistake")
+
+    request = GenerationRequest([3], 9, SamplingOptions(), Tokenizer(byte_level_tokenizer()), broken)
+    request.append(40, False)
+    assert request.cancelled

@@ -1,0 +1,268 @@
+"""Which requests a forward computes, and what a failure takes with it. The decoder is played."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from deployments.contract.errors import Internal, OutOfMemory, Overloaded, ServingError, Unavailable
+from deployments.contract.types import Chunk, SamplingOptions
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
+from deployments.engines.text.next_tokens import next_tokens
+from deployments.engines.text.request import Event, Finished, GenerationRequest
+from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler
+from deployments.engines.text.stats import StatsRecorder
+from deployments.engines.text.tokenizer import Tokenizer
+from tests.support.text_models import byte_level_tokenizer
+
+TOKENIZER = Tokenizer(byte_level_tokenizer())
+TOKEN, OTHER, END = 40, 41, 1
+MAX_ROWS, BUDGET, CHUNK = 4, 10, 20
+
+
+class PlayedDecoder:
+    """Gives every row `TOKEN`. `fails`: raises for a prompt that holds `OTHER`."""
+
+    nbytes = 0
+    use = 0.0
+    shared_tokens = 0
+    chunk_size: int | None = CHUNK
+    prefill_budget = BUDGET
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.released: list[int] = []
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
+
+    def output(self, rows: int) -> StepOutput:
+        logits = torch.zeros(rows, 100)
+        logits[:, TOKEN] = 1
+        return step_output(logits)
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
+        if any(OTHER in prompt for prompt in prompts):
+            raise RuntimeError("a prompt that the model cannot compute")
+        self.lengths += map(len, prompts)
+        return self.output(len(prompts))
+
+    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
+        return PlayedChunks(self, prompt)
+
+    def step(self, tokens: Sequence[int]) -> StepOutput:
+        return self.output(self.rows)
+
+    def release(self, row: int, broken: bool = False) -> None:
+        self.released.append(row)
+        self.lengths.pop()
+
+    def clear(self) -> None:
+        self.lengths = []
+
+    def close(self) -> None: ...
+
+
+class PlayedChunks:
+    def __init__(self, decoder: PlayedDecoder, prompt: Sequence[int]) -> None:
+        self.decoder = decoder
+        self.prompt = prompt
+        self.computed = 0
+
+    def next_chunk(self) -> StepOutput | None:
+        self.computed += CHUNK
+        return self.decoder.prefill([self.prompt]) if self.computed >= len(self.prompt) else None
+
+
+class Engine:
+    """A scheduler, and what the loop does with a batch."""
+
+    def __init__(self, max_waiting: int = 100) -> None:
+        self.decoder = PlayedDecoder()
+        self.recorder = StatsRecorder()
+        queue = RequestQueue(max_waiting, MAX_ROWS, self.recorder)
+        self.scheduler = Scheduler(self.decoder, queue, frozenset({END}), MAX_ROWS, self.recorder)
+        self.events: dict[GenerationRequest, list[Event]] = {}
+
+    def add(self, prompt: list[int], max_new_tokens: int = 5) -> GenerationRequest:
+        events: list[Event] = []
+        request = GenerationRequest(prompt, max_new_tokens, SamplingOptions(), TOKENIZER, events.append)
+        self.scheduler.queue.add(request)
+        self.events[request] = events
+        return request
+
+    def step(self) -> Batch | None:
+        batch = self.scheduler.schedule()
+        if batch is None:
+            return None
+        try:
+            if batch.chunked:
+                output = batch.chunked.next_chunk()
+            elif batch.phase == "prefill":
+                output = self.decoder.prefill([request.tokens for request in batch.requests])
+            else:
+                output = self.decoder.step([])
+            if output:
+                self.scheduler.postprocess(batch, next_tokens(output, batch.requests))
+        except RuntimeError as failure:
+            self.scheduler.abandon(failure)
+        return batch
+
+    def phases(self, steps: int) -> list[str]:
+        return [f"{batch.phase} {len(batch.requests)}" if (batch := self.step()) else "nothing" for _ in range(steps)]
+
+    def end_of(self, request: GenerationRequest) -> Event:
+        return self.events[request][-1]
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+def test_prompts_get_their_first_tokens_before_more_are_admitted(engine: Engine) -> None:
+    for _ in range(2):
+        engine.add([2] * 5)
+        engine.add([3] * 5)
+        engine.add([4] * 5)
+    assert engine.phases(6) == ["prefill 2", "decode 2", "prefill 2", "decode 4", "decode 4", "decode 4"]
+
+
+def test_equal_prompts_count_once_in_the_prefill_budget(engine: Engine) -> None:
+    for _ in range(MAX_ROWS + 1):
+        engine.add([2] * 8)
+    assert engine.phases(2) == [f"prefill {MAX_ROWS}", f"decode {MAX_ROWS}"]
+    assert len(engine.scheduler.queue.waiting) == 1
+
+
+def test_a_long_prompt_gets_one_chunk_between_decode_steps(engine: Engine) -> None:
+    engine.add([2], 9)
+    engine.step()
+    long = engine.add([3] * (2 * CHUNK + 1))
+    assert engine.phases(7) == ["decode 1", "chunk 1", "decode 1", "chunk 1", "decode 1", "chunk 1", "decode 2"]
+    assert engine.scheduler.running[-1] is long
+
+
+def test_short_prompts_are_admitted_beside_a_long_one_and_a_second_long_one_waits(engine: Engine) -> None:
+    for prompt in ([2] * (2 * CHUNK), [3], [4] * (2 * CHUNK), [5]):
+        engine.add(prompt)
+    assert engine.phases(3) == ["prefill 1", "chunk 1", "decode 1"]
+    assert len(engine.scheduler.queue.waiting) == 2
+
+
+def test_requests_that_end_give_their_rows_up_and_the_last_row_moves(engine: Engine) -> None:
+    short, long = engine.add([2], 2), engine.add([3], 4)
+    engine.phases(2)
+    assert engine.scheduler.running == [long]
+    assert engine.end_of(short) == Finished("length", 1, 2)
+    engine.phases(3)
+    assert engine.end_of(long) == Finished("length", 1, 4)
+    assert engine.scheduler.idle
+    assert engine.recorder.generated_tokens == 6
+
+
+def test_a_cancelled_request_gets_no_further_token_wherever_it_is(engine: Engine) -> None:
+    running, long = engine.add([2]), engine.add([3] * (3 * CHUNK))
+    assert engine.phases(3) == ["prefill 1", "decode 1", "chunk 1"]
+    waiting = engine.add([4])
+    for request in (running, long, waiting):
+        request.cancel()
+    assert engine.phases(2) == ["nothing", "nothing"]
+    assert [engine.end_of(request) for request in (running, long, waiting)] == [
+        Finished("cancelled", 1, 2),
+        Finished("cancelled", 3 * CHUNK, 0),
+        Finished("cancelled", 1, 0),
+    ]
+    assert engine.scheduler.idle
+
+
+def test_a_request_for_no_tokens_ends_at_once(engine: Engine) -> None:
+    request = engine.add([2], 0)
+    assert engine.step() is None
+    assert engine.end_of(request) == Finished("length", 1, 0)
+
+
+def test_of_prompts_that_fail_together_only_the_one_at_fault_fails(engine: Engine) -> None:
+    good, bad, other = engine.add([2]), engine.add([OTHER]), engine.add([3])
+    assert engine.phases(5) == ["prefill 3", "prefill 1", "prefill 1", "prefill 1", "decode 2"]
+    assert isinstance(engine.end_of(bad), Internal)
+    assert engine.scheduler.running == [good, other]
+
+
+def test_a_long_prompt_that_fails_leaves_the_rows_alone(engine: Engine) -> None:
+    short, long = engine.add([2], 9), engine.add([OTHER] * (CHUNK + 1))
+    engine.phases(5)
+    assert isinstance(engine.end_of(long), Internal)
+    assert engine.scheduler.running == [short]
+
+
+def test_where_memory_runs_out_only_the_longest_request_fails(engine: Engine) -> None:
+    short, long = engine.add([2]), engine.add([3] * 7)
+    engine.step()
+    engine.scheduler.schedule()
+    engine.scheduler.abandon(MemoryError())
+    assert isinstance(engine.end_of(long), OutOfMemory)
+    assert engine.scheduler.running == [short]
+    assert engine.decoder.released == [1]
+
+
+@pytest.mark.parametrize("phase", ["prefill", "decode"])
+def test_a_failure_after_the_forward_fails_all_that_have_a_row(engine: Engine, phase: str) -> None:
+    requests = [engine.add([2]), engine.add([3])]
+    if phase == "decode":
+        engine.step()
+    batch = engine.scheduler.schedule()
+    assert batch is not None
+    if phase == "prefill":
+        engine.decoder.prefill([request.tokens for request in batch.requests])
+    engine.scheduler.abandon(RuntimeError("sampling failed"))
+    assert all(isinstance(engine.end_of(request), Internal) for request in requests)
+    assert engine.decoder.rows == 0
+    assert engine.scheduler.idle
+
+
+def test_a_token_that_is_an_error_fails_its_request_only(engine: Engine) -> None:
+    bad, good = engine.add([2]), engine.add([3])
+    engine.step()
+    batch = engine.scheduler.schedule()
+    assert batch is not None
+    error: ServingError = Internal("no token")
+    _, token = next_tokens(engine.decoder.output(2), batch.requests)
+    engine.scheduler.postprocess(batch, [error, token])
+    assert engine.end_of(bad) is error
+    assert engine.scheduler.running == [good]
+
+
+def test_a_full_queue_refuses_with_the_time_to_come_again() -> None:
+    engine = Engine(max_waiting=1)
+    engine.add([2])
+    with pytest.raises(Overloaded, match="1 requests wait") as refused:
+        engine.add([3])
+    assert refused.value.retry_after_ms == 1_000 * 2 // MAX_ROWS
+
+
+def test_a_closed_queue_refuses_and_ends_the_wait(engine: Engine) -> None:
+    engine.scheduler.queue.close()
+    assert not engine.scheduler.wait()
+    with pytest.raises(Unavailable):
+        engine.add([2])
+
+
+def test_all_requests_are_handed_back_at_the_end(engine: Engine) -> None:
+    running, long = engine.add([2]), engine.add([3] * (3 * CHUNK))
+    assert engine.phases(3) == ["prefill 1", "decode 1", "chunk 1"]
+    assert engine.scheduler.drop_all() == [running, long]
+    assert engine.scheduler.idle
+
+
+def test_text_comes_in_chunks(engine: Engine) -> None:
+    request = engine.add([2], 3)
+    engine.phases(3)
+    *chunks, end = engine.events[request]
+    texts = [chunk.text for chunk in chunks if isinstance(chunk, Chunk)]
+    assert "".join(texts) == TOKENIZER.decode([TOKEN] * 3)
+    assert isinstance(end, Finished)
+    assert end.timing
+    assert request.submitted_at + end.timing.queue_s <= time.monotonic()
