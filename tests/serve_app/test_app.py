@@ -1,0 +1,98 @@
+"""The application that `build` makes of a configuration: its deployments, their shares of a GPU, what it refuses."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import ray
+from ray.serve import Application
+
+from deployments.families.image_classification.family import IMAGE_CLASSIFICATION, ImageClassificationOptions
+from deployments.families.table import FAMILIES
+from deployments.replica.family import Form
+from deployments.replica.model_replica import ReplicaOptions
+from deployments.repository.families import ModelFormat
+from serve_app.app import SHARE_OF_A_GPU, build, compose
+from serve_app.config.config import RuntimeConfig
+from tests.support.echo import ECHO
+
+
+def init_args(application: Application) -> tuple[Any, ...]:
+    """What the application's first deployment is made from."""
+    return application._bound_deployment.init_args
+
+
+def families(application: Application) -> dict[str, Application]:
+    """Each family's part of the application, as the ingress is handed it."""
+    return dict(init_args(application)[2])
+
+
+def gpu_shares(application: Application) -> dict[str, float]:
+    options = {name: family._bound_deployment.ray_actor_options for name, family in families(application).items()}
+    return {name: option["num_gpus"] for name, option in options.items() if option is not None}
+
+
+@pytest.mark.parametrize(("gpus", "share"), [(0, 0), (1, SHARE_OF_A_GPU)])
+def test_a_family_takes_a_share_of_a_gpu_only_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, share: float
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": float(gpus)})
+    assert gpu_shares(build(RuntimeConfig())) == {family.name: share for family in FAMILIES}
+
+
+def test_a_share_that_is_stated_is_kept() -> None:
+    config = RuntimeConfig.model_validate({"families": {"text_generation": {"num_gpus": 0.5}}})
+    assert gpu_shares(build(config))["text_generation"] == 0.5
+
+
+@pytest.mark.parametrize(("profile", "lines"), [(False, 1), (True, 0)])
+def test_without_the_fast_profile_one_line_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: bool, lines: int
+) -> None:
+    monkeypatch.setattr("serve_app.app.RAY_SERVE_ENABLE_HA_PROXY", profile)
+    build(RuntimeConfig())
+    printed = capsys.readouterr().err.splitlines()
+    assert len(printed) == lines
+    assert all("HAProxy is missing" in line for line in printed)
+
+
+def test_settings_of_a_family_that_is_not_in_the_table_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown family 'text_generatoin'; did you mean 'text_generation'"):
+        build(RuntimeConfig.model_validate({"families": {"text_generatoin": {}}}))
+
+
+def test_each_replica_is_made_from_its_row_and_its_familys_own_options() -> None:
+    config = RuntimeConfig.model_validate({"families": {"image_classification": {"max_megapixels": 3}}})
+    parts = families(compose(config, (*FAMILIES, ECHO)))
+    assert {name: part._bound_deployment.name for name, part in parts.items()} == {
+        "image_classification": "ImageClassification",
+        "text_generation": "TextGeneration",
+        "echo": "Echo",
+    }
+    (options,) = init_args(parts["image_classification"])
+    assert isinstance(options, ReplicaOptions)
+    assert options.family is IMAGE_CLASSIFICATION
+    assert options.settings == ImageClassificationOptions(max_megapixels=3)
+    assert options.formats.keys() == {"image_classification", "text_generation"}
+
+
+def test_the_registrys_arguments_are_json_and_give_the_formats_of_the_families_with_models() -> None:
+    application = compose(RuntimeConfig(), (*FAMILIES, ECHO))
+    actors = application._bound_deployment._deployment_config.deployment_actors or []
+    (registry,) = [actor for actor in actors if actor.init_args]
+    models, formats, sources, deployments = json.loads(json.dumps(registry.init_args))
+    assert models.endswith("models")
+    assert "s3://" in sources
+    assert deployments["echo"] == "Echo"
+    for family in FAMILIES:
+        read = ModelFormat.model_validate(formats.pop(family.name))
+        assert (read.matches, read.golden) == (family.matches, family.golden)
+    assert formats == {}
+
+
+def test_the_ingress_is_handed_the_forms_of_the_families() -> None:
+    audio = Form(ECHO.request, "audio", "audio_data")
+    application = compose(RuntimeConfig(), (*FAMILIES, replace(ECHO, form=audio)))
+    assert init_args(application)[3] == [IMAGE_CLASSIFICATION.form, audio]
