@@ -1,1 +1,1 @@
-"""OpenAI's interface to text models. Translates to TextGeneration requests and back; decides nothing itself."""
+"""OpenAI's API for text models: translates to TextGeneration requests and back, and decides nothing else."""

@@ -1,4 +1,4 @@
-"""Failures in OpenAI's shape, as its clients tell them apart."""
+"""Errors in OpenAI's shape, from which its clients raise their typed exceptions."""
 
 from starlette.responses import Response
 
@@ -6,13 +6,13 @@ from deployments.contract.errors import ERRORS, Internal, InvalidRequest
 from deployments.contract.types import Error
 from serve_app.http.sse import data
 
-# Where OpenAI has a status and a code of its own for what the contract's table says otherwise.
-_THEIRS = {"prompt_too_long": (400, "context_length_exceeded")}
+# Errors for which OpenAI has another status and code than the contract.
+_OPENAI_CODES = {"prompt_too_long": (400, "context_length_exceeded")}
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class InvalidField(InvalidRequest):
-    """A field of the body that cannot be served; `param` names it."""
+    """A field of the body that is invalid or not supported. `param` names it."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message)
@@ -28,8 +28,8 @@ def error_object(error: Error, param: str | None = None) -> dict[str, object]:
     return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
 
 
-def error_reply(error: Error, param: str | None = None) -> Response:
-    """With the headers that OpenAI's clients heed before they try again."""
+def render_error(error: Error, param: str | None = None) -> Response:
+    """The response, with the headers that OpenAI's clients read before they retry."""
     retryable = ERRORS.get(error.code or "", Internal).retryable
     headers = {"x-should-retry": "true" if retryable else "false"}
     if error.retry_after_ms is not None:
@@ -41,4 +41,4 @@ def error_reply(error: Error, param: str | None = None) -> Response:
 
 def _status_and_code(error: Error) -> tuple[int, str]:
     code = error.code or Internal.code
-    return _THEIRS.get(code, (ERRORS.get(code, Internal).status, code))
+    return _OPENAI_CODES.get(code, (ERRORS.get(code, Internal).status, code))

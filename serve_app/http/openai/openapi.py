@@ -10,7 +10,7 @@ Schema = dict[str, Any]
 
 
 def openai_paths(schemas: Schema, statuses: Iterable[int]) -> Schema:
-    """The paths below /v1; what they refer to goes into `schemas`. `statuses`: of what stands before every route."""
+    """The paths below /v1. Adds their schemas to `schemas`. `statuses`: of errors that are raised before the routes."""
     schemas["OpenAIFailure"] = _object(error=_object(message=_TEXT, type=_TEXT, param=_TEXT_OR_NULL, code=_TEXT))
     failures = {str(status): _answer("OpenAI's error", "OpenAIFailure") for status in (*statuses, 404, 415, 422, 507)}
     model = _object(id=_TEXT, object={"const": "model"}, created=_INTEGER, owned_by=_TEXT)
@@ -20,8 +20,8 @@ def openai_paths(schemas: Schema, statuses: Iterable[int]) -> Schema:
     usage = _object(prompt_tokens=_INTEGER, completion_tokens=_INTEGER, total_tokens=_INTEGER)
     ending: Schema = {"index": _INTEGER, "finish_reason": _TEXT_OR_NULL, "logprobs": {"type": ["object", "null"]}}
     text = _object(text=_TEXT, **ending)
-    said = _object(message=_object(role={"const": "assistant"}, content=_TEXT), **ending)
-    for name, kind, choice in (("Completion", "text_completion", text), ("Chat", "chat.completion", said)):
+    message = _object(message=_object(role={"const": "assistant"}, content=_TEXT), **ending)
+    for name, kind, choice in (("Completion", "text_completion", text), ("Chat", "chat.completion", message)):
         choices = {"type": "array", "items": choice, "minItems": 1}
         schemas[f"OpenAI{name}"] = _object(object={"const": kind}, choices=choices, usage=usage, **named)
     parameter = {"name": "model_id", "in": "path", "required": True, "schema": _TEXT}
@@ -48,7 +48,7 @@ _INTEGER = {"type": "integer"}
 
 
 def _object(**properties: Schema) -> Schema:
-    """All of them are always there; there may be more."""
+    """Every property is required; others are allowed."""
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
@@ -63,7 +63,7 @@ def _answers(schema: str, failures: Schema) -> Schema:
 def _post(summary: str, body: type[Body], answer: str, schemas: Schema, failures: Schema) -> Schema:
     schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas.update(schema.pop("$defs", {}))
-    # What is ignored or refused has no type.
+    # Fields that are ignored or refused have no type.
     typed = ("type", "anyOf", "$ref")
     schema["properties"] = {name: field for name, field in schema["properties"].items() if any(map(field.get, typed))}
     schemas[body.__name__] = schema

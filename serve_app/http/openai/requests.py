@@ -1,6 +1,6 @@
-"""What OpenAI's clients send, and the TextGeneration requests that it means.
+"""The bodies of OpenAI's requests, and the TextGeneration requests that they stand for. Pure; knows no HTTP.
 
-A field is honoured, ignored where it changes no text, or refused with its name: none is dropped in silence.
+A field is used, ignored if it does not change the text, or refused by its name. No field is dropped without an error.
 """
 
 from hashlib import blake2b
@@ -18,16 +18,16 @@ from pydantic import (
 )
 
 from deployments.contract.errors import quoted
-from deployments.contract.types import U32, Message, Text, TextGeneration
+from deployments.contract.types import U32, Message, SamplingDefaults, Text, TextGeneration
 from serve_app.http.openai.errors import InvalidField
 
-MOST_CHOICES = 128
+MAX_CHOICES = 128
 WHOLE_CONTEXT = 2**32 - 1
-"""More tokens than any context has: the text ends there."""
+"""More tokens than any context has: the text ends where the context ends."""
 
 
 def _unsupported(value: object) -> None:
-    # null, 0, "" and [] ask for nothing.
+    # null, 0, "" and [] are the neutral values of every such field.
     if value:
         raise ValueError("is not supported by this server")
 
@@ -102,17 +102,13 @@ class ResponseFormat(_Fields):
         return {"type": "object"} if self.type == "json_object" else None
 
 
-class Body(_Fields):
-    """What both kinds of requests have. `top_k`, `min_p`, `repetition_penalty`: TextGeneration's, as extras."""
+class Body(SamplingDefaults, _Fields):
+    """The fields of both kinds of requests. `top_k`, `min_p` and `repetition_penalty` are not OpenAI's."""
 
     model: Text
-    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: U32 | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
+    """OpenAI's default is 1, not greedy decoding."""
     seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -138,36 +134,32 @@ class Body(_Fields):
 
     @property
     def choices(self) -> int:
-        """How many texts for each prompt."""
+        """How many texts are generated for each prompt."""
         return self.n or 1
 
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def _asked(self, max_tokens: int, logprobs: int | None) -> TextGeneration:
-        """The request without its prompt."""
+    def _without_prompt(self, max_tokens: int, logprobs: int | None) -> TextGeneration:
+        sampling = {name: getattr(self, name) for name in SamplingDefaults.model_fields}
+        sampling["temperature"] = 1.0 if self.temperature is None else self.temperature
         return TextGeneration(
             model_id=self.model,
             prompt="",
             max_tokens=max_tokens,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            stop=self.stop,
             seed=None if self.seed is None else self.seed % 2**64,
             logprobs=logprobs,
             json_schema=None if self.response_format is None else self.response_format.schema_object(),
+            **sampling,
         )
 
-    def _each_choice(self, asked: TextGeneration) -> list[TextGeneration]:
-        return [asked.model_copy(update={"seed": _seed(asked.seed, choice)}) for choice in range(self.choices)]
+    def _each_choice(self, request: TextGeneration) -> list[TextGeneration]:
+        return [request.model_copy(update={"seed": _seed(request.seed, choice)}) for choice in range(self.choices)]
 
 
 def _seed(seed: int | None, choice: int) -> int | None:
-    """The first choice has the seed itself, so that it is the text of a request for one."""
+    """The first choice has the seed itself, so that its text is that of a request for one choice."""
     if seed is None or choice == 0:
         return seed
     return int.from_bytes(blake2b(f"{seed}/{choice}".encode(), digest_size=8).digest())
@@ -200,23 +192,23 @@ class CompletionBody(Body):
             raise ValueError("echo with logprobs is not supported by this server")
         if self.echo and not all(isinstance(prompt, str) for prompt in self.prompt):
             raise ValueError("echo is supported for prompts that are text only")
-        if len(self.prompt) * self.choices > MOST_CHOICES:
-            raise ValueError(f"prompts times n may be at most {MOST_CHOICES}")
+        if len(self.prompt) * self.choices > MAX_CHOICES:
+            raise ValueError(f"prompts times n may be at most {MAX_CHOICES}")
         return self
 
     def requests(self) -> list[TextGeneration]:
-        """One for each choice: prompt · n + j."""
-        asked = self._asked(16 if self.max_tokens is None else self.max_tokens, self.logprobs)
+        """One for each choice, in the order of the choices: prompt · n + j."""
+        request = self._without_prompt(16 if self.max_tokens is None else self.max_tokens, self.logprobs)
         each = ({"prompt": prompt} if isinstance(prompt, str) else {"prompt_ids": prompt} for prompt in self.prompt)
-        return [one for update in each for one in self._each_choice(asked.model_copy(update=update))]
+        return [one for update in each for one in self._each_choice(request.model_copy(update=update))]
 
     def echoes(self) -> list[str]:
-        """What goes before each choice's text."""
+        """The text before that of each choice."""
         return [prompt if self.echo else "" for prompt in self.prompt for _ in range(self.choices)]
 
 
 class _ChatMessage(BaseModel):
-    # Clients send back what they got, with fields of every kind.
+    # Clients send earlier responses back, with all their fields.
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -237,7 +229,7 @@ class ChatBody(Body):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     store: Ignored = None
     parallel_tool_calls: Ignored = None
-    tool_choice: Ignored = None  # without tools there is nothing to choose
+    tool_choice: Ignored = None  # Without tools it has no effect.
     modalities: Annotated[Any, AfterValidator(_only_text)] = None
 
     tools: Unsupported = None
@@ -259,9 +251,9 @@ class ChatBody(Body):
     def requests(self) -> list[TextGeneration]:
         """One for each choice."""
         limit = self.max_completion_tokens or self.max_tokens or WHOLE_CONTEXT
-        asked = self._asked(limit, (self.top_logprobs or 0) if self.logprobs else None)
+        request = self._without_prompt(limit, (self.top_logprobs or 0) if self.logprobs else None)
         messages = [message.message() for message in self.messages]
-        return self._each_choice(asked.model_copy(update={"messages": messages}))
+        return self._each_choice(request.model_copy(update={"messages": messages}))
 
 
 def body_of(kind: type[AnyBody], value: object) -> AnyBody:

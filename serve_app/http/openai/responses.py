@@ -1,4 +1,4 @@
-"""What goes back: completions and chats, whole and in chunks, in OpenAI's shapes."""
+"""Builds OpenAI's response objects: completions and chats, whole and in chunks. Pure; knows no HTTP."""
 
 import abc
 from collections.abc import Sequence
@@ -11,38 +11,39 @@ Object = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape(abc.ABC):
-    """One request's answer. `echoes`: what goes before each choice's text, for completions."""
+class ResponseBuilder(abc.ABC):
+    """Builds the objects of one request's response."""
 
     id: str
     created: int
     model: str
     choices: int
-    """How many for each prompt."""
+    """Choices for each prompt."""
     echoes: Sequence[str] = ()
+    """The text before that of each choice. Only completions have it."""
 
     @abc.abstractmethod
-    def whole(self, results: Sequence[TextGenerationResult]) -> Object:
-        """All choices and the usage."""
+    def response(self, results: Sequence[TextGenerationResult]) -> Object:
+        """The whole response: all choices and the usage."""
 
     @abc.abstractmethod
-    def opening(self, choice: int) -> Object | None:
-        """The chunk before a choice's first text."""
+    def first_chunk(self, choice: int) -> Object | None:
+        """The chunk before a choice's first text, if it has one."""
 
     @abc.abstractmethod
-    def text(self, choice: int, chunk: Chunk, offset: int) -> Object:
-        """A chunk of text; `offset` characters of the choice came before."""
+    def text_chunk(self, choice: int, chunk: Chunk, offset: int) -> Object:
+        """A chunk of text. `offset`: how many characters of the choice were sent before."""
 
     @abc.abstractmethod
-    def closing(self, choice: int, result: TextGenerationResult) -> Object:
+    def last_chunk(self, choice: int, result: TextGenerationResult) -> Object:
         """The chunk after a choice's last text."""
 
     @abc.abstractmethod
-    def bare(self) -> Object:
-        """A chunk without choices, for the usage."""
+    def usage_chunk(self, results: Sequence[TextGenerationResult]) -> Object:
+        """The chunk without choices that carries the usage."""
 
     def usage(self, results: Sequence[TextGenerationResult]) -> Object:
-        """Every prompt counted once, every choice's tokens."""
+        """Each prompt counts once, each choice's tokens count."""
         usages = [result.usage or Usage(prompt_tokens=0, completion_tokens=0) for result in results]
         prompt = sum(usage.prompt_tokens for usage in usages[:: self.choices])
         completion = sum(usage.completion_tokens for usage in usages)
@@ -52,8 +53,8 @@ class Shape(abc.ABC):
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
 
-class Completion(Shape):
-    def whole(self, results: Sequence[TextGenerationResult]) -> Object:
+class CompletionBuilder(ResponseBuilder):
+    def response(self, results: Sequence[TextGenerationResult]) -> Object:
         choices = [
             _completion_choice(
                 index,
@@ -65,25 +66,25 @@ class Completion(Shape):
         ]
         return self._named("text_completion", choices) | {"usage": self.usage(results)}
 
-    def opening(self, choice: int) -> Object | None:
+    def first_chunk(self, choice: int) -> Object | None:
         return self._chunk(_completion_choice(choice, self.echoes[choice])) if self.echoes[choice] else None
 
-    def text(self, choice: int, chunk: Chunk, offset: int) -> Object:
+    def text_chunk(self, choice: int, chunk: Chunk, offset: int) -> Object:
         logprobs = _completion_logprobs(chunk.logprobs, offset) if chunk.logprobs else None
         return self._chunk(_completion_choice(choice, chunk.text, logprobs))
 
-    def closing(self, choice: int, result: TextGenerationResult) -> Object:
+    def last_chunk(self, choice: int, result: TextGenerationResult) -> Object:
         return self._chunk(_completion_choice(choice, "", None, result.finish_reason))
 
-    def bare(self) -> Object:
-        return self._named("text_completion", [])
+    def usage_chunk(self, results: Sequence[TextGenerationResult]) -> Object:
+        return self._named("text_completion", []) | {"usage": self.usage(results)}
 
     def _chunk(self, choice: Object) -> Object:
         return self._named("text_completion", [choice])
 
 
-class Chat(Shape):
-    def whole(self, results: Sequence[TextGenerationResult]) -> Object:
+class ChatBuilder(ResponseBuilder):
+    def response(self, results: Sequence[TextGenerationResult]) -> Object:
         choices: list[Object] = [
             {
                 "index": index,
@@ -95,23 +96,28 @@ class Chat(Shape):
         ]
         return self._named("chat.completion", choices) | {"usage": self.usage(results)}
 
-    def opening(self, choice: int) -> Object | None:
+    def first_chunk(self, choice: int) -> Object | None:
         return self._chunk(choice, {"role": "assistant", "content": ""})
 
-    def text(self, choice: int, chunk: Chunk, offset: int) -> Object:
+    def text_chunk(self, choice: int, chunk: Chunk, offset: int) -> Object:
         return self._chunk(choice, {"content": chunk.text}, _chat_logprobs(chunk.logprobs) if chunk.logprobs else None)
 
-    def closing(self, choice: int, result: TextGenerationResult) -> Object:
+    def last_chunk(self, choice: int, result: TextGenerationResult) -> Object:
         return self._chunk(choice, {}, None, result.finish_reason)
 
-    def bare(self) -> Object:
-        return self._named("chat.completion.chunk", [])
+    def usage_chunk(self, results: Sequence[TextGenerationResult]) -> Object:
+        return self._named("chat.completion.chunk", []) | {"usage": self.usage(results)}
 
     def _chunk(
         self, choice: int, delta: Object, logprobs: Object | None = None, finish_reason: str | None = None
     ) -> Object:
-        said: Object = {"index": choice, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
-        return self._named("chat.completion.chunk", [said])
+        delta_of_choice: Object = {
+            "index": choice,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return self._named("chat.completion.chunk", [delta_of_choice])
 
 
 def _completion_choice(
@@ -121,7 +127,7 @@ def _completion_choice(
 
 
 def _completion_logprobs(tokens: Sequence[TokenLogprob], offset: int) -> Object:
-    """Parallel lists. `text_offset` counts characters from the beginning of the choice's new text."""
+    """Parallel lists. `text_offset` counts characters from the start of the choice's new text."""
     lengths = accumulate((len(token.token) for token in tokens), initial=offset)
     top = [{other.token: other.logprob for other in (*token.top, token)} if token.top else None for token in tokens]
     return {

@@ -15,7 +15,7 @@ from serve_app.access.caller import ANONYMOUS
 from serve_app.http import middleware
 from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS
 from serve_app.http.middleware import Body, BodyMemory, ControlHeaderFilter, LimitsMiddleware
-from serve_app.http.openai.errors import error_reply
+from serve_app.http.openai.errors import render_error
 from serve_app.http.responses import error_response
 
 KEY, SHA256 = new_key()
@@ -69,7 +69,7 @@ async def asked(app: Callable[..., object], what: Scope) -> Answer:
 
 
 def limited(app: ASGIApp, access: Access) -> LimitsMiddleware:
-    return LimitsMiddleware(app, access, 1000, partial(error_response, renderers={"/v1": error_reply}))
+    return LimitsMiddleware(app, access, 1000, partial(error_response, renderers={"/v1": render_error}))
 
 
 MANY = [(b"x-%d" % number, b"1") for number in range(MAX_HEADERS + 1)]
