@@ -2,26 +2,21 @@
 
 import logging
 import os
-import random
-import socket
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import hypothesis
 import pytest
 
-from serve_app.config.config import IngressSettings, RuntimeConfig
 from serve_app.http.haproxy import haproxy_environment
 from serve_app.local import init_on_loopback
 from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
+from tests.support.ports import free_port
+from tests.support.project import PROJECT
+from tests.support.running import CONFIG, Running
 from tests.support.tiny_models import save_image_model, save_picture, save_text_model
 
-PROJECT = Path(__file__).parent.parent
-CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
 PRIVATE = tempfile.TemporaryDirectory(prefix="model-runtime-")  # pytest's are too deep for the name of a socket
 
 
@@ -50,49 +45,6 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure() -> None:
     PRIVATE.cleanup()
-
-
-@dataclass(frozen=True)
-class Running:
-    """The application under test, and every way to it."""
-
-    url: str
-    handle: Any
-    models: Path
-    picture: Path
-
-
-PORTS = random.sample(range(5_000, 10_000), 5_000)
-"""Below those that Ray's workers take, and those that the system hands out to any connection."""
-
-
-def free_port() -> int:
-    """Each only once: who is told of it may take it much later."""
-    while True:
-        port = PORTS.pop()
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
-    """Waits for a condition that no event tells of."""
-    give_up = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up, "the condition did not come true"
-        time.sleep(0.1)
-
-
-def replica_pids(application: str, deployment: str) -> list[int]:
-    """The processes of a deployment's replicas that run."""
-    from ray.serve.api import _get_global_client
-
-    details = _get_global_client().get_serve_details()
-    replicas = details["applications"][application]["deployments"][deployment]["replicas"]
-    return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,9 @@ from serve_app.cli.main import main
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig
 from serve_app.local import start_or_join
-from tests.conftest import Running
 from tests.support.http_app import http_app
 from tests.support.parrot import Parrot
+from tests.support.running import Running
 from tests.support.until import wait_until
 
 ROUTES = """

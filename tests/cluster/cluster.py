@@ -6,29 +6,19 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 
-from tests.conftest import free_port
+from tests.support.ports import free_port
+from tests.support.until import wait_until
 
 BIN = Path(sys.executable).parent
 PATIENCE_S = 120
-
-
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = PATIENCE_S) -> Any:
-    """The condition's first true value. Fails after so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.1)
-    return value
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Cluster:
 
     def stop_serve(self) -> None:
         self.api("DELETE", "/api/serve/applications/").raise_for_status()
-        wait_until(lambda: not self._serve_runs(), "Serve has stopped")
+        wait_until(lambda: not self._serve_runs(), "Serve has stopped", PATIENCE_S)
 
     def _serve_runs(self) -> bool:
         details = self.api("GET", "/api/serve/applications/").raise_for_status().json()
@@ -120,7 +110,7 @@ def started_cluster(models: Path) -> Iterator[Cluster]:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: _answers(cluster) or _ended(head, log), "the dashboard answers")
+        wait_until(lambda: _answers(cluster) or _ended(head, log), "the dashboard answers", PATIENCE_S)
         yield cluster
     finally:
         _stop(head, root)

@@ -13,9 +13,10 @@ import psutil
 import pytest
 import yaml
 
-from tests.cluster.cluster import BIN, Cluster, started_cluster, wait_until
-from tests.conftest import PROJECT
+from tests.cluster.cluster import BIN, PATIENCE_S, Cluster, started_cluster
+from tests.support.project import PROJECT
 from tests.support.tiny_models import save_text_model
+from tests.support.until import wait_until
 
 PROMPT = "Once upon a time"
 WRONG_TOKEN = "0" * 64
@@ -39,7 +40,7 @@ def serveless(cluster: Cluster) -> Iterator[Cluster]:
 
 def assert_serves(cluster: Cluster) -> None:
     """The runtime answers over HTTP in the contract's shape, and Ray's dashboard shows it running."""
-    wait_until(lambda: is_ready(cluster), "the runtime is ready")
+    wait_until(lambda: is_ready(cluster), "the runtime is ready", PATIENCE_S)
     request = {"TextGeneration": {"model_id": "text", "prompt": PROMPT, "max_tokens": 4}}
     reply = httpx.post(f"{cluster.url}/infer", json=request, timeout=60)
     assert reply.status_code == 200

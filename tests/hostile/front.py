@@ -19,7 +19,7 @@ from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.config.config import IngressSettings, RuntimeConfig
 from serve_app.http.haproxy import BUFFER_BYTES, IDLE_CONNECTION_S, MAX_CONNECTIONS, haproxy_binary, haproxy_environment
 from serve_app.http.haproxy_config import adapted
-from tests.conftest import free_port
+from tests.support.ports import free_port
 
 CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
 

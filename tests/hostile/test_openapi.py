@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import Running
+from tests.support.running import Running
 
 EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "10"))
 HERE = Path(__file__).parent

@@ -15,9 +15,9 @@ import pytest
 
 from serve_app.http.haproxy import haproxy_binary
 from serve_app.http.header_limits import MAX_HEADERS
-from tests.conftest import until
 from tests.hostile.front import Front, running
 from tests.hostile.raw import BODY, CHUNKED, CLOSE, GOOD, HOST, LENGTH, Heard, chunks, corpus, head, speak
+from tests.support.until import wait_until
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "4000"))
 pytestmark = pytest.mark.skipif(haproxy_binary() is None, reason="there is no HAProxy")
@@ -168,8 +168,8 @@ def test_a_client_that_goes_takes_its_request_with_it(
     with ExitStack() as connections:
         for _ in range(20):
             connections.enter_context(socket.create_connection(("127.0.0.1", front.port))).sendall(said)
-        until(lambda: front.reached("under_way") == 20)
-    until(lambda: front.reached("under_way") == 0)
+        wait_until(lambda: front.reached("under_way") == 20)
+    wait_until(lambda: front.reached("under_way") == 0)
 
 
 def resident(front: Front) -> dict[str, int]:

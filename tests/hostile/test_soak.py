@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.http.mixed import kinds
 from benchmarks.http.soak import Holdings, holdings, soak
-from tests.conftest import Running
+from tests.support.running import Running
 
 WARM_UP, REQUESTS = 1000, 2000
 

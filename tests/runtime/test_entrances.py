@@ -13,9 +13,9 @@ from deployments.contract.types import (
     TextGeneration,
     TextGenerationResult,
 )
-from tests.conftest import Running
 from tests.support.echo import Echo, EchoResult
 from tests.support.entrances import ENTRANCES, Entrance, over_the_handle
+from tests.support.running import Running
 from tests.support.text_models import PROMPTS, Reference
 from tests.support.tiny_models import LABELS
 

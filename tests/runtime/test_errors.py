@@ -10,9 +10,9 @@ from deployments.contract import wire
 from deployments.contract.errors import DeadlineExceeded, ModelNotFound, ServingError
 from deployments.contract.types import Error, ImageClassification, TextGeneration
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
-from tests.conftest import Running
 from tests.support.echo import Echo
 from tests.support.entrances import ENTRANCES, Entrance
+from tests.support.running import Running
 
 pytestmark = pytest.mark.ray
 

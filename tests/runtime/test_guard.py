@@ -18,8 +18,9 @@ from ray import serve
 from deployments.replica.calls import CALLS_UNDER_WAY
 from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
 from serve_app.dispatch.broadcast import broadcast
-from tests.conftest import CONFIG, Running, replica_pids, until
 from tests.support.echo import Echo, build
+from tests.support.running import CONFIG, Running, replica_pids
+from tests.support.until import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -77,12 +78,12 @@ def test_keys_come_and_go_and_no_replica_is_started_anew(runtime: Running) -> No
     url = f"{runtime.url}/infer"
     try:
         serve.run(build(config.model_copy(update={"access": keys})), name="model-runtime")
-        until(lambda: httpx.post(url, json=ECHO).status_code == 401)
+        wait_until(lambda: httpx.post(url, json=ECHO).status_code == 401)
         assert httpx.post(url, json=ECHO, headers={"authorization": f"Bearer {key}"}).status_code == 200
         assert httpx.get(f"{runtime.url}/healthz").status_code == 200
     finally:
         serve.run(build(config), name="model-runtime")
-    until(lambda: httpx.post(url, json=ECHO).status_code == 200)
+    wait_until(lambda: httpx.post(url, json=ECHO).status_code == 200)
     assert pids == [
         replica_pids("model-runtime", name) for name in ("Ingress", "TextGeneration", "ImageClassification")
     ]
@@ -104,17 +105,17 @@ def test_clients_that_leave_free_their_slots_and_their_places(runtime: Running) 
         for _ in range(3 * SLOTS * replicas):
             connection = socket.create_connection((address.hostname or "", address.port or 0))
             connections.enter_context(connection).sendall(head % len(body) + body)
-        until(lambda: calls_under_way() >= SLOTS * replicas)
+        wait_until(lambda: calls_under_way() >= SLOTS * replicas)
     # Long before their deadline. Those that waited for a slot are sent to nobody.
-    until(lambda: calls_under_way() == 0, timeout_s=30)
+    wait_until(lambda: calls_under_way() == 0, timeout_s=30)
     assert httpx.post(f"{runtime.url}/infer", json=ECHO, timeout=30).status_code == 200
 
 
 def test_a_handles_caller_that_gives_up_takes_its_request_back(runtime: Running) -> None:
     response = runtime.handle.infer.remote(Echo(model_id="any", text="endless"))
-    until(lambda: calls_under_way() == 1)
+    wait_until(lambda: calls_under_way() == 1)
     response.cancel()
-    until(lambda: calls_under_way() == 0, timeout_s=30)
+    wait_until(lambda: calls_under_way() == 0, timeout_s=30)
 
 
 def serves_port() -> int:
@@ -134,12 +135,12 @@ def test_no_header_switches_serves_protection_off(runtime: Running, entrance: st
     head = b"POST /infer HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nx-request-disconnect-disabled: ?1\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(head % len(body) + body)
-        until(lambda: calls_under_way() == 1)
-    until(lambda: calls_under_way() == 0, timeout_s=30)
+        wait_until(lambda: calls_under_way() == 1)
+    wait_until(lambda: calls_under_way() == 0, timeout_s=30)
 
 
 def test_a_deadline_that_passes_is_told_while_the_work_would_still_go_on(runtime: Running) -> None:
     endless = {"Echo": {"model_id": "any", "text": "endless"}}
     reply = httpx.post(f"{runtime.url}/infer", json=endless, headers={"x-deadline-ms": "200"}, timeout=30)
     assert reply.json()["Error"]["code"] == "deadline_exceeded"
-    until(lambda: calls_under_way() == 0, timeout_s=30)
+    wait_until(lambda: calls_under_way() == 0, timeout_s=30)

@@ -18,10 +18,11 @@ from deployments.contract.errors import ModelNotFound
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from serve_app.cli.main import main
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
-from tests.conftest import Running, until
 from tests.support.entrances import over_the_handle
+from tests.support.running import Running
 from tests.support.text_models import Reference
 from tests.support.tiny_models import save_text_model
+from tests.support.until import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -48,10 +49,10 @@ def shelf(runtime: Running, client: ModelRuntimeClient) -> Iterator[Path]:
     """A model of its own, version 1, with golden examples; gone afterwards."""
     folder = runtime.models / "changing"
     put_version(folder, 1)
-    until(lambda: served(runtime, "changing") == "changing@1")
+    wait_until(lambda: served(runtime, "changing") == "changing@1")
     yield folder
     shutil.rmtree(folder)
-    until(lambda: "changing" not in {status.model_id for status in client.models()})
+    wait_until(lambda: "changing" not in {status.model_id for status in client.models()})
 
 
 def put_version(folder: Path, version: int, **golden: object) -> Path:
@@ -105,11 +106,11 @@ def test_a_new_version_takes_over_under_load_and_hands_back_with_no_failed_reque
 ) -> None:
     with load(runtime, "changing") as answers:
         put_version(shelf, 2)
-        until(lambda: served(runtime, "changing") == "changing@2")
+        wait_until(lambda: served(runtime, "changing") == "changing@2")
         assert client.model("changing").versions == [1, 2]
         shutil.rmtree(shelf / "2")
-        until(lambda: served(runtime, "changing") == "changing@1")
-        until(lambda: not [r for r in client.model("changing").replicas if r.version == 2 and r.state == "ready"])
+        wait_until(lambda: served(runtime, "changing") == "changing@1")
+        wait_until(lambda: not [r for r in client.model("changing").replicas if r.version == 2 and r.state == "ready"])
     assert failures(answers) == []
     assert len(answers) > 20
 
@@ -127,11 +128,11 @@ def test_what_comes_and_what_goes_is_noticed_within_two_seconds(
         whole = save_text_model(runtime.models / f".quick-{number}")
         whole.rename(runtime.models / "quick")
         since = time.monotonic()
-        until(listed)
+        wait_until(listed)
         came.append(time.monotonic() - since)
         (runtime.models / "quick").rename(tmp_path / f"gone-{number}")
         since = time.monotonic()
-        until(lambda: not listed())
+        wait_until(lambda: not listed())
         went.append(time.monotonic() - since)
     assert min(came) < 2
     assert min(went) < 2
@@ -148,7 +149,7 @@ def test_a_broken_version_never_serves_and_its_status_says_why(
         elif fault == "code":
             (place / "modeling.py").write_text("raise SystemExit")
         said = {"truncated": "is truncated", "golden": "something else", "code": "holds code"}[fault]
-        until(lambda: said in client.model("changing").refused.get("changing@2", ""))
+        wait_until(lambda: said in client.model("changing").refused.get("changing@2", ""))
         assert served(runtime, "changing") == "changing@1"
     assert failures(answers) == []
     assert {answer.model_id for answer in answers} == {"changing@1"}  # type: ignore[attr-defined]
@@ -172,7 +173,7 @@ def test_pins_outlive_the_board_and_requests_go_on_without_it(
         ray.kill(killed)
         put_version(shelf, 2)
         # Only another board can have seen it.
-        until(lambda: served(runtime, "changing") == "changing@2")
+        wait_until(lambda: served(runtime, "changing") == "changing@2")
     assert failures(answers) == []
     assert client.model("changing").pinned
     assert not client.pin("changing", False).pinned

@@ -4,7 +4,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.conftest import PROJECT, free_port
+from tests.support.ports import free_port
+from tests.support.project import PROJECT
 
 NOTEBOOK = PROJECT / "notebooks" / "quickstart.ipynb"
 

@@ -12,9 +12,10 @@ from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 from transformers import AutoTokenizer
 
-from tests.conftest import Running, until
 from tests.runtime.test_operation import metric
+from tests.support.running import Running
 from tests.support.text_models import CONTEXT, PROMPTS, Reference
+from tests.support.until import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -157,11 +158,11 @@ def test_when_the_client_goes_its_slot_is_free(runtime: Running, client: OpenAI)
         before = now("text_generated_tokens_total")
         with client.completions.create(model="text", prompt="a", max_tokens=CONTEXT, temperature=0, stream=True) as it:
             next(iter(it))
-        until(lambda: now("text_requests_running") == 0)
+        wait_until(lambda: now("text_requests_running") == 0)
         return now("text_generated_tokens_total") - before < CONTEXT - 20
 
     client.completions.create(model="text", prompt="a", max_tokens=1)
-    until(cut_short)
+    wait_until(cut_short)
 
 
 def test_each_text_model_is_measured(runtime: Running, client: OpenAI) -> None:

@@ -11,10 +11,11 @@ import ray
 
 from deployments.contract.types import ImageClassification, TextGeneration
 from serve_app.client import ModelRuntimeClient
-from tests.conftest import Running, replica_pids, until
 from tests.runtime.test_errors import FAILURES
 from tests.support.echo import Echo
 from tests.support.entrances import over_the_handle
+from tests.support.running import Running, replica_pids
+from tests.support.until import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -44,7 +45,7 @@ def test_models_tell_their_state_and_a_broken_one_its_reason(runtime: Running) -
 
 def test_health_and_readiness(runtime: Running) -> None:
     assert httpx.get(f"{runtime.url}/healthz").status_code == 200
-    until(lambda: httpx.get(f"{runtime.url}/readyz", timeout=10).status_code == 200)
+    wait_until(lambda: httpx.get(f"{runtime.url}/readyz", timeout=10).status_code == 200)
 
 
 def test_requests_are_counted_by_model_family_and_outcome(runtime: Running) -> None:
@@ -66,11 +67,11 @@ def test_the_cpu_seconds_of_each_model_are_published(runtime: Running) -> None:
         return metric(text, 'model_cpu_seconds_total{model="text"}')
 
     over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=8))
-    until(lambda: used() > 0)
+    wait_until(lambda: used() > 0)
     before = used()
     for _ in range(20):
         over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=64))
-    until(lambda: used() > before)
+    wait_until(lambda: used() > before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded cannot be seen")
@@ -92,7 +93,7 @@ def test_rays_own_endpoint_has_the_metrics_too(runtime: Running) -> None:
         wanted = ("ray_inference_requests_total{", "ray_inference_latency_avg_ms{", "ray_inference_latency_ms_bucket{")
         return all(name in text for name in wanted)
 
-    until(exported)
+    wait_until(exported)
 
 
 def test_two_families_share_one_gpu(runtime: Running) -> None:
@@ -125,4 +126,4 @@ def test_counts_survive_a_killed_ingress(runtime: Running) -> None:
             return False
         return reply.status_code == 200 and metric(reply.text, "inference_requests_total") >= before
 
-    until(counted)
+    wait_until(counted)

@@ -9,8 +9,9 @@ from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.table import FAMILIES
 from serve_app.app import compose
 from serve_app.config.config import RuntimeConfig
-from tests.conftest import replica_pids, until
+from tests.support.running import replica_pids
 from tests.support.tiny_models import save_text_model
+from tests.support.until import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -45,11 +46,11 @@ def test_two_replicas_share_the_models_and_a_hot_one_spreads(serve_url: str, tmp
         ask("warm")
         # By then the lines are there; until then it is Serve's handle that chooses, and the lines learn of it late.
         ask("a")
-        until(lambda: len(holders("a")) == 1)
+        wait_until(lambda: len(holders("a")) == 1)
         for _ in range(4):
             ask("b")
             ask("a")
         assert len(holders("a")) == len(holders("b")) == 1
-        until(spread)
+        wait_until(spread)
     finally:
         serve.delete("two")

@@ -9,8 +9,9 @@ import pytest
 from deployments.contract.settings import Autoscaling, FamilySettings
 from serve_app.app import compose
 from serve_app.config.config import IngressSettings, RuntimeConfig
-from tests.conftest import replica_pids, until
 from tests.support.echo import ECHO, Echo
+from tests.support.running import replica_pids
+from tests.support.until import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -40,11 +41,11 @@ def test_a_replica_is_added_under_load_and_taken_away_after(serve_url: str, repo
         with ThreadPoolExecutor(4) as callers:
             asking = [callers.submit(keep_asking) for _ in range(4)]
             try:
-                until(lambda: replicas() == {"Echo": 2, "Ingress": 2})
+                wait_until(lambda: replicas() == {"Echo": 2, "Ingress": 2})
             finally:
                 over.set()
             for caller in asking:
                 caller.result(timeout=60)
-        until(lambda: replicas() == {"Echo": 1, "Ingress": 1})
+        wait_until(lambda: replicas() == {"Echo": 1, "Ingress": 1})
     finally:
         serve.delete("scaling")

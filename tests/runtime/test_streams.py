@@ -12,9 +12,10 @@ import pytest
 from deployments.contract.errors import ModelNotFound, PromptTooLong
 from deployments.contract.types import Chunk, TextGenerationResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
-from tests.conftest import Running, until
 from tests.runtime.test_operation import metric
+from tests.support.running import Running
 from tests.support.text_models import CONTEXT, PROMPTS, Reference
+from tests.support.until import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -125,7 +126,7 @@ def test_streams_that_are_cut_anywhere_leave_nothing_behind(runtime: Running) ->
     asyncio.run(cut_many(2 * TOGETHER))
     before = threads_of_replicas()
     asyncio.run(cut_many(int(os.environ.get("CUT_STREAMS", "120"))))
-    until(lambda: now("text_requests_running") == now("text_requests_waiting") == 0)
+    wait_until(lambda: now("text_requests_running") == now("text_requests_waiting") == 0)
     more = {pid: threads - before.get(pid, threads) for pid, threads in threads_of_replicas().items()}
     assert before
     assert max(more.values()) <= POOLED

@@ -9,7 +9,7 @@ from deployments.contract import wire
 from deployments.contract.errors import ERRORS, ServingError
 from deployments.contract.types import Error, InferRequest, InferResponse
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
-from tests.conftest import Running
+from tests.support.running import Running
 
 Entrance = Callable[[Running, InferRequest], InferResponse]
 

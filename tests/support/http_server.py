@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 from deployments.contract import wire
 from deployments.contract.types import InferRequest, InferResponse, TextGeneration, TextGenerationResult
-from tests.conftest import free_port, until
+from tests.support.ports import free_port
+from tests.support.until import wait_until
 
 RESULT = TextGenerationResult(generated_text="abc", model_id="m", finish_reason="length")
 STALLED = "stall"
@@ -69,7 +70,7 @@ def answering() -> Iterator[Answering]:
     server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()
-    until(lambda: server.started)
+    wait_until(lambda: server.started)
     state.url = f"http://127.0.0.1:{port}"
     try:
         yield state

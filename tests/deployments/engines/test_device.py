@@ -1,14 +1,13 @@
 """A replica's share of a GPU binds torch's allocator (there is none here, so CUDA is played); teams of threads end."""
 
 import os
-import threading
-import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from deployments.engines.device import end_openmp_pool, gpu_share
+from tests.support.native_threads import native_threads, wait_until_ended
 
 
 def test_without_a_gpu_nothing_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,20 +32,8 @@ def test_a_team_ends_when_it_is_told_and_comes_again() -> None:
     numbers = torch.ones(1 << 20)
     end_openmp_pool()
     for _ in range(2):
-        alone = teams()
+        alone = native_threads()
         numbers.sum()
-        assert len(teams() - alone) == torch.get_num_threads() - 1
+        assert len(native_threads() - alone) == torch.get_num_threads() - 1
         end_openmp_pool()
         wait_until_ended(alone)
-
-
-def teams() -> set[int]:
-    """Threads of this process that Python has not started."""
-    return {int(task) for task in os.listdir("/proc/self/task")} - {one.native_id for one in threading.enumerate()}
-
-
-def wait_until_ended(but_for: set[int]) -> None:
-    give_up = time.monotonic() + 10
-    while teams() - but_for:
-        assert time.monotonic() < give_up, "threads that computed are still there"
-        time.sleep(0.005)

@@ -2,24 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
 from deployments.replica.batching import Batcher, Pace
+from tests.support.until import until
 
 
 @pytest.fixture
 def executor() -> Iterator[Executor]:
     with ThreadPoolExecutor(1) as executor:
         yield executor
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_what_waits_while_a_batch_runs_is_the_next_batch(executor: Executor) -> None:

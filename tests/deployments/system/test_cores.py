@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.support.project import PROJECT
 
 ALL = len(os.sched_getaffinity(0))
 

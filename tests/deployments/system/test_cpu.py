@@ -6,7 +6,7 @@ import threading
 import time
 
 from deployments.system.cpu import CpuMeter
-from tests.conftest import PROJECT
+from tests.support.project import PROJECT
 
 
 def burn(seconds: float) -> None:

@@ -15,7 +15,7 @@ from deployments.repository.manifest import Manifest, SourceFile
 from deployments.repository.model import Model
 from deployments.validation.sandbox import Sandbox
 from deployments.validation.validator import ModelValidator
-from tests.conftest import PROJECT
+from tests.support.project import PROJECT
 from tests.support.tiny_models import save_text_model
 
 REFUSED_WITHIN_S = 5.0

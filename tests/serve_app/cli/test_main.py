@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from serve_app.cli.main import main
-from tests.conftest import PROJECT, Running, free_port
+from tests.support.ports import free_port
+from tests.support.project import PROJECT
+from tests.support.running import Running
 from tests.support.text_models import Reference
 
 PATIENCE_S = 120

@@ -15,8 +15,8 @@ from deployments.engines.device import use_team, use_threads
 from deployments.engines.text import threads
 from deployments.engines.text.request import Event
 from deployments.engines.text.threads import FIRST_REST_S, LONGEST_REST_S, WINDOW_S, Clocks, OpenMPPool
-from tests.conftest import PROJECT
-from tests.deployments.engines.test_device import teams
+from tests.support.native_threads import native_threads
+from tests.support.project import PROJECT
 from tests.support.text_models import PROMPTS, Listener, ask, load_slots
 
 
@@ -148,14 +148,14 @@ IDLE_ENGINE = """
 import sys
 from pathlib import Path
 from deployments.engines.device import end_openmp_pool, use_threads
-from tests.deployments.engines.test_device import teams, wait_until_ended
+from tests.support.native_threads import native_threads, wait_until_ended
 from tests.deployments.engines.text.test_threads import TeamWatcher
 from tests.support.text_models import PROMPTS, SamplingOptions, load_slots
 
 use_threads(2)
 load_slots(Path(sys.argv[1])).close()  # With it come the threads that libraries keep for ever.
 end_openmp_pool()
-before = teams()
+before = native_threads()
 engine = load_slots(Path(sys.argv[1]))
 wait_until_ended(before)
 listener = TeamWatcher(before)
@@ -177,7 +177,7 @@ class TeamWatcher(Listener):
 
     def __call__(self, event: Event) -> None:
         torch.ones(1 << 20).sum()
-        self.seen |= teams() - self.before
+        self.seen |= native_threads() - self.before
         super().__call__(event)
 
 

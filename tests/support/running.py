@@ -1,0 +1,28 @@
+"""The application under test on the session's Ray."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_app.config.config import IngressSettings, RuntimeConfig
+
+CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
+
+
+@dataclass(frozen=True)
+class Running:
+    """Its two entrances, its models, and a picture to send."""
+
+    url: str
+    handle: Any
+    models: Path
+    picture: Path
+
+
+def replica_pids(application: str, deployment: str) -> list[int]:
+    """The processes of a deployment's replicas that run."""
+    from ray.serve.api import _get_global_client
+
+    details = _get_global_client().get_serve_details()
+    replicas = details["applications"][application]["deployments"][deployment]["replicas"]
+    return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]
