@@ -18,7 +18,7 @@ from benchmarks.engine_process import obey
 from benchmarks.load import Measure, Span, summarise
 from deployments.engines.device import default_device
 from deployments.engines.vision.engine import ImageClassificationEngine
-from deployments.families.image_classification.forwards import Forwards
+from deployments.families.image_classification.executors import ForwardExecutors
 from deployments.replica.batching import Batcher
 from deployments.system.artifact_cache import ArtifactCache
 
@@ -45,7 +45,7 @@ async def carry_out(
 ) -> Any:
     """As the replica does it: decoding in threads, beside the forwards."""
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(cores) as decoders, closing(Forwards(cores)) as forwards:
+    with ThreadPoolExecutor(cores) as decoders, closing(ForwardExecutors(cores)) as forwards:
         batches: Batcher[Any, np.ndarray] = Batcher(lambda: forwards.pace(engine, engine.classify, engine.batch_size))
 
         async def classify(file: bytes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What trials of a model came to, so that each is made once for a content, a machine and the code that makes it."""
+"""What probing a model found, kept so that each probe is made once for a content, a machine and the engines' code."""
 
 import hashlib
 import json
@@ -10,36 +10,46 @@ from typing import Protocol
 import torch
 import transformers
 
+ENGINES = Path(__file__).parent
+
 
 class Facts(Protocol):
-    """Answers to questions about one folder's content. What is lost is asked again."""
+    """Facts about one folder's content, by name. One that is lost is found again."""
 
-    def recall(self, question: str) -> str | None: ...
+    def recall(self, name: str) -> str | None: ...
 
-    def remember(self, question: str, answer: str) -> None: ...
+    def remember(self, name: str, fact: str) -> None: ...
 
 
 class ProbeCache:
-    """The facts that hold for this machine, these libraries and this code. Without `facts` it remembers nothing."""
+    """Results of probes that hold for this machine, these libraries and this code; without `facts` none is kept."""
 
     def __init__(self, facts: Facts | None, *circumstances: object) -> None:
+        """`circumstances`: what else the results depend on, such as device and dtype."""
         self._facts = facts
         self._prefix = f"{_here()} {' '.join(map(str, circumstances))}: "
 
-    def recall(self, question: str) -> str | None:
-        return None if self._facts is None else self._facts.recall(self._prefix + question)
+    def recall(self, probe: str) -> str | None:
+        return None if self._facts is None else self._facts.recall(self._prefix + probe)
 
-    def remember(self, question: str, answer: str, known: str | None = None) -> str:
-        """Returns the answer. Does nothing where it is `known`."""
-        if self._facts is not None and answer != known:
-            self._facts.remember(self._prefix + question, answer)
-        return answer
+    def remember(self, probe: str, result: str, known: str | None = None) -> str:
+        """Returns the result. Writes nothing where it is `known`."""
+        if self._facts is not None and result != known:
+            self._facts.remember(self._prefix + probe, result)
+        return result
 
 
 @cache
 def _here() -> str:
-    """A digest of the machine, the libraries and the engines' own code."""
-    code = [file.read_text("utf-8") for file in sorted(Path(__file__).parent.glob("*.py"))]
+    """A digest of the machine, the libraries and the code of all engines."""
     machine = [platform.machine(), torch.backends.cpu.get_cpu_capability(), torch.version.cuda]
-    cause = json.dumps([torch.__version__, transformers.__version__, *machine, *code])
+    cause = json.dumps([torch.__version__, transformers.__version__, *machine, code_digest(ENGINES)])
     return hashlib.sha256(cause.encode()).hexdigest()[:16]
+
+
+def code_digest(folder: Path) -> str:
+    """Of every Python file in the folder and below, and of its place there."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        digest.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ from deployments.contract.failures import error_of
 from deployments.contract.settings import DEFAULT_CACHE, FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
 from deployments.contract.types import Error, InferRequest, InferResponse
-from deployments.metrics.samples import Measured
+from deployments.metrics.samples import Measure, Measured
 from deployments.replica.calls import Call, OnChunk, RoutingStats
 from deployments.replica.context import replica_name
 from deployments.replica.family import Family
@@ -29,8 +29,7 @@ from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
 from deployments.residency.ledger import MIB, Ledger
 from deployments.residency.residency import Residency
-from deployments.system.cores import limit_cores
-from deployments.system.cpu import CpuMeter, cpu_seconds
+from deployments.system.cpu import CpuMeter, limit_cores
 from deployments.system.process_memory import Memory
 from deployments.validation.golden_validator import GoldenValidator
 from deployments.validation.validator import ModelValidator
@@ -116,7 +115,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def _validate_and_load(self, model: Model) -> EngineT:
         # Again: the files may have changed while the load waited for memory.
-        with self.cpu.threads_of(model.name):
+        with self.cpu.working(None):  # what a load uses is no request's
             return self.load(replace(model, folder=self.validator.validate(model)))
 
     def batch_limit(self, model: Model) -> int:
@@ -159,7 +158,6 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             await asyncio.sleep(SWEEP_EVERY_S)
             self.residency.sweep()
             self.footprint.update(self.residency.memory.unloads)
-            self.cpu.sample()
 
     async def statuses(self) -> list[ResidentStatus]:
         cpu = self.cpu.sample()
@@ -212,7 +210,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     async def measurements(self) -> list[Measured]:
         """The metrics of its models."""
         replica, cpu = replica_name(), self.cpu.sample()
-        return [Measured(f"{replica}/cpu/{name}", name, (cpu_seconds(seconds),)) for name, seconds in cpu.items()]
+        return [Measured(f"{replica}/cpu/{name}", name, (_cpu_seconds(seconds),)) for name, seconds in cpu.items()]
 
     def use_gpu(self, gpu: Memory, total_bytes: int) -> None:
         """Keeps the models on a GPU, within `total_bytes` of it."""
@@ -227,3 +225,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()
+
+
+def _cpu_seconds(seconds: float) -> Measure:
+    return Measure("model_cpu_seconds_total", "counter", "CPU seconds that a model's requests used.", (seconds,))

@@ -1,134 +1,92 @@
-"""CPU seconds by model, measured thread by thread, never guessed from how long something took.
+"""The CPU of this process: which cores it may use, and which model used how many seconds of it."""
 
-On Linux a thread gets its name from the thread that starts it. The thread that loads a model is given a name of the
-model's own, so the threads that its engine starts, and the teams that those start in turn, can be told by it: what they
-use is the model's. Threads that models share run one piece of work at a time: what the thread and its team used
-meanwhile is that model's. The event loop and the tokenising of prompts belong to no model.
-"""
-
-import ctypes
-import itertools
 import os
+import random
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from deployments.metrics.samples import Measure
-
 TASKS = Path("/proc/self/task")
-PR_SET_NAME = 15
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
-_numbers = itertools.count()
 
+def limit_cores(share: float) -> int:
+    """Confines this process to its share of the cores it may use, at least one. Returns how many.
 
-def name_thread(prefix: str = "cpu-") -> str:
-    """Gives this thread, and those it will start, a name of their own."""
-    name = f"{prefix}{next(_numbers)}"[:15]
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl is not None:
-        prctl(PR_SET_NAME, name.encode(), 0, 0, 0)
-    return name
-
-
-def named_threads(*names: str) -> Iterator[tuple[str, int, float]]:
-    """Name, id and CPU seconds of the threads of this process that have one of these names; none where that cannot be
-    known.
-
-    Done several times a second: with pathlib it would take several times as long.
+    Running threads are confined too: threads that they start would otherwise inherit all cores. Pools that are made
+    later (OpenMP, tokenizers) have as many threads as there are cores left.
     """
-    for thread in os.listdir(TASKS) if TASKS.is_dir() else ():
-        try:
-            name = _read(thread, "comm").decode().rstrip()
-            if name in names:
-                yield name, int(thread), _seconds(thread)
-        except (OSError, ValueError, IndexError):  # it has just ended
-            continue
-
-
-def _seconds(thread: int | str) -> float:
-    return int(_read(thread, "schedstat").split()[0]) / 1e9
-
-
-def _read(thread: int | str, what: str) -> bytes:
-    with open(f"{TASKS}/{thread}/{what}", "rb", buffering=0) as file:
-        return file.read()
-
-
-def cpu_seconds(seconds: float) -> Measure:
-    return Measure("model_cpu_seconds_total", "counter", "CPU seconds that a model's requests used.", (seconds,))
+    allowed = sorted(os.sched_getaffinity(0))
+    cores = max(1, int(share * len(allowed)))
+    if cores < len(allowed):
+        # Any of them, so that the replicas of a node do not share the first ones.
+        chosen = random.sample(allowed, cores)
+        for thread in [int(task.name) for task in TASKS.iterdir()] if TASKS.is_dir() else [0]:
+            try:
+                os.sched_setaffinity(thread, chosen)
+            except ProcessLookupError:  # it has just ended
+                continue
+    return cores
 
 
 class CpuMeter:
-    """What each model used so far, by its name. For any thread."""
+    """Splits the process's CPU seconds among the models whose work is under way. For any thread.
 
-    def __init__(self) -> None:
-        self._spent: defaultdict[str, float] = defaultdict(float)
-        self._models: dict[str, str] = {}  # by the name of their threads
-        self._seen: dict[int, float] = {}
-        self._teams = threading.local()
+    While one model works, it gets all that the process uses, its thread pools and the event loop included. While
+    several work, each gets a part in proportion to its pieces of work. Exact figures would need the owner of each
+    thread of each pool, which neither OpenMP nor OpenVINO tells.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
+        self._used: defaultdict[str, float] = defaultdict(float)
+        self._under_way: Counter[tuple[str | None, bool]] = Counter()
+        self._until = clock()
 
     @contextmanager
-    def threads_of(self, model: str) -> Iterator[None]:
-        """Threads that are started within, by this thread, are the model's own. This thread should end soon."""
-        own = name_thread()
-        yield
-        with self._lock:
-            # Its old and its new content may be there at once, no third.
-            for earlier in [name for name, other in self._models.items() if other == model][:-1]:
-                del self._models[earlier]
-            self._models[own] = model
-            # From now on: what the load itself used is not a request's.
-            self._seen |= {thread: seconds for _, thread, seconds in named_threads(own)}
+    def working(self, model: str | None, one_thread: bool = False) -> Iterator[None]:
+        """One piece of work of the model; of none, where it is no model's request.
+
+        `one_thread`: any number of pieces count as one, since one thread does them all.
+        """
+        self._change((model, one_thread), 1)
+        try:
+            yield
+        finally:
+            self._change((model, one_thread), -1)
 
     def measured(self, model: str, work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        """`work`, to be done in a thread that models share."""
+        """`work` as a piece of work of the model."""
 
         def measuring(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
-            self.lead_team()
-            before = self._team_seconds()
-            try:
+            with self.working(model):
                 return work(*arguments, **options)
-            finally:
-                used = self._team_seconds() - before
-                with self._lock:
-                    self._spent[model] += max(0.0, used)
 
         return measuring
 
-    def lead_team(self) -> None:
-        """Threads that this one starts from now on work for it."""
-        if not hasattr(self._teams, "name"):
-            self._teams.name = name_thread()
-
     def sample(self) -> dict[str, float]:
-        """CPU seconds of every model so far. To be called often enough that threads do not end in between."""
+        """CPU seconds of each model so far."""
         with self._lock:
-            threads = {}
-            for name, thread, seconds in named_threads(*self._models):
-                self._spent[self._models[name]] += max(0.0, seconds - self._seen.get(thread, 0.0))
-                threads[thread] = seconds
-            self._seen = threads
-            return dict(self._spent)
+            self._split()
+            return dict(self._used)
 
-    def _team_seconds(self) -> float:
-        """Of this thread and those that it started; those change seldom, so they are looked for now and then."""
-        now = time.monotonic()
-        if now - getattr(self._teams, "looked", -1.0) > 1.0:
-            own = threading.get_native_id()
-            self._teams.members = [thread for _, thread, _ in named_threads(self._teams.name) if thread != own]
-            self._teams.looked = now
-        seconds = time.thread_time()
-        for member in self._teams.members:
-            try:
-                seconds += _seconds(member)
-            except (OSError, ValueError, IndexError):
-                self._teams.looked = -1.0
-        return seconds
+    def _change(self, work: tuple[str | None, bool], by: int) -> None:
+        with self._lock:
+            self._split()
+            self._under_way[work] += by
+            if not self._under_way[work]:
+                del self._under_way[work]
+
+    def _split(self) -> None:
+        since, self._until = self._until, self._clock()
+        parts = {work: 1 if work[1] else count for work, count in self._under_way.items()}
+        for (model, _), part in parts.items():
+            if model is not None:
+                self._used[model] += (self._until - since) * part / sum(parts.values())

@@ -64,15 +64,6 @@ class Compiled:
         return torch.from_numpy(logits)
 
 
-def start_workers(cores: int) -> None:
-    """The threads that all models of this process share start here, as children of the thread that calls."""
-    operations = openvino.opset13
-    rows = operations.parameter([1024, 1024], np.float32)
-    model = openvino.Model([operations.matmul(rows, rows, False, True)], [rows])
-    compiled = openvino.Core().compile_model(model, "CPU", _options(cores, 1))
-    compiled.create_infer_request().infer([np.zeros((1024, 1024), np.float32)])
-
-
 def machine() -> str:
     """What else `read` depends on."""
     return " ".join(str(openvino.Core().get_property("CPU", name)) for name in _MACHINE)

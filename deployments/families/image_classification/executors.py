@@ -1,0 +1,77 @@
+"""The threads in which the forwards of all image models of a process run, and which forwards run side by side."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from deployments.replica.batching import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from deployments.contract.errors import ServingError
+    from deployments.engines.vision.inputs import Item
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+class Classify(Protocol):
+    def __call__(
+        self, pictures: "Sequence[Item | bytes]", exclusive: bool = False
+    ) -> "list[np.ndarray | ServingError]": ...
+
+
+class ImageEngine(Protocol):
+    """The part of ImageClassificationEngine that decides where its forwards run."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def at_once(self) -> int: ...
+
+
+class CountingExecutor(ThreadPoolExecutor):
+    """Knows whether any work is under way."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads, "forward")
+        self._under_way: set[Future[Any]] = set()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._under_way)
+
+    def submit(
+        self, work: Callable[Arguments, Result], /, *arguments: Arguments.args, **options: Arguments.kwargs
+    ) -> "Future[Result]":
+        future = super().submit(work, *arguments, **options)
+        self._under_way.add(future)
+        future.add_done_callback(self._under_way.discard)
+        return future
+
+
+class ForwardExecutors:
+    """Forwards that compute on all cores run one after another, in one thread. Forwards that compute on one core each
+    run side by side, in one thread more than there are cores: it decodes while the others compute."""
+
+    def __init__(self, cores: int) -> None:
+        self._on_all_cores = CountingExecutor(1)
+        self._side_by_side = CountingExecutor(cores + 1)
+
+    def pace(self, engine: ImageEngine, classify: Classify, limit: int) -> "Pace[Item | bytes, np.ndarray]":
+        """How the next batch of `engine` runs, of at most `limit` pictures. `classify`: the engine's, or around it."""
+        batch_size = min(limit, engine.batch_size)
+        if engine.at_once == 1:
+            return Pace(classify, self._on_all_cores, 1, batch_size)
+        if not (self._on_all_cores.busy or self._side_by_side.busy):
+            return Pace(partial(classify, exclusive=True), self._on_all_cores, engine.at_once + 1, 1)
+        return Pace(classify, self._side_by_side, engine.at_once + 1, batch_size)
+
+    def close(self) -> None:
+        for executor in (self._on_all_cores, self._side_by_side):
+            executor.shutdown()
