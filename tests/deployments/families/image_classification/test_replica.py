@@ -16,7 +16,6 @@ from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from tests.support.image_models import LABELS, encoded, expected, photo, quick_measuring, saved
-from tests.support.project import PROJECT
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
