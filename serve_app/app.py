@@ -15,7 +15,7 @@ from ray.serve.config import DeploymentActorConfig
 
 from deployments.contract.settings import Autoscaling, FamilySettings, nearest
 from deployments.families.table import FAMILIES
-from deployments.metrics.requests import MetricsAggregator
+from deployments.metrics.aggregator import MetricsAggregator
 from deployments.replica.family import Family, model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.families import ModelFormat

@@ -1,1 +1,1 @@
-"""The runtime's metrics: recorded in processes, added up in one actor."""
+"""The runtime's metrics: recorded in each process, added up in one actor."""

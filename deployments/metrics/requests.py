@@ -1,8 +1,6 @@
-"""The runtime's three metrics: each ingress replica records, one board per runtime adds up and outlives them all.
+"""What each ingress replica counts of its requests, reported to the aggregator.
 
-`inference_requests_total` (model, family, outcome), `inference_latency_avg_ms` (the last 60 s) and
-`gpu_utilization_percent` (absent without a GPU) are served under these names at /metrics, and through Ray's own
-metrics with its prefix `ray_`, together with the histogram `ray_inference_latency_ms`.
+Ray's own metrics get the histogram `ray_inference_latency_ms` as well.
 """
 
 import time
@@ -11,13 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ray.util.metrics import Counter, Gauge, Histogram
+from ray.util.metrics import Histogram
 
-from deployments.metrics.samples import Measured, Measures, escaped
+from deployments.metrics.samples import ModelReport
 
 WINDOW_S = 60
-RECORDERS = 256
-"""More than live at once. The reports of those heard of least recently are forgotten; what they counted is not."""
 LATENCY_BUCKETS_MS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000]
 
 
@@ -41,7 +37,7 @@ class Second:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that one recorder has seen: cumulative, so that a report may be lost or sent twice."""
+    """Everything that one recorder counted so far: cumulative, so that a report may be lost or sent twice."""
 
     recorder: str
     at: float
@@ -50,8 +46,8 @@ class Report:
     seconds: list[Second]
     gpus: dict[str, float] = field(default_factory=dict)
     """Utilisation in percent by the GPU's unique id."""
-    measured: list[Measured] = field(default_factory=list)
-    """What the families measure of their models."""
+    models: list[ModelReport] = field(default_factory=list)
+    """What the families report of their models."""
 
 
 class Recorder:
@@ -78,69 +74,5 @@ class Recorder:
         self._seconds[-1].latency_ms += latency_ms
         self._histogram.observe(latency_ms, {"model": labels.model, "family": labels.family})
 
-    def report(self, gpus: dict[str, float], measured: list[Measured]) -> Report:
-        return Report(self.name, self.clock(), dict(self._requests), list(self._seconds), gpus, measured)
-
-
-class MetricsAggregator:
-    """Adds up the reports of all recorders, also of those that are gone. One actor for the whole runtime."""
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self.clock = clock
-        self._reports: dict[str, Report] = {}
-        self._requests: Tally[Labels] = Tally()
-        self._measures = Measures(clock)
-        self._counter = Counter(
-            "inference_requests_total", "Requests answered.", tag_keys=("model", "family", "outcome")
-        )
-        self._latency = Gauge("inference_latency_avg_ms", "Mean latency of the last 60 s, in milliseconds.")
-        self._gpu = Gauge("gpu_utilization_percent", "Mean utilisation of the GPUs in use.")
-
-    def report(self, report: Report) -> None:
-        before = self._reports.pop(report.recorder, None)
-        for labels, count in report.requests.items():
-            new = count - (before.requests.get(labels, 0) if before else 0)
-            if new > 0:
-                self._requests[labels] += new
-                self._counter.inc(new, {"model": labels.model, "family": labels.family, "outcome": labels.outcome})
-        self._reports[report.recorder] = report
-        while len(self._reports) > RECORDERS:
-            del self._reports[next(iter(self._reports))]
-        self._measures.add(report.measured)
-        self._latency.set(self.latency_avg_ms())
-        gpu = self.gpu_utilization_percent()
-        if gpu is not None:
-            self._gpu.set(gpu)
-
-    def latency_avg_ms(self) -> float:
-        """Sum over count of the last 60 s; 0 where nothing ended in them."""
-        oldest = self.clock() - WINDOW_S
-        recent = [second for report in self._reports.values() for second in report.seconds if second.at >= oldest]
-        requests = sum(second.requests for second in recent)
-        return sum(second.latency_ms for second in recent) / requests if requests else 0.0
-
-    def gpu_utilization_percent(self) -> float | None:
-        """Mean over the distinct GPUs in use; None without one."""
-        live = [report for report in self._reports.values() if report.at >= self.clock() - WINDOW_S]
-        gpus = {gpu: percent for report in live for gpu, percent in report.gpus.items()}
-        return sum(gpus.values()) / len(gpus) if gpus else None
-
-    def render(self) -> str:
-        """The three metrics, and what the families measure, in Prometheus' text format."""
-        lines = ["# HELP inference_requests_total Requests answered.", "# TYPE inference_requests_total counter"]
-        for labels, count in sorted(self._requests.items(), key=lambda item: str(item[0])):
-            tags = f'model="{escaped(labels.model)}",family="{labels.family}",outcome="{labels.outcome}"'
-            lines.append(f"inference_requests_total{{{tags}}} {count}")
-        lines += [
-            "# HELP inference_latency_avg_ms Mean latency of the requests of the last 60 s, in milliseconds.",
-            "# TYPE inference_latency_avg_ms gauge",
-            f"inference_latency_avg_ms {self.latency_avg_ms():.3f}",
-        ]
-        gpu = self.gpu_utilization_percent()
-        if gpu is not None:
-            lines += [
-                "# HELP gpu_utilization_percent Mean utilisation of the GPUs in use.",
-                "# TYPE gpu_utilization_percent gauge",
-                f"gpu_utilization_percent {gpu:.1f}",
-            ]
-        return "\n".join([*lines, *self._measures.render()]) + "\n"
+    def report(self, gpus: dict[str, float], models: list[ModelReport]) -> Report:
+        return Report(self.name, self.clock(), dict(self._requests), list(self._seconds), gpus, models)

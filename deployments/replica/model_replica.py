@@ -16,7 +16,7 @@ from deployments.contract.failures import error_of
 from deployments.contract.settings import DEFAULT_CACHE, FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
 from deployments.contract.types import Error, InferRequest, InferResponse
-from deployments.metrics.samples import Measure, Measured
+from deployments.metrics.samples import ModelMetric, ModelReport
 from deployments.replica.calls import Call, OnChunk, RoutingStats
 from deployments.replica.context import replica_name
 from deployments.replica.family import Family
@@ -207,10 +207,10 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """What loading it would need now."""
         return self.residency.plan(model, replica_name())
 
-    async def measurements(self) -> list[Measured]:
+    async def measurements(self) -> list[ModelReport]:
         """The metrics of its models."""
         replica, cpu = replica_name(), self.cpu.sample()
-        return [Measured(f"{replica}/cpu/{name}", name, (_cpu_seconds(seconds),)) for name, seconds in cpu.items()]
+        return [ModelReport(f"{replica}/cpu/{name}", name, (_cpu_seconds(seconds),)) for name, seconds in cpu.items()]
 
     def use_gpu(self, gpu: Memory, total_bytes: int) -> None:
         """Keeps the models on a GPU, within `total_bytes` of it."""
@@ -227,5 +227,5 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         return gpu_utilization()
 
 
-def _cpu_seconds(seconds: float) -> Measure:
-    return Measure("model_cpu_seconds_total", "counter", "CPU seconds that a model's requests used.", (seconds,))
+def _cpu_seconds(seconds: float) -> ModelMetric:
+    return ModelMetric("model_cpu_seconds_total", "counter", "CPU seconds that a model's requests used.", (seconds,))

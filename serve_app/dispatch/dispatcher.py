@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, InferRequest, InferResponse
-from deployments.metrics.samples import Measured
+from deployments.metrics.samples import ModelReport
 from deployments.replica.calls import Call, OnChunk, Reply
 from deployments.replica.context import launcher_profile
 from deployments.repository.model import Model
@@ -163,8 +163,8 @@ class Dispatcher:
             return False
         return True
 
-    async def measurements(self) -> list[Measured]:
-        """What every replica measures of its models."""
+    async def measurements(self) -> list[ModelReport]:
+        """What every replica reports of its models."""
         families = [route.family for route in self.routes.values() if route.has_models]
         answers = await asyncio.gather(*(broadcast(self.handles[family], "measurements") for family in families))
         return [one for replicas in answers for measured in replicas for one in measured]

@@ -49,7 +49,7 @@ def test_health_and_readiness(runtime: Running) -> None:
 
 
 def test_requests_are_counted_by_model_family_and_outcome(runtime: Running) -> None:
-    series = 'inference_requests_total{model="text",family="text_generation",outcome="ok"}'
+    series = 'inference_requests_total{family="text_generation",model="text",outcome="ok"}'
     over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=1))
     before = metric(httpx.get(f"{runtime.url}/metrics").text, series)
     over_the_handle(runtime, TextGeneration(model_id="text", prompt="a", max_tokens=1))

@@ -1,4 +1,4 @@
-"""The metrics of each text model: samples that /metrics adds up, and Ray's metrics of this replica."""
+"""The metrics of each text model: reports that the aggregator adds up, and Ray's metrics of this replica."""
 
 import uuid
 import weakref
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from deployments.metrics.samples import Measure, Measured
+from deployments.metrics.samples import ModelMetric, ModelReport
 
 if TYPE_CHECKING:
     from deployments.engines.text.engine import TextGenerationEngine
@@ -39,7 +39,7 @@ HELP = {
 _BOUNDS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]
 
 
-class TextMeasures:
+class TextMetrics:
     """Of one replica."""
 
     def __init__(self) -> None:
@@ -72,23 +72,23 @@ class TextMeasures:
             if seconds is not None:
                 self._histograms[name].observe(seconds, tags)
 
-    def read(self) -> list[Measured]:
+    def read(self) -> list[ModelReport]:
         """The counts of all engines so far; also sets the gauges of Ray's metrics."""
-        measured = [_measured(engine.stats, *source) for engine, source in list(self._sources.items())]
+        reports = [_report(engine.stats, *source) for engine, source in list(self._sources.items())]
         # An unloaded model has no engine; while it is reloaded or changes its version it has two.
         sums = dict.fromkeys(self._gauges_set, 0.0)
-        for one in measured:
-            for measure in one.measures:
-                if measure.kind == "gauge":
-                    key = measure.name, one.model
-                    sums[key] = sums.get(key, 0.0) + measure.values[0]
+        for report in reports:
+            for metric in report.metrics:
+                if metric.kind == "gauge":
+                    key = metric.name, report.model
+                    sums[key] = sums.get(key, 0.0) + metric.values[0]
         for (name, model), value in sums.items():
             self._gauges[name].set(value, {"model": model})
         self._gauges_set = set(sums)
-        return measured
+        return reports
 
 
-def _measured(stats: "EngineStats", source: str, model: str) -> Measured:
+def _report(stats: "EngineStats", source: str, model: str) -> ModelReport:
     gauges = {
         RUNNING: stats.running,
         WAITING: stats.waiting,
@@ -97,11 +97,11 @@ def _measured(stats: "EngineStats", source: str, model: str) -> Measured:
     }
     counters = {PROMPT: stats.prompt_tokens, SHARED: stats.shared_tokens, GENERATED: stats.generated_tokens}
     histograms = {QUEUE: stats.queue_s, FIRST_TOKEN: stats.first_token_s, INTER_TOKEN: stats.inter_token_s}
-    measures = [Measure(name, "gauge", HELP[name], (value,)) for name, value in gauges.items()]
-    measures += [Measure(name, "counter", HELP[name], (value,)) for name, value in counters.items()]
-    measures += [_histogram(name, distribution) for name, distribution in histograms.items()]
-    return Measured(source, model, tuple(measures))
+    metrics = [ModelMetric(name, "gauge", HELP[name], (value,)) for name, value in gauges.items()]
+    metrics += [ModelMetric(name, "counter", HELP[name], (value,)) for name, value in counters.items()]
+    metrics += [_histogram(name, distribution) for name, distribution in histograms.items()]
+    return ModelReport(source, model, tuple(metrics))
 
 
-def _histogram(name: str, distribution: "Distribution") -> Measure:
-    return Measure(name, "histogram", HELP[name], (*distribution.counts, distribution.total), distribution.bounds)
+def _histogram(name: str, distribution: "Distribution") -> ModelMetric:
+    return ModelMetric(name, "histogram", HELP[name], (*distribution.counts, distribution.total), distribution.bounds)

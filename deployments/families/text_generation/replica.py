@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from deployments.contract.errors import Cancelled
 from deployments.contract.types import TextGeneration, TextGenerationResult, Usage
-from deployments.families.text_generation.metrics import TextMeasures
+from deployments.families.text_generation.metrics import TextMetrics
 from deployments.families.text_generation.output import GenerationOutput, LoopNotifier
-from deployments.metrics.samples import Measured
+from deployments.metrics.samples import ModelReport
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.model import Model
@@ -38,7 +38,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine = TextGenerationEngine.load
         self.notifier: LoopNotifier | None = None
-        self.measures = TextMeasures()
+        self.metrics = TextMetrics()
         self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     def load(self, model: Model) -> "TextGenerationEngine":
@@ -55,7 +55,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
     async def answer(
         self, request: TextGeneration, model: Model, engine: "TextGenerationEngine", on_chunk: OnChunk | None
     ) -> TextGenerationResult:
-        self.measures.watch(engine, model.name)
+        self.metrics.watch(engine, model.name)
         if self.notifier is None:
             self.notifier = LoopNotifier(asyncio.get_running_loop())
         output = GenerationOutput(self.notifier, on_chunk)
@@ -68,7 +68,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             # Also where the caller was cancelled before the request was submitted.
             submitting.add_done_callback(_cancel)
             output.finished.cancel()
-        self.measures.finished(model.name, end)
+        self.metrics.finished(model.name, end)
         return TextGenerationResult(
             generated_text=output.text,
             model_id=model.name,
@@ -77,8 +77,8 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             logprobs=None if request.logprobs is None else output.logprobs,
         )
 
-    async def measurements(self) -> list[Measured]:
-        return [*await super().measurements(), *self.measures.read()]
+    async def measurements(self) -> list[ModelReport]:
+        return [*await super().measurements(), *self.metrics.read()]
 
     async def _submit(
         self, engine: "TextGenerationEngine", request: TextGeneration, output: GenerationOutput, stream: bool

@@ -37,7 +37,7 @@ def test_what_rust_writes_is_read_and_written_alike(file: Path) -> None:
     variant = wire.decode(file.read_bytes(), media_type, union)
     written = wire.encode(variant, media_type)
     assert wire.decode(written, media_type, union) == variant
-    if "img" in file.name and file.suffix == ".json" and union is InferRequest:
+    if isinstance(variant, ImageClassification) and file.suffix == ".json":
         assert base64.b64decode(json.loads(written)["ImageClassification"]["image_data"]) == variant.image_data
     else:
         assert written == file.read_bytes()

@@ -149,14 +149,14 @@ async def test_gauges_of_an_unloaded_model_are_nothing(replica: TextGenerationRe
         def set(self, value: float, tags: dict[str, str]) -> None:
             shown[tags["model"]] = value
 
-    replica.measures._gauges[metrics.CACHE] = Gauge()  # type: ignore[assignment]
+    replica.metrics._gauges[metrics.CACHE] = Gauge()  # type: ignore[assignment]
     await ask(replica, prompt="a" * 80, max_tokens=1)
-    replica.measures.read()
+    replica.metrics.read()
     assert shown["m"] > 0  # the prompt's beginning is kept
     model = replica.options.repository().find("m", "text_generation")
     assert await replica.unload_model(model)
     gc.collect()
-    assert replica.measures.read() == []
+    assert replica.metrics.read() == []
     assert shown == {"m": 0}
 
 
@@ -171,8 +171,8 @@ async def test_calls_that_are_given_up_leave_no_row_and_no_place(replica: TextGe
     await asyncio.gather(*tasks, return_exceptions=True)
 
     def busy() -> float:
-        (measured,) = replica.measures.read()
-        return sum(measure.values[0] for measure in measured.measures if measure.name.startswith("text_requests_"))
+        (report,) = replica.metrics.read()
+        return sum(metric.values[0] for metric in report.metrics if metric.name.startswith("text_requests_"))
 
     while busy():
         await asyncio.sleep(0.01)

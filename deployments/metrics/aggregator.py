@@ -1,0 +1,87 @@
+"""One aggregator per runtime adds up all reports, outlives the recorders, and writes Prometheus' text format.
+
+`inference_requests_total` (model, family, outcome), `inference_latency_avg_ms` (the last 60 s) and
+`gpu_utilization_percent` (absent without a GPU) are served under these names at /metrics, with what the families
+report of their models, and through Ray's own metrics with its prefix `ray_`.
+"""
+
+import time
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator
+
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from ray.util.metrics import Counter, Gauge
+
+from deployments.metrics.requests import WINDOW_S, Labels, Report
+from deployments.metrics.totals import ModelTotals
+
+RECORDERS = 256
+"""More than live at once. Of more, the least recent report is forgotten; the requests in it stay counted."""
+
+
+class MetricsAggregator:
+    """Adds up the reports of all recorders, also of those that have ended. One actor for the whole runtime."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self.clock = clock
+        self._reports: dict[str, Report] = {}
+        self._requests: Tally[Labels] = Tally()
+        self._models = ModelTotals(clock)
+        self._counter = Counter(
+            "inference_requests_total", "Requests answered.", tag_keys=("model", "family", "outcome")
+        )
+        self._latency = Gauge("inference_latency_avg_ms", "Mean latency of the last 60 s, in milliseconds.")
+        self._gpu = Gauge("gpu_utilization_percent", "Mean utilisation of the GPUs in use.")
+
+    def report(self, report: Report) -> None:
+        before = self._reports.pop(report.recorder, None)
+        for labels, count in report.requests.items():
+            new = count - (before.requests.get(labels, 0) if before else 0)
+            if new > 0:
+                self._requests[labels] += new
+                self._counter.inc(new, {"model": labels.model, "family": labels.family, "outcome": labels.outcome})
+        self._reports[report.recorder] = report
+        while len(self._reports) > RECORDERS:
+            del self._reports[next(iter(self._reports))]
+        self._models.add(report.models)
+        self._latency.set(self.latency_avg_ms())
+        gpu = self.gpu_utilization_percent()
+        if gpu is not None:
+            self._gpu.set(gpu)
+
+    def latency_avg_ms(self) -> float:
+        """Sum over count of the last 60 s; 0 where nothing ended in them."""
+        oldest = self.clock() - WINDOW_S
+        recent = [second for report in self._reports.values() for second in report.seconds if second.at >= oldest]
+        requests = sum(second.requests for second in recent)
+        return sum(second.latency_ms for second in recent) / requests if requests else 0.0
+
+    def gpu_utilization_percent(self) -> float | None:
+        """Mean over the distinct GPUs in use; None without one."""
+        live = [report for report in self._reports.values() if report.at >= self.clock() - WINDOW_S]
+        gpus = {gpu: percent for report in live for gpu, percent in report.gpus.items()}
+        return sum(gpus.values()) / len(gpus) if gpus else None
+
+    def render(self) -> str:
+        """The three metrics, and what the families report of their models, in Prometheus' text format 0.0.4."""
+        return generate_latest(self).decode()
+
+    def collect(self) -> Iterator[Metric]:
+        """For prometheus_client."""
+        requests = CounterMetricFamily(
+            "inference_requests_total", "Requests answered.", labels=("model", "family", "outcome")
+        )
+        for labels, count in sorted(self._requests.items(), key=lambda item: str(item[0])):
+            requests.add_metric((labels.model, labels.family, labels.outcome), count)
+        yield requests
+        yield GaugeMetricFamily(
+            "inference_latency_avg_ms",
+            "Mean latency of the requests of the last 60 s, in milliseconds.",
+            round(self.latency_avg_ms(), 3),
+        )
+        gpu = self.gpu_utilization_percent()
+        if gpu is not None:
+            help_text = "Mean utilisation of the GPUs in use."
+            yield GaugeMetricFamily("gpu_utilization_percent", help_text, round(gpu, 1))
+        yield from self._models.collect()
