@@ -10,7 +10,6 @@ from typing import Any, cast
 import ray
 from ray import serve
 from ray.serve import Application
-from ray.serve._private.constants import RAY_SERVE_ENABLE_HA_PROXY
 from ray.serve.config import DeploymentActorConfig
 
 from deployments.contract.settings import Autoscaling, FamilySettings, nearest
@@ -21,6 +20,7 @@ from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.families import ModelFormat
 from serve_app.config.config import RuntimeConfig
 from serve_app.dispatch.dispatcher import Route
+from serve_app.dispatch.serve_internals import has_haproxy
 from serve_app.http.haproxy import missing_haproxy
 from serve_app.ingress import METRICS_AGGREGATOR, Ingress
 from serve_app.registry.actor import ModelRegistryActor
@@ -36,7 +36,7 @@ LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 def build(args: RuntimeConfig) -> Application:
     """The application, for `serve run serve_app.app:build`, `serve deploy` and `serve.run(build(config))`."""
-    if not RAY_SERVE_ENABLE_HA_PROXY:
+    if not has_haproxy():
         print(missing_haproxy("`model-runtime serve` starts Ray with it"), file=sys.stderr, flush=True)
     return compose(args, FAMILIES)
 

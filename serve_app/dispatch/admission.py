@@ -1,49 +1,83 @@
 """Which requests may go to a model's replicas now, which wait, and which are refused. A clock and counters; no Ray.
 
-A model has so many slots. Who comes while one is free goes at once; who does not, waits: higher priorities first,
-within one in turns between the callers, within a caller in order. A request is refused at once, never later, where the
-queue is full, and where by the rate at which it has been draining the wait would be too long: beyond the request's
-deadline, or longer than what is under way takes. So overload costs those who are let in at most twice the time. Nothing
-is ever refused while a slot is free.
+A model has so many slots. A request takes a free slot at once; where none is free, it waits: higher priorities first,
+within one priority in turns between the callers, within a caller in order. A request is refused at once, never later,
+where the queue is full, and where by the rate at which the queue drains the wait would be too long: beyond the
+request's deadline, or longer than the requests under way take. So overload costs those that are admitted at most twice
+the time. Nothing is refused while a slot is free.
 """
 
+import asyncio
 import math
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from types import TracebackType
 
 from deployments.contract.errors import DeadlineExceeded, Overloaded
 from deployments.contract.settings import FamilySettings
 from serve_app.access.caller import Caller, Priority
+from serve_app.dispatch.pending import Pending
 
 MEMORY_S = 2.0
-"""The drain rate is that of so much busy time."""
+"""The drain rate is that of so much busy time: shorter follows a change sooner, longer is steadier."""
 FORGET_AFTER_S = 10.0
+"""After so long without a queue the rate of the last one is forgotten."""
 FEW = 4
+"""With fewer requests than these no rate is known."""
 BRIEF_S = 0.25
-"""A wait that is always worth it."""
+"""A shorter wait is never refused."""
 STANDING = 0.6
-"""A longer one is, as long as no more wait than this share of the slots."""
+"""A longer one is accepted while no more requests wait than this share of the slots."""
 UNKNOWN_RETRY_MS = 1000
-IDLE_GATES = 256
-"""With so many gates those that nobody uses go."""
+MANY_QUEUES = 256
+"""From so many queues on, those that are empty are deleted before another is made."""
 
 Clock = Callable[[], float]
 
 
-class Ticket:
-    """One request's place. `start` is called once, when its turn comes; perhaps before `enter` returns."""
+class Slot:
+    """One request's slot, from entering to leaving it. Entering waits while none is free, and only then costs a future
+    and a timer."""
 
-    __slots__ = ("caller", "start", "waiting")
+    __slots__ = ("_queue", "_turn", "caller", "remaining_s", "waiting")
 
-    def __init__(self, caller: Caller, start: Callable[[], None]) -> None:
+    def __init__(self, queue: "ModelQueue", caller: Caller, remaining_s: float) -> None:
         self.caller = caller
-        self.start = start
+        self.remaining_s = remaining_s
         self.waiting = False
+        self._queue = queue
+        self._turn: asyncio.Future[None] | None = None
+
+    async def __aenter__(self) -> None:
+        """Raises Overloaded where the request may not wait either, DeadlineExceeded where its time is over."""
+        self._queue.enter(self)
+        if not self.waiting:
+            return
+        self._turn = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self.remaining_s):
+                await self._turn
+        except TimeoutError:
+            self._queue.leave(self)
+            raise DeadlineExceeded("no answer within the deadline") from None
+        except asyncio.CancelledError:
+            self._queue.leave(self)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._queue.leave(self)
+
+    def begin(self) -> None:
+        """Its turn has come."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)
 
 
 class Admission:
-    """One family's gates, and what they hold together. `replicas` tells how many there are."""
+    """One family's queues, and what they hold together. `replicas` counts its replicas."""
 
     def __init__(self, settings: FamilySettings, replicas: Callable[[], int], clock: Clock = time.monotonic) -> None:
         self.settings = settings
@@ -52,30 +86,33 @@ class Admission:
         self.waiting: Counter[str] = Counter()
         """How many wait, by caller."""
         self.total = 0
-        self._gates: dict[str, Gate] = {}
+        self._queues: dict[str, ModelQueue] = {}
 
-    def gate(self, model: str) -> "Gate":
-        gate = self._gates.get(model)
-        if gate is None:
-            if len(self._gates) >= IDLE_GATES:
-                self._gates = {name: gate for name, gate in self._gates.items() if not gate.idle}
-            gate = self._gates[model] = Gate(self)
-        return gate
+    def slot(self, call: Pending) -> Slot:
+        return Slot(self.queue(call.model), call.caller, call.timeout_s)
+
+    def queue(self, model: str) -> "ModelQueue":
+        queue = self._queues.get(model)
+        if queue is None:
+            if len(self._queues) >= MANY_QUEUES:
+                self._queues = {name: queue for name, queue in self._queues.items() if not queue.idle}
+            queue = self._queues[model] = ModelQueue(self)
+        return queue
 
     def is_full_for(self, caller: Caller) -> bool:
         """Whether the family's queue is full for this caller. Named callers leave as much free as they take."""
         left = self.settings.max_queued_requests - self.total
         return left <= 0 or (bool(caller.name) and self.waiting[caller.name] >= left)
 
-    def wait(self, caller: Caller, by: int) -> None:
+    def count(self, caller: Caller, by: int) -> None:
         self.total += by
         self.waiting[caller.name] += by
         if not self.waiting[caller.name]:
             del self.waiting[caller.name]
 
 
-class Gate:
-    """One model's slots and queue."""
+class ModelQueue:
+    """One model's slots, and the requests that wait for one."""
 
     def __init__(self, family: Admission) -> None:
         self.family = family
@@ -90,32 +127,29 @@ class Gate:
 
     @property
     def slots(self) -> int:
-        # One replica's worth where there is none: it is the waiting calls that bring one.
+        # One replica's worth where there is none: it is waiting calls that make Serve start one.
         return self.family.settings.max_ongoing_requests * max(self.family.replicas(), 1)
 
-    def enter(self, caller: Caller, remaining_s: float, start: Callable[[], None]) -> Ticket:
-        """Raises Overloaded where it may neither go nor wait, DeadlineExceeded where there is no time left."""
-        if remaining_s <= 0:
+    def enter(self, slot: Slot) -> None:
+        """Takes a slot, or waits: `slot.waiting`. Raises Overloaded and DeadlineExceeded."""
+        if slot.remaining_s <= 0:
             raise DeadlineExceeded("the deadline had passed before the request could be sent")
-        ticket = Ticket(caller, start)
         if self.waiting:
-            self._fill()  # There may be more replicas by now.
+            self._fill()  # There may be more replicas than when the last one left.
         if not self.waiting and self.under_way < self.slots:
             self.under_way += 1
-            start()
-            return ticket
-        self._refuse_hopeless(caller, remaining_s)
+            return
+        self._refuse_hopeless(slot.caller, slot.remaining_s)
         if not self.waiting:
             self.drain.begin(self.family.clock())
-        self._queues[caller.priority].push(ticket)
-        self._wait(ticket, True)
-        return ticket
+        self._queues[slot.caller.priority].push(slot)
+        self._set_waiting(slot, True)
 
-    def leave(self, ticket: Ticket) -> None:
-        """The request has its answer, or nobody waits for it any more. Once for each ticket."""
-        if ticket.waiting:
-            self._queues[ticket.caller.priority].remove(ticket)
-            self._wait(ticket, False)
+    def leave(self, slot: Slot) -> None:
+        """The request has its answer, or nobody waits for it any more. Once for each that entered."""
+        if slot.waiting:
+            self._queues[slot.caller.priority].remove(slot)
+            self._set_waiting(slot, False)
             return
         self.under_way -= 1
         if self.waiting:
@@ -125,16 +159,16 @@ class Gate:
     def _fill(self) -> None:
         slots = self.slots
         while self.waiting and self.under_way < slots:
-            ticket = next(queue for queue in self._queues.values() if len(queue)).pop()
-            self._wait(ticket, False)
+            slot = next(queue for queue in self._queues.values() if len(queue)).pop()
+            self._set_waiting(slot, False)
             self.under_way += 1
-            ticket.start()
+            slot.begin()
 
-    def _wait(self, ticket: Ticket, waiting: bool) -> None:
-        ticket.waiting = waiting
+    def _set_waiting(self, slot: Slot, waiting: bool) -> None:
+        slot.waiting = waiting
         by = 1 if waiting else -1
         self.waiting += by
-        self.family.wait(ticket.caller, by)
+        self.family.count(slot.caller, by)
 
     def _refuse_hopeless(self, caller: Caller, remaining_s: float) -> None:
         settings = self.family.settings
@@ -156,49 +190,49 @@ class Gate:
 
 
 class FairQueue:
-    """Turns between callers, `share` requests a turn; each caller's own in order. Everything in constant time."""
+    """Callers take turns, `share` requests a turn; each caller's own go in order. Everything in constant time."""
 
     def __init__(self) -> None:
-        self._callers: OrderedDict[str, OrderedDict[Ticket, None]] = OrderedDict()  # the first has the turn
+        self._callers: OrderedDict[str, OrderedDict[Slot, None]] = OrderedDict()  # the turn is the first one's
         self._length = 0
-        self._taken: tuple[str, int] = ("", 0)  # who had the last turn, and how much of it is used up
+        self._taken: tuple[str, int] = ("", 0)  # who had the last turn, and how many requests of it are used
 
     def __len__(self) -> int:
         return self._length
 
-    def push(self, ticket: Ticket) -> None:
-        self._callers.setdefault(ticket.caller.name, OrderedDict())[ticket] = None
+    def push(self, slot: Slot) -> None:
+        self._callers.setdefault(slot.caller.name, OrderedDict())[slot] = None
         self._length += 1
 
-    def pop(self) -> Ticket:
-        name, tickets = next(iter(self._callers.items()))
-        ticket, _ = tickets.popitem(last=False)
+    def pop(self) -> Slot:
+        name, slots = next(iter(self._callers.items()))
+        slot, _ = slots.popitem(last=False)
         self._length -= 1
         taken = self._taken[1] + 1 if self._taken[0] == name else 1
-        if not tickets:
+        if not slots:
             del self._callers[name]
-        elif taken >= ticket.caller.share:
+        elif taken >= slot.caller.share:
             self._callers.move_to_end(name)
             taken = 0
         self._taken = (name, taken)
-        return ticket
+        return slot
 
-    def remove(self, ticket: Ticket) -> None:
-        tickets = self._callers[ticket.caller.name]
-        del tickets[ticket]
+    def remove(self, slot: Slot) -> None:
+        slots = self._callers[slot.caller.name]
+        del slots[slot]
         self._length -= 1
-        if not tickets:
-            del self._callers[ticket.caller.name]
+        if not slots:
+            del self._callers[slot.caller.name]
 
     def ahead_of(self, caller: Caller) -> int:
-        """How many will go before one that this caller adds now, about: its own, and the others' turns meanwhile."""
+        """About how many go before one that this caller adds now: its own, and the others' turns meanwhile."""
         own = len(self._callers.get(caller.name, ()))
         turns = own // caller.share + 1
         return min(self._length, own + turns * (len(self._callers) - bool(own)))
 
 
 class DrainRate:
-    """Requests a second that leave while others wait, over the last seconds of such time."""
+    """Requests a second that end while others wait, over the last seconds of such time."""
 
     def __init__(self) -> None:
         self._count = 0.0
@@ -206,7 +240,7 @@ class DrainRate:
         self._last = -math.inf
 
     def begin(self, now: float) -> None:
-        """The queue was empty and is not any more."""
+        """The queue, empty until now, gets its first request."""
         if now - self._last > FORGET_AFTER_S:
             self._count = self._time_s = 0.0
         self._last = now
@@ -219,6 +253,6 @@ class DrainRate:
         self._last = now
 
     def rate(self, now: float) -> float | None:
-        """None while too few have left to tell. Falls while none leaves."""
+        """None while too few have ended for an estimate. Falls while none ends."""
         time_s = self._time_s + max(now - self._last, 0.0)
         return self._count / time_s if self._count >= FEW and time_s > 0 else None

@@ -1,66 +1,105 @@
-"""One call until its answer is there, whichever transport carries it."""
+"""One call until its response is there, whichever transport carries it."""
 
 import asyncio
-import time
 from dataclasses import replace
+from typing import Protocol
 
-from deployments.contract.types import Chunk, InferResponse, Message
-from deployments.replica.calls import Call, OnChunk
+from deployments.contract.types import Chunk, InferResponse
+from deployments.replica.calls import Call, Reply
+from serve_app.access.caller import Caller
+
+
+class ReplicaLost(Exception):
+    """The replica ended, or its connection did, before the response came."""
 
 
 class Pending:
-    """One call until its answer is there. `response` may be cancelled, which takes the call back."""
+    """A call without chunks. Cancelling whoever awaits `response` cancels the call."""
 
-    def __init__(self, call: Call, tell: OnChunk | None) -> None:
+    def __init__(self, call: Call, family: str, caller: Caller) -> None:
         self.call = call
-        self.size = sum(map(_bytes_in, vars(call.request).values()))
-        self.response: asyncio.Future[InferResponse] = asyncio.get_running_loop().create_future()
-        self.submitted = False
-        """Whether its turn has come to be sent."""
+        self.family = family
+        self.model = call.model.name if call.model else ""
+        self.caller = caller
+        self.timeout_s = call.timeout_s
+        self._loop = asyncio.get_running_loop()
+        self.deadline = self._loop.time() + call.timeout_s
+        """On the loop's clock."""
+        self.response: asyncio.Future[InferResponse] = self._loop.create_future()
         self.arrived = False
-        """Whether a replica took it."""
-        self.lost = 0
-        """How many replicas were lost with it."""
-        self._give_up = time.monotonic() + call.timeout_s
-        self._tell = tell
-        self._told = 0  # characters
-        self._told_logprobs = 0
-        # Of a repeated answer, what was told already:
-        self._skip = 0
-        self._skip_logprobs = 0
+        """Whether a replica has received it."""
+        self.repeated = False
+        """Whether it was sent before, to a replica that was lost."""
 
     def to_send(self) -> Call:
-        return replace(self.call, timeout_s=max(self._give_up - time.monotonic(), 0.0))
+        return replace(self.call, timeout_s=max(self.deadline - self._loop.time(), 0.0))
 
-    def hear(self, reply: Chunk | InferResponse) -> None:
-        if self.response.done():
-            return
-        if isinstance(reply, InferResponse):
+    def deliver(self, reply: Reply) -> None:
+        if isinstance(reply, InferResponse) and not self.response.done():
             self.response.set_result(reply)
-        elif self._tell is not None:
-            new = reply.text[self._skip :]
-            self._skip = max(self._skip - len(reply.text), 0)
-            logprobs = reply.logprobs[self._skip_logprobs :]
-            self._skip_logprobs = max(self._skip_logprobs - len(reply.logprobs), 0)
-            if new or logprobs:
-                self._told += len(new)
-                self._told_logprobs += len(logprobs)
-                self._tell(Chunk(new, reply.index, logprobs))
 
     def fail(self, cause: Exception) -> None:
         if not self.response.done():
             self.response.set_exception(cause)
 
-    def again(self) -> None:
-        """Before it is sent once more: requests are repeatable, so what was told will come again."""
-        self.lost += 1
-        self._skip, self._skip_logprobs = self._told, self._told_logprobs
+    def repeat(self) -> None:
+        """Before it is sent once more."""
+        self.repeated = True
+        self.response = self._loop.create_future()
 
 
-def _bytes_in(value: object) -> int:
-    """About how many bytes a field takes on the way."""
-    if isinstance(value, bytes | str):
-        return len(value)
-    if isinstance(value, list):
-        return 8 * len(value) + sum(len(turn.content) for turn in value if isinstance(turn, Message))
-    return 0
+class PendingStream(Pending):
+    """A call with chunks. A reader that is slow gets what came meanwhile as one chunk."""
+
+    def __init__(self, call: Call, family: str, caller: Caller) -> None:
+        super().__init__(call, family, caller)
+        self._unread: Chunk | None = None
+        self._news = asyncio.Event()
+        self._ended = False
+        self._delivered = 0  # characters
+        self._delivered_logprobs = 0
+        # Of a repeated answer, what was delivered already:
+        self._skip = 0
+        self._skip_logprobs = 0
+
+    async def next_chunk(self) -> Chunk | None:
+        """All text since the last chunk; None after `end`."""
+        await self._news.wait()
+        if not self._ended:
+            self._news.clear()
+        chunk, self._unread = self._unread, None
+        return chunk
+
+    def end(self) -> None:
+        """No more chunks come."""
+        self._ended = True
+        self._news.set()
+
+    def deliver(self, reply: Reply) -> None:
+        if isinstance(reply, InferResponse):
+            super().deliver(reply)
+        elif not self.response.done() and (chunk := self._new_part(reply)):
+            self._unread = self._unread.joined(chunk) if self._unread else chunk
+            self._news.set()
+
+    def repeat(self) -> None:
+        super().repeat()
+        # Requests are repeatable: the chunks that were delivered come again.
+        self._skip, self._skip_logprobs = self._delivered, self._delivered_logprobs
+
+    def _new_part(self, chunk: Chunk) -> Chunk | None:
+        text, logprobs = chunk.text[self._skip :], chunk.logprobs[self._skip_logprobs :]
+        self._skip = max(self._skip - len(chunk.text), 0)
+        self._skip_logprobs = max(self._skip_logprobs - len(chunk.logprobs), 0)
+        if not text and not logprobs:
+            return None
+        self._delivered += len(text)
+        self._delivered_logprobs += len(logprobs)
+        return Chunk(text, chunk.index, logprobs)
+
+
+class Transport(Protocol):
+    """Carries calls to replicas."""
+
+    async def send(self, pending: Pending) -> InferResponse:
+        """Raises ReplicaLost. Cancelled, it cancels the call at its replica."""

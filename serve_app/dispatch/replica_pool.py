@@ -1,128 +1,148 @@
-"""The ingress's ends of the direct lines to a family's replicas, and which replica a call goes to.
+"""The replicas of one family: which there are, the transports to them, and which one a call takes.
 
-Serve says which replicas there are; a replica whose socket lies on this machine gets a line. Where one lies elsewhere,
-or none has a line yet, calls take the handle (`serve_app.dispatch.handle_transport`) instead.
+Serve knows which replicas there are. A replica whose socket lies on this machine gets a connection. Where one lies on
+another machine, or none is connected yet, calls take Serve's handle instead.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from ray.serve.handle import DeploymentHandle
+from ray.serve.request_router import ReplicaID
+
 from deployments.replica.launcher_profile import LauncherProfile
-from serve_app.dispatch.pending import Pending
+from serve_app.dispatch.handle_transport import HandleTransport
+from serve_app.dispatch.pending import Transport
+from serve_app.dispatch.serve_internals import Replicas, replicas_of
 from serve_app.dispatch.socket_transport import SocketTransport
 
 logger = logging.getLogger("model_runtime.dispatch")
 
 SENT_LATELY_S = 10.0
-"""What a replica was sent so lately it may not tell of yet."""
-
-Lost = Callable[[Sequence[Pending]], None]
+"""So long after a call the replica's statistics may not show its model yet."""
+MANY_TRANSPORTS = 256
+"""From so many handle transports on, the idle ones are deleted before another is made."""
 
 
 class ReplicaPool:
-    """A family's lines. `replicas` gives Serve's table of its replicas, a new one whenever it changes.
+    """`handle` is the family's deployment; `profile` names the sockets, and is None where there are none.
 
-    A model goes to a replica that has it, as long as that one has fewer than `enough` calls under way.
+    Calls for a model go to a replica that holds it, while that one has fewer than `target_ongoing` under way.
     """
 
-    def __init__(
-        self, replicas: Callable[[], Mapping[Any, object]], profile: LauncherProfile | None, enough: float, lost: Lost
-    ) -> None:
-        self._replicas = replicas
+    def __init__(self, handle: DeploymentHandle[Any], target_ongoing: float, profile: LauncherProfile | None) -> None:
+        self._handle = handle
+        self._target_ongoing = target_ongoing
         self._profile = profile
-        self._enough = enough
-        self._lost = lost
-        self._seen: Mapping[Any, object] | None = None
-        self._lines: dict[str, SocketTransport | None] = {}  # None: being connected, or not to be reached
-        self._ids: dict[SocketTransport, Any] = {}  # Serve's, as in its table
+        self._replicas: Replicas = {}
+        self._sockets: dict[str, SocketTransport | None] = {}  # None: being connected, or not to be reached
         self._all_here = False
+        self._handle_transports: dict[str, HandleTransport] = {}  # by model
         self._connecting: set[asyncio.Task[None]] = set()
 
-    def choose(self, model: str) -> SocketTransport | None:
-        """The line to take; None where the handle has to do."""
-        replicas = self._replicas()
-        if replicas is not self._seen:
-            self._seen = replicas
-            self._meet({replica.unique_id: replica for replica in replicas})
-        if not self._all_here:
-            return None
-        lines = [line for line in self._lines.values() if line is not None and line.open]
-        if not lines:
-            return None
-        chosen = lines[0] if len(lines) == 1 else self._best(lines, model)
-        if model and len(self._lines) > 1:
-            chosen.sent[model] = time.monotonic()
-        return chosen
+    def count(self) -> int:
+        return len(self._current())
 
-    def _best(self, lines: list[SocketTransport], model: str) -> SocketTransport:
-        """Who holds the model; where all those are busy, who has most room for it; else who has least to do."""
-        free = [line for line in lines if len(line.pending) < self._enough]
-        holders = [line for line in free if self._holds(line, model)]
+    def pick(self, model: str) -> Transport:
+        """The transport of the next call for a model, "" where the family has none."""
+        replicas = self._current()
+        if replicas is not self._replicas:
+            self._replicas = replicas
+            self._update({replica.unique_id: replica for replica in replicas})
+        sockets = [socket for socket in self._sockets.values() if socket is not None and socket.open]
+        if not self._all_here or not sockets:
+            return self.by_handle(model)
+        picked = sockets[0] if len(sockets) == 1 else self._best(sockets, model)
+        if model and len(self._sockets) > 1:
+            picked.sent_at[model] = time.monotonic()
+        return picked
+
+    def by_handle(self, model: str) -> HandleTransport:
+        transport = self._handle_transports.get(model)
+        if transport is None:
+            if len(self._handle_transports) >= MANY_TRANSPORTS:
+                used = {name: other for name, other in self._handle_transports.items() if not other.idle}
+                self._handle_transports = used
+            transport = self._handle_transports[model] = HandleTransport(self._handle)
+        return transport
+
+    def _current(self) -> Replicas:
+        try:
+            return replicas_of(self._handle)
+        except AttributeError:  # The handle connects with its first call.
+            return _NONE
+
+    def _best(self, sockets: list[SocketTransport], model: str) -> SocketTransport:
+        """That of a replica that holds the model; where all of them are busy, of the one with most free memory; else of
+        the one with the fewest calls under way."""
+        free = [socket for socket in sockets if len(socket.pending) < self._target_ongoing]
+        holders = [socket for socket in free if self._holds(socket, model)]
         if holders:
             return min(holders, key=_under_way)
-        return max(free, key=self._room) if free and model else min(lines, key=_under_way)
+        return max(free, key=self._free_share) if free and model else min(sockets, key=_under_way)
 
-    def _stats(self, line: SocketTransport) -> Mapping[str, Any]:
-        return getattr((self._seen or {}).get(self._ids[line]), "routing_stats", None) or {}
+    def _stats(self, socket: SocketTransport) -> Mapping[str, Any]:
+        replica = self._replicas.get(socket.replica)
+        return replica.routing_stats or {} if replica else {}
 
-    def _holds(self, line: SocketTransport, model: str) -> bool:
-        lately = time.monotonic() - line.sent.get(model, -SENT_LATELY_S) < SENT_LATELY_S
-        return lately or model in self._stats(line).get("models", ())
+    def _holds(self, socket: SocketTransport, model: str) -> bool:
+        lately = time.monotonic() - socket.sent_at.get(model, -SENT_LATELY_S) < SENT_LATELY_S
+        return lately or model in self._stats(socket).get("models", ())
 
-    def _room(self, line: SocketTransport) -> float:
-        """The share of its memory that is free, less a tenth for each model on its way there."""
-        stats, now = self._stats(line), time.monotonic()
+    def _free_share(self, socket: SocketTransport) -> float:
+        """The share of its memory that is free, less a tenth for each model that its statistics do not show yet."""
+        stats, now = self._stats(socket), time.monotonic()
         held = stats.get("models", ())
-        coming = sum(now - at < SENT_LATELY_S for model, at in line.sent.items() if model not in held)
+        coming = sum(now - at < SENT_LATELY_S for model, at in socket.sent_at.items() if model not in held)
         return float(stats.get("free", 1.0)) - coming / 10
 
-    def _meet(self, ids: Mapping[str, Any]) -> None:
-        for gone in self._lines.keys() - ids.keys():
-            line = self._lines.pop(gone)
-            if line is not None:
-                line.open = False
-                del self._ids[line]
-                if not line.pending and line.transport is not None:
-                    line.transport.close()
+    def _update(self, replicas: Mapping[str, ReplicaID]) -> None:
+        for ended in self._sockets.keys() - replicas.keys():
+            socket = self._sockets.pop(ended)
+            if socket is not None:
+                socket.open = False
+                if not socket.pending and socket.transport is not None:
+                    socket.transport.close()
         profile = self._profile
-        here = {replica_id for replica_id in ids if profile and profile.socket(replica_id).is_socket()}
-        self._all_here = here == ids.keys()
-        for new in here - self._lines.keys():
-            self._connect(ids[new])
+        here = {name for name in replicas if profile and profile.socket(name).is_socket()}
+        self._all_here = here == replicas.keys()
+        for new in here - self._sockets.keys():
+            self._connect(replicas[new])
 
-    def _connect(self, key: Any) -> None:
-        self._lines[key.unique_id] = None
-        task = asyncio.create_task(self._connected(key))
+    def _connect(self, replica: ReplicaID) -> None:
+        self._sockets[replica.unique_id] = None
+        task = asyncio.get_running_loop().create_task(self._connected(replica))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
 
-    async def _connected(self, key: Any) -> None:
+    async def _connected(self, replica: ReplicaID) -> None:
         assert self._profile is not None
-        path = str(self._profile.socket(key.unique_id))
+        path = str(self._profile.socket(replica.unique_id))
         try:
-            _, line = await asyncio.get_running_loop().create_unix_connection(
-                lambda: SocketTransport(self._broken), path
+            _, socket = await asyncio.get_running_loop().create_unix_connection(
+                lambda: SocketTransport(replica, self._lost), path
             )
-        except OSError as failure:  # it died, and Serve does not know yet
-            logger.warning("no line to replica %s: %s", key.unique_id, failure)
+        except OSError as failure:  # It ended, and Serve does not know yet.
+            logger.warning("no connection to replica %s: %s", replica.unique_id, failure)
             return
-        if key.unique_id in self._lines:
-            self._lines[key.unique_id] = line
-            self._ids[line] = key
-        elif line.transport is not None:
-            line.transport.close()
+        if replica.unique_id in self._sockets:
+            self._sockets[replica.unique_id] = socket
+        elif socket.transport is not None:
+            socket.transport.close()
 
-    def _broken(self, line: SocketTransport) -> None:
-        key = self._ids.pop(line, None)
-        if key is not None:
-            self._lines[key.unique_id] = None
-            if line.open:  # It did not say that it leaves: perhaps only the connection is lost.
-                self._connect(key)
-        self._lost(list(line.pending.values()))
+    def _lost(self, socket: SocketTransport) -> None:
+        name = socket.replica.unique_id
+        if self._sockets.get(name) is socket:
+            self._sockets[name] = None
+            if socket.open:  # It did not announce its end: perhaps only the connection is lost.
+                self._connect(socket.replica)
 
 
-def _under_way(line: SocketTransport) -> int:
-    return len(line.pending)
+_NONE: Replicas = {}
+
+
+def _under_way(socket: SocketTransport) -> int:
+    return len(socket.pending)

@@ -1,47 +1,52 @@
-"""Calls to one replica over its Unix socket: the ingress's side of the connection."""
+"""Calls to one replica over its Unix socket: the ingress's end of the connection."""
 
-import asyncio
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
+from ray.serve.request_router import ReplicaID
+
+from deployments.contract.types import InferResponse
 from deployments.replica.calls import Reply
 from deployments.replica.socket_server import FramedConnection
-from serve_app.dispatch.pending import Pending
+from serve_app.dispatch.pending import Pending, ReplicaLost
 
 
 class SocketTransport(FramedConnection):
-    """To one replica. `broken` is told when the connection has ended: no answers will come to what is `pending`."""
+    """To one replica. `lost` is called when the connection has ended."""
 
-    def __init__(self, broken: "Callable[[SocketTransport], None]") -> None:
+    def __init__(self, replica: ReplicaID, lost: "Callable[[SocketTransport], None]") -> None:
         super().__init__()
-        self.sent: dict[str, float] = {}
-        """By model: when it was last asked for one that its replica may not tell of yet."""
-        self.pending: dict[str, Pending] = {}
+        self.replica = replica
         self.open = True
-        """Whether it takes new calls."""
-        self._broken = broken
+        """Whether the replica takes new calls."""
+        self.pending: dict[str, Pending] = {}
+        self.sent_at: dict[str, float] = {}
+        """By model: when a call for it was last sent here. The replica's statistics may not show the model yet."""
+        self._lost = lost
 
-    def submit(self, pending: Pending) -> None:
-        pending.submitted = pending.arrived = True
-        self.pending[pending.call.call_id] = pending
-        pending.response.add_done_callback(partial(self._ended, pending.call.call_id))
+    async def send(self, pending: Pending) -> InferResponse:
+        call_id = pending.call.call_id
+        pending.arrived = True
+        self.pending[call_id] = pending
         self.write(pending.to_send())
+        try:
+            return await pending.response
+        finally:
+            if self.pending.pop(call_id, None) is not None:  # No response came, and the connection is there.
+                self.write(call_id)
 
     def received(self, item: tuple[str, Reply] | str) -> None:
         if isinstance(item, str):  # LEAVING
             self.open = False
             return
         call_id, reply = item
-        pending = self.pending.get(call_id)
+        ended = isinstance(reply, InferResponse)
+        pending = self.pending.pop(call_id, None) if ended else self.pending.get(call_id)
         if pending is not None:
-            pending.hear(reply)
+            pending.deliver(reply)
 
     def connection_lost(self, failure: Exception | None) -> None:
-        self._broken(self)
+        self._lost(self)
         self.open = False
-        self.pending = {}
-
-    def _ended(self, call_id: str, response: "asyncio.Future[Any]") -> None:
-        if self.pending.pop(call_id, None) is not None and response.cancelled():
-            self.write(call_id)
+        pendings, self.pending = self.pending, {}
+        for pending in pendings.values():
+            pending.fail(ReplicaLost())

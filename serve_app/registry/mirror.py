@@ -44,8 +44,9 @@ class RegistryMirror:
         except TimeoutError:
             raise Unavailable("the model repository has not been read yet") from None
 
-    def find_model(self, model_id: str, family: str) -> Model:
-        """Raises ModelNotFound, WrongFamily, ModelLoadFailed."""
+    async def find_model(self, model_id: str, family: str) -> Model:
+        """Raises ModelNotFound, WrongFamily, ModelLoadFailed, and what `ready` raises."""
+        await self.ready()
         return find(self.table.models, model_id, family)
 
     def models(self) -> Mapping[str, Model]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import ray
 from ray.serve import Application
+from ray.serve._private import constants
 
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION, ImageClassificationOptions
 from deployments.families.table import FAMILIES
@@ -51,7 +52,7 @@ def test_a_share_that_is_stated_is_kept() -> None:
 def test_without_the_fast_profile_one_line_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: bool, lines: int
 ) -> None:
-    monkeypatch.setattr("serve_app.app.RAY_SERVE_ENABLE_HA_PROXY", profile)
+    monkeypatch.setattr(constants, "RAY_SERVE_ENABLE_HA_PROXY", profile)
     build(RuntimeConfig())
     printed = capsys.readouterr().err.splitlines()
     assert len(printed) == lines

@@ -1,5 +1,6 @@
 """Admission as a state machine: slots, turns, refusals. Time is a number that the tests move."""
 
+import asyncio
 import random
 import time
 from collections import Counter
@@ -11,61 +12,68 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from deployments.contract.errors import DeadlineExceeded, Overloaded
 from deployments.contract.settings import FamilySettings
+from deployments.contract.types import TextGeneration
+from deployments.replica.calls import Call
 from serve_app.access.caller import ANONYMOUS, Caller, Priority
-from serve_app.dispatch.admission import Admission, Gate, Ticket
+from serve_app.dispatch.admission import MANY_QUEUES, Admission, ModelQueue, Slot
+from serve_app.dispatch.pending import Pending
+from tests.support.until import turns
 
 
 @dataclass
 class Service:
-    """A model's gate, and what was sent through it in order."""
+    """A model's queue, and what it let through in order."""
 
     slots: int = 4
-    queue: int = 1000
+    queued: int = 1000
     per_model: int = 1000
     replicas: int = 1
     now: float = 0.0
-    sent: list[Ticket] = field(default_factory=list)
-    under_way: list[Ticket] = field(default_factory=list)
+    sent: list[Slot] = field(default_factory=list)
+    under_way: list[Slot] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         limits = FamilySettings(
-            max_ongoing_requests=self.slots, max_queued_requests=self.queue, max_queued_per_model=self.per_model
+            max_ongoing_requests=self.slots, max_queued_requests=self.queued, max_queued_per_model=self.per_model
         )
         self.admission = Admission(limits, lambda: self.replicas, lambda: self.now)
-        self.gate = self.admission.gate("m")
+        self.queue = self.admission.queue("m")
 
-    def ask(self, caller: Caller = ANONYMOUS, remaining_s: float = 60, gate: Gate | None = None) -> Ticket:
-        went: list[bool] = []
-
-        def start() -> None:
-            went.append(True)
-            if tickets:
-                self.send(tickets[0])
-
-        tickets: list[Ticket] = []
-        tickets.append((gate or self.gate).enter(caller, remaining_s, start))
-        if went:
-            self.send(tickets[0])
-        return tickets[0]
-
-    def send(self, ticket: Ticket) -> None:
-        self.sent.append(ticket)
-        self.under_way.append(ticket)
+    def ask(self, caller: Caller = ANONYMOUS, remaining_s: float = 60, queue: ModelQueue | None = None) -> Slot:
+        queue = queue or self.queue
+        slot = Watched(queue, caller, remaining_s, self)
+        queue.enter(slot)
+        if not slot.waiting:
+            slot.begin()
+        return slot
 
     def finish(self, count: int = 1, after_s: float = 0.0) -> None:
         self.now += after_s
         for _ in range(count):
-            self.gate.leave(self.under_way.pop(0))
+            self.queue.leave(self.under_way.pop(0))
 
     def waits(self) -> int:
-        return self.gate.waiting
+        return self.queue.waiting
+
+
+class Watched(Slot):
+    """A slot whose service keeps when it began."""
+
+    def __init__(self, queue: ModelQueue, caller: Caller, remaining_s: float, service: Service) -> None:
+        super().__init__(queue, caller, remaining_s)
+        self.service = service
+
+    def begin(self) -> None:
+        super().begin()
+        self.service.sent.append(self)
+        self.service.under_way.append(self)
 
 
 def test_a_lone_request_goes_at_once() -> None:
     service = Service()
-    ticket = service.ask()
-    assert service.sent == [ticket]
-    assert not ticket.waiting
+    slot = service.ask()
+    assert service.sent == [slot]
+    assert not slot.waiting
 
 
 def test_no_more_than_the_slots_of_all_replicas_are_under_way() -> None:
@@ -88,11 +96,11 @@ def test_slots_of_a_new_replica_are_used_at_once() -> None:
     assert service.waits() == 0
 
 
-def test_who_waits_goes_in_order() -> None:
+def test_requests_that_wait_go_in_order() -> None:
     service = Service(slots=1)
-    tickets = [service.ask() for _ in range(5)]
+    slots = [service.ask() for _ in range(5)]
     service.finish(), service.finish(), service.finish(), service.finish()
-    assert service.sent == tickets
+    assert service.sent == slots
 
 
 def test_callers_take_turns_however_much_one_of_them_asks() -> None:
@@ -105,7 +113,7 @@ def test_callers_take_turns_however_much_one_of_them_asks() -> None:
     service.finish()
     for _ in range(10):
         service.finish()
-    assert Counter(ticket.caller.name for ticket in service.sent[1:11]) == {"greedy": 5, "modest": 5}
+    assert Counter(slot.caller.name for slot in service.sent[1:11]) == {"greedy": 5, "modest": 5}
 
 
 def test_a_larger_share_gets_more_turns() -> None:
@@ -116,7 +124,7 @@ def test_a_larger_share_gets_more_turns() -> None:
         service.ask(Caller("small"))
     for _ in range(20):
         service.finish()
-    assert Counter(ticket.caller.name for ticket in service.sent[1:21]) == {"large": 15, "small": 5}
+    assert Counter(slot.caller.name for slot in service.sent[1:21]) == {"large": 15, "small": 5}
 
 
 def test_a_higher_priority_goes_first() -> None:
@@ -128,7 +136,7 @@ def test_a_higher_priority_goes_first() -> None:
     assert service.sent[1:] == [high, normal, low]
 
 
-def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
+def test_a_full_queue_refuses_with_a_time_to_retry() -> None:
     service = Service(slots=1, per_model=3)
     for _ in range(4):
         service.ask()
@@ -138,26 +146,26 @@ def test_a_full_queue_refuses_and_says_when_to_come_again() -> None:
 
 
 def test_the_family_bounds_what_waits_for_all_its_models() -> None:
-    service = Service(slots=1, queue=5)
+    service = Service(slots=1, queued=5)
     for name in "ab":
         for _ in range(3):
-            service.ask(gate=service.admission.gate(name))
-    service.ask(gate=service.admission.gate("c"))
-    service.ask(gate=service.admission.gate("c"))
+            service.ask(queue=service.admission.queue(name))
+    service.ask(queue=service.admission.queue("c"))
+    service.ask(queue=service.admission.queue("c"))
     with pytest.raises(Overloaded):
-        service.ask(gate=service.admission.gate("c"))
-    service.ask(gate=service.admission.gate("d"))  # whose slot is free
+        service.ask(queue=service.admission.queue("c"))
+    service.ask(queue=service.admission.queue("d"))  # whose slot is free
 
 
 def test_one_model_that_answers_nothing_takes_no_slot_of_another() -> None:
     service = Service(slots=4)
     for _ in range(100):
-        service.ask(gate=service.admission.gate("cold"))
-    assert not service.ask(gate=service.admission.gate("warm")).waiting
+        service.ask(queue=service.admission.queue("cold"))
+    assert not service.ask(queue=service.admission.queue("warm")).waiting
 
 
 def test_a_named_caller_cannot_fill_the_queue_for_others() -> None:
-    service = Service(slots=1, queue=100)
+    service = Service(slots=1, queued=100)
     service.ask()
     for _ in range(50):
         service.ask(Caller("greedy"))
@@ -206,33 +214,93 @@ def test_a_stall_makes_the_wait_look_longer() -> None:
         service.ask(remaining_s=0.5)
 
 
-def test_what_was_given_up_while_it_waited_is_never_sent() -> None:
+def test_a_request_cancelled_while_it_waits_is_never_sent() -> None:
     service = Service(slots=1)
     service.ask()
-    gone = service.ask()
+    cancelled = service.ask()
     last = service.ask()
-    service.gate.leave(gone)
+    service.queue.leave(cancelled)
     service.finish()
     assert service.sent[-1] is last
     assert service.admission.total == 0
 
 
-def test_gates_that_nobody_uses_go() -> None:
+def test_queues_without_a_request_are_deleted() -> None:
     service = Service()
-    for number in range(2000):
-        gate = service.admission.gate(str(number))
-        gate.leave(service.ask(gate=gate))
-    assert len(service.admission._gates) <= 257
+    for number in range(8 * MANY_QUEUES):
+        queue = service.admission.queue(str(number))
+        queue.leave(service.ask(queue=queue))
+    assert len(service.admission._queues) <= MANY_QUEUES + 1
+
+
+def pending(timeout_s: float = 60) -> Pending:
+    call = Call(TextGeneration(model_id="m", prompt="", max_tokens=1), "r", timeout_s)
+    return Pending(call, "text", ANONYMOUS)
+
+
+async def test_a_free_slot_is_taken_within_the_same_turn_of_the_loop() -> None:
+    admission = Admission(FamilySettings(max_ongoing_requests=1), lambda: 1)
+    entering = admission.slot(pending()).__aenter__()
+    with pytest.raises(StopIteration):
+        entering.send(None)
+
+
+async def test_a_request_without_a_free_slot_goes_when_one_is_left() -> None:
+    admission, order = Admission(FamilySettings(max_ongoing_requests=1), lambda: 1), list[str]()
+
+    async def request(name: str) -> None:
+        async with admission.slot(pending()):
+            order.append(name)
+            await turns(3)
+            order.append(name)
+
+    async with asyncio.TaskGroup() as requests:
+        for name in "abc":
+            requests.create_task(request(name))
+    assert order == list("aabbcc")
+    assert admission.queue("").idle
+
+
+async def test_a_deadline_ends_the_wait() -> None:
+    admission = Admission(FamilySettings(max_ongoing_requests=1), lambda: 1)
+    async with admission.slot(pending()):
+        with pytest.raises(DeadlineExceeded):
+            async with admission.slot(pending(0.001)):
+                raise AssertionError("there was no slot")
+        assert admission.queue("").waiting == 0
+    assert admission.queue("").idle
+
+
+@pytest.mark.parametrize("turn_came", [False, True])
+async def test_a_request_that_is_cancelled_while_it_waits_keeps_no_slot(turn_came: bool) -> None:
+    admission = Admission(FamilySettings(max_ongoing_requests=1), lambda: 1)
+
+    async def request() -> None:
+        async with admission.slot(pending()):
+            raise AssertionError("it was cancelled")
+
+    async with admission.slot(pending()):
+        waiting = asyncio.create_task(request())
+        await turns()
+        assert admission.queue("").waiting == 1
+        if not turn_came:
+            waiting.cancel()
+            await turns(2)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert admission.queue("").idle
 
 
 def test_admission_costs_a_lone_request_little() -> None:
-    service = Service(slots=64)
-    gate = service.gate
+    queue = Service(slots=64).queue
     best = 1.0
     for _ in range(20):
         begin = time.perf_counter()
         for _ in range(200):
-            gate.leave(gate.enter(ANONYMOUS, 60.0, lambda: None))
+            slot = Slot(queue, ANONYMOUS, 60.0)
+            queue.enter(slot)
+            queue.leave(slot)
         best = min(best, (time.perf_counter() - begin) / 200)
     assert best < 20e-6
 
@@ -242,8 +310,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.service = Service(slots=2, queue=8, per_model=6)
-        self.waiting: list[Ticket] = []
+        self.service = Service(slots=2, queued=8, per_model=6)
+        self.waiting: list[Slot] = []
 
     @rule(
         name=strategies.sampled_from(["", "a", "b", "c"]),
@@ -252,13 +320,13 @@ class Machine(RuleBasedStateMachine):
     )
     def ask(self, name: str, priority: Priority, remaining_s: float) -> None:
         try:
-            ticket = self.service.ask(Caller(name, priority=priority), remaining_s)
+            slot = self.service.ask(Caller(name, priority=priority), remaining_s)
         except Overloaded as refused:
             assert len(self.service.under_way) >= 2 * self.service.replicas, "refused while a slot was free"
             assert refused.retry_after_ms
             return
-        if ticket.waiting:
-            self.waiting.append(ticket)
+        if slot.waiting:
+            self.waiting.append(slot)
 
     @precondition(lambda self: self.service.under_way)
     @rule(after_s=strategies.floats(0, 2))
@@ -267,11 +335,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(which=strategies.randoms(use_true_random=False))
     def give_up(self, which: random.Random) -> None:
-        waiting = [ticket for ticket in self.waiting if ticket.waiting]
+        waiting = [slot for slot in self.waiting if slot.waiting]
         if waiting:
-            gone = which.choice(waiting)
-            self.service.gate.leave(gone)
-            self.waiting.remove(gone)
+            cancelled = which.choice(waiting)
+            self.service.queue.leave(cancelled)
+            self.waiting.remove(cancelled)
 
     @rule(replicas=strategies.integers(0, 3))
     def scale(self, replicas: int) -> None:
@@ -279,11 +347,11 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        gate = self.service.gate
-        waiting = [ticket for ticket in self.waiting if ticket.waiting]
-        assert gate.waiting == len(waiting) == self.service.admission.total <= 8
-        assert self.service.admission.waiting == Counter(ticket.caller.name for ticket in waiting)
-        assert gate.under_way == len(self.service.under_way)
+        queue = self.service.queue
+        waiting = [slot for slot in self.waiting if slot.waiting]
+        assert queue.waiting == len(waiting) == self.service.admission.total <= 8
+        assert self.service.admission.waiting == Counter(slot.caller.name for slot in waiting)
+        assert queue.under_way == len(self.service.under_way)
 
 
 TestMachine = Machine.TestCase

@@ -1,76 +1,92 @@
-"""What a caller is told when no answer comes, and how a stream reaches whoever reads it slowly."""
+"""From a request to a call, and from a call to its response, a repeat, or an error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 
 import pytest
+from ray.exceptions import RayActorError
 
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, ImageClassification, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, Reply
+from deployments.replica.calls import Reply
+from deployments.repository.model import Model
 from serve_app.access.caller import RequestContext
 from serve_app.dispatch.dispatcher import Dispatcher, Route
-from serve_app.registry.mirror import RegistryMirror
+from serve_app.dispatch.replica_pool import ReplicaPool
+from tests.support.handles import FakeHandle
+from tests.support.until import until
 
 REQUEST = TextGeneration(model_id="any", prompt="a", max_tokens=1)
+RESULT = TextGenerationResult(generated_text="abc")
 CONTEXT = RequestContext("r")
-Script = Sequence[list[tuple[int, Reply]]]
 
 
-class Replies:
-    """What a replica says to one handle call; then nothing more, for ever."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-
-    async def __aiter__(self) -> AsyncIterator[list[tuple[int, Reply]]]:
-        for replies in self.script:
-            yield replies
-        await asyncio.Event().wait()
-
-    def cancel(self) -> None: ...
+async def no_models(model_id: str, family: str) -> Model:
+    raise AssertionError("the family has no models")
 
 
-class Handle:
-    """A deployment's handle, as far as the dispatcher uses it; its own `exchange`."""
-
-    def __init__(self, script: Script) -> None:
-        self.script = script
-        self.exchange = self
-
-    def options(self, **_: object) -> "Handle":
-        return self
-
-    def remote(self, calls: Sequence[Call]) -> Replies:
-        return Replies(self.script)
-
-
-def dispatcher(script: Script) -> tuple[Dispatcher, Route]:
-    settings = FamilySettings(deadline_s=0.05)
+def dispatcher(script: Sequence[list[tuple[int, Reply]]] = (), deadline_s: float = 60) -> tuple[Dispatcher, FakeHandle]:
+    """Each handle call has the script's replies; then nothing more comes of it."""
+    settings, handle = FamilySettings(deadline_s=deadline_s), FakeHandle(script)
     route = Route("text", TextGeneration, has_models=False, settings=settings, on_gpu=False, may_be_empty=False)
-    return Dispatcher((route,), {"text": Handle(script)}, RegistryMirror()), route  # type: ignore[dict-item]  # a fake
+    return Dispatcher((route,), {"text": ReplicaPool(handle.handle(), 2, None)}, no_models), handle
+
+
+async def listed(replies: AsyncIterator[Reply]) -> list[Reply]:
+    return [reply async for reply in replies]
 
 
 async def test_a_request_that_no_replica_takes_is_unavailable_at_its_deadline() -> None:
-    dispatch, route = dispatcher([])
+    dispatch, _ = dispatcher([], 0.01)
     with pytest.raises(Unavailable):
-        await dispatch.call(REQUEST, CONTEXT, route)
+        await dispatch.send(await dispatch.prepare(REQUEST, CONTEXT))
 
 
 async def test_a_request_that_was_taken_and_not_answered_has_exceeded_its_deadline() -> None:
-    dispatch, route = dispatcher([[]])
+    dispatch, _ = dispatcher([[]], 0.01)
     with pytest.raises(DeadlineExceeded):
-        await dispatch.call(REQUEST, CONTEXT, route)
+        await dispatch.send(await dispatch.prepare(REQUEST, CONTEXT))
+
+
+async def test_a_stream_whose_replica_is_lost_goes_on_where_it_was_cut() -> None:
+    dispatch, handle = dispatcher()
+    replies = dispatch.stream(await dispatch.prepare_stream(REQUEST, CONTEXT))
+    reading = asyncio.create_task(listed(replies))
+    await until(lambda: handle.exchanges)
+    handle.exchanges[0].reply((0, Chunk("a", 1)))
+    handle.exchanges[0].end(RayActorError())
+    await until(lambda: len(handle.exchanges) == 2)
+    handle.exchanges[1].reply((0, Chunk("abc", 3)), (0, RESULT))
+    assert await reading == [Chunk("a", 1), Chunk("bc", 3), RESULT]
+
+
+async def test_a_call_that_loses_two_replicas_is_unavailable() -> None:
+    dispatch, handle = dispatcher()
+    sending = asyncio.create_task(dispatch.send(await dispatch.prepare(REQUEST, CONTEXT)))
+    for number in range(2):
+        await until(lambda number=number: len(handle.exchanges) > number)  # type: ignore[misc]  # bound at once
+        handle.exchanges[number].end(RayActorError())
+    with pytest.raises(Unavailable, match="twice"):
+        await sending
+    assert len(handle.exchanges) == 2
+
+
+async def test_a_stream_that_is_closed_cancels_its_call() -> None:
+    dispatch, handle = dispatcher([[(0, Chunk("a", 1))]])
+    async with aclosing(dispatch.stream(await dispatch.prepare_stream(REQUEST, CONTEXT))) as replies:
+        assert await anext(replies) == Chunk("a", 1)
+    await until(lambda: handle.exchanges[0].cancelled)
 
 
 async def test_chunks_that_wait_for_their_reader_come_together() -> None:
-    result = TextGenerationResult(generated_text="abc")
-    dispatch, route = dispatcher([[(0, Chunk("a", 1))], [(0, Chunk("b", 2)), (0, Chunk("c", 3)), (0, result)]])
-    assert [reply async for reply in dispatch.stream(REQUEST, CONTEXT, route)] == [Chunk("abc", 3), result]
+    dispatch, _ = dispatcher([[(0, Chunk("a", 1))], [(0, Chunk("b", 2)), (0, Chunk("c", 3)), (0, RESULT)]])
+    call = await dispatch.prepare_stream(REQUEST, CONTEXT)
+    assert [reply async for reply in dispatch.stream(call)] == [Chunk("abc", 3), RESULT]
 
 
 async def test_a_variant_without_a_family_is_refused() -> None:
-    dispatch, _ = dispatcher([])
+    dispatch, _ = dispatcher()
     with pytest.raises(InvalidRequest):
-        dispatch.route(ImageClassification(model_id="any", image_data=b""))
+        await dispatch.prepare(ImageClassification(model_id="any", image_data=b""), CONTEXT)

@@ -1,171 +1,149 @@
-"""Requests on their way by Serve's handle: they share calls, and none is lost with its replica."""
+"""Calls by Serve's handle: those of one moment share an exchange, and none is lost without an error."""
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
 
-from deployments.contract.errors import Unavailable
-from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, Reply
-from serve_app.dispatch.handle_transport import CALLS_TOGETHER, HandleTransport
-from serve_app.dispatch.pending import Pending
+from deployments.contract.errors import Overloaded
+from deployments.contract.types import InferResponse, Message, TextGeneration, TextGenerationResult
+from deployments.replica.calls import Call
+from serve_app.access.caller import ANONYMOUS
+from serve_app.dispatch.handle_transport import CALLS_TOGETHER, HandleTransport, size_of
+from serve_app.dispatch.pending import Pending, ReplicaLost
+from tests.support.handles import FakeHandle
+from tests.support.until import turns, until
 
 numbers = itertools.count()
 
 
-class Exchange:
-    """One handle call: what the test says comes out of it."""
-
-    def __init__(self, calls: Sequence[Call]) -> None:
-        self.prompts = [call.request.prompt for call in calls if isinstance(call.request, TextGeneration)]
-        self.cancelled = False
-        self._said: asyncio.Queue[list[tuple[int, Reply]] | Exception | None] = asyncio.Queue()
-
-    def say(self, *replies: tuple[int, Reply]) -> None:
-        self._said.put_nowait(list(replies))
-
-    def answer(self) -> None:
-        self.say(*((n, TextGenerationResult(generated_text=prompt)) for n, prompt in enumerate(self.prompts)))
-        self.end()
-
-    def end(self, failure: Exception | None = None) -> None:
-        self._said.put_nowait(failure)
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-    async def __aiter__(self) -> AsyncIterator[list[tuple[int, Reply]]]:
-        while (said := await self._said.get()) is not None:
-            if isinstance(said, Exception):
-                raise said
-            yield said
-
-
-class Handle:
-    """Remembers the exchanges, and which calls it was told to drop."""
-
-    def __init__(self) -> None:
-        self.exchanges: list[Exchange] = []
-        self.dropped: list[str] = []
-
-    def remote(self, calls: Sequence[Call]) -> Exchange:
-        self.exchanges.append(Exchange(calls))
-        return self.exchanges[-1]
-
-    async def cancel(self, call_ids: Sequence[str]) -> None:
-        self.dropped += call_ids
-
-    @property
-    def sent(self) -> list[list[str]]:
-        return [exchange.prompts for exchange in self.exchanges]
+@pytest.fixture
+def handle() -> FakeHandle:
+    return FakeHandle()
 
 
 @pytest.fixture
-def handle() -> Handle:
-    return Handle()
+def transport(handle: FakeHandle) -> HandleTransport:
+    return HandleTransport(handle.handle())
 
 
-@pytest.fixture
-def lane(handle: Handle) -> HandleTransport:
-    return HandleTransport(handle, handle.cancel)
+def pending(prompt: str = "", **fields: object) -> Pending:
+    request = TextGeneration.model_validate({"model_id": "m", "prompt": prompt, "max_tokens": 1} | fields)
+    return Pending(Call(request, "r", 60, call_id=f"call-{next(numbers)}"), "text", ANONYMOUS)
 
 
-def pending(prompt: str, told: list[Chunk] | None = None) -> Pending:
-    request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
-    call = Call(request, "r", 60, stream=told is not None, call_id=str(next(numbers)))
-    return Pending(call, None if told is None else told.append)
+def send(transport: HandleTransport, *pendings: Pending) -> "list[asyncio.Task[InferResponse]]":
+    return [asyncio.create_task(transport.send(one)) for one in pendings]
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
+def texts(prompts: str) -> list[TextGenerationResult]:
+    return [TextGenerationResult(generated_text=prompt) for prompt in prompts]
 
 
-async def test_what_comes_while_a_call_is_in_transit_goes_together_with_the_next(
-    lane: HandleTransport, handle: Handle
+async def test_calls_that_come_while_one_is_in_transit_go_together_with_the_next(
+    transport: HandleTransport, handle: FakeHandle
 ) -> None:
-    lane.submit(pending("a"))
+    first = send(transport, pending("a"))
     await until(lambda: handle.sent == [["a"]])
-    waiting = [pending(prompt) for prompt in "bc"]
-    for one in waiting:
-        lane.submit(one)
-        for _ in range(5):  # Turns enough for it to be sent, if it were.
-            await asyncio.sleep(0)
+    later = []
+    for prompt in "bc":
+        later += send(transport, pending(prompt))
+        await turns(5)  # Enough for it to be sent, if it were.
     assert handle.sent == [["a"]]
-    handle.exchanges[0].say()  # It has arrived; its answer may take as long as it likes.
+    handle.exchanges[0].reply()  # It has arrived; its answer may take as long as it likes.
     await until(lambda: handle.sent == [["a"], ["b", "c"]])
     handle.exchanges[1].answer()
-    assert [(await one.response).generated_text for one in waiting] == ["b", "c"]  # type: ignore[attr-defined]
+    assert await asyncio.gather(*later) == texts("bc")
+    handle.exchanges[0].answer()
+    assert await asyncio.gather(*first) == texts("a")
 
 
-async def test_what_comes_at_once_goes_at_once_and_no_call_is_too_full(lane: HandleTransport, handle: Handle) -> None:
-    for number in range(CALLS_TOGETHER + 1):
-        lane.submit(pending(str(number)))
+async def test_calls_of_one_moment_go_together_and_no_exchange_is_too_full(
+    transport: HandleTransport, handle: FakeHandle
+) -> None:
+    sending = send(transport, *(pending(str(number)) for number in range(CALLS_TOGETHER + 1)))
     await until(lambda: handle.exchanges)
     assert len(handle.exchanges[0].prompts) == CALLS_TOGETHER
-    handle.exchanges[0].say()
+    handle.exchanges[0].answer()
     await until(lambda: len(handle.exchanges) == 2)
+    handle.exchanges[1].answer()
+    await asyncio.gather(*sending)
 
 
-async def test_one_of_several_that_is_taken_back_is_dropped_and_the_last_one_ends_the_call(
-    lane: HandleTransport, handle: Handle
+async def test_a_cancelled_call_is_cancelled_at_its_replica_and_the_last_one_ends_the_exchange(
+    transport: HandleTransport, handle: FakeHandle
 ) -> None:
-    first, last = pending("a"), pending("b")
-    for one in (first, last):
-        lane.submit(one)
+    calls = [pending("a"), pending("b")]
+    first, last = send(transport, *calls)
     await until(lambda: handle.exchanges)
-    first.response.cancel()
-    await until(lambda: handle.dropped == [first.call.call_id])
+    first.cancel()
+    await until(lambda: handle.broadcasts == [("cancel", [calls[0].call.call_id])])
     assert not handle.exchanges[0].cancelled
-    last.response.cancel()
+    last.cancel()
     await until(lambda: handle.exchanges[0].cancelled)
-    await until(lambda: lane.idle)
+    await until(lambda: transport.idle)
 
 
-async def test_one_that_is_taken_back_while_it_waits_is_never_sent(lane: HandleTransport, handle: Handle) -> None:
-    lane.submit(pending("a"))
+async def test_a_call_that_is_cancelled_while_it_waits_is_never_sent(
+    transport: HandleTransport, handle: FakeHandle
+) -> None:
+    (first,) = send(transport, pending("a"))
     await until(lambda: handle.exchanges)
-    given_up, other = pending("b"), pending("c")
-    for one in (given_up, other):
-        lane.submit(one)
-    given_up.response.cancel()
+    cancelled, other = send(transport, pending("b"), pending("c"))
+    await turns()
+    cancelled.cancel()
     handle.exchanges[0].answer()
     await until(lambda: len(handle.exchanges) == 2)
     assert handle.sent[1] == ["c"]
+    handle.exchanges[1].answer()
+    await asyncio.gather(first, other)
 
 
 @pytest.mark.parametrize("failure", [RayActorError(), None], ids=["killed", "ended in good order"])
-async def test_what_a_lost_replica_had_is_sent_once_more_each_alone(
-    lane: HandleTransport, handle: Handle, failure: Exception | None
+async def test_calls_of_a_lost_replica_without_a_response_fail_as_lost(
+    transport: HandleTransport, handle: FakeHandle, failure: Exception | None
 ) -> None:
-    told: list[Chunk] = []
-    answered, streamed, other = pending("a"), pending("b", told), pending("c")
-    for one in (answered, streamed, other):
-        lane.submit(one)
+    answered, other = send(transport, pending("a"), pending("b"))
     await until(lambda: handle.exchanges)
-    lost = handle.exchanges[0]
-    lost.say((0, TextGenerationResult(generated_text="a")), (1, Chunk("xy", 2)))
-    lost.end(failure)
-    await until(lambda: handle.sent[1:] == [["b"], ["c"]])
-    handle.exchanges[1].say((0, Chunk("xyz", 3)), (0, TextGenerationResult(generated_text="xyz")))
-    assert await streamed.response == TextGenerationResult(generated_text="xyz")
-    assert "".join(chunk.text for chunk in told) == "xyz"
-    handle.exchanges[2].end(failure)
-    with pytest.raises(Unavailable):
-        await other.response
-    assert len(handle.exchanges) == 3
+    handle.exchanges[0].reply((0, *texts("a")))
+    handle.exchanges[0].end(failure)
+    assert [await answered] == texts("a")
+    with pytest.raises(ReplicaLost):
+        await other
 
 
-async def test_what_the_handle_refuses_is_told_to_each(lane: HandleTransport, handle: Handle) -> None:
-    asked = [pending(prompt) for prompt in "ab"]
-    for one in asked:
-        lane.submit(one)
+async def test_a_repeated_call_goes_at_once_and_alone(transport: HandleTransport, handle: FakeHandle) -> None:
+    first = send(transport, pending("a"))
     await until(lambda: handle.exchanges)
-    handle.exchanges[0].end(RuntimeError("no"))
-    for one in asked:
-        with pytest.raises(RuntimeError):
-            await one.response
+    repeated = pending("b")
+    repeated.repeat()
+    second = send(transport, repeated, pending("c"))
+    await until(lambda: handle.sent == [["a"], ["b"]])
+    for number in range(3):
+        await until(lambda number=number: len(handle.exchanges) > number)  # type: ignore[misc]  # bound at once
+        handle.exchanges[number].answer()
+    assert await asyncio.gather(*first, *second) == texts("abc")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [(RuntimeError("no"), RuntimeError), (BackPressureError(1, 1), Overloaded)],
+    ids=["any failure", "a full queue"],
+)
+async def test_what_the_handle_raises_fails_every_call_of_the_exchange(
+    transport: HandleTransport, handle: FakeHandle, raised: Exception, expected: type[Exception]
+) -> None:
+    sending = send(transport, pending("a"), pending("b"))
+    await until(lambda: handle.exchanges)
+    handle.exchanges[0].end(raised)
+    for one in sending:
+        with pytest.raises(expected):
+            await one
+
+
+async def test_the_size_of_a_call_is_that_of_its_contents() -> None:
+    assert size_of(pending("a" * 1000)) >= 1000
+    assert size_of(pending(prompt_ids=[1] * 1000)) >= 8000
+    assert size_of(pending(messages=[Message(role="user", content="a" * 1000)] * 3)) >= 3000

@@ -1,37 +1,68 @@
-"""One call on its way: what a repeated answer tells again is told once."""
+"""One call: a repeated answer's chunks come once, and a slow reader gets what came meanwhile in one."""
 
-from deployments.contract.types import Chunk, Message, TextGeneration, TextGenerationResult, TokenLogprob
+from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult, TokenLogprob
 from deployments.replica.calls import Call
-from serve_app.dispatch.pending import Pending
+from serve_app.access.caller import ANONYMOUS
+from serve_app.dispatch.pending import Pending, PendingStream
+from tests.support.until import turns
 
-SAID = [TokenLogprob(token=token, logprob=-1, utf8=list(token.encode()), top=[]) for token in "abc"]
-
-
-def pending(told: list[Chunk], **fields: object) -> Pending:
-    request = TextGeneration.model_validate({"model_id": "m", "prompt": "", "max_tokens": 3} | fields)
-    return Pending(Call(request, "r", 10), told.append)
-
-
-async def test_an_answer_that_begins_anew_is_told_from_where_it_was_cut() -> None:
-    told: list[Chunk] = []
-    call = pending(told)
-    call.hear(Chunk("a", 1, (SAID[0],)))
-    call.hear(Chunk("b", 2, (SAID[1],)))
-    call.again()
-    for chunk in (Chunk("abc", 3, tuple(SAID)), TextGenerationResult(generated_text="abc")):
-        call.hear(chunk)
-    assert "".join(chunk.text for chunk in told) == "abc"
-    assert [logprob for chunk in told for logprob in chunk.logprobs] == SAID
-    assert (await call.response) == TextGenerationResult(generated_text="abc")
+LOGPROBS = [TokenLogprob(token=token, logprob=-1, utf8=list(token.encode()), top=[]) for token in "abc"]
+CALL = Call(TextGeneration(model_id="m", prompt="", max_tokens=3), "r", 10)
+RESULT = TextGenerationResult(generated_text="abc")
 
 
-async def test_a_token_without_text_is_told_with_its_log_probability() -> None:
-    told: list[Chunk] = []
-    pending(told).hear(Chunk("", 1, (SAID[0],)))
-    assert [chunk.logprobs for chunk in told] == [(SAID[0],)]
+async def read(stream: PendingStream) -> list[Chunk]:
+    """All chunks of a stream that has ended."""
+    chunks = []
+    while (chunk := await stream.next_chunk()) is not None:
+        chunks.append(chunk)
+    return chunks
 
 
-async def test_a_request_weighs_what_it_carries() -> None:
-    assert pending([], prompt="a" * 1000).size >= 1000
-    assert pending([], prompt_ids=[1] * 1000).size >= 8000
-    assert pending([], messages=[Message(role="user", content="a" * 1000)] * 3).size >= 3000
+async def test_chunks_of_a_repeated_answer_go_on_where_they_were_cut() -> None:
+    stream = PendingStream(CALL, "text", ANONYMOUS)
+    stream.deliver(Chunk("a", 1, (LOGPROBS[0],)))
+    first = await stream.next_chunk()
+    stream.deliver(Chunk("b", 2, (LOGPROBS[1],)))
+    stream.repeat()
+    stream.deliver(Chunk("abc", 3, tuple(LOGPROBS)))
+    stream.deliver(RESULT)
+    stream.end()
+    assert first == Chunk("a", 1, (LOGPROBS[0],))
+    assert await read(stream) == [Chunk("bc", 3, tuple(LOGPROBS[1:]))]
+    assert await stream.response == RESULT
+
+
+async def test_a_token_without_text_is_delivered_with_its_log_probability() -> None:
+    stream = PendingStream(CALL, "text", ANONYMOUS)
+    stream.deliver(Chunk("", 1, (LOGPROBS[0],)))
+    assert await stream.next_chunk() == Chunk("", 1, (LOGPROBS[0],))
+
+
+async def test_a_slow_reader_gets_one_chunk_of_all_that_came() -> None:
+    stream = PendingStream(CALL, "text", ANONYMOUS)
+    for index, letter in enumerate("abc", 1):
+        stream.deliver(Chunk(letter, index))
+    stream.end()
+    assert await read(stream) == [Chunk("abc", 3)]
+
+
+async def test_what_comes_after_the_response_or_a_failure_changes_nothing() -> None:
+    answered, failed = Pending(CALL, "text", ANONYMOUS), Pending(CALL, "text", ANONYMOUS)
+    answered.deliver(RESULT)
+    answered.deliver(TextGenerationResult(generated_text="another"))
+    answered.fail(RuntimeError())
+    assert await answered.response == RESULT
+    failed.response.cancel()
+    failed.deliver(RESULT)
+    failed.fail(RuntimeError())
+    assert failed.response.cancelled()
+
+
+async def test_a_call_is_sent_with_what_is_left_of_its_time() -> None:
+    pending = Pending(CALL, "text", ANONYMOUS)
+    pending.deadline -= 4
+    await turns()
+    assert 5 < pending.to_send().timeout_s <= 6
+    pending.deadline -= 10
+    assert pending.to_send().timeout_s == 0

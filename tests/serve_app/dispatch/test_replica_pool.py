@@ -1,178 +1,195 @@
-"""The direct line to a replica: many calls at once, replies as they come, nothing lost when an end goes away."""
+"""Which transport a call takes: a socket of a replica that holds the model, or the handle where not all are here."""
 
 import asyncio
 import itertools
 import socket
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ray.serve._private.common import DeploymentID
+from ray.serve.request_router import ReplicaID
 
-from deployments.contract.types import Chunk, InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, OnChunk
+from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
+from deployments.replica.calls import Call
 from deployments.replica.launcher_profile import LauncherProfile
-from deployments.replica.socket_server import ReplicaSocketServer
+from serve_app.access.caller import ANONYMOUS
+from serve_app.dispatch.handle_transport import HandleTransport
 from serve_app.dispatch.pending import Pending
-from serve_app.dispatch.replica_pool import ReplicaPool
+from serve_app.dispatch.replica_pool import MANY_TRANSPORTS, ReplicaPool
 from serve_app.dispatch.socket_transport import SocketTransport
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as name:  # pytest's are too deep for the name of a socket
-        yield Path(name)
-
+from tests.support.handles import FakeHandle
+from tests.support.sockets import SocketReplica, socket_folder
+from tests.support.until import until
 
 numbers = itertools.count()
 
 
-class Answering:
-    """A replica that answers at once, or after `go`, and remembers what was taken back."""
+@dataclass(frozen=True)
+class Running:
+    """Of Serve's RunningReplica, what the pool reads."""
 
-    def __init__(self, path: Path) -> None:
-        self.go = asyncio.Event()
-        self.begun: list[str] = []
-        self.taken_back: list[str] = []
-        self.server = ReplicaSocketServer(path, self)
-
-    async def respond(self, call: Call, on_chunk: OnChunk | None) -> InferResponse:
-        assert isinstance(call.request, TextGeneration)
-        self.begun.append(call.call_id)
-        try:
-            if call.request.prompt == "wait":
-                await self.go.wait()
-        except asyncio.CancelledError:
-            self.taken_back.append(call.call_id)
-            raise
-        for index, letter in enumerate(call.request.prompt, 1):
-            if on_chunk is not None:
-                on_chunk(Chunk(letter, index))
-        return TextGenerationResult(generated_text=call.request.prompt)
+    routing_stats: dict[str, Any] = field(default_factory=dict)
 
 
-def pending(prompt: str, chunks: list[Chunk] | None = None) -> Pending:
+def table(**stats: dict[str, Any]) -> dict[ReplicaID, Running]:
+    return {ReplicaID(name, DeploymentID("Text")): Running(of_replica) for name, of_replica in stats.items()}
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with socket_folder() as folder:
+        yield folder
+
+
+@pytest.fixture
+def handle() -> FakeHandle:
+    return FakeHandle()
+
+
+@pytest.fixture
+def pool(handle: FakeHandle, folder: Path) -> ReplicaPool:
+    return ReplicaPool(handle.handle(), 2, LauncherProfile(folder))
+
+
+def picked_socket(pool: ReplicaPool, model: str = "m") -> SocketTransport | None:
+    transport = pool.pick(model)
+    return transport if isinstance(transport, SocketTransport) else None
+
+
+def pending(prompt: str) -> Pending:
     request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
-    call = Call(request, "r", 60, stream=chunks is not None, call_id=str(next(numbers)))
-    return Pending(call, None if chunks is None else chunks.append)
+    return Pending(Call(request, "r", 60, call_id=f"call-{next(numbers)}"), "text", ANONYMOUS)
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
+def waiting_calls(transport: SocketTransport, count: int) -> "list[asyncio.Task[InferResponse]]":
+    return [asyncio.create_task(transport.send(pending("wait"))) for _ in range(count)]
 
 
-async def connected(path: Path) -> SocketTransport:
-    _, line = await asyncio.get_running_loop().create_unix_connection(
-        lambda: SocketTransport(lambda _: None), str(path)
-    )
-    return line
+async def test_a_handle_that_is_not_connected_has_no_replica_and_takes_the_calls(pool: ReplicaPool) -> None:
+    assert pool.count() == 0
+    assert isinstance(pool.pick("m"), HandleTransport)
+    assert pool.pick("m") is pool.pick("m")
+    assert pool.pick("m") is not pool.pick("n")
 
 
-async def test_calls_are_answered_as_they_are_done_not_in_order(folder: Path) -> None:
-    replica = Answering(folder / "a.sock")
-    line = await connected(folder / "a.sock")
-    slow, chunks = pending("wait"), list[Chunk]()
-    quick = pending("ab", chunks)
-    for one in (slow, quick):
-        line.submit(one)
-    assert await quick.response == TextGenerationResult(generated_text="ab")
-    assert chunks == [Chunk("a", 1), Chunk("b", 2)]
-    assert not slow.response.done()
-    replica.go.set()
-    assert await slow.response == TextGenerationResult(generated_text="wait")
-    assert not line.pending
-    await replica.server.close()
+async def test_without_the_fast_profile_all_calls_take_the_handle(handle: FakeHandle) -> None:
+    pool = ReplicaPool(handle.handle(), 2, None)
+    handle.show(table(a={}))
+    assert pool.count() == 1
+    assert isinstance(pool.pick("m"), HandleTransport)
 
 
-async def test_a_call_that_nobody_waits_for_is_taken_back(folder: Path) -> None:
-    replica = Answering(folder / "a.sock")
-    line = await connected(folder / "a.sock")
-    given_up = pending("wait")
-    line.submit(given_up)
-    await until(lambda: replica.begun)
-    given_up.response.cancel()
-    await until(lambda: replica.taken_back == [given_up.call.call_id])
-    await replica.server.close()
+async def test_handle_transports_without_a_call_are_deleted(pool: ReplicaPool) -> None:
+    for number in range(2 * MANY_TRANSPORTS):
+        pool.pick(str(number))
+    assert len(pool._handle_transports) <= MANY_TRANSPORTS
 
 
-async def test_a_replica_that_leaves_answers_what_it_has_first(folder: Path) -> None:
-    replica = Answering(folder / "a.sock")
-    line = await connected(folder / "a.sock")
-    slow = pending("wait")
-    line.submit(slow)
-    await until(lambda: replica.begun)
-    leaving = asyncio.create_task(replica.server.close())
-    await until(lambda: not line.open)
-    assert not (folder / "a.sock").exists()
-    replica.go.set()
-    assert await slow.response == TextGenerationResult(generated_text="wait")
-    await leaving
+async def test_a_lost_connection_is_made_again_while_its_replica_runs(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
+    replica = SocketReplica(folder / "a.sock")
+    handle.show(table(a={}))
+    first = await until(lambda: picked_socket(pool))
+    await replica.drop_connections()
+    await until(lambda: not first.open)
+    second = await until(lambda: picked_socket(pool))
+    assert second is not first
+    assert await second.send(pending("b")) == TextGenerationResult(generated_text="b")
+    await replica.close()
 
 
-async def test_a_broken_line_tells_what_was_under_way_and_is_made_again_while_its_replica_lives(folder: Path) -> None:
-    replica, lost = Answering(folder / "a.sock"), list[Pending]()
-    table = {Id("a"): None}
-    known = ReplicaPool(lambda: table, LauncherProfile(folder), enough=2, lost=lost.extend)
-    await until(lambda: known.choose("m"))
-    line = known.choose("m")
-    assert line is not None
-    answered, waiting = pending("a"), pending("wait")
-    for one in (answered, waiting):
-        line.submit(one)
-    await answered.response
-    (end,) = replica.server.connections
-    assert end.transport is not None
-    end.transport.abort()
-    await until(lambda: lost == [waiting])
-    assert not line.open
-    await until(lambda: known.choose("m"))
-    again = pending("b")
-    known.choose("m").submit(again)  # type: ignore[union-attr]  # just seen
-    assert await again.response == TextGenerationResult(generated_text="b")
-    await replica.server.close()
-
-
-async def test_a_replica_that_died_gets_no_line_and_takes_none_from_others(folder: Path) -> None:
-    dead, alive = (Answering(folder / f"{name}.sock") for name in ("dead", "alive"))
-    await dead.server.close()
+async def test_a_replica_that_cannot_be_reached_gets_no_call(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
+    alive = SocketReplica(folder / "alive.sock")
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(folder / "dead.sock"))
-    table = {Id("dead"): None, Id("alive"): None}
-    known = ReplicaPool(lambda: table, LauncherProfile(folder), enough=2, lost=lambda _: None)
-    await until(lambda: known.choose("m"))
-    asked = pending("a")
-    known.choose("m").submit(asked)  # type: ignore[union-attr]  # just seen
-    assert await asked.response == TextGenerationResult(generated_text="a")
-    await alive.server.close()
+    handle.show(table(dead={}, alive={}))
+    picked = await until(lambda: picked_socket(pool))
+    assert await picked.send(pending("a")) == TextGenerationResult(generated_text="a")
+    await alive.close()
 
 
-async def test_a_model_stays_with_its_replica_until_that_is_busy(folder: Path) -> None:
-    servers = [Answering(folder / f"{name}.sock") for name in "ab"]
-    table = {Id("a"): None, Id("b"): None}
-    known = ReplicaPool(lambda: table, LauncherProfile(folder), enough=2, lost=lambda _: None)
-    assert known.choose("m") is None  # not connected yet: the handle does it
-    await until(lambda: len([line for line in known._lines.values() if line]) == 2)
-    first = known.choose("m")
+async def test_a_replica_on_another_machine_sends_all_calls_by_the_handle(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
+    replica = SocketReplica(folder / "a.sock")
+    handle.show(table(a={}))
+    await until(lambda: picked_socket(pool) and replica.server.connections)
+    handle.show(table(a={}, elsewhere={}))
+    assert isinstance(pool.pick("m"), HandleTransport)
+    await replica.close()
+
+
+class TwoReplicas:
+    """Both connected, each of them with its statistics."""
+
+    def __init__(self, handle: FakeHandle, folder: Path) -> None:
+        self.handle = handle
+        self.replicas = [SocketReplica(folder / f"{name}.sock") for name in "ab"]
+
+    async def connect(self, pool: ReplicaPool, **stats: dict[str, Any]) -> None:
+        self.handle.show(table(**stats))
+        pool.pick("")
+        await until(lambda: all(pool._sockets.values()))
+        await until(lambda: all(replica.server.connections for replica in self.replicas))
+
+    async def close(self) -> None:
+        for replica in self.replicas:
+            await replica.close()
+
+
+async def test_a_model_stays_with_its_replica_until_that_has_its_target_of_calls(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
+    both = TwoReplicas(handle, folder)
+    await both.connect(pool, a={}, b={})
+    first = picked_socket(pool)
     assert first is not None
-    for _ in range(2):
-        assert known.choose("m") is first
-        first.submit(pending("wait"))
-    second = known.choose("m")
+    assert picked_socket(pool) is first
+    calls = waiting_calls(first, 1)
+    await until(lambda: len(first.pending) == 1)
+    assert picked_socket(pool) is first
+    calls += waiting_calls(first, 1)
+    await until(lambda: len(first.pending) == 2)
+    second = picked_socket(pool)
     assert second is not None
     assert second is not first
-    assert second.sent.keys() == {"m"}
-    table = {Id("a"): None, Id("elsewhere"): None}
-    assert known.choose("m") is None  # a replica on another machine: the handle knows how to share
-    for server in servers:
-        server.go.set()
-        await server.server.close()
+    await until(lambda: sum(len(replica.begun) for replica in both.replicas) == 2)
+    await both.close()
+    await asyncio.gather(*calls)
 
 
-class Id(str):
-    """As Serve's ReplicaID: hashable, with a unique id."""
+async def test_a_call_goes_where_the_model_is_in_memory(pool: ReplicaPool, handle: FakeHandle, folder: Path) -> None:
+    both = TwoReplicas(handle, folder)
+    await both.connect(pool, a={"models": [], "free": 1.0}, b={"models": ["m"], "free": 0.1})
+    holder = picked_socket(pool)
+    assert holder is not None
+    assert holder.replica.unique_id == "b"
+    await both.close()
 
-    @property
-    def unique_id(self) -> str:
-        return str(self)
+
+async def test_a_model_that_no_replica_holds_goes_where_most_memory_is_free(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
+    both = TwoReplicas(handle, folder)
+    await both.connect(pool, a={"models": ["x"], "free": 0.2}, b={"models": ["y"], "free": 0.25})
+    picked = [picked_socket(pool, model) for model in ("m", "n")]
+    # The second one has already been sent a model that takes some of its memory.
+    assert [transport.replica.unique_id for transport in picked if transport] == ["b", "a"]
+    await both.close()
+
+
+async def test_a_replica_that_ended_is_disconnected(pool: ReplicaPool, handle: FakeHandle, folder: Path) -> None:
+    both = TwoReplicas(handle, folder)
+    await both.connect(pool, a={}, b={})
+    handle.show(table(b={}))
+    remaining = picked_socket(pool)
+    assert remaining is not None
+    assert remaining.replica.unique_id == "b"
+    await until(lambda: not both.replicas[0].server.connections)
+    await both.close()

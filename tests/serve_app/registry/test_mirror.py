@@ -57,11 +57,12 @@ async def test_the_mirror_follows_each_table_and_retries_after_a_failure(registr
 async def test_a_model_is_found_by_its_name_and_family() -> None:
     copy = RegistryMirror()
     copy.table = TABLE
-    assert copy.find_model("m", "text_generation") == TABLE.models["m"]
+    copy._known.set()
+    assert await copy.find_model("m", "text_generation") == TABLE.models["m"]
     with pytest.raises(WrongFamily):
-        copy.find_model("m", "image_classification")
+        await copy.find_model("m", "image_classification")
     with pytest.raises(ModelNotFound):
-        copy.find_model("n", "text_generation")
+        await copy.find_model("n", "text_generation")
 
 
 async def test_without_a_first_table_requests_are_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,126 @@
+"""One request from its check to its response: quota, limits, admission, dispatch, counts. Knows no HTTP and no Ray."""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Container, Mapping
+from contextlib import aclosing
+
+from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong, ServingError
+from deployments.contract.failures import error_of
+from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from deployments.metrics.requests import Labels, Recorder
+from deployments.replica.calls import Reply
+from serve_app.access.api_keys import Access
+from serve_app.access.caller import RequestContext
+from serve_app.dispatch.admission import Admission
+from serve_app.dispatch.dispatcher import Dispatcher
+
+UNKNOWN = "unknown"
+
+
+class Runtime:
+    """Every way into the runtime leads here. `admissions`: by family. `models`: the names of all models there are."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        admissions: Mapping[str, Admission],
+        access: Access,
+        recorder: Recorder,
+        models: Callable[[], Container[str]],
+        max_prompt_bytes: int,
+    ) -> None:
+        self.dispatcher = dispatcher
+        self.admissions = admissions
+        self.access = access
+        self.recorder = recorder
+        self.models = models
+        self.max_prompt_bytes = max_prompt_bytes
+        self.under_way = 0
+        """How many requests have no response yet."""
+
+    async def answer(self, asked: InferRequest | ServingError, context: RequestContext) -> InferResponse:
+        """The response to a request. Never raises: every failure is an `Error`, also that of decoding, in `asked`."""
+        with _Count(self, context) as count:
+            try:
+                count.request = request = self._checked(asked, context)
+                call = await self.dispatcher.prepare(request, context)
+                async with self.admissions[call.family].slot(call):
+                    response = await self.dispatcher.send(call)
+            except Exception as cause:
+                response = error_of(cause, context.request_id)
+            count.response = response
+        return response
+
+    async def stream(self, asked: InferRequest | ServingError, context: RequestContext) -> AsyncGenerator[Reply, None]:
+        """Any number of chunks, then the response. Never raises; closing it cancels the request."""
+        with _Count(self, context) as count:
+            response: InferResponse | None = None
+            try:
+                count.request = request = self._checked(asked, context)
+                call = await self.dispatcher.prepare_stream(request, context)
+                async with self.admissions[call.family].slot(call), aclosing(self.dispatcher.stream(call)) as replies:
+                    async for reply in replies:
+                        if isinstance(reply, InferResponse):
+                            response = reply
+                        else:
+                            yield reply
+            except Exception as cause:
+                response = error_of(cause, context.request_id)
+            count.response = response
+        assert response is not None
+        yield response
+
+    def _checked(self, asked: InferRequest | ServingError, context: RequestContext) -> InferRequest:
+        if isinstance(asked, ServingError):
+            raise asked
+        if not isinstance(asked, InferRequest):  # A handle takes any object.
+            raise InvalidRequest(f"expected an InferRequest, not {type(asked).__name__}")
+        self.access.take(context.caller)
+        if isinstance(asked, TextGeneration):
+            self._refuse_long(asked)
+        return asked
+
+    def _refuse_long(self, request: TextGeneration) -> None:
+        limit = self.max_prompt_bytes
+        texts = [request.prompt, *(message.content for message in request.messages or ())]
+        # A character has at most four bytes: short texts are not encoded.
+        if sum(map(len, texts)) * 4 > limit and (size := sum(len(text.encode()) for text in texts)) > limit:
+            raise PromptTooLong(f"the prompt has {size} bytes; at most {limit} are taken")
+
+    def labels(self, request: InferRequest | None, response: InferResponse | None) -> Labels:
+        """What a request is counted under; an unknown model or family never becomes a label."""
+        route = self.dispatcher.routes.get(type(request)) if request else None
+        if request is None or route is None:
+            return Labels(UNKNOWN, UNKNOWN, _outcome(response))
+        model = request.model_id if request.model_id in self.models() else UNKNOWN
+        return Labels(model, route.family, _outcome(response))
+
+
+class _Count:
+    """Counts one request, whatever its outcome; a cancelled one has no response."""
+
+    def __init__(self, runtime: Runtime, context: RequestContext) -> None:
+        self.request: InferRequest | None = None
+        """Once it is checked."""
+        self.response: InferResponse | None = None
+        self._runtime = runtime
+        self._caller = context.caller
+        self._started = time.perf_counter()
+
+    def __enter__(self) -> "_Count":
+        self._runtime.under_way += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        runtime, response = self._runtime, self.response
+        runtime.under_way -= 1
+        if isinstance(response, TextGenerationResult) and response.usage is not None:
+            runtime.access.spend(self._caller, response.usage.prompt_tokens + response.usage.completion_tokens)
+        latency_ms = (time.perf_counter() - self._started) * 1000
+        runtime.recorder.record(runtime.labels(self.request, response), latency_ms)
+
+
+def _outcome(response: InferResponse | None) -> str:
+    if response is None:
+        return Cancelled.code
+    return (response.code or "internal") if isinstance(response, Error) else "ok"
