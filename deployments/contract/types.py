@@ -53,6 +53,11 @@ class InferRequest(Variant):
         """The same request with its random choices made, so that asking twice gives one answer."""
         return self
 
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the answer is to be sent in chunks, as server-sent events over HTTP."""
+        return False
+
 
 class InferResponse(Variant):
     """The union of responses."""
@@ -125,6 +130,10 @@ class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
     empty then. `stream`: over HTTP, server-sent events. `logprobs`: each token's, and so many alternatives.
     `json_schema`: the text is JSON of this schema, `{}` for any.
     """
+
+    @property
+    def wants_stream(self) -> bool:
+        return bool(self.stream)
 
     def repeatable(self) -> Self:
         if not self.temperature or self.seed is not None:

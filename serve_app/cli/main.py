@@ -4,17 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
-import httpx
 import yaml
 from pydantic import ValidationError
 
-from deployments.contract import wire
 from deployments.contract.errors import ServingError
 from deployments.contract.settings import is_url, mistakes
 from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import new_key
-from serve_app.cli import connection, models
-from serve_app.client.transports import bearer
+from serve_app.cli import infer, models
 from serve_app.config.config import RuntimeConfig, read_config
 from serve_app.config.reload import Reload
 
@@ -40,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="model-runtime", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C"))
-    _add_infer(commands.add_parser("infer", help="send one request to a running runtime"))
+    infer.add_arguments(commands.add_parser("infer", help="send one request to a running runtime"))
     models.add_arguments(
         commands.add_parser("models", help="list the models; show, load, unload, pin, unpin, plan one")
     )
@@ -54,28 +51,6 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
     serve.set_defaults(run=_serve)
-
-
-def _add_infer(infer: argparse.ArgumentParser) -> None:
-    kinds = infer.add_subparsers(required=True, metavar="KIND")
-    image = kinds.add_parser("image", help="classify an image file")
-    image.add_argument("model")
-    image.add_argument("file", type=Path)
-    image.add_argument("--top-k", type=int, default=5, help="so many labels; 0 for all (default: 5)")
-    image.set_defaults(run=_infer_image)
-    text = kinds.add_parser("text", help="continue a prompt")
-    text.add_argument("model")
-    text.add_argument("prompt")
-    text.add_argument("--max-tokens", type=int, default=64)
-    text.add_argument("--temperature", type=float)
-    text.add_argument("--seed", type=int)
-    text.add_argument("--stream", action="store_true", help="print the text as it comes")
-    text.set_defaults(run=_infer_text)
-    raw = kinds.add_parser("json", help="send an InferRequest as it stands, print the InferResponse")
-    raw.add_argument("request", help='{"Variant": {…}}')
-    raw.set_defaults(run=_infer_json)
-    for kind in (image, text, raw):
-        connection.add_arguments(kind)
 
 
 def _add_keys(keys: argparse.ArgumentParser) -> None:
@@ -116,41 +91,6 @@ def _new_key(options: argparse.Namespace) -> None:
     settings = {"sha256": sha256} | ({"administrator": True} if options.administrator else {})
     print(f"# The key, which is nowhere kept:\n#   {key}\n# For the configuration:")
     print(yaml.safe_dump({"access": {"keys": {options.name: settings}}}, sort_keys=False), end="")
-
-
-def _infer_image(options: argparse.Namespace) -> None:
-    with connection.connect(options) as client:
-        result = client.classify(options.model, options.file, options.top_k)
-    width = max(map(len, result.class_labels), default=0)
-    for label, probability in zip(result.class_labels, result.probabilities, strict=True):
-        print(f"{label:<{width}}  {probability:.4f}")
-
-
-def _infer_text(options: argparse.Namespace) -> None:
-    sampling = {"temperature": options.temperature, "seed": options.seed}
-    with connection.connect(options) as client:
-        if not options.stream:
-            print(client.generate(options.model, options.prompt, options.max_tokens, **sampling).generated_text)
-            return
-        with client.generate_stream(options.model, options.prompt, options.max_tokens, **sampling) as stream:
-            for chunk in stream:
-                print(chunk.text, end="", flush=True)
-        print()
-
-
-def _infer_json(options: argparse.Namespace) -> int:
-    try:
-        reply = httpx.post(
-            f"{options.url}/infer",
-            content=options.request,
-            headers={"content-type": wire.JSON} | bearer(connection.api_key(options)),
-            timeout=120,
-        )
-    except httpx.TransportError as failure:
-        print(f"the runtime cannot be reached: {failure}", file=sys.stderr)
-        return 1
-    print(reply.text)
-    return 0 if reply.status_code == 200 else 1
 
 
 def _config(options: argparse.Namespace) -> None:

@@ -62,7 +62,12 @@ class AsyncModelRuntimeClient:
 
     def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> AsyncTextStream:
         """The same as it is written: iterate over its chunks."""
-        request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, stream=True, **options)
+        return self.stream(
+            TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, stream=True, **options)
+        )
+
+    def stream(self, request: InferRequest) -> AsyncTextStream:
+        """The answer to any request whose family streams text, and whose `stream` is true."""
         return AsyncTextStream(self._transport.stream(request))
 
     async def models(self) -> list[ModelStatus]:
@@ -140,6 +145,11 @@ class ModelRuntimeClient:
         """The same as it is written: iterate over its chunks."""
         client, portal = self._connected()
         return TextStream(client.generate_stream(model_id, prompt, max_tokens, **options), portal)
+
+    def stream(self, request: InferRequest) -> TextStream:
+        """The answer to any request whose family streams text, and whose `stream` is true."""
+        client, portal = self._connected()
+        return TextStream(client.stream(request), portal)
 
     def close(self) -> None:
         if self._portal.is_open:

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from deployments.contract import wire
 from deployments.contract.errors import MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.contract.failures import error_of
-from deployments.contract.types import Error, TextGeneration
+from deployments.contract.types import Error, InferRequest
 from deployments.replica.family import Form
 from serve_app.access.api_keys import Access
 from serve_app.access.caller import RequestContext
@@ -66,7 +66,7 @@ def build_http_app(
 def _inference_routes(runtime: Runtime, limit_bytes: int, forms: Sequence[Form]) -> list[BaseRoute]:
     async def infer(request: Request) -> Response:
         asked, context = await decoded(request, limit_bytes, forms), context_of(request)
-        if isinstance(asked, TextGeneration) and asked.stream:
+        if isinstance(asked, InferRequest) and asked.wants_stream:
             return await streamed(request, asked, context)
         return rendered(await cancel_on_disconnect(request, runtime.answer(asked, context)), accepted(request))
 

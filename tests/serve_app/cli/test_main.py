@@ -16,41 +16,8 @@ from serve_app.cli.main import main
 from tests.support.ports import free_port
 from tests.support.project import PROJECT
 from tests.support.running import Running
-from tests.support.text_models import Reference
 
 PATIENCE_S = 120
-
-
-@pytest.mark.ray
-def test_infer_image_prints_labels_and_probabilities(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["infer", "image", "image", str(runtime.picture), "--top-k", "2", "--url", runtime.url]
-    assert main(command) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2
-    assert all(0 <= float(line.split()[-1]) <= 1 for line in lines)
-
-
-@pytest.mark.ray
-def test_infer_text_prints_the_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]) == 0
-    assert Reference(runtime.models / "text").agrees("Once", 8, capsys.readouterr().out.removesuffix("\n"))
-
-
-@pytest.mark.ray
-def test_infer_text_streams_the_same_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]
-    assert main(command) == main([*command, "--stream"]) == 0
-    whole, streamed = capsys.readouterr().out.splitlines()
-    assert whole == streamed
-    assert main(["infer", "text", "nope", "p", "--stream", "--url", runtime.url]) == 1
-    assert "model_not_found" in capsys.readouterr().err
-
-
-def test_infer_json_sends_any_variant_as_it_stands(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["infer", "json", '{"Echo":{"model_id":"any","text":"hi"}}', "--url", runtime.url]) == 0
-    assert json.loads(capsys.readouterr().out) == {"EchoResult": {"text": "hi"}}
-    assert main(["infer", "json", "{", "--url", runtime.url]) == 1
-    assert json.loads(capsys.readouterr().out)["Error"]["code"] == "invalid_request"
 
 
 @pytest.mark.ray
@@ -72,13 +39,6 @@ def test_an_error_is_told_on_stderr_with_its_code(runtime: Running, capsys: pyte
 def test_a_runtime_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--url", f"http://127.0.0.1:{free_port()}"]) == 1
     assert "cannot be reached" in capsys.readouterr().err
-
-
-def test_wrong_options_are_told_without_a_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["infer", "text", "m", "p", "--temperature=-1"]) == 1
-    assert "TextGeneration.temperature: Input should be greater than or equal to 0" in capsys.readouterr().err
-    assert main(["infer", "image", "m", "no-such-file.jpg"]) == 1
-    assert "no-such-file.jpg" in capsys.readouterr().err
 
 
 def test_config_prints_every_setting_and_can_be_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

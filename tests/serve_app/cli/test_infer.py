@@ -1,0 +1,113 @@
+"""`model-runtime infer`: each family's command asks what its arguments say, and prints the answer."""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import pytest
+
+from deployments.contract.types import (
+    Chunk,
+    ImageClassification,
+    ImageClassificationResult,
+    InferRequest,
+    InferResponse,
+    TextGeneration,
+    TextGenerationResult,
+)
+from serve_app.cli import connection
+from serve_app.cli.main import main
+from tests.support.running import Running
+from tests.support.text_models import Reference
+
+
+class Client:
+    """Stands for the runtime's client: notes the request and gives a set answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[InferRequest] = []
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *failure: object) -> None: ...
+
+    def infer(self, request: InferRequest) -> InferResponse:
+        self.asked.append(request)
+        if isinstance(request, ImageClassification):
+            return ImageClassificationResult(class_labels=["cat", "horse"], probabilities=[0.75, 0.25])
+        return TextGenerationResult(generated_text=" I am")
+
+    def stream(self, request: InferRequest) -> AbstractContextManager[Iterator[Chunk]]:
+        self.asked.append(request)
+        return nullcontext(iter([Chunk(" I", 1), Chunk(" am", 2)]))
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> Client:
+    client = Client()
+    monkeypatch.setattr(connection, "connect", lambda options: client)
+    return client
+
+
+def test_an_image_is_read_from_its_file(client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    assert main(["infer", "image", "m", str(tmp_path / "a.png")]) == 0
+    assert client.asked == [ImageClassification(model_id="m", image_data=b"picture", top_k=5)]
+    assert capsys.readouterr().out == "cat    0.7500\nhorse  0.2500\n"
+
+
+def test_a_text_is_asked_for_with_the_options_that_are_given(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["infer", "text", "m", "ROMEO:", "--max-tokens", "2", "--seed", "7"]) == 0
+    assert client.asked == [TextGeneration(model_id="m", prompt="ROMEO:", max_tokens=2, seed=7)]
+    assert capsys.readouterr().out == " I am\n"
+
+
+def test_a_stream_is_printed_as_one_text(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "text", "m", "ROMEO:", "--stream"]) == 0
+    assert client.asked == [TextGeneration(model_id="m", prompt="ROMEO:", max_tokens=64, stream=True)]
+    assert capsys.readouterr().out == " I am\n"
+
+
+def test_a_wrong_option_is_refused_before_anything_is_sent(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "text", "m", "p", "--temperature=-1"]) == 1
+    assert "TextGeneration.temperature: Input should be greater than or equal to 0" in capsys.readouterr().err
+    assert main(["infer", "image", "m", "no-such-file.jpg"]) == 1
+    assert "no-such-file.jpg" in capsys.readouterr().err
+    assert client.asked == []
+
+
+@pytest.mark.ray
+def test_infer_image_prints_labels_and_probabilities(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["infer", "image", "image", str(runtime.picture), "--top-k", "2", "--url", runtime.url]
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(0 <= float(line.split()[-1]) <= 1 for line in lines)
+
+
+@pytest.mark.ray
+def test_infer_text_prints_the_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]) == 0
+    assert Reference(runtime.models / "text").agrees("Once", 8, capsys.readouterr().out.removesuffix("\n"))
+
+
+@pytest.mark.ray
+def test_infer_text_streams_the_same_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]
+    assert main(command) == main([*command, "--stream"]) == 0
+    whole, streamed = capsys.readouterr().out.splitlines()
+    assert whole == streamed
+    assert main(["infer", "text", "nope", "p", "--stream", "--url", runtime.url]) == 1
+    assert "model_not_found" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_infer_json_sends_any_variant_as_it_stands(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["infer", "json", '{"Echo":{"model_id":"any","text":"hi"}}', "--url", runtime.url]) == 0
+    assert json.loads(capsys.readouterr().out) == {"EchoResult": {"text": "hi"}}
+    assert main(["infer", "json", "{", "--url", runtime.url]) == 1
+    assert json.loads(capsys.readouterr().out)["Error"]["code"] == "invalid_request"
