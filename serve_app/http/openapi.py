@@ -114,6 +114,8 @@ def _type_of(field: dict[str, Any]) -> str:
         return " or ".join(_type_of(option) for option in field["anyOf"] if option.get("type") != "null")
     if "$ref" in field:
         return str(field["$ref"]).rsplit("/", 1)[-1]
+    if "prefixItems" in field:  # a fixed array
+        return f"[{', '.join(map(_type_of, field['prefixItems']))}]"
     if field.get("type") == "array":
         return f"list of {_type_of(field['items'])}"
     limits = [f"{sign} {field[key]}" for key, sign in _LIMITS.items() if key in field]

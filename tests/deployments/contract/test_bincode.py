@@ -9,7 +9,11 @@ from pydantic import BaseModel, Field
 
 from deployments.contract import bincode, wire
 from deployments.contract.errors import InvalidRequest
-from deployments.contract.types import U32, U64, InferResponse, Text
+from deployments.contract.types import U32, U64, Text, Variant
+
+
+class Shapes(Variant):
+    """A union of this test alone."""
 
 
 class Span(BaseModel):
@@ -18,7 +22,7 @@ class Span(BaseModel):
     note: str | None = None
 
 
-class Detected(InferResponse, index=1003):
+class Detected(Shapes, index=3):
     """All that a union's own fields may be."""
 
     labels: list[str]
@@ -60,7 +64,7 @@ DETECTED = Detected(
 )
 BYTES = b"".join(
     [
-        u32(1003),
+        u32(3),
         u64(2) + text(b"cat") + text(b"\xc3\xa9"),
         u64(2) + f32(0.0, 0.5, 1.0, 2.0) + f32(-1.0, 0.25, 8.0, 3.0),
         u64(3) + (u64(2) + f32(1.0, 2.0)) + u64(0) + (u64(1) + f32(0.5)),
@@ -78,7 +82,7 @@ def test_nested_structures_lists_and_arrays_are_written_by_the_rules() -> None:
 
 
 def test_what_is_written_is_read_but_for_the_extras() -> None:
-    read = wire.decode(BYTES, wire.BINCODE, InferResponse)
+    read = wire.decode(BYTES, wire.BINCODE, Shapes)
     spans = [Span(text="a", start=1), Span(text="", start=2**32 - 1)]
     assert read == DETECTED.model_copy(update={"spans": spans})
 
@@ -86,34 +90,34 @@ def test_what_is_written_is_read_but_for_the_extras() -> None:
 @pytest.mark.parametrize("media_type", [wire.JSON, wire.MSGPACK])
 def test_the_other_formats_carry_the_same_types(media_type: str) -> None:
     full = DETECTED.model_copy(update={"scores": [0.5]})
-    assert wire.decode(wire.encode(full, media_type), media_type, InferResponse) == full
+    assert wire.decode(wire.encode(full, media_type), media_type, Shapes) == full
 
 
 def test_an_array_of_another_length_is_refused_by_its_place() -> None:
     body = wire.encode(DETECTED, wire.JSON).replace(b"[0.0,0.5,1.0,2.0]", b"[0.0,0.5,1.0]")
     with pytest.raises(InvalidRequest, match=r"Detected\.boxes\.0"):
-        wire.decode(body, wire.JSON, InferResponse)
+        wire.decode(body, wire.JSON, Shapes)
 
 
 def test_a_wrong_element_is_refused_by_its_place() -> None:
     body = wire.encode(DETECTED, wire.JSON)
     with pytest.raises(InvalidRequest, match=r"Detected\.boxes\.0\.1"):
-        wire.decode(body.replace(b"[0.0,0.5,", b'[0.0,"x",'), wire.JSON, InferResponse)
+        wire.decode(body.replace(b"[0.0,0.5,", b'[0.0,"x",'), wire.JSON, Shapes)
     with pytest.raises(InvalidRequest, match=r"Detected\.pieces\.1"):
-        wire.decode(body.replace(b'"AP8="', b'"A"'), wire.JSON, InferResponse)
+        wire.decode(body.replace(b'"AP8="', b'"A"'), wire.JSON, Shapes)
 
 
 @pytest.mark.parametrize("cut", range(len(BYTES)))
 def test_a_body_that_ends_early_is_refused(cut: int) -> None:
     with pytest.raises(InvalidRequest, match="malformed bincode"):
-        wire.decode(BYTES[:cut], wire.BINCODE, InferResponse)
+        wire.decode(BYTES[:cut], wire.BINCODE, Shapes)
 
 
 def test_bytes_after_the_end_and_odd_booleans_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="1 trailing bytes"):
-        wire.decode(BYTES + b"\0", wire.BINCODE, InferResponse)
+        wire.decode(BYTES + b"\0", wire.BINCODE, Shapes)
     with pytest.raises(InvalidRequest, match="no boolean"):
-        wire.decode(BYTES.replace(u32(7) + b"\x01", u32(7) + b"\x02"), wire.BINCODE, InferResponse)
+        wire.decode(BYTES.replace(u32(7) + b"\x01", u32(7) + b"\x02"), wire.BINCODE, Shapes)
 
 
 class Empty(BaseModel):
