@@ -1,4 +1,4 @@
-"""`model-runtime serve`: Ray and the runtime on this machine, shown to work, and stopped again."""
+"""`model-runtime serve`: starts Ray and the runtime on this machine, sends it sample requests, and stops it again."""
 
 import atexit
 import logging
@@ -35,26 +35,26 @@ RELOAD_EVERY_S = 1.0
 
 
 def serve_until_interrupted(config: RuntimeConfig, port: int, reload: Reload | None = None) -> int:
-    """Starts Ray and the application, tries it, and waits for SIGINT or SIGTERM. Returns 0.
+    """Starts Ray and the application, sends each family's sample, and waits for SIGINT or SIGTERM. Returns 0.
 
-    `reload` is asked meanwhile for a configuration that has changed; SIGHUP makes it look again.
+    `reload` is polled meanwhile for a changed configuration; SIGHUP forces it to read the file.
     """
-    # Before anything is started, so that a Ctrl-C at any moment stops what has been.
+    # Before anything is started, so that a Ctrl-C at any moment stops what has been started.
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _Stop(stop))
     config.repository()
     if reload:
         signal.signal(signal.SIGHUP, lambda number, frame: setattr(reload, "forced", True))
-    _refuse_taken(config.host, port)
+    _check_port(config.host, port)
     started = time.monotonic()
     try:
         _start_ray(config, started)
         _deploy(config, port, started)
-        _introduce(config, port, started)
+        _send_samples(config, port, started)
         while not stop.wait(RELOAD_EVERY_S):
-            if reload and (changed := reload.poll(_say)):
-                _hand_over(changed)
+            if reload and (changed := reload.poll(_print)):
+                _reconfigure(changed)
     except KeyboardInterrupt:
         pass
     finally:
@@ -64,7 +64,7 @@ def serve_until_interrupted(config: RuntimeConfig, port: int, reload: Reload | N
 
 
 class _Stop:
-    """The first signal interrupts whatever is going on; later ones are ignored, so that stopping is not cut short."""
+    """The first signal interrupts the main thread; later ones are ignored, so that stopping is not interrupted."""
 
     def __init__(self, event: threading.Event) -> None:
         self.event = event
@@ -75,7 +75,7 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-def _refuse_taken(host: str, port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -85,10 +85,7 @@ def _refuse_taken(host: str, port: int) -> None:
 
 
 def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> ModelRuntimeClient:
-    """For notebooks: a client of the runtime on this port, which is started in this process if there is none.
-
-    What was started ends with the process.
-    """
+    """For notebooks: a client of the runtime on this port, started here if none runs, and stopped with this process."""
     client = ModelRuntimeClient(f"http://127.0.0.1:{port}")
     try:
         client.models()
@@ -101,9 +98,9 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
 
 
 def _start_ray(config: RuntimeConfig, started: float) -> None:
-    # Read by Ray when it is imported. Without RAY_ENABLE_AUTO_CONNECT, Serve's threads start another Ray after the
-    # shutdown. RAY_worker_niceness: workers are the service here; at Ray's 15 whatever else runs goes before them.
-    # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller looks around ten times a second, which takes 4 % of a core.
+    # Ray reads these when it is imported. Unless RAY_ENABLE_AUTO_CONNECT is 0, Serve's threads start another Ray after
+    # the shutdown. RAY_worker_niceness: workers are the service here; at Ray's 15 every other process goes before them.
+    # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller polls ten times a second, which takes 4 % of a core.
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_AUTH_MODE="token",
@@ -115,7 +112,8 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
     with _progress("importing Ray", started):
         from ray import serve  # noqa: F401
 
-    # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
+    # For the processes that Ray starts. This one has imported Ray without them, so its handles keep a router with an
+    # event loop of its own, and any thread can use them.
     folder = Path(tempfile.mkdtemp(prefix="model-runtime-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     fast = haproxy_environment(folder, config)
@@ -129,7 +127,7 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
 def init_on_loopback(**options: Any) -> None:
     """`ray.init` for this machine alone: every server that Ray starts listens on loopback.
 
-    Ray has no option for it, it takes the machine's own address where it is told loopback.
+    Ray has no option for it: it replaces a loopback address by the machine's own.
     """
     import ray
     from ray._private import services
@@ -160,8 +158,8 @@ def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
         serve.run(compose(config, FAMILIES), name=APPLICATION)
 
 
-def _hand_over(config: RuntimeConfig) -> None:
-    """The running replicas take what may change; none is started anew."""
+def _reconfigure(config: RuntimeConfig) -> None:
+    """Passes what may change to the running replicas. None is restarted."""
     from ray import serve
 
     from serve_app.app import compose
@@ -169,16 +167,16 @@ def _hand_over(config: RuntimeConfig) -> None:
     serve.run(compose(config, FAMILIES), name=APPLICATION)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def _introduce(config: RuntimeConfig, port: int, started: float) -> None:
+def _send_samples(config: RuntimeConfig, port: int, started: float) -> None:
     """Sends each family's sample to the first model of the family, and prints how to repeat it."""
     from ray import serve
 
     url = f"http://{LOOPBACK if is_loopback(config.host) else config.host}:{port}"
-    # Nobody but its owner has a key.
+    # Only the owner of a key has it; a handle needs none.
     target = serve.get_app_handle(APPLICATION) if config.access.keys else url
     with ModelRuntimeClient(target) as client, _progress("loading models", started):
         first: dict[str, str] = {}
@@ -195,7 +193,7 @@ def _introduce(config: RuntimeConfig, port: int, started: float) -> None:
 
 
 def _sampled(client: ModelRuntimeClient, family: Family, sample: Sample, model_id: str, url: str) -> str:
-    """The command that sends the sample, and what is answered."""
+    """The command that sends the sample, and the answer."""
     request = family.request_for(model_id, sample.fields)
     try:
         answer = sample.shown(client.infer(request))
@@ -221,19 +219,19 @@ def _shortest(path: Path) -> str:
 
 @contextmanager
 def _progress(what: str, started: float) -> Iterator[None]:
-    """Says what is going on, and that it still is."""
-    over = threading.Event()
+    """Prints what is under way, and again every five seconds while it is."""
+    ended = threading.Event()
 
-    def tell() -> None:
+    def print_progress() -> None:
         print(f"[{time.monotonic() - started:4.0f} s] {what} …", flush=True)
-        while not over.wait(5):
+        while not ended.wait(5):
             print(f"[{time.monotonic() - started:4.0f} s] still {what} …", flush=True)
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
+    printer = threading.Thread(target=print_progress, daemon=True)
+    printer.start()
     try:
         yield
     finally:
-        over.set()
-        teller.join()
+        ended.set()
+        printer.join()
         sys.stdout.flush()

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -33,32 +33,30 @@ def run(options: argparse.Namespace) -> int | None:
             statuses = client.models()
             print(_json(statuses) if options.json else table([_row(status) for status in statuses]))
             return None
-        told = _ask(client, options.verb, options.model)
+        result = _administer(client, options.verb, options.model)
     if options.json:
-        print(_json(told))
-    elif isinstance(told, ModelStatus):
-        print(_shown(told))
+        print(_json(result))
+    elif isinstance(result, ModelStatus):
+        print(_details(result))
     else:
-        print(table([_plan(plan) for plan in told]))
+        print(table([_plan(plan) for plan in result]))
     return None
 
 
-def _ask(client: ModelRuntimeClient, verb: Verb, model: str) -> AdminResult:
-    match verb:
-        case Verb.SHOW:
-            return client.model(model)
-        case Verb.LOAD:
-            return client.load(model)
-        case Verb.UNLOAD:
-            return client.unload(model)
-        case Verb.PIN | Verb.UNPIN:
-            return client.pin(model, verb is Verb.PIN)
-        case Verb.PLAN:
-            return client.plan(model)
+def _administer(client: ModelRuntimeClient, verb: Verb, model: str) -> AdminResult:
+    calls: dict[Verb, Callable[[str], AdminResult]] = {
+        Verb.SHOW: client.model,
+        Verb.LOAD: client.load,
+        Verb.UNLOAD: client.unload,
+        Verb.PIN: client.pin,
+        Verb.UNPIN: lambda model: client.pin(model, False),
+        Verb.PLAN: client.plan,
+    }
+    return calls[verb](model)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell; the last one as it is."""
+    """One row a line, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return "\n".join(lines)
@@ -76,7 +74,7 @@ def _version(status: ModelStatus) -> str:
     return "–" if status.version is None else f"{status.version} of {','.join(map(str, status.versions))}"
 
 
-def _shown(status: ModelStatus) -> str:
+def _details(status: ModelStatus) -> str:
     facts = [
         ("model", status.model_id),
         ("family", status.family or "–"),
@@ -89,24 +87,24 @@ def _shown(status: ModelStatus) -> str:
         ("last use", _ago(status.last_use)),
         *(("note", note) for note in status.notes),
         *((f"refused {name}", reason) for name, reason in status.refused.items()),
-        *(("replica", _replica(there)) for there in status.replicas),
+        *(("replica", _replica(residence)) for residence in status.replicas),
     ]
     return table([fact for fact in facts if fact[1]])
 
 
-def _replica(there: Residence) -> str:
-    version = f"version {there.version}, " if there.version is not None else ""
-    process, unload = there.process, there.last_unload
-    gave_back = (
+def _replica(residence: Residence) -> str:
+    version = f"version {residence.version}, " if residence.version is not None else ""
+    process, unload = residence.process, residence.last_unload
+    last_unload = (
         f"its last unload, of {_mib(unload.bytes)}, took the process from {_mib(unload.process_bytes_before)} to "
         f"{_mib(unload.process_bytes_after)}; "
         if unload
         else ""
     )
     return (
-        f"{there.replica}: {version}{there.state}, {_mib(there.bytes)}, {there.loads} loads "
-        f"(the last in {there.load_s:.2f} s), {there.evictions} evictions, {there.leases} requests; {gave_back}"
-        f"all its models {_mib(process.accounted_bytes)} of {_mib(process.budget_bytes)}, "
+        f"{residence.replica}: {version}{residence.state}, {_mib(residence.bytes)}, {residence.loads} loads "
+        f"(the last in {residence.load_s:.2f} s), {residence.evictions} evictions, {residence.leases} requests; "
+        f"{last_unload}all its models {_mib(process.accounted_bytes)} of {_mib(process.budget_bytes)}, "
         f"its process {_mib(process.process_bytes)}, {_mib(process.resting_bytes)} at rest, "
         f"{_mib(process.leaked_bytes)} leaked"
     )
@@ -115,10 +113,10 @@ def _replica(there: Residence) -> str:
 def _plan(plan: Plan) -> list[str]:
     verdict = "is in memory" if plan.resident else "fits" if plan.fits else "does not fit now"
     seconds = "" if plan.seconds is None else f"in about {plan.seconds:.2f} s"
-    going = f"{', '.join(plan.evicts)} would go" if plan.evicts else ""
+    evicted = f"{', '.join(plan.evicts)} would go" if plan.evicts else ""
     waiting = f"waits for {', '.join(plan.waits_for)}" if plan.waits_for else ""
     needs = f"needs {_mib(plan.needs_bytes)} ({'measured' if plan.measured else 'declared'})"
-    remarks = [text for text in (seconds, going, waiting, plan.reason or "") if text]
+    remarks = [text for text in (seconds, evicted, waiting, plan.reason or "") if text]
     return [plan.replica, verdict, needs, f"{_mib(plan.free_bytes)} free", ", ".join(remarks)]
 
 
@@ -130,8 +128,8 @@ def _mib(size: int) -> str:
     return f"{size / MIB:.1f} MiB"
 
 
-def _json(told: list[ModelStatus] | AdminResult) -> str:
-    plain: Any = told.model_dump() if isinstance(told, ModelStatus) else [_plain(one) for one in told]
+def _json(result: list[ModelStatus] | AdminResult) -> str:
+    plain: Any = result.model_dump() if isinstance(result, ModelStatus) else [_plain(one) for one in result]
     return json.dumps(plain, indent=2)
 
 

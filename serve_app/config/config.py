@@ -35,12 +35,12 @@ class RuntimeConfig(Strict):
     """The whole runtime."""
 
     models: Url | Path = Path("models")
-    """The model repository: a URL that fsspec knows (s3://, gs://, hf://), or a folder. A relative path is looked up in
+    """The model repository: a URL that fsspec knows (s3://, gs://, hf://), or a folder. A relative path is searched in
     the current folder, then beside the package."""
     sources: tuple[Url, ...] = DEFAULT_SOURCES
     """Beginnings of the URLs from which a model.yaml may have its model fetched."""
     cache: Path = DEFAULT_CACHE
-    """Where each node keeps what it learnt of model folders. Belongs to the runtime's user alone."""
+    """Where each node keeps the results of its validations and probes. Belongs to the runtime's user alone."""
     ingress: IngressSettings = IngressSettings()
     families: Mapping[str, SerializeAsAny[FamilySettings]] = {}
     """By family name, each an instance of the family's `options`; a family that is not named has the defaults."""

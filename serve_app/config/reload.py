@@ -1,4 +1,4 @@
-"""The configuration file of a runtime that runs: what may change while it does, and what waits for the next start."""
+"""The configuration file of a running runtime: which changes take effect at once, and which at the next start."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +8,13 @@ from pydantic import ValidationError
 from deployments.contract.settings import mistakes
 from serve_app.config.config import RuntimeConfig
 
-RUNNING = ("access",)
-"""What takes effect at once."""
+AT_ONCE = ("access",)
+"""The keys whose changes take effect at once."""
 
 
 class Reload:
-    """`read` gives the file's configuration or raises ValueError. `forced` makes the next `poll` read it anyway."""
+    """`read` returns the file's configuration or raises ValueError. `forced` makes the next `poll` read the file, even
+    one that looks unchanged."""
 
     def __init__(self, file: Path, read: Callable[[], RuntimeConfig], running: RuntimeConfig) -> None:
         self.file = file
@@ -22,28 +23,33 @@ class Reload:
         self.forced = False
         self._seen = self._stamp()
 
-    def poll(self, tell: Callable[[str], None]) -> RuntimeConfig | None:
-        """The configuration to run from now on, where it is another one. A broken file changes nothing and says why."""
+    def poll(self, report: Callable[[str], None]) -> RuntimeConfig | None:
+        """The new configuration, or None if nothing that takes effect at once has changed. `report` gets one line a
+        finding; a broken file is reported and changes nothing."""
         stamp = self._stamp()
         if stamp == self._seen and not self.forced:
             return None
         self._seen, self.forced = stamp, False
         try:
-            read = self.read()
-            # Held to the rules again: keys may be there to go with a host that changes only at the next start.
-            running = dict(self.running) | {name: getattr(read, name) for name in RUNNING}
-            changed = RuntimeConfig.model_validate(running)
+            changed = self._changed(report)
         except ValueError as broken:
-            said = "\n".join(mistakes(broken)) if isinstance(broken, ValidationError) else str(broken)
-            tell(f"the configuration stays as it was:\n{said}")
+            reason = "\n".join(mistakes(broken)) if isinstance(broken, ValidationError) else str(broken)
+            report(f"the configuration stays as it was:\n{reason}")
             return None
-        for name in RuntimeConfig.model_fields:
-            if name not in RUNNING and getattr(read, name) != getattr(self.running, name):
-                tell(f"{self.file.name}: {name} takes effect at the next start")
         if changed == self.running:
             return None
         self.running = changed
-        tell(f"{self.file.name}: {', '.join(RUNNING)} changed, with {len(changed.access.keys)} keys in force")
+        report(f"{self.file.name}: {', '.join(AT_ONCE)} changed, with {len(changed.access.keys)} keys in force")
+        return changed
+
+    def _changed(self, report: Callable[[str], None]) -> RuntimeConfig:
+        """The running configuration with the file's keys that take effect at once. Raises ValueError."""
+        read = self.read()
+        # Validated again: the file may drop the keys and the host that needs them, and only the keys go at once.
+        changed = RuntimeConfig.model_validate(dict(self.running) | {name: getattr(read, name) for name in AT_ONCE})
+        for name in RuntimeConfig.model_fields:
+            if name not in AT_ONCE and getattr(read, name) != getattr(self.running, name):
+                report(f"{self.file.name}: {name} takes effect at the next start")
         return changed
 
     def _stamp(self) -> tuple[int, int]:

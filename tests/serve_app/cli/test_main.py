@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.project import PROJECT
 from tests.support.running import Running
 
-PATIENCE_S = 120
+START_TIMEOUT_S = 120
 
 
 @pytest.mark.ray
@@ -84,7 +84,7 @@ def test_serve_shows_that_it_works_and_leaves_nothing_behind(repository: Path) -
     serving = subprocess.Popen(
         command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-    watchdog = threading.Timer(PATIENCE_S, serving.kill)
+    watchdog = threading.Timer(START_TIMEOUT_S, serving.kill)
     watchdog.start()
     lines: list[str] = []
     assert serving.stdout is not None

@@ -1,4 +1,4 @@
-"""The configuration is read strictly; a mistake is told with its place and the nearest key."""
+"""The configuration is read strictly; a mistake is reported with its place and the nearest key."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def config_of(tmp_path: Path, text: str) -> RuntimeConfig:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("modles: x", "runtime.yaml: unknown key 'modles'; did you mean 'models'?"),
         (
@@ -32,8 +32,8 @@ def config_of(tmp_path: Path, text: str) -> RuntimeConfig:
         ("- models", "runtime.yaml: "),
     ],
 )
-def test_a_mistake_is_told_with_its_place_and_the_nearest_key(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_a_mistake_is_reported_with_its_place_and_the_nearest_key(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         config_of(tmp_path, text)
 
 

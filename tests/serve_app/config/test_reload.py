@@ -1,4 +1,4 @@
-"""A configuration file that changes under a runtime that runs."""
+"""A configuration file that changes while the runtime runs."""
 
 from pathlib import Path
 
@@ -40,35 +40,35 @@ def test_a_new_key_is_in_force_once_the_file_has_it(file: Path) -> None:
     assert reload.poll(print) is None
 
 
-def test_a_broken_file_changes_nothing_and_says_why(file: Path) -> None:
+def test_a_broken_file_changes_nothing_and_is_reported(file: Path) -> None:
     reload = reload_of(file)
-    said: list[str] = []
+    reported: list[str] = []
     file.write_text("acess: {}\n")
-    assert reload.poll(said.append) is None
-    assert "did you mean 'access'" in said[0]
+    assert reload.poll(reported.append) is None
+    assert "did you mean 'access'" in reported[0]
     file.write_text(KEYS)
-    assert reload.poll(said.append) is not None
+    assert reload.poll(reported.append) is not None
 
 
-def test_keys_do_not_go_while_others_can_reach_the_runtime(file: Path) -> None:
+def test_keys_stay_while_other_hosts_can_reach_the_runtime(file: Path) -> None:
     file.write_text(f"host: 0.0.0.0\n{KEYS}")
     reload = Reload(file, lambda: read_config(file), read_config(file))
-    said: list[str] = []
+    reported: list[str] = []
     file.write_text("host: 127.0.0.1\n")  # which takes effect at the next start, as the keys would at once
-    assert reload.poll(said.append) is None
-    assert "there have to be access.keys" in said[0]
-    assert SHA256 not in said[0]
+    assert reload.poll(reported.append) is None
+    assert "there have to be access.keys" in reported[0]
+    assert SHA256 not in reported[0]
 
 
-def test_what_waits_for_the_next_start_is_named_and_left(file: Path) -> None:
+def test_a_key_that_waits_for_the_next_start_is_named_and_not_changed(file: Path) -> None:
     reload = reload_of(file)
-    said: list[str] = []
+    reported: list[str] = []
     file.write_text("ingress: {max_body_mb: 1}\n")
-    assert reload.poll(said.append) is None
-    assert said == ["runtime.yaml: ingress takes effect at the next start"]
+    assert reload.poll(reported.append) is None
+    assert reported == ["runtime.yaml: ingress takes effect at the next start"]
 
 
-def test_a_signal_reads_it_again_though_it_looks_the_same(file: Path) -> None:
+def test_a_forced_poll_reads_a_file_that_looks_unchanged(file: Path) -> None:
     reload = Reload(
         file, lambda: RuntimeConfig.model_validate({"access": {"keys": {"a": {"sha256": SHA256}}}}), RuntimeConfig()
     )
