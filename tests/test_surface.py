@@ -18,8 +18,7 @@ from serve_app.cli.main import main
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig
 from serve_app.local import start_or_join
-from tests.support.http_app import http_app
-from tests.support.parrot import Parrot
+from tests.support.http_runtimes import FakeRuntime, http_app
 from tests.support.running import Running
 from tests.support.until import wait_until
 
@@ -110,7 +109,7 @@ CLIENT = {
 
 
 def test_the_http_routes() -> None:
-    routes = [route for route in http_app(Parrot()).routes if isinstance(route, Route)]
+    routes = [route for route in http_app(FakeRuntime()).routes if isinstance(route, Route)]
     listed = {f"{method} {route.path}" for route in routes for method in (route.methods or set()) - {"HEAD"}}
     assert listed == set(ROUTES.strip().splitlines())
 

@@ -12,7 +12,7 @@ WAIT_S = 30
 
 
 @dataclass(frozen=True)
-class Heard:
+class Received:
     """Everything that a server sent until it closed, or until `idle_s` of silence."""
 
     data: bytes
@@ -37,24 +37,24 @@ class Heard:
             return None
 
 
-def speak(port: int, said: bytes, idle_s: float = 5.0) -> Heard:
-    """Says it all and listens until the server closes or is silent. Raises TimeoutError where it never answers."""
+def exchange(port: int, sent_bytes: bytes, idle_s: float = 5.0) -> Received:
+    """Sends everything and receives until the server closes or is silent. Raises TimeoutError if it never answers."""
     begin = time.monotonic()
-    heard = b""
+    received = b""
     closed = False
     with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as connection:
         try:
-            connection.sendall(said)
+            connection.sendall(sent_bytes)
             connection.settimeout(idle_s)
             while part := connection.recv(65536):
-                heard += part
+                received += part
             closed = True
         except TimeoutError:
-            if not heard:
+            if not received:
                 raise
-        except OSError:  # refused while it was still being said
+        except OSError:  # refused while it was still being sent
             closed = True
-    return Heard(heard, closed, time.monotonic() - begin)
+    return Received(received, closed, time.monotonic() - begin)
 
 
 def head(*lines: bytes, path: bytes = b"/infer", method: bytes = b"POST", version: bytes = b"HTTP/1.1") -> bytes:
@@ -78,39 +78,41 @@ def corpus(seed: int, count: int) -> Iterator[bytes]:
     """Requests of every kind, most of them broken somewhere. Each closes its connection or is cut short."""
     dice = random.Random(seed)
     for _ in range(count):
-        said = bytearray(dice.choice(_SEEDS))
+        sent_bytes = bytearray(dice.choice(_SEEDS))
         for _ in range(dice.choice((0, 1, 1, 2, 4))):
-            _MUTATIONS[dice.randrange(len(_MUTATIONS))](dice, said)
-        yield bytes(said)
+            _MUTATIONS[dice.randrange(len(_MUTATIONS))](dice, sent_bytes)
+        yield bytes(sent_bytes)
 
 
-def _flip(dice: random.Random, said: bytearray) -> None:
-    said[dice.randrange(len(said))] = dice.randrange(256)
+def _flip(dice: random.Random, sent_bytes: bytearray) -> None:
+    sent_bytes[dice.randrange(len(sent_bytes))] = dice.randrange(256)
 
 
-def _cut(dice: random.Random, said: bytearray) -> None:
-    del said[dice.randrange(len(said)) + 1 :]
+def _cut(dice: random.Random, sent_bytes: bytearray) -> None:
+    del sent_bytes[dice.randrange(len(sent_bytes)) + 1 :]
 
 
-def _repeat_line(dice: random.Random, said: bytearray) -> None:
-    lines = bytes(said).split(b"\r\n")
+def _repeat_line(dice: random.Random, sent_bytes: bytearray) -> None:
+    lines = bytes(sent_bytes).split(b"\r\n")
     lines.insert(dice.randrange(1, len(lines) + 1), dice.choice(lines))
-    said[:] = b"\r\n".join(lines)
+    sent_bytes[:] = b"\r\n".join(lines)
 
 
-def _insert_line(dice: random.Random, said: bytearray) -> None:
-    lines = bytes(said).split(b"\r\n")
+def _insert_line(dice: random.Random, sent_bytes: bytearray) -> None:
+    lines = bytes(sent_bytes).split(b"\r\n")
     lines.insert(dice.randrange(1, len(lines) + 1), dice.choice(_LINES))
-    said[:] = b"\r\n".join(lines)
+    sent_bytes[:] = b"\r\n".join(lines)
 
 
-def _swap_ends(dice: random.Random, said: bytearray) -> None:
-    said[:] = bytes(said).replace(b"\r\n", dice.choice((b"\n", b"\r", b"\r\r\n", b"\n\r")), dice.randrange(1, 4))
+def _swap_ends(dice: random.Random, sent_bytes: bytearray) -> None:
+    sent_bytes[:] = bytes(sent_bytes).replace(
+        b"\r\n", dice.choice((b"\n", b"\r", b"\r\r\n", b"\n\r")), dice.randrange(1, 4)
+    )
 
 
-def _grow(dice: random.Random, said: bytearray) -> None:
-    at = dice.randrange(len(said))
-    said[at:at] = bytes([dice.choice(b"A0 :/\x00\xff\t,")]) * dice.choice((10, 1000, 20_000, 70_000))
+def _grow(dice: random.Random, sent_bytes: bytearray) -> None:
+    at = dice.randrange(len(sent_bytes))
+    sent_bytes[at:at] = bytes([dice.choice(b"A0 :/\x00\xff\t,")]) * dice.choice((10, 1000, 20_000, 70_000))
 
 
 _MUTATIONS = (_flip, _flip, _cut, _repeat_line, _insert_line, _insert_line, _swap_ends, _grow)

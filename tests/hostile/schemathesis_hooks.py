@@ -1,4 +1,4 @@
-"""What schemathesis has to be told: models that there are, and what is no failure."""
+"""Hooks of schemathesis: models that exist, and differences that are no failures."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ MODELS = {"ImageClassification": "image", "TextGeneration": "text"}
 
 
 @schemathesis.hook
-def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict[str, Any]) -> None:
-    """Every other request names a model that there is, and none asks to be answered within a millisecond."""
+def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
+    """Half of the requests name a model that exists, and none has a deadline of a millisecond."""
     deadline_ms = str((case.headers or {}).get("x-deadline-ms", ""))
     if case.headers and deadline_ms.isdecimal() and 0 < int(deadline_ms) < 10_000:
         case.headers["x-deadline-ms"] = "10000"
@@ -25,16 +25,16 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
 
 
 def _name(fields: dict[str, Any], field: str, model_id: str) -> None:
-    """In the place of an id of even length, the empty one among them."""
+    """Replaces an id of even length, the empty one among them."""
     if isinstance(given := fields.get(field), str) and len(given) % 2 == 0:
         fields[field] = model_id
 
 
 @schemathesis.hook
 def filter_failure(
-    context: schemathesis.HookContext, failure: Failure, case: schemathesis.Case, response: schemathesis.Response
+    context: schemathesis.HookContext, failure: Failure, case: schemathesis.Case[Any], response: schemathesis.Response
 ) -> bool:
-    """An unknown header is nobody's mistake, and whatever is in a form's field arrives as text."""
+    """An unknown header is allowed, and every field of a form arrives as text."""
     unknown = "x-schemathesis-unknown-property" in (case.headers or {})
     form = case.media_type == "multipart/form-data"
     return not (isinstance(failure, AcceptedNegativeData) and (unknown or form))

@@ -33,15 +33,15 @@ async def slow_head(port: int, begun: asyncio.Semaphore) -> None:
             writer.close()
 
 
-async def again_and_again(port: int, said: bytes, sent: Counter[bytes]) -> None:
+async def again_and_again(port: int, sent_bytes: bytes, sent: Counter[bytes]) -> None:
     while True:
-        sent[said] += 1
+        sent[sent_bytes] += 1
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
-            writer.write(said)
+            writer.write(sent_bytes)
             await writer.drain()
             await reader.read()
-        except OSError:  # refused before it was said
+        except OSError:  # refused before it was sent
             pass
         finally:
             writer.close()
@@ -53,7 +53,8 @@ async def besiege(port: int) -> None:
     sent: Counter[bytes] = Counter()
     hostile = [asyncio.create_task(slow_head(port, begun)) for _ in range(SLOW_HEADS)]
     hostile += [
-        asyncio.create_task(again_and_again(port, said, sent)) for said in [FLOOD] * FLOODS + [BODY] * OVERSIZED
+        asyncio.create_task(again_and_again(port, sent_bytes, sent))
+        for sent_bytes in [FLOOD] * FLOODS + [BODY] * OVERSIZED
     ]
     for _ in range(SLOW_HEADS):
         await begun.acquire()

@@ -16,7 +16,7 @@ import pytest
 from serve_app.http.haproxy import haproxy_binary
 from serve_app.http.header_limits import MAX_HEADERS
 from tests.hostile.front import Front, running
-from tests.hostile.raw import BODY, CHUNKED, CLOSE, GOOD, HOST, LENGTH, Heard, chunks, corpus, head, speak
+from tests.hostile.raw import BODY, CHUNKED, CLOSE, GOOD, HOST, LENGTH, Received, chunks, corpus, exchange, head
 from tests.support.until import wait_until
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "4000"))
@@ -54,10 +54,10 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_is_no_request_is_refused(front: Front, what: str) -> None:
-    said, status, code = REFUSED[what]
-    heard = speak(front.port, said, idle_s=1)
-    assert heard.statuses == [status]
-    assert heard.error_code() == code  # None: HAProxy could not read it and answers with its own page
+    sent_bytes, status, code = REFUSED[what]
+    received = exchange(front.port, sent_bytes, idle_s=1)
+    assert received.statuses == [status]
+    assert received.error_code() == code  # None: HAProxy could not read it and answers with its own page
 
 
 ENCODINGS = {
@@ -83,15 +83,15 @@ def test_nothing_is_smuggled_behind_two_lengths(front: Front, encoding: bytes) -
         head(HOST, coded, b"Content-Length: %d" % (5 + len(smuggled))) + b"0\r\n\r\n" + smuggled,
     ]
     before = front.reached("listed")
-    for said, status in zip(tries, ENCODINGS[encoding], strict=True):
-        through = speak(front.port, said)
+    for sent_bytes, status in zip(tries, ENCODINGS[encoding], strict=True):
+        through = exchange(front.port, sent_bytes)
         assert (through.statuses, through.closed) == ([status], True)
-        beside = speak(front.direct_port, said)
+        beside = exchange(front.direct_port, sent_bytes)
         assert (beside.statuses, beside.closed) == ([400], True)
         # Nor does another caller get its answer.
-        assert b"TextGenerationResult" in speak(front.port, GOOD).data
+        assert b"TextGenerationResult" in exchange(front.port, GOOD).data
     assert front.reached("listed") == before
-    assert speak(front.port, head(HOST, CLOSE, method=b"GET", path=b"/models")).statuses == [200]
+    assert exchange(front.port, head(HOST, CLOSE, method=b"GET", path=b"/models")).statuses == [200]
     assert front.reached("listed") == before + 1
 
 
@@ -104,35 +104,35 @@ def test_what_could_steer_serve_and_what_is_no_text_changes_nothing(front: Front
         b"accept-language: \xe9",
     ]
     for port in (front.port, front.direct_port):
-        assert speak(port, head(HOST, CLOSE, LENGTH, *lines) + BODY).statuses == [200]
+        assert exchange(port, head(HOST, CLOSE, LENGTH, *lines) + BODY).statuses == [200]
 
 
 def test_an_expectation_is_met(front: Front) -> None:
-    heard = speak(front.port, head(HOST, CLOSE, LENGTH, b"Expect: 100-continue") + BODY)
-    assert heard.statuses == [200]
+    received = exchange(front.port, head(HOST, CLOSE, LENGTH, b"Expect: 100-continue") + BODY)
+    assert received.statuses == [200]
 
 
-def slowly(port: int, said: bytes, at_once: int) -> Heard:
+def slowly(port: int, sent_bytes: bytes, at_once: int) -> Received:
     """A byte every half second after the first `at_once`, until the server has had enough."""
     begin = time.monotonic()
-    heard = b""
+    received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=0.5) as connection:
-        connection.sendall(said[:at_once])
-        for at in range(at_once, len(said)):
+        connection.sendall(sent_bytes[:at_once])
+        for at in range(at_once, len(sent_bytes)):
             try:
-                if not heard:
-                    connection.sendall(said[at : at + 1])
+                if not received:
+                    connection.sendall(sent_bytes[at : at + 1])
                 part = connection.recv(65536)
             except TimeoutError:
-                if heard:
+                if received:
                     break
                 continue
             except OSError:
                 break
-            heard += part
+            received += part
             if not part:
                 break
-    return Heard(heard, True, time.monotonic() - begin)
+    return Received(received, True, time.monotonic() - begin)
 
 
 def test_slow_heads_and_slow_bodies_end_while_others_are_answered(front: Front) -> None:
@@ -144,7 +144,7 @@ def test_slow_heads_and_slow_bodies_end_while_others_are_answered(front: Front) 
             "body": slow.submit(slowly, front.port, body, 200),
         }
         while not all(end.done() for end in ends.values()):
-            assert speak(front.port, GOOD).statuses == [200]
+            assert exchange(front.port, GOOD).statuses == [200]
     # At half a second a byte both would go on for hours.
     assert ends["head"].result().statuses == [408]
     assert ends["body"].result().error_code() == "request_timeout"
@@ -164,10 +164,10 @@ def test_a_client_that_goes_takes_its_request_with_it(
     front: Front, path: bytes, content_type: bytes, form: bytes
 ) -> None:
     body = form.replace(b"%s", BODY.replace(b'"m"', b'"endless"'))
-    said = head(HOST, b"Content-Type: " + content_type, b"Content-Length: %d" % len(body), path=path) + body
+    sent_bytes = head(HOST, b"Content-Type: " + content_type, b"Content-Length: %d" % len(body), path=path) + body
     with ExitStack() as connections:
         for _ in range(20):
-            connections.enter_context(socket.create_connection(("127.0.0.1", front.port))).sendall(said)
+            connections.enter_context(socket.create_connection(("127.0.0.1", front.port))).sendall(sent_bytes)
         wait_until(lambda: front.reached("under_way") == 20)
     wait_until(lambda: front.reached("under_way") == 0)
 
@@ -179,26 +179,26 @@ def resident(front: Front) -> dict[str, int]:
 def test_a_corpus_of_broken_requests_meets_no_5xx_no_hang_and_costs_no_memory(front: Front) -> None:
     """HOSTILE_REQUESTS=20000 is `make fuzz-http`."""
 
-    def say(said: bytes) -> None:
+    def send_all(sent_bytes: bytes) -> None:
         # What is cut short is closed by us: to the server, a client that went away.
         with socket.create_connection(("127.0.0.1", front.port), timeout=30) as connection:
-            heard = b""
+            received = b""
             try:
-                connection.sendall(said)
+                connection.sendall(sent_bytes)
                 connection.shutdown(socket.SHUT_WR)
                 while part := connection.recv(65536):
-                    heard += part
+                    received += part
             except TimeoutError:
                 raise
-            except OSError:  # refused before it was said
+            except OSError:  # refused before it was sent
                 return
-        statuses = Heard(heard, True, 0).statuses
-        assert not [status for status in statuses if status >= 500], (said, heard)
+        statuses = Received(received, True, 0).statuses
+        assert not [status for status in statuses if status >= 500], (sent_bytes, received)
 
     with ThreadPoolExecutor(16) as callers:
-        list(callers.map(say, corpus(0, min(500, REQUESTS))))
+        list(callers.map(send_all, corpus(0, min(500, REQUESTS))))
         before = resident(front)
-        list(callers.map(say, corpus(1, REQUESTS)))
+        list(callers.map(send_all, corpus(1, REQUESTS)))
     after = resident(front)
     assert {name: after[name] - before[name] > 20 * 2**20 for name in after} == dict.fromkeys(after, False)
     assert httpx.get(f"{front.url}/healthz").status_code == 200

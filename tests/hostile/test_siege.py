@@ -36,11 +36,11 @@ async def test_a_siege_costs_others_no_request(front: Front) -> None:
     assert siege.stdout is not None
     assert await siege.stdout.readline() == b"begun\n"
     during = await caller.at(RATE, SECONDS)
-    told, _ = await siege.communicate(b"")
+    output, _ = await siege.communicate(b"")
     caller.close()
     for when, answers in (("before", before), ("during", during)):
         p50, p99 = (percentile(answers, share) for share in (0.5, 0.99))
         print(f"{when}: {len(answers)} requests, p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    print(told.decode())
+    print(output.decode())
     assert siege.returncode == 0, "a besieger has given up"
     assert [answer.status for answer in during] == [200] * len(during)

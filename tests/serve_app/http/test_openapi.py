@@ -1,13 +1,17 @@
-"""The OpenAPI document has the forms of the families; its page shows fields of every type that bincode has."""
+"""The OpenAPI document names what is served, and its page shows it. tests/hostile compares the runtime with it."""
 
 from typing import Any
 
 import pytest
+from starlette.routing import Route
+from starlette.testclient import TestClient
 
-from deployments.contract.types import TextGeneration
+from deployments.contract.errors import ERRORS
+from deployments.contract.types import InferRequest, InferResponse, TextGeneration
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION
 from deployments.replica.family import Form
 from serve_app.http.openapi import openapi_document, openapi_page
+from tests.support.http_runtimes import FakeRuntime, http_app
 
 assert IMAGE_CLASSIFICATION.form
 IMAGE = IMAGE_CLASSIFICATION.form
@@ -45,3 +49,27 @@ def test_several_forms_are_alternatives_and_none_is_left_out() -> None:
 def test_the_page_shows_the_type_of_each_field(field: dict[str, Any], shown: str) -> None:
     schemas = {"Detected": {"properties": {"field": field}}}
     assert f"<td>{shown}</td>" in openapi_page({"paths": {}, "components": {"schemas": schemas}})
+
+
+def test_the_document_has_every_route(http: TestClient) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    routes = [route for route in http_app(FakeRuntime()).routes if isinstance(route, Route)]
+    assert paths.keys() == {route.path.replace(":path", "") for route in routes}
+
+
+def test_the_document_has_every_variant_and_status(http: TestClient) -> None:
+    document = http.get("/openapi.json").json()
+    schemas = document["components"]["schemas"]
+    assert {*InferRequest.variants, *InferResponse.variants} <= schemas.keys()
+    assert schemas["TextGeneration"]["required"] == ["model_id", "prompt", "max_tokens"]
+    answers = document["paths"]["/infer"]["post"]["responses"]
+    assert {str(kind.status) for kind in ERRORS.values()} <= answers.keys()
+    for path, statuses in (("/readyz", {"200", "503"}), ("/healthz", {"200"}), ("/models", set())):
+        responses = document["paths"][path]["get"]["responses"]
+        assert {status for status, answer in responses.items() if "text/plain" in answer["content"]} == statuses
+
+
+def test_the_page_runs_no_script(http: TestClient) -> None:
+    page = http.get("/docs").text
+    assert "TextGenerationResult" in page
+    assert "<script" not in page

@@ -1,7 +1,7 @@
-"""OpenAI's interface in one process, asked with OpenAI's own client: what a field means, and what comes back."""
+"""OpenAI's API in one process, called with OpenAI's own client: what reaches the runtime, and what comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import httpx2
@@ -17,25 +17,21 @@ from deployments.contract.errors import (
     ServingError,
     Unavailable,
 )
-from deployments.contract.failures import error_of
-from deployments.contract.types import (
-    InferResponse,
-    Message,
-    TextGeneration,
-)
-from serve_app.access.caller import RequestContext
-from serve_app.http.interfaces import Asked
-from tests.support.http_app import http_app
-from tests.support.parrot import Parrot
+from deployments.contract.types import InferRequest, Message, TextGeneration
+from deployments.replica.calls import Reply
+from tests.support.http_runtimes import FakeRuntime, http_app, saying_hey, status
+from tests.support.until import until
 
 
 @pytest.fixture
-def runtime() -> Parrot:
-    return Parrot()
+def runtime() -> FakeRuntime:
+    runtime = FakeRuntime(saying_hey())
+    runtime.statuses = [status("team/m", "text_generation", [1, 2]), status("i", "image_classification")]
+    return runtime
 
 
 @pytest.fixture
-async def http(runtime: Parrot) -> AsyncIterator[httpx2.AsyncClient]:
+async def http(runtime: FakeRuntime) -> AsyncIterator[httpx2.AsyncClient]:
     transport = httpx2.ASGITransport(http_app(runtime), raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as client:
         yield client
@@ -49,7 +45,7 @@ def client(http: httpx2.AsyncClient) -> AsyncOpenAI:
 USER: Any = [{"role": "user", "content": "hi"}]
 
 
-async def test_a_completion(client: AsyncOpenAI, runtime: Parrot) -> None:
+async def test_a_completion(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
     answer = await client.completions.create(model="m", prompt="p")
     assert (answer.object, answer.model) == ("text_completion", "m")
     assert answer.id.startswith("cmpl-")
@@ -57,18 +53,18 @@ async def test_a_completion(client: AsyncOpenAI, runtime: Parrot) -> None:
     assert (choice.index, choice.text, choice.finish_reason, choice.logprobs) == (0, "hey", "stop", None)
     assert answer.usage
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 2, 5)
-    assert runtime.asked == [TextGeneration(model_id="m", prompt="p", max_tokens=16, temperature=1.0)]
+    assert runtime.texts == [TextGeneration(model_id="m", prompt="p", max_tokens=16, temperature=1.0)]
 
 
-async def test_a_chat(client: AsyncOpenAI, runtime: Parrot) -> None:
+async def test_a_chat(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
     parts: Any = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    told = {"role": "assistant", "content": None, "refusal": None, "tool_calls": None, "annotations": []}
-    messages: Any = [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}, told]
+    earlier: Any = {"role": "assistant", "content": None, "refusal": None, "tool_calls": None, "annotations": []}
+    messages: Any = [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}, earlier]
     answer = await client.chat.completions.create(model="m", messages=messages, temperature=0, max_completion_tokens=7)
     assert answer.object == "chat.completion"
     assert (answer.choices[0].message.role, answer.choices[0].message.content) == ("assistant", "hey")
     roles = [("system", "s"), ("user", "ab"), ("assistant", "")]
-    assert runtime.asked == [
+    assert runtime.texts == [
         TextGeneration(
             model_id="m",
             prompt="",
@@ -79,8 +75,8 @@ async def test_a_chat(client: AsyncOpenAI, runtime: Parrot) -> None:
     ]
 
 
-async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runtime: Parrot) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
+    schema: Any = {"type": "object", "properties": {"a": {"type": "integer"}}}
     await client.chat.completions.create(
         model="m",
         messages=USER,
@@ -94,13 +90,13 @@ async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runt
         store=False,
         extra_body={"top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1},
     )
-    (asked,) = runtime.asked
+    (asked,) = runtime.texts
     assert (asked.temperature, asked.top_p, asked.top_k, asked.min_p) == (1.0, 0.5, 3, 0.1)
     assert (asked.repetition_penalty, asked.stop, asked.seed) == (1.1, ["x", "y"], 2**64 - 1)
     assert (asked.logprobs, asked.json_schema) == (2, schema)
     await client.chat.completions.create(model="m", messages=USER, response_format={"type": "json_object"})
-    assert runtime.asked[-1].json_schema == {"type": "object"}
-    assert runtime.asked[-1].max_tokens == 2**32 - 1
+    assert runtime.texts[-1].json_schema == {"type": "object"}
+    assert runtime.texts[-1].max_tokens == 2**32 - 1
 
 
 @pytest.mark.parametrize(
@@ -111,11 +107,11 @@ async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runt
         ([[1], [2, 3]], [("", [1]), ("", [2, 3])]),
     ],
 )
-async def test_prompts_of_every_kind(client: AsyncOpenAI, runtime: Parrot, prompt: Any, meant: Any) -> None:
+async def test_prompts_of_every_kind(client: AsyncOpenAI, runtime: FakeRuntime, prompt: Any, meant: Any) -> None:
     answer = await client.completions.create(model="m", prompt=prompt, n=2, seed=5)
     assert [choice.index for choice in answer.choices] == list(range(2 * len(meant)))
-    assert [(asked.prompt, asked.prompt_ids) for asked in runtime.asked] == [one for one in meant for _ in range(2)]
-    assert [asked.seed == 5 for asked in runtime.asked] == [True, False] * len(meant)
+    assert [(asked.prompt, asked.prompt_ids) for asked in runtime.texts] == [one for one in meant for _ in range(2)]
+    assert [asked.seed == 5 for asked in runtime.texts] == [True, False] * len(meant)
     assert answer.usage
     assert answer.usage.prompt_tokens == 3 * len(meant)
     assert answer.usage.completion_tokens == 2 * len(answer.choices)
@@ -139,19 +135,19 @@ async def test_a_chat_in_chunks(client: AsyncOpenAI) -> None:
         model="m", messages=USER, stream=True, logprobs=True, stream_options={"include_usage": True}
     )
     chunks = [chunk async for chunk in stream]
-    *told, last = chunks
+    *texts, last = chunks
     assert {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
     assert len({chunk.id for chunk in chunks}) == 1
-    deltas = [chunk.choices[0].delta for chunk in told]
+    deltas = [chunk.choices[0].delta for chunk in texts]
     assert [(delta.role, delta.content) for delta in deltas] == [
         ("assistant", ""),
         (None, "he"),
         (None, "y"),
         (None, None),
     ]
-    assert [chunk.choices[0].finish_reason for chunk in told] == [None, None, None, "stop"]
-    assert [chunk.choices[0].logprobs is not None for chunk in told] == [False, True, True, False]
-    assert all(chunk.usage is None for chunk in told)
+    assert [chunk.choices[0].finish_reason for chunk in texts] == [None, None, None, "stop"]
+    assert [chunk.choices[0].logprobs is not None for chunk in texts] == [False, True, True, False]
+    assert all(chunk.usage is None for chunk in texts)
     assert (last.choices, last.usage and last.usage.total_tokens) == ([], 5)
 
 
@@ -188,10 +184,17 @@ async def test_a_stream_is_data_lines_closed_by_done(http: httpx2.AsyncClient) -
 )
 @pytest.mark.parametrize("n", [1, 3])
 async def test_failures_are_the_clients_typed_exceptions(
-    client: AsyncOpenAI, runtime: Parrot, stream: bool, failure: ServingError, kind: Any, code: str, again: str, n: int
+    client: AsyncOpenAI,
+    runtime: FakeRuntime,
+    stream: bool,
+    failure: ServingError,
+    kind: Any,
+    code: str,
+    again: str,
+    n: int,
 ) -> None:
-    runtime.fails_before = failure
     failure.retry_after_ms = 1200
+    runtime.script = saying_hey(fails_before=failure)
     with pytest.raises(kind) as raised:
         await client.chat.completions.create(model="m", messages=USER, stream=stream, n=n)
     assert (raised.value.code, raised.value.body["message"]) == (code, "no")
@@ -201,10 +204,10 @@ async def test_failures_are_the_clients_typed_exceptions(
 
 
 @pytest.mark.parametrize("n", [1, 3])
-async def test_a_failure_on_the_way_is_raised_after_the_text_before_it(
-    client: AsyncOpenAI, runtime: Parrot, n: int
+async def test_an_error_after_the_first_text_is_raised_after_that_text(
+    client: AsyncOpenAI, runtime: FakeRuntime, n: int
 ) -> None:
-    runtime.fails_after = Unavailable("lost")
+    runtime.script = saying_hey(fails_after=Unavailable("lost"))
     stream = await client.completions.create(model="m", prompt="p", stream=True, n=n)
     assert (await anext(stream)).choices[0].text == "he"
     with pytest.raises(openai.APIError, match="lost"):
@@ -212,14 +215,14 @@ async def test_a_failure_on_the_way_is_raised_after_the_text_before_it(
     assert runtime.under_way == 0
 
 
-async def test_what_asks_for_nothing_is_accepted(client: AsyncOpenAI) -> None:
+async def test_neutral_values_of_unsupported_fields_are_accepted(client: AsyncOpenAI) -> None:
     await client.chat.completions.create(
         model="m", messages=USER, n=1, presence_penalty=0, frequency_penalty=0.0, logit_bias={}, tools=[], stop=None
     )
     await client.completions.create(model="m", prompt="p", best_of=1, suffix=None, user="u", max_tokens=0)
 
 
-async def test_models_are_the_ones_that_give_text(client: AsyncOpenAI) -> None:
+async def test_only_text_models_are_listed(client: AsyncOpenAI) -> None:
     assert [model.id async for model in client.models.list()] == ["team/m"]
     for model_id in ("team/m", "team/m@1"):
         assert (await client.models.retrieve(model_id)).id == model_id
@@ -228,14 +231,27 @@ async def test_models_are_the_ones_that_give_text(client: AsyncOpenAI) -> None:
             await client.models.retrieve(model_id)
 
 
-async def test_one_failure_ends_the_other_choices(client: AsyncOpenAI, runtime: Parrot) -> None:
-    async def stuck(asked: Asked, context: RequestContext) -> InferResponse:
-        assert isinstance(asked, TextGeneration)
-        if asked.seed == 5:
-            return error_of(Unavailable("lost"), context.request_id)
+async def test_an_error_cancels_the_other_choices(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
+    async def stuck(request: InferRequest) -> AsyncGenerator[Reply, None]:
+        assert isinstance(request, TextGeneration)
+        if request.seed == 5:
+            raise Unavailable("lost")
         await asyncio.Event().wait()
-        raise AssertionError
+        yield  # type: ignore[misc]  # which makes it a generator
 
-    runtime.answer = stuck  # type: ignore[method-assign]
+    runtime.script = stuck
     with pytest.raises(openai.InternalServerError):
         await client.completions.create(model="m", prompt="p", n=4, seed=5)
+    await until(lambda: runtime.under_way == 0)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status_code"),
+    [("GET", "/v1", 404), ("POST", "/v1/nope", 404), ("GET", "/v1/completions", 405), ("DELETE", "/v1/models/m", 405)],
+)
+async def test_a_path_without_a_route_is_an_error_in_openais_shape(
+    http: httpx2.AsyncClient, method: str, path: str, status_code: int
+) -> None:
+    response = await http.request(method, path)
+    assert response.status_code == status_code
+    assert response.json()["error"]["type"] == "invalid_request_error"

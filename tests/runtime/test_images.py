@@ -1,56 +1,44 @@
-"""Pictures over HTTP, in one process: many in one request, and whatever else a file may hold. No Ray in between."""
+"""Images over HTTP to the replica's code, in one process and without Ray: batches, and files of every kind."""
 
 import base64
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from deployments.contract.errors import ServingError
-from deployments.contract.failures import error_of
-from deployments.contract.types import InferResponse
+from deployments.contract.types import InferRequest
 from deployments.families.image_classification.replica import ImageClassificationReplica
-from deployments.replica.calls import Call
-from serve_app.access.caller import RequestContext
-from serve_app.http.interfaces import Asked
+from deployments.replica.calls import Call, Reply
 from tests.deployments.engines.vision.test_fuzzing import mutated
 from tests.deployments.families.image_classification.test_replica import replica
-from tests.serve_app.http.test_app import Recording
-from tests.support.http_app import http_app
+from tests.support.http_runtimes import FakeRuntime, Script, http_app
 from tests.support.image_files import FILES, photo
 from tests.support.image_models import quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
 
-class Straight(Recording):
-    """From HTTP straight to the replica's code."""
+def answered_by_a_replica(models: Path) -> Script:
+    replicas: list[ImageClassificationReplica] = []
 
-    def __init__(self, models: Path) -> None:
-        super().__init__()
-        self.models_folder = models
-        self.replica: ImageClassificationReplica | None = None
+    async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
+        if not replicas:  # It needs the running loop.
+            replicas.append(replica(models))
+        model = replicas[0].options.repository().find(request.model_id, "image_classification")
+        call_id = uuid.uuid4().hex
+        yield await replicas[0].infer(Call(request, call_id, 60, model, call_id=call_id))
 
-    async def answer(self, asked: Asked, context: RequestContext) -> InferResponse:
-        if self.replica is None:
-            self.replica = replica(self.models_folder)
-        try:
-            if isinstance(asked, ServingError):
-                raise asked
-            model = self.replica.options.repository().find(asked.model_id, "image_classification")
-            return await self.replica.infer(Call(asked, context.request_id, 60, model, call_id=uuid.uuid4().hex))
-        except Exception as cause:
-            return error_of(cause, context.request_id)
+    return script
 
 
 @pytest.fixture
 def http(tmp_path: Path) -> Iterator[TestClient]:
     saved(tmp_path / "image", "vit")
-    with TestClient(http_app(Straight(tmp_path)), raise_server_exceptions=False) as client:
+    with TestClient(http_app(FakeRuntime(answered_by_a_replica(tmp_path))), raise_server_exceptions=False) as client:
         yield client
 
 
