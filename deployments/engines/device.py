@@ -18,34 +18,34 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def use_team(size: int) -> None:
-    """Threads of one operation of the calling thread. Others keep theirs."""
-    torch.get_num_threads()  # When a thread first asks torch, torch sets its number.
+def resize_openmp_pool(size: int) -> None:
+    """Threads of one operation of the calling thread. Other threads keep theirs."""
+    torch.get_num_threads()  # The first call in a thread sets the size: it must come before.
     _of_openmp("omp_set_num_threads", size)
 
 
 def end_openmp_pool() -> None:
-    """Ends the threads that compute for this one. It gets new ones, in 50 µs, when it computes again.
+    """Ends the pool of the calling thread. The next operation starts a new one, in 50 µs.
 
-    Each thread that has computed keeps a team of its own. libgomp lets those that wait for their next part spin, but
-    for a microsecond only once all teams together have more threads than there are cores: with the team of one idle
-    thread in the process, every loop of another begins with waking sleepers (docs/text-engine.md).
+    Each thread that has computed keeps a pool. The threads of a pool spin until their next operation, but only for a
+    microsecond once all pools of the process have more threads than there are cores: because of one idle pool, every
+    operation of another begins by waking its threads (docs/text-engine.md).
     """
     _of_openmp("omp_pause_resource_all", _SOFT)
 
 
 def _of_openmp(name: str, argument: int) -> None:
-    """Calls what torch has no name for, where its OpenMP is found."""
+    """Calls a function of OpenMP that torch does not offer, where libgomp is loaded."""
     function = getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
     if function is not None:
         function(argument)
 
 
 class GpuShare:
-    """The part of the GPU's memory that this process may take. Models live there, and its memory is given back."""
+    """The share of the GPU's memory that this process may take. Models live there."""
 
     def __init__(self, share: float) -> None:
-        """torch's allocator refuses what is beyond it; the CUDA context, some hundred MB, lies outside."""
+        """torch's allocator refuses more; the CUDA context, some hundred MB, is not part of it."""
         share = min(share, 1.0)
         torch.cuda.set_per_process_memory_fraction(share)
         self.total_bytes = int(torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory * share)

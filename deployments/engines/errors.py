@@ -1,4 +1,4 @@
-"""What a caller may know of a step that failed."""
+"""The error that a caller gets for a step that failed."""
 
 import logging
 
@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def as_serving_error(failure: Exception) -> ServingError:
-    """The failure as callers may know it; the rest goes to the log."""
+    """Hides the cause from callers, and logs it."""
     if isinstance(failure, ServingError):
         return failure
     log.error("a step failed", exc_info=failure)

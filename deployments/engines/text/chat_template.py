@@ -50,5 +50,5 @@ class ChatRenderer:
         return rendered["text"]
 
     def close(self) -> None:
-        """Ends the child, and with it a chat under way. From any thread, more than once."""
+        """Ends the child, and fails a chat under way. From any thread, more than once."""
         self._worker.close()

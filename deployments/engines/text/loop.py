@@ -19,7 +19,7 @@ from deployments.engines.text.threads import OpenMPPool
 
 
 class EngineLoop(Cache, Protocol):
-    """Continuous batching: requests join and leave between steps. Events are emitted from a thread of the loop."""
+    """Continuous batching: requests are added and end between steps. Events are emitted from a thread of the loop."""
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
@@ -68,8 +68,8 @@ class DecoderLoop:
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
-        programs = self.decoder.programs if isinstance(self.decoder, SlotDecoder) else None
-        return (*self._runtime_info, *programs.runtime_info) if programs else self._runtime_info
+        aot = self.decoder.aot if isinstance(self.decoder, SlotDecoder) else None
+        return (*self._runtime_info, *aot.runtime_info) if aot else self._runtime_info
 
     @property
     def running(self) -> int:

@@ -18,7 +18,7 @@ from deployments.engines.text.layers.linear import may_pack, swap_linears, trace
 
 DTYPES = {
     None: "auto",
-    "int8": torch.float32,  # What is computed with the rounded weights.
+    "int8": torch.float32,  # The dtype of the computation.
     "fp32": torch.float32,
     "float32": torch.float32,
     "fp16": torch.float16,
@@ -26,14 +26,14 @@ DTYPES = {
     "bf16": torch.bfloat16,
     "bfloat16": torch.bfloat16,
 }
-UNBOUNDED_CONTEXT = 32_768  # For models that name no longest sequence (Mamba, RWKV).
+UNBOUNDED_CONTEXT = 32_768  # For models without a longest sequence (Mamba, RWKV).
 
 
 @dataclass(frozen=True, slots=True)
 class CausalModel:
-    """A loaded model with what its configuration says. `context` counts prompt and generated tokens together.
+    """A loaded model and facts of its configuration. `context` counts the tokens of prompt and text.
 
-    `linears`: what became of its linear layers, "plain", "int8", or as JSON which siblings are one and all are packed.
+    `linears`: the form of its linear layers: "plain", "int8", or packed, as JSON of the siblings that became one.
     """
 
     model: PreTrainedModel
@@ -76,7 +76,7 @@ class CausalModel:
 def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> PreTrainedModel:
     """Raises ModelLoadFailed."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    # Weights of another shape are let through here and refused below, with a reason.
+    # transformers would raise for weights of another shape; they are refused below, with the reason.
     local |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **local)
     model, report = loaded
@@ -88,9 +88,9 @@ def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> Pr
 
 
 def _packed(read: Callable[[], PreTrainedModel], probes: ProbeCache) -> tuple[PreTrainedModel, str]:
-    """The model with its linear layers packed, if it says the same then: some reach into their layers' weights.
+    """The model with packed linear layers if its logits still match: some models read their layers' weights directly.
 
-    One that does not is read again, since the plain weights are given up as they are packed.
+    One that does not match is read again, since packing frees the plain weights.
     """
     model = read()
     if not may_pack(model):
@@ -103,26 +103,26 @@ def _packed(read: Callable[[], PreTrainedModel], probes: ProbeCache) -> tuple[Pr
     with torch.inference_mode():
         before = _versions(model)
         expected, siblings = trace_linears(model, ids)
-        # RWKV changes its weights at its first forward, which has to come before they are packed: not to be remembered.
+        # RWKV changes its weights at its first forward, which has to come before packing, so it is probed each time.
         steady = _versions(model) == before
         for attempt in dict.fromkeys((siblings, ())):
             swap_linears(model, attempt, "packed")
-            if _says(model, ids, expected):
+            if _matches(model, ids, expected):
                 packed = json.dumps(attempt)
                 return model, probes.remember("linears", packed) if steady else packed
             model = read()
     return model, probes.remember("linears", "plain")
 
 
-def _says(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:
+def _matches(model: PreTrainedModel, ids: Tensor, expected: Tensor) -> bool:
     try:
         return bool((model(input_ids=ids).logits - expected).abs().max() <= 1e-3 * expected.abs().max())
-    except Exception:  # Whatever it is: not so.
+    except Exception:  # Whatever it is: it does not match.
         return False
 
 
 def _versions(model: PreTrainedModel) -> list[int]:
-    """They change with what a tensor holds. Those that were made in inference mode have none."""
+    """Change whenever a tensor is written. Tensors that were made in inference mode have none."""
     return [tensor._version for tensor in _tensors(model) if not tensor.is_inference()]
 
 

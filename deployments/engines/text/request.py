@@ -16,7 +16,7 @@ from deployments.engines.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 EMIT_EVERY_S = 1 / 60  # Of one stream. No screen shows more, and to emit a chunk costs more than a decode step.
-LEAST_LOGPROB = -9999.0  # What OpenAI's API says of a token that is impossible.
+LEAST_LOGPROB = -9999.0  # OpenAI's API has this for an impossible token.
 
 
 @dataclass(frozen=True, slots=True)

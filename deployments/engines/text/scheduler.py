@@ -62,10 +62,11 @@ class RequestQueue:
 
 
 class Scheduler:
-    """Requests join and leave up to `max_rows` rows between forwards. All but the queue is the engine thread's own.
+    """Assigns up to `max_rows` rows of the decoder to requests. Everything but the queue belongs to the loop's thread.
 
-    In a round, requests are admitted and get their first token, then a long prompt gets one more chunk, then every row
-    gets a token. So neither many prompts nor a long one hold up the rows for more than one forward.
+    In a round, requests are admitted and their prompts prefilled, then a long prompt gets one chunk, then every row
+    gets a token. So the running rows never wait
+    longer than for one prefill budget and one chunk.
     """
 
     def __init__(

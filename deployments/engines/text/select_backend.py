@@ -80,9 +80,9 @@ def _slots(candidate: Candidate, known: bool) -> EngineLoop | None:
     return _with_decoder(decoder, "all rows in one forward", candidate, known)
 
 
-def _single(carried: str, candidate: Candidate, known: bool) -> EngineLoop | None:
-    why = "its KV cache does not fit a shared batch" if carried == "past_key_values" else "no KV cache"
-    decoder = SingleDecoder(candidate.loaded.model, carried)
+def _single(state_name: str, candidate: Candidate, known: bool) -> EngineLoop | None:
+    why = "its KV cache does not fit a shared batch" if state_name == "past_key_values" else "no KV cache"
+    decoder = SingleDecoder(candidate.loaded.model, state_name)
     return _with_decoder(decoder, f"plain generation, row by row: {why}", candidate, known)
 
 

@@ -1,28 +1,29 @@
-"""How many threads compute the steps of a loop: all it may have, fewer while others want their cores.
+"""The size of a loop's OpenMP pool: all the threads it may have, fewer while others use their cores.
 
-Threads of a team wait for each other at the end of every operation, hundreds of times a step. Where one of them has to
-wait for its core, for milliseconds each time, the others spin and nothing goes on: with one core fewer the loop is many
-times as fast then (docs/text-engine.md).
+The threads of a pool wait for each other at the end of every operation, hundreds of times a step. If one of them waits
+milliseconds for its core each time, the others spin and the step stands still. With one thread fewer the loop is then
+many times as fast. The figures are in docs/text-engine.md.
 """
 
 import time
 from typing import NamedTuple
 
-from deployments.engines.device import end_openmp_pool, use_team
+from deployments.engines.device import end_openmp_pool, resize_openmp_pool
 
 WINDOW_S = 0.1
 HELD_UP = 0.4
-"""Of the loop's own thread, the share of time in which it does not compute."""
+"""The share of a window in which the loop's own thread did not have its core, from which on the pool shrinks."""
 MISSED_CORES = 0.6
-"""By all threads of the team together. One that waits for the others spins, and so counts as one that computes."""
+"""Cores that the whole pool lacked in a window, from which on it shrinks. A thread that waits for others spins, and so
+counts as computing."""
 FIRST_REST_S = 0.5
 LONGEST_REST_S = 8.0
-"""With fewer threads, until more are tried again: twice as long after each window that was held up, half as long after
-each that was not."""
+"""Until the pool grows again: twice as long after each window that was held up, half as long after each that was not.
+A shorter rest costs more held-up windows on a busy machine, a longer one a core on an idle one."""
 
 
 class Clocks(NamedTuple):
-    """Seconds: of the wall, in which the calling thread computed, and in which all threads of the process did."""
+    """Seconds of the wall clock, of CPU time of the calling thread, and of CPU time of the process."""
 
     wall: float
     own: float
@@ -34,7 +35,7 @@ class Clocks(NamedTuple):
 
 
 class OpenMPPool:
-    """Called by the thread that computes, which has `most` threads to begin with."""
+    """The pool of the calling thread, which has `most` threads at first."""
 
     def __init__(self, most: int) -> None:
         self.size = most
@@ -57,7 +58,7 @@ class OpenMPPool:
             self._judge(now.wall)
 
     def pause(self) -> None:
-        """Nothing is computed for a while. Others are faster without a team that waits."""
+        """Nothing is computed for a while. An idle pool slows down the loops of other models."""
         end_openmp_pool()
         self._since = None
 
@@ -67,12 +68,12 @@ class OpenMPPool:
         if self.size > 1 and (own < (1 - HELD_UP) * wall or process < (self.size - MISSED_CORES) * wall):
             self._grows_at = now + self._rest_s
             self._rest_s = min(2 * self._rest_s, LONGEST_REST_S)
-            self._take(self.size - 1)
+            self._resize(self.size - 1)
         elif self.size < self._most and now >= self._grows_at:
-            self._take(self.size + 1)
+            self._resize(self.size + 1)
         elif self.size == self._most:
             self._rest_s = max(self._rest_s / 2, FIRST_REST_S)
 
-    def _take(self, size: int) -> None:
+    def _resize(self, size: int) -> None:
         self.size = size
-        use_team(size)
+        resize_openmp_pool(size)

@@ -1,7 +1,7 @@
 """The child that compiles the decode step of a model, or its prompts, into a library on disk.
 
 Tracing and compiling would hold up the thread that serves. The library holds no weights: it depends on the
-configuration alone, and the process that loads it lends it the tensors of its model.
+configuration only, and the process that loads it lends it the tensors of its model.
 """
 
 import json
@@ -24,20 +24,20 @@ from deployments.system.worker_process import Report, serve
 
 MOST_ROWS = 1_024
 MOST_COLUMNS = 1 << 20
-NOT_ALONE = b"aoti_torch_proxy_executor_call_function"
+NEEDS_TORCH_LOADER = b"aoti_torch_proxy_executor_call_function"
 
 
 def blank_model(folder: str, dtype: torch.dtype, attention: str, linears: str, layout: Layout) -> PreTrainedModel:
-    """The model of a folder as it serves, with the same layers under the same names, but for what its weights hold."""
+    """The model of a folder with the layers and names that it has where it serves; its weights hold nothing."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    with no_init_weights():  # Memory that nobody touches costs nothing.
+    with no_init_weights():  # Memory that is never written costs nothing.
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )
     model.tie_weights()  # Left out where nothing is initialised. Layers that share a weight are not swapped.
     if linears == "int8":
         quantise_linears(model)
-    elif linears != "plain":  # Whoever loads the library lends packed weights.
+    elif linears != "plain":  # The process that loads the library lends it packed weights.
         swap_linears(model, json.loads(linears), layout)
     model.eval().requires_grad_(False)
     return model
@@ -58,7 +58,7 @@ def compile_step(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], many
 
 
 def compile_prompts(model: PreTrainedModel, shapes: Sequence[tuple[int, int]], library: Path) -> None:
-    """Write the forward of prompts: of two or more, of two tokens or more, with two columns or more that are known."""
+    """Write the forward of prompts: of two prompts, two tokens and two columns of prefix KV, or more."""
     per_token = {0: torch.export.Dim("tokens", min=2, max=MOST_COLUMNS)}
     per_prompt = {0: torch.export.Dim("prompts", min=2, max=MOST_ROWS)}
     known = torch.export.Dim("known", min=2, max=MOST_COLUMNS)
@@ -80,7 +80,7 @@ def _compile(module: nn.Module, given: tuple[Any, ...], sizes: tuple[Any, ...], 
     )
     with zipfile.ZipFile(package) as packed:
         code = packed.read(next(name for name in packed.namelist() if name.endswith(".so")))
-    if NOT_ALONE in code:
+    if NEEDS_TORCH_LOADER in code:
         raise NotImplementedError("it calls operations that only torch's own loader can call")
     library.write_bytes(code)
 
@@ -99,7 +99,7 @@ def compile_forward(
     torch.set_num_threads(int(threads))
     # Code for as many threads as the machine has takes fewer, too. Code for any other number takes no other.
     os.cpu_count = lambda: int(threads)
-    model = blank_model(folder, getattr(torch, dtype), attention, linears, "blocks" if kind == "blocks" else "plain")
+    model = blank_model(folder, getattr(torch, dtype), attention, linears, "blocked" if kind == "blocked" else "plain")
     sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
     if kind == "prompts":
         compile_prompts(model, sizes, Path(library))

@@ -1,4 +1,4 @@
-"""The forwards of a model that are compiled, and run eagerly until they are: a decode step, and whole prompts."""
+"""The two forwards of a model, which run eagerly until they are compiled: a decode step, and prompts."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from deployments.engines.text.layers.kv_cache import PromptCache, StepCache, lay
 class StepModule(nn.Module):
     """One decode step: tokens and positions [rows], keys and values [rows, heads, columns, dim] for each layer.
 
-    Gives logits float [rows, vocabulary], the best token and whether all is finite [rows]; writes into the cache.
+    Returns logits float [rows, vocabulary], the best token and whether all is finite [rows]; writes into the cache.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -36,11 +36,11 @@ class StepModule(nn.Module):
 
 
 class PromptModule(nn.Module):
-    """Prompts in one row, one after the other, but for what is known of them.
+    """Prompts in one row, one after the other, beyond their prefix KV.
 
-    Of each token [tokens], and of each column that is known [known], the position and which prompt it is of; `last`
+    The position of each token [tokens] and of each column of prefix KV [known], and which prompt it belongs to; `last`
     [prompts]: the tokens that end one. Keys and values [heads, known, dim] for each layer, or none at all.
-    Gives logits float [prompts, vocabulary], then the tokens' keys of each layer, then values, [heads, tokens, dim].
+    Returns logits float [prompts, vocabulary], then the tokens' keys of each layer, then values, [heads, tokens, dim].
     """
 
     def __init__(self, model: PreTrainedModel) -> None:

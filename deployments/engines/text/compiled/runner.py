@@ -1,7 +1,7 @@
-"""A compiled forward from its library on disk, lent the weights of the model that serves already.
+"""The AOTI runner: a compiled forward from its library on disk, on the weights of the model that serves already.
 
-Called by the C interface that each library brings along: torch's own loader holds Python's lock while it computes,
-so that whatever carries requests and answers stands still, and it never drops what it was lent.
+It calls the library's own C interface: torch's loader holds Python's lock while it computes, which would stop the
+threads that carry requests and responses, and it never drops the weights that it was lent.
 """
 
 import ctypes
@@ -24,15 +24,15 @@ class _Constant(ctypes.Structure):
     _fields_ = (("name", ctypes.c_char_p), ("tensor", ctypes.c_void_p))
 
 
-class CompiledForward:
-    """It works on the tensors of `eager`, or on `blocks` in their place; no copy of them is made."""
+class AotiRunner:
+    """It works on the tensors of `eager`, or on `blocked` weights in their place, and copies none."""
 
-    def __init__(self, library: Path, eager: nn.Module, blocks: Mapping[str, Tensor]) -> None:
+    def __init__(self, library: Path, eager: nn.Module, blocked: Mapping[str, Tensor]) -> None:
         """Raises RuntimeError."""
         self._library = ctypes.CDLL(str(library))
         self._container = ctypes.c_void_p()
         tensors: dict[str, Tensor] = dict(eager.named_parameters(remove_duplicate=False))
-        tensors |= {**dict(eager.named_buffers(remove_duplicate=False)), **blocks}
+        tensors |= {**dict(eager.named_buffers(remove_duplicate=False)), **blocked}
         self._call("CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None, of_one=False)
         self._lent = self._lend(tensors)
         outputs = ctypes.c_size_t()
@@ -40,7 +40,7 @@ class CompiledForward:
         self._outputs = outputs.value
 
     def _lend(self, tensors: Mapping[str, Tensor]) -> list[int]:
-        """The references that the library has now: it takes them, and never lets go of them."""
+        """The references that the library holds: it takes them, and never drops them."""
         count = ctypes.c_size_t()
         self._call("GetNumConstants", ctypes.byref(count))
         wanted = [tensors[self._name("GetConstantOriginalFQN", number).decode()] for number in range(count.value)]
@@ -55,13 +55,13 @@ class CompiledForward:
 
     def __call__(self, *inputs: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         tensors = (tensor for one in inputs for tensor in ([one] if isinstance(one, Tensor) else one))
-        given = _handles(list(tensors))  # The library lets go of them.
+        given = _handles(list(tensors))  # The library drops them.
         came = (ctypes.c_void_p * self._outputs)()
         self._call("Run", given, ctypes.c_size_t(len(given)), came, ctypes.c_size_t(self._outputs), None, None)
         return _tensors(came)
 
     def close(self) -> None:
-        """Lets go of the weights. It may not be called any more."""
+        """Drops the weights. It must not be called again."""
         self._call("Delete")
         _tensors(self._lent)
         self._lent = []
@@ -84,7 +84,7 @@ def _handles(tensors: Sequence[Tensor]) -> "ctypes.Array[Any]":
 
 
 def _tensors(handles: Iterable[int]) -> list[Tensor]:
-    """In the place of references, which are no more."""
+    """In exchange for the references, which end."""
     capsules = [_capsule(handle, None, None) for handle in handles]
     tensors: list[Tensor] = torch._C._aoti.alloc_tensors_by_stealing_from_void_ptrs(capsules)
     return tensors

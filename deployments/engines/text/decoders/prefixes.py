@@ -1,7 +1,7 @@
 """The prefix cache: keys and values of prompts' beginnings, so that a prompt that begins alike does not compute them.
 
-They are kept in blocks of 64 tokens. A block is named by all tokens up to its end, so a chain of names is a prefix.
-The least recently used go first once the blocks take more than their share of memory.
+Blocks of 64 tokens. A block is named by all tokens up to its end, so a chain of names is a prefix. The least recently
+used blocks are dropped first once the cache is full.
 """
 
 import hashlib
@@ -33,37 +33,37 @@ class Prefixes:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.nbytes = 0
-        self._blocks: OrderedDict[bytes, Block] = OrderedDict()
+        self._blocked_weights: OrderedDict[bytes, Block] = OrderedDict()
 
     def find(self, tokens: Sequence[int]) -> list[Block]:
-        """The blocks known of the beginning of `tokens`; never all of it, since the last token has to be computed."""
+        """The blocks that `tokens` begin with; never all of them, since the last token has to be computed."""
         names = []
         for name in _names(tokens[:-1]):
-            if name not in self._blocks:
+            if name not in self._blocked_weights:
                 break
             names.append(name)
         for name in reversed(names):  # So that a block goes before those that it follows.
-            self._blocks.move_to_end(name)
-        return [self._blocks[name] for name in names]
+            self._blocked_weights.move_to_end(name)
+        return [self._blocked_weights[name] for name in names]
 
     def keep(self, tokens: Sequence[int], keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-        """Copy what is not known yet of a computed prompt. For each layer [heads, tokens or more, dim]."""
+        """Copy the blocks of a computed prompt that are new. For each layer [heads, tokens or more, dim]."""
         names = list(_names(tokens))
         for number, name in reversed(list(enumerate(names))):
-            if name in self._blocks:
-                self._blocks.move_to_end(name)
+            if name in self._blocked_weights:
+                self._blocked_weights.move_to_end(name)
                 continue
             columns = slice(number * BLOCK, (number + 1) * BLOCK)
             block = Block([key[:, columns].clone() for key in keys], [value[:, columns].clone() for value in values])
             if block.nbytes * len(names) > self.most_bytes:
                 return
-            self._blocks[name] = block
+            self._blocked_weights[name] = block
             self.nbytes += block.nbytes
         while self.nbytes > self.most_bytes:
-            self.nbytes -= self._blocks.popitem(last=False)[1].nbytes
+            self.nbytes -= self._blocked_weights.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
-        self._blocks.clear()
+        self._blocked_weights.clear()
         self.nbytes = 0
 
 

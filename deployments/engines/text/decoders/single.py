@@ -1,4 +1,4 @@
-"""The decoders of models whose rows cannot share a forward, and of closed engines."""
+"""The decoder of models whose rows cannot share a forward, and the decoder of a closed engine."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,37 +12,23 @@ from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput
 
 
 class SingleDecoder:
-    """One forward for each row, with the memory the model itself makes; without one, all tokens again each time."""
+    """One forward for each row, with the state that the model returns; without a state, all tokens again each time."""
 
-    def __init__(self, model: PreTrainedModel, carried: str | None) -> None:
+    nbytes = 0
+    use = 0.0
+    shared_tokens = 0
+    chunk_size = None
+    prefill_budget = 0
+
+    def __init__(self, model: PreTrainedModel, state_name: str | None) -> None:
         self._model = model
-        self._carried = carried
+        self._state_name = state_name
         self._ids: list[list[int]] = []
-        self._memory: list[Any] = []
+        self._states: list[Any] = []
 
     @property
     def rows(self) -> int:
         return len(self._ids)
-
-    @property
-    def nbytes(self) -> int:
-        return 0
-
-    @property
-    def use(self) -> float:
-        return 0.0
-
-    @property
-    def shared_tokens(self) -> int:
-        return 0
-
-    @property
-    def chunk_size(self) -> int | None:
-        return None
-
-    @property
-    def prefill_budget(self) -> int:
-        return 0
 
     def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
         raise NotImplementedError("every prompt is computed at once")
@@ -50,35 +36,35 @@ class SingleDecoder:
     def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         steps = []
         for prompt in prompts:
-            logits, memory = self._forward(prompt, None)
+            logits, state = self._forward(prompt, None)
             steps.append(logits)
             self._ids.append(list(prompt))
-            self._memory.append(memory)
+            self._states.append(state)
         return step_output(torch.cat(steps))
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
         steps = []
         for row, token in enumerate(tokens):
             self._ids[row].append(token)
-            fresh = self._ids[row] if self._carried is None else [token]
-            logits, self._memory[row] = self._forward(fresh, self._memory[row])
+            fresh = self._ids[row] if self._state_name is None else [token]
+            logits, self._states[row] = self._forward(fresh, self._states[row])
             steps.append(logits)
         return step_output(torch.cat(steps))
 
-    def _forward(self, ids: Sequence[int], memory: Any) -> tuple[Tensor, Any]:
-        """Logits [1, vocabulary] after the last id, and the model's memory of all ids so far."""
-        carried = {} if self._carried is None or memory is None else {self._carried: memory}
+    def _forward(self, ids: Sequence[int], state: Any) -> tuple[Tensor, Any]:
+        """Logits [1, vocabulary] after the last id, and the model's state after it."""
+        carried = {} if self._state_name is None or state is None else {self._state_name: state}
         inputs = torch.tensor([list(ids)], device=self._model.device)
-        output = self._model(input_ids=inputs, use_cache=self._carried is not None, **carried)
-        return output.logits[:, -1], output[self._carried] if self._carried else None
+        output = self._model(input_ids=inputs, use_cache=self._state_name is not None, **carried)
+        return output.logits[:, -1], output[self._state_name] if self._state_name else None
 
     def release(self, row: int, broken: bool = False) -> None:
-        ids, memory = self._ids.pop(), self._memory.pop()
+        ids, state = self._ids.pop(), self._states.pop()
         if row < self.rows:
-            self._ids[row], self._memory[row] = ids, memory
+            self._ids[row], self._states[row] = ids, state
 
     def clear(self) -> None:
-        self._ids, self._memory = [], []
+        self._ids, self._states = [], []
 
     def close(self) -> None:
         self.clear()

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from deployments.engines.probes import ProbeCache
-from deployments.engines.text.compiled.artifacts import Programs
+from deployments.engines.text.compiled.artifacts import AotArtifacts
 from deployments.engines.text.compiled.modules import PromptModule, StepModule
 from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
 from deployments.engines.text.decoders.prefixes import BLOCK, Prefixes
@@ -49,7 +49,7 @@ class PromptKV(PrefixKV):
 
 
 class SlotDecoder:
-    """A row is a slot of the cache. `weight_bytes` bounds what is kept of prompts that may come again."""
+    """A row is a slot of the cache. `weight_bytes` bounds the prefix cache."""
 
     def __init__(self, model: PreTrainedModel, weight_bytes: int) -> None:
         self._model = model
@@ -57,10 +57,10 @@ class SlotDecoder:
         self._eager_prompts = PromptModule(model)
         self._cache = SlotCache()
         self._lengths: list[int] = []
-        self._roomy = 0  # For how many steps the cache has been larger than it need be.
+        self._oversized_steps = 0  # Since the cache was last no larger than it has to be.
         self._prefixes = Prefixes(min(max(PREFIX_BYTES[0], weight_bytes // 4), PREFIX_BYTES[1]))
         self.shared_tokens = 0
-        self.programs: Programs | None = None
+        self.aot: AotArtifacts | None = None
         self._unseen = PrefixKV([], [])  # For compiled forwards: two columns that no prompt sees.
 
     @property
@@ -101,8 +101,8 @@ class SlotDecoder:
         )
 
     def _add(self, prompts: Sequence[Sequence[int]], computed: Sequence[PromptKV]) -> StepOutput:
-        """Give computed prompts their rows."""
-        self._cache.make_room(computed[0].keys, computed[0].values, self.rows + len(prompts), max(map(len, prompts)))
+        """Give prefilled prompts their rows."""
+        self._cache.grow(computed[0].keys, computed[0].values, self.rows + len(prompts), max(map(len, prompts)))
         for prompt, one in zip(prompts, computed, strict=True):
             self._cache.store(self.rows, one.keys, one.values)
             self._prefixes.keep(prompt, one.keys, one.values)
@@ -115,8 +115,8 @@ class SlotDecoder:
         ends = list(itertools.accumulate(lengths))
         last = [end - 1 for end in ends]
         known = [(number, one) for number, one in enumerate(prefixes) if one.tokens]
-        # What is compiled takes two at least of everything.
-        compiled = self.programs.prompts if self.programs and ends[-1] > 1 else None
+        # Compiled forwards take two tokens at least, and two columns of prefix.
+        compiled = self.aot.prompts if self.aot and ends[-1] > 1 else None
         if compiled and not known:
             known = [(NO_PROMPT, self._unseen)]
         logits, *new = (compiled or self._eager_prompts)(
@@ -129,7 +129,7 @@ class SlotDecoder:
             _side_by_side([one.keys for _, one in known]),
             _side_by_side([one.values for _, one in known]),
         )
-        if len(prompts) > 1 and not logits.max(-1).values.isfinite().all():  # One's NaN reaches all.
+        if len(prompts) > 1 and not logits.max(-1).values.isfinite().all():  # The NaN of one prompt reaches all.
             return [self._compute([one], [prompt])[0] for one, prompt in zip(prefixes, prompts, strict=True)]
         computed = []
         for number, one in enumerate(prefixes):
@@ -141,24 +141,26 @@ class SlotDecoder:
         return computed
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
-        self._make_room()
+        self._fit_cache()
         rows, slots = self.rows, self._cache.slots
         spare = [0] * (slots - rows)  # Slots without a request compute along; what they write is never read.
-        run = (self.programs and self.programs.step(slots)) or self._eager_step
+        run = (self.aot and self.aot.step(slots)) or self._eager_step
         inputs = self._tensor([*tokens, *spare]), self._tensor([*self._lengths, *spare])
         logits, best, finite = run(*inputs, self._cache.keys, self._cache.values)
         self._lengths = [length + 1 for length in self._lengths]
         return StepOutput(logits[:rows], best.tolist()[:rows], finite.tolist()[:rows])
 
-    def _make_room(self) -> None:
-        """Room for one more token a row; a cache that has been too large for a while shrinks."""
+    def _fit_cache(self) -> None:
+        """Fit one more token a row. A cache that has been too large for a while shrinks."""
         slots, longest = power_of_two(self.rows), max(self._lengths) + 1
         capacity = self._cache.capacity
         if longest > capacity:
             capacity = whole_columns(max(longest, capacity * 5 // 4))
-        self._roomy = self._roomy + 1 if slots < self._cache.slots or 2 * longest < capacity - COLUMNS else 0
-        if self._roomy > SHRINK_AFTER_STEPS:
-            self._roomy = 0
+        self._oversized_steps = (
+            self._oversized_steps + 1 if slots < self._cache.slots or 2 * longest < capacity - COLUMNS else 0
+        )
+        if self._oversized_steps > SHRINK_AFTER_STEPS:
+            self._oversized_steps = 0
             self._cache.fit(slots, whole_columns(longest))
         else:
             self._cache.fit(max(slots, self._cache.slots), capacity)
@@ -180,17 +182,17 @@ class SlotDecoder:
 
     def close(self) -> None:
         self.clear()
-        if self.programs:
-            self.programs.close()
-            self.programs = None
+        if self.aot:
+            self.aot.close()
+            self.aot = None
 
     def compile_from(self, folder: Path, linears: str, probes: ProbeCache) -> None:
-        """Look for what is compiled, and make it once the model is used much. Only on a CPU."""
+        """Use compiled forwards, and compile them once the model is used much. Only on a CPU."""
         if self._model.device.type != "cpu":
             return
         known = probes.recall("cache shapes") or probes.remember("cache shapes", json.dumps(self._shapes()))
         shapes = json.loads(known)
-        self.programs = Programs(self._model, folder, shapes, linears)
+        self.aot = AotArtifacts(self._model, folder, shapes, linears)
         columns = [torch.zeros(heads, 2, dim, dtype=self._model.dtype) for heads, dim in shapes]
         self._unseen = PrefixKV(columns, columns)
 

@@ -1,6 +1,6 @@
 """Linear layers whose weights are 8-bit integers, one scale for each output: a quarter of the memory of fp32.
 
-Only the weights are rounded; what is computed with them stays in the model's dtype.
+Only the weights are rounded; the computation stays in the model's dtype.
 """
 
 import torch
@@ -32,6 +32,6 @@ class Int8Linear(nn.Module):
 
 
 def quantise_linears(model: PreTrainedModel) -> None:
-    """Round the weight of every linear layer, but those that an embedding shares."""
+    """Round the weight of every linear layer, except those that an embedding shares."""
     for module, name in own_linears(model):
         setattr(module, name, Int8Linear(*linear_tensors(module.get_submodule(name))))

@@ -83,8 +83,8 @@ class SlotCache:
     def capacity(self) -> int:
         return self.keys[0].shape[2] if self.keys else 0
 
-    def make_room(self, keys: Sequence[Tensor], values: Sequence[Tensor], rows: int, length: int) -> None:
-        """Room for so many rows, and for as many tokens in each. For each layer, such as [heads, tokens, dim]."""
+    def grow(self, keys: Sequence[Tensor], values: Sequence[Tensor], rows: int, length: int) -> None:
+        """Hold `rows` rows of `length` tokens at least. Keys and values of each layer, such as [heads, tokens, dim]."""
         if not self.keys:
             kinds = (keys, values)
             self.keys, self.values = ([t.new_empty(0, t.shape[0], 0, t.shape[2]) for t in kind] for kind in kinds)

@@ -1,8 +1,8 @@
-"""Linear layers whose weights lie as oneDNN wants to read them: up to three times as fast on a CPU as plain ones.
+"""Linear layers with weights packed for oneDNN: up to three times as fast on a CPU as plain ones.
 
-Layers that are given the same tensor (queries, keys and values) become one. The packed weight takes the plain one's
-place, so that memory is held once. A compiled step calls the same operation and is lent the same weights; the step of a
-single row, which does nothing but wait for memory, reads them in the order in which they lie.
+Layers with the same input (queries, keys and values) become one. The packed weight replaces the plain one, so that
+memory is held once. A compiled step calls the same operation on the same weights; the step of a single row, which is
+bound by memory, reads the blocked weights from end to end.
 """
 
 import ctypes
@@ -20,14 +20,14 @@ PACKED_FOR_ROWS = 16  # A hint for the layout; any number of rows may come.
 BLOCK = 64  # Outputs whose weights oneDNN lays side by side.
 LANES = 16  # Outputs that are added up at a time: one register of the widest kind.
 
-Layout = Literal["plain", "packed", "blocks"]
+Layout = Literal["plain", "packed", "blocked"]
 
 Siblings = tuple[tuple[str, ...], ...]
-"""Names of layers that, wherever one module has them all, are given the same tensor, in this order."""
+"""Names of layers that have the same input, in this order, in every module that has them all."""
 
 
 class PackedLinear(nn.Module):
-    """y = x·Wᵀ + b. `weight` is [out, in], packed or plain; as blocks [out / 64, in, 64] it is for a single row."""
+    """y = x·Wᵀ + b. `weight` is [out, in], packed or plain; blocked, [out / 64, in, 64], for a single row."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, layout: Layout) -> None:
         super().__init__()
@@ -50,32 +50,32 @@ class PackedLinear(nn.Module):
         y = torch.stack(sums, 1).reshape(*x.shape[:-1], -1)[..., : self.outputs]
         return y if self.bias is None else y + self.bias
 
-    def blocks(self) -> Tensor | None:
-        """The packed weight's own memory as [out / 64, in, 64], zeros at the end; None where it lies otherwise.
+    def blocked_weight(self) -> Tensor | None:
+        """The packed weight's own memory as [out / 64, in, 64], zeros at the end; None if oneDNN packed it otherwise.
 
         Not a copy: it may be read for as long as `weight` lives.
         """
         if not self.weight.is_mkldnn:
             return None
         inputs = self.weight.shape[1]
-        shape = block_shape(self.outputs, inputs)
+        shape = blocked_shape(self.outputs, inputs)
         if torch.ops.mkldnn._nbytes(self.weight) != math.prod(shape) * 4:
             return None
         memory = (ctypes.c_char * (math.prod(shape) * 4)).from_address(torch.ops.mkldnn.data_ptr(self.weight))
-        blocks = torch.frombuffer(memory, dtype=torch.float32).view(shape)
+        blocked = torch.frombuffer(memory, dtype=torch.float32).view(shape)
         probe = torch.randn(1, inputs)
         expected = torch.ops.mkldnn._linear_pointwise(probe, self.weight, None, "none", [], "")
-        found = (blocks[0].t() @ probe[0])[: self.outputs]
-        return blocks if torch.allclose(found, expected[0, : len(found)], rtol=1e-3, atol=1e-3) else None
+        found = (blocked[0].t() @ probe[0])[: self.outputs]
+        return blocked if torch.allclose(found, expected[0, : len(found)], rtol=1e-3, atol=1e-3) else None
 
 
 class FirstSibling(PackedLinear):
-    """Computes all siblings, gives its own part and keeps the others until they ask with the same tensor."""
+    """Computes all siblings, returns its own part and keeps the others until they are called with the same tensor."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, layout: Layout, sizes: Sequence[int]) -> None:
         super().__init__(weight, bias, layout)
         self._sizes = list(sizes)
-        self._kept = threading.local()  # A check of a compiled step may run beside the thread that serves.
+        self._kept = threading.local()  # A compiled step may be checked beside the thread that serves.
 
     def forward(self, x: Tensor) -> Tensor:
         parts = list(super().forward(x).split(self._sizes, -1))
@@ -93,7 +93,7 @@ class FirstSibling(PackedLinear):
 
 
 class NextSibling(nn.Module):
-    """Takes its part of what the first one has computed."""
+    """Returns its part of what the first sibling has computed."""
 
     def __init__(self, first: FirstSibling) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ def may_pack(model: PreTrainedModel) -> bool:
 
 
 def swap_linears(model: PreTrainedModel, siblings: Siblings, layout: Layout) -> None:
-    """Put a `PackedLinear` in place of each linear layer whose weight nobody shares.
+    """Put a `PackedLinear` in place of each linear layer whose weight no other layer shares.
 
     One layer after the other, so that no more than one weight is held twice.
     """
@@ -137,21 +137,21 @@ def _fuse(module: nn.Module, group: Sequence[tuple[str, nn.Module]], layout: Lay
 def _laid(weight: Tensor, layout: Layout) -> Tensor:
     if layout == "plain":
         return weight
-    if layout == "blocks":  # For whoever compiles: the values come later.
-        return weight.new_empty(block_shape(*weight.shape))
+    if layout == "blocked":  # For the compiler: the values come later.
+        return weight.new_empty(blocked_shape(*weight.shape))
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR_ROWS)
     return packed
 
 
-def block_shape(outputs: int, inputs: int) -> tuple[int, int, int]:
+def blocked_shape(outputs: int, inputs: int) -> tuple[int, int, int]:
     return -(-outputs // BLOCK), inputs, BLOCK
 
 
-def weight_blocks(model: nn.Module) -> dict[str, Tensor]:
-    """The weight of each packed layer as blocks, by name; empty where they are not all to be had."""
+def blocked_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The blocked weight of each packed layer, by name; empty unless every layer has one."""
     packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedLinear)}
-    blocks = {f"{name}.weight": layer.blocks() for name, layer in packed.items()}
-    found = {name: weight for name, weight in blocks.items() if weight is not None}
+    weights = {f"{name}.weight": layer.blocked_weight() for name, layer in packed.items()}
+    found = {name: weight for name, weight in weights.items() if weight is not None}
     return found if len(found) == len(packed) else {}
 
 
@@ -166,7 +166,7 @@ def _is_linear(layer: nn.Module, shared: set[int]) -> bool:
 
 
 def own_linears(model: PreTrainedModel) -> list[tuple[nn.Module, str]]:
-    """Module and name of every linear layer whose weight nobody shares."""
+    """Module and name of every linear layer whose weight no other layer shares."""
     shared = _shared_weights(model)
     return [
         (module, name)
@@ -177,7 +177,7 @@ def own_linears(model: PreTrainedModel) -> list[tuple[nn.Module, str]]:
 
 
 def trace_linears(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Siblings]:
-    """The logits, and which layers of one module are given the same tensor one after the other."""
+    """The logits, and which layers of one module are called with the same tensor one after the other."""
     calls: list[tuple[nn.Module, str, Tensor]] = []
 
     def remember(module: nn.Module, name: str) -> "torch.utils.hooks.RemovableHandle":

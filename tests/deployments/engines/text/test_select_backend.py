@@ -59,7 +59,7 @@ def test_the_next_load_tries_nothing_and_says_the_same(
     def tried(*_: object) -> None:
         raise AssertionError("tried again")
 
-    for trial in ("trace_linears", "_says"):
+    for trial in ("trace_linears", "_matches"):
         monkeypatch.setattr(model, trial, tried)
     for trial in ("_decoder_matches", "_loop_matches"):
         monkeypatch.setattr(select_backend, trial, tried)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.engines.device import use_team, use_threads
+from deployments.engines.device import resize_openmp_pool, use_threads
 from deployments.engines.text import threads
 from deployments.engines.text.request import Event
 from deployments.engines.text.threads import FIRST_REST_S, LONGEST_REST_S, WINDOW_S, Clocks, OpenMPPool
@@ -24,7 +24,7 @@ from tests.support.text_models import PROMPTS, Listener, ask, load_slots
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What OpenMP is told."""
     told: list[int] = []
-    monkeypatch.setattr(threads, "use_team", told.append)
+    monkeypatch.setattr(threads, "resize_openmp_pool", told.append)
     return told
 
 
@@ -135,7 +135,7 @@ def test_other_threads_keep_theirs() -> None:
     seen: list[int] = []
 
     def compute() -> None:
-        use_team(1)
+        resize_openmp_pool(1)
         seen.append(torch.get_num_threads())
 
     thread = threading.Thread(target=compute)

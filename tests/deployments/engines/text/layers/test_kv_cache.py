@@ -12,9 +12,9 @@ def prompt(value: float, tokens: int) -> list[torch.Tensor]:
 
 def test_rows_keep_their_values_while_the_cache_grows_and_shrinks() -> None:
     cache = SlotCache()
-    cache.make_room(prompt(1, 5), prompt(2, 5), 1, 5)
+    cache.grow(prompt(1, 5), prompt(2, 5), 1, 5)
     cache.store(0, prompt(1, 5), prompt(2, 5))
-    cache.make_room(prompt(3, COLUMNS + 1), prompt(4, COLUMNS + 1), 3, COLUMNS + 1)
+    cache.grow(prompt(3, COLUMNS + 1), prompt(4, COLUMNS + 1), 3, COLUMNS + 1)
     assert (cache.slots, cache.capacity) == (4, 2 * COLUMNS)
     cache.fit(1, COLUMNS)
     assert cache.keys[0][0, :, :5].eq(1).all()
@@ -24,7 +24,7 @@ def test_rows_keep_their_values_while_the_cache_grows_and_shrinks() -> None:
 
 def test_a_moved_row_is_read_at_its_new_slot_and_a_wiped_one_is_zero() -> None:
     cache = SlotCache()
-    cache.make_room(prompt(1, 4), prompt(2, 4), 2, 4)
+    cache.grow(prompt(1, 4), prompt(2, 4), 2, 4)
     cache.store(1, prompt(7, 4), prompt(8, 4))
     cache.move(1, 0, 4)
     cache.wipe(1)

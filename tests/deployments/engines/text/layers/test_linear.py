@@ -89,11 +89,11 @@ def test_a_sibling_that_is_given_another_tensor_says_so(tmp_path: Path) -> None:
 def test_one_row_says_the_same_from_the_blocks_of_a_packed_weight(outputs: int, inputs: int) -> None:
     """The blocks are the packed weight's own memory; where it is laid out otherwise there are none to be had."""
     weight, bias, x = torch.randn(outputs, inputs), torch.randn(outputs), torch.randn(1, 1, inputs)
-    packed, single = PackedLinear(weight, bias, "packed"), PackedLinear(weight, bias, "blocks")
-    blocks = packed.blocks()
-    if blocks is None:
+    packed, single = PackedLinear(weight, bias, "packed"), PackedLinear(weight, bias, "blocked")
+    blocked = packed.blocked_weight()
+    if blocked is None:
         pytest.skip("oneDNN packs otherwise on this machine")
-    single.weight = blocks
+    single.weight = blocked
     assert torch.allclose(single(x), x @ weight.t() + bias, atol=1e-4)
-    blocks[0, 0, 0] += 1
+    blocked[0, 0, 0] += 1
     assert not torch.allclose(packed(x), x @ weight.t() + bias, atol=1e-4), "a copy would not have changed it"
