@@ -4,6 +4,7 @@ import threading
 import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -47,8 +48,14 @@ PROMPTS = [
     "def main():\n    return 1\n",
 ]
 
-_ATTENTION = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": CONTEXT}
-_WIDTH = {"vocab_size": VOCABULARY, "hidden_size": 32, "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1}
+_ATTENTION: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": CONTEXT}
+_WIDTH: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "initializer_range": 0.3,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
 CONFIGS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**_WIDTH, **_ATTENTION, intermediate_size=64, num_key_value_heads=2),
     "gpt2": GPT2Config(**_WIDTH, **_ATTENTION),
@@ -194,7 +201,8 @@ class Reference:
         best = torch.cat(answer.logits).topk(2).values
         ties = ((best[:, 0] - best[:, 1]) < 1e-4).nonzero().flatten().tolist()
         certain = ids[: ties[0]] if ties else ids
-        return self.tokenizer.decode(certain, skip_special_tokens=True, clean_up_tokenization_spaces=False), not ties
+        text = self.tokenizer.decode(certain, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text), not ties
 
     def agrees(self, prompt: str, tokens: int, text: str) -> bool:
         expected, whole = self.continuation(prompt, tokens)

@@ -5,8 +5,7 @@ Knows requests and rows of a decoder, not tensors; it starts no thread.
 
 import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from deployments.contract.errors import OutOfMemory, Overloaded, ServingError, Unavailable
 from deployments.engines.errors import as_serving_error
@@ -18,8 +17,7 @@ from deployments.engines.text.stats import StatsRecorder
 Phase = Literal["prefill", "chunk", "decode"]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(NamedTuple):
     """The requests of one forward, in the order of its rows of logits.
 
     "prefill": their whole prompts. "chunk": the next chunk of one long prompt. "decode": one token for every row.
@@ -104,7 +102,8 @@ class Scheduler:
         self._finish_cancelled()
         if self._round_ended:
             self._round_ended = self._chunk_done = False
-            self._admit()
+            if self.queue.waiting:
+                self._admit()
         self._batch = self._next_batch()
         return self._batch
 

@@ -1,4 +1,4 @@
-"""A replica's share of a GPU binds torch's allocator (there is none here, so CUDA is played); teams of threads end."""
+"""A replica's share of a GPU binds torch's allocator (there is none here, so CUDA is played); OpenMP pools end."""
 
 import os
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from deployments.engines.device import end_openmp_pool, gpu_share
 from tests.support.native_threads import native_threads, wait_until_ended
 
 
-def test_without_a_gpu_nothing_is_asked_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_there_is_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu_share(0.25) is None
 
@@ -27,13 +27,15 @@ def test_the_share_is_a_bound_on_what_torch_allocates(monkeypatch: pytest.Monkey
     assert gpu_share(0) is None
 
 
-@pytest.mark.skipif(torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no teams, or not seen")
-def test_a_team_ends_when_it_is_told_and_comes_again() -> None:
+@pytest.mark.skipif(
+    torch.get_num_threads() < 2 or not os.path.isdir("/proc/self/task"), reason="no pools, or no way to see them"
+)
+def test_a_pool_ends_and_starts_again() -> None:
     numbers = torch.ones(1 << 20)
     end_openmp_pool()
     for _ in range(2):
-        alone = native_threads()
+        before = native_threads()
         numbers.sum()
-        assert len(native_threads() - alone) == torch.get_num_threads() - 1
+        assert len(native_threads() - before) == torch.get_num_threads() - 1
         end_openmp_pool()
-        wait_until_ended(alone)
+        wait_until_ended(before)

@@ -64,14 +64,14 @@ def test_control_tokens_that_messages_spell_stay_text(engine: TextGenerationEngi
     assert [token for token in forged if token < 3] == [token for token in innocent if token < 3]
 
 
-def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
+def test_a_model_without_a_template_refuses_chats(tmp_path: Path) -> None:
     engine = load(save_model(tmp_path, "llama"))
     with pytest.raises(InvalidRequest, match="has no chat template"):
         engine.chat(MESSAGES)
     engine.close()
 
 
-def test_a_template_may_refuse_messages_and_say_why() -> None:
+def test_a_template_may_refuse_messages_with_a_reason() -> None:
     renderer = ChatRenderer(ChatTemplate("{{ raise_exception('roles must alternate') }}", {}, ()))
     with pytest.raises(InvalidRequest, match=r"refuses these messages: 'roles must alternate'$"):
         renderer.render(MESSAGES)
@@ -79,7 +79,7 @@ def test_a_template_may_refuse_messages_and_say_why() -> None:
 
 
 @pytest.mark.parametrize("fault", HOSTILE)
-def test_a_hostile_template_fails_in_time_and_leaves_no_process(fault: str) -> None:
+def test_a_hostile_template_fails_in_time_and_ends_its_process(fault: str) -> None:
     renderer = ChatRenderer(ChatTemplate(HOSTILE[fault], {}, ()))
     with pytest.raises(InvalidRequest, match="the model's chat template"):
         renderer.render(MESSAGES[:1])
@@ -87,7 +87,7 @@ def test_a_hostile_template_fails_in_time_and_leaves_no_process(fault: str) -> N
     assert renderer._worker.pid is None
 
 
-def test_a_child_that_had_to_be_ended_is_started_again() -> None:
+def test_a_child_that_was_killed_is_started_again() -> None:
     template = "{% if messages[0]['content'] == 'bad' %}" + HOSTILE["never ends"] + "{% endif %}fine"
     renderer = ChatRenderer(ChatTemplate(template, {}, ()), render_s=0.5)
     assert renderer.render(MESSAGES) == "fine"

@@ -58,7 +58,7 @@ def test_random_tokens_give_the_text_of_a_decode_at_once() -> None:
         assert "".join(told(tokens, [], ids)) == tokens.decode(ids)
 
 
-def test_bytes_that_never_become_characters_are_told_after_a_while() -> None:
+def test_bytes_that_never_become_characters_are_released_after_32_tokens() -> None:
     tokens = Tokenizer(byte_level_tokenizer())
     lone = tokens.encode("日")[-1]
     text = Detokenizer(tokens, [])

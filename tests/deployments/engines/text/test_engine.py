@@ -61,7 +61,7 @@ def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
         engine.close()
 
 
-def test_64_mixed_requests_at_random_times_say_what_each_says_alone(
+def test_64_mixed_requests_at_random_times_get_their_own_texts(
     engine: TextGenerationEngine, reference: Reference
 ) -> None:
     dice = random.Random(5)
@@ -76,7 +76,7 @@ def test_64_mixed_requests_at_random_times_say_what_each_says_alone(
         assert reference.agrees(prompt, tokens, listener.text), (prompt, tokens)
 
 
-def test_a_seeded_request_says_the_same_alone_and_in_a_batch(engine: TextGenerationEngine) -> None:
+def test_a_seeded_request_gets_the_same_text_in_any_batch(engine: TextGenerationEngine) -> None:
     warm = [
         SamplingOptions(temperature=0.9, top_p=0.9, seed=11),
         SamplingOptions(temperature=1.5, top_k=20, min_p=0.02, seed=12),
@@ -108,7 +108,7 @@ def test_generation_ends_at_the_end_of_the_context(engine: TextGenerationEngine,
     assert reference.agrees(prompt, CONTEXT, end.text)
 
 
-def test_a_prompt_that_leaves_no_room_is_refused_with_both_counts(engine: TextGenerationEngine) -> None:
+def test_a_prompt_that_fills_the_context_is_refused_with_both_counts(engine: TextGenerationEngine) -> None:
     with pytest.raises(PromptTooLong, match=rf"has \d{{3}} tokens, the model takes at most {CONTEXT - 1}$"):
         engine.submit("日本語" * 40, 5, SamplingOptions(), Listener())
 
@@ -138,7 +138,7 @@ def test_an_eos_token_ends_the_text_and_is_not_part_of_it(folder: Path, tmp_path
     assert listener.text == reference.tokenizer.decode(ids[:told])
 
 
-def test_a_request_whose_logits_are_nan_fails_alone_and_leaves_a_clean_slot(tmp_path: Path) -> None:
+def test_only_the_request_whose_logits_are_nan_fails_and_its_slot_is_clean(tmp_path: Path) -> None:
     """The long poisoned row is taken over by a short one in the same step, beside a third that runs on."""
     save_model(tmp_path, "llama")
     reference = Reference(tmp_path)
@@ -163,7 +163,7 @@ def test_a_request_whose_logits_are_nan_fails_alone_and_leaves_a_clean_slot(tmp_
     assert reference.agrees(PROMPTS[2], 20, heir.text)
 
 
-def test_a_prompt_of_token_ids_says_what_its_text_says(engine: TextGenerationEngine, folder: Path) -> None:
+def test_a_prompt_of_token_ids_gives_the_text_of_its_words(engine: TextGenerationEngine, folder: Path) -> None:
     listener = Listener()
     engine.submit(Reference(folder).tokenizer(PROMPTS[0]).input_ids, 20, SamplingOptions(), listener)
     assert listener.finished() == ask(engine, PROMPTS[0], 20).finished()

@@ -70,7 +70,9 @@ def test_a_waiting_request_can_be_cancelled(engine: TextGenerationEngine) -> Non
     assert end.finish_reason == "cancelled"
 
 
-def test_1000_requests_with_random_cancellation_leave_no_slot_and_no_thread(engine: TextGenerationEngine) -> None:
+def test_1000_requests_with_random_cancellation_leave_no_slot_behind(
+    engine: TextGenerationEngine,
+) -> None:
     dice = random.Random(3)
     ask(engine, PROMPTS[0], 1)
     threads = threading.active_count()
@@ -119,7 +121,7 @@ def test_requests_from_many_threads_all_end(engine: TextGenerationEngine) -> Non
 
 
 @pytest.mark.parametrize("load", LOADERS)
-def test_closing_under_load_fails_what_runs_and_gives_everything_back(load: Load, folder: Path) -> None:
+def test_closing_under_load_fails_the_requests_and_frees_everything(load: Load, folder: Path) -> None:
     before = set(threading.enumerate())
     engine = load(folder, max_batch_size=4)
     model = weakref.ref(engine._loaded.model)  # type: ignore[union-attr]
@@ -173,9 +175,7 @@ def test_resident_bytes_are_the_weights_and_while_it_runs_the_cache_too(folder: 
 
 
 @pytest.mark.parametrize("load", LOADERS)
-def test_more_than_max_waiting_are_turned_away_with_a_time(
-    load: Callable[..., TextGenerationEngine], folder: Path
-) -> None:
+def test_more_than_max_waiting_are_refused_with_a_time(load: Callable[..., TextGenerationEngine], folder: Path) -> None:
     engine = load(folder, max_batch_size=1, max_waiting=2)
     listeners = [Listener() for _ in range(3)]
     engine.submit(PROMPTS[0], 80, SamplingOptions(), listeners[0])

@@ -33,7 +33,7 @@ def request(grammar: Grammar | None = None, **options: object) -> GenerationRequ
     return GenerationRequest([3, 4], 5, sampling, TOKENIZER, lambda event: None, grammar=grammar)
 
 
-def test_rows_take_what_they_ask_for_side_by_side() -> None:
+def test_each_row_is_sampled_by_its_own_options() -> None:
     rows = [
         request(),
         request(temperature=1.5, seed=1),
@@ -60,7 +60,7 @@ def test_log_probabilities_are_the_model_s_own_for_those_that_ask() -> None:
     assert found[3].top == ()
 
 
-def test_a_row_that_is_not_finite_or_cannot_follow_its_schema_fails_alone() -> None:
+def test_only_the_row_that_is_not_finite_or_cannot_follow_its_schema_fails() -> None:
     logits = LOGITS.clone()
     logits[1, 3] = torch.nan
     rows = [request(), request(logprobs=1), request(Only(None), json_schema={}), request(temperature=1.0)]

@@ -59,7 +59,7 @@ def kill_the_thread_of(engine: TextGenerationEngine) -> None:
         SamplingOptions(logprobs=2),
     ],
 )
-def test_whatever_may_be_asked_means_the_same_as_in_our_own_loop(
+def test_every_sampling_option_gives_the_text_of_our_own_loop(
     engine: TextGenerationEngine, folder: Path, sampling: SamplingOptions
 ) -> None:
     own = load_slots(folder)
@@ -75,7 +75,7 @@ def test_whatever_may_be_asked_means_the_same_as_in_our_own_loop(
 
 
 @dies
-def test_a_thread_that_dies_fails_what_it_had_and_the_next_requests_are_answered(
+def test_a_thread_that_dies_fails_its_requests_and_the_next_ones_are_answered(
     engine: TextGenerationEngine, reference: Reference, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Those that still waited lose nothing."""
@@ -98,7 +98,7 @@ def test_a_thread_that_dies_fails_what_it_had_and_the_next_requests_are_answered
 
 
 @dies
-def test_a_thread_that_dies_while_nobody_asks_is_started_for_the_next_request(
+def test_a_thread_that_dies_while_idle_is_started_for_the_next_request(
     engine: TextGenerationEngine, reference: Reference
 ) -> None:
     ask(engine, PROMPTS[0], 5)
@@ -131,14 +131,14 @@ def test_a_step_that_fails_fails_its_requests_and_the_next_one_is_answered(
     assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
 
 
-def test_a_request_that_makes_the_model_say_nan_fails_alone(
+def test_only_the_request_whose_logits_are_nan_fails(
     engine: TextGenerationEngine, reference: Reference, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All attend under one mask, so its neighbours get NaN too; each of them goes on from where it was."""
     assert engine._loaded is not None
     poison = reference.tokenizer(POISON).input_ids[-1]
     with torch.no_grad():
-        engine._loaded.model.get_input_embeddings().weight[poison] = float("nan")
+        engine._loaded.model.get_parameter("model.embed_tokens.weight")[poison] = float("nan")
     gate, others, broken = PausedListener(), [Listener() for _ in range(4)], [Listener() for _ in range(2)]
     engine.submit(PROMPTS[1], 60, SamplingOptions(), gate)
     assert gate.started.wait(PATIENCE_S)
@@ -157,7 +157,7 @@ def test_a_request_that_makes_the_model_say_nan_fails_alone(
     assert engine.stats.running == engine.stats.waiting == 0
 
 
-def test_requests_that_outgrow_the_cache_together_are_all_answered(
+def test_requests_that_outgrow_the_cache_are_all_answered(
     folder: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some give their pages up meanwhile and are computed again."""
@@ -175,9 +175,7 @@ def test_requests_that_outgrow_the_cache_together_are_all_answered(
     engine.close()
 
 
-def test_a_request_that_could_outgrow_the_cache_alone_ends_before(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_ends_before_it_outgrows_the_whole_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paged, "_pages", lambda loaded, max_rows: (8, 5, 1))
     engine = load_paged(folder)
     end = ask(engine, PROMPTS[2], 80).finished()

@@ -45,7 +45,7 @@ def test_log_probabilities_are_those_of_the_model(engine: TextGenerationEngine, 
     assert b"".join(bytes(one.utf8) for one in told).decode(errors="replace") == listener.text
 
 
-def test_no_log_probabilities_are_told_unless_asked_for(engine: TextGenerationEngine) -> None:
+def test_there_are_no_log_probabilities_unless_asked_for(engine: TextGenerationEngine) -> None:
     assert not any(chunk.logprobs for chunk in chunks(ask(engine, PROMPTS[0], 5)))
     told = chunks(ask(engine, PROMPTS[0], 5, SamplingOptions(logprobs=0)))
     assert [one.top for chunk in told for one in chunk.logprobs] == [[]] * 5
@@ -71,7 +71,7 @@ def test_chunks_count_tokens_and_are_never_empty(engine: TextGenerationEngine) -
     assert sorted({chunk.index for chunk in chunks})[-1] <= 30
 
 
-def test_a_stop_string_ends_the_text_and_none_of_it_is_told(engine: TextGenerationEngine, reference: Reference) -> None:
+def test_a_stop_string_ends_the_text_and_is_no_part_of_it(engine: TextGenerationEngine, reference: Reference) -> None:
     whole, _ = reference.continuation(PROMPTS[0], 60)
     for start, size in ((3, 2), (7, 5), (20, 9)):
         stop = whole[start : start + size]
@@ -80,7 +80,7 @@ def test_a_stop_string_ends_the_text_and_none_of_it_is_told(engine: TextGenerati
         assert listener.finished().finish_reason == "stop"
 
 
-def test_what_was_held_back_for_a_stop_string_is_told_at_the_end(
+def test_text_that_was_held_back_for_a_stop_string_comes_at_the_end(
     engine: TextGenerationEngine, reference: Reference
 ) -> None:
     whole, _ = reference.continuation(PROMPTS[0], 30)

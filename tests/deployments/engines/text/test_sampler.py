@@ -45,11 +45,11 @@ def expected(options: SamplingOptions) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_tokens_are_drawn_as_often_as_their_probability_says(options: SamplingOptions) -> None:
+def test_tokens_are_drawn_with_their_probability(options: SamplingOptions) -> None:
     draws = 20_000
     others = [RowSampling(OPTIONS[seed % 6], seed, SEEN) for seed in range(6)]
-    choices = [RowSampling(options, seed, SEEN) for seed in range(draws)]
-    tokens = sample(LOGITS.expand(draws + 6, -1), [*others, *choices])[6:]
+    rows = [RowSampling(options, seed, SEEN) for seed in range(draws)]
+    tokens = sample(LOGITS.expand(draws + 6, -1), [*others, *rows])[6:]
     seen = torch.bincount(torch.tensor(tokens), minlength=40) / draws
     wanted = expected(options)
     assert seen[wanted == 0].sum() == 0
@@ -67,7 +67,7 @@ def test_greedy_rows_and_penalised_greedy_rows_do_not_draw() -> None:
     assert sample(LOGITS.expand(2, -1), rows) == [best, int(penalised.argmax())]
 
 
-def test_a_draw_is_the_same_in_any_company() -> None:
+def test_a_draw_does_not_depend_on_other_rows() -> None:
     hot = RowSampling(SamplingOptions(temperature=2.0, seed=9), 9, SEEN)
     alone = sample(LOGITS[None], [hot])
     company = [RowSampling(options, 5, SEEN) for options in OPTIONS]

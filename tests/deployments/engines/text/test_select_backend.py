@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from deployments.engines.text import model, select_backend
+from deployments.engines.text.decoders.decoder import Decoder
 from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
 from deployments.system.artifact_cache import ArtifactCache
 from deployments.validation.verdicts import FolderFacts
@@ -19,12 +21,12 @@ from tests.support.text_models import (
 )
 
 
-def test_where_there_is_a_gpu_the_library_is_tried_first() -> None:
+def test_on_a_gpu_the_library_is_probed_first() -> None:
     makes = [backend.make for backend in select_backend.BACKENDS if "cuda" in backend.devices]
     assert makes[:2] == [select_backend._paged, select_backend._slots]
 
 
-def test_a_loop_that_says_something_else_is_not_chosen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_gives_other_tokens_is_not_selected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(self: PagedLoop, names: list[str], logits: object) -> list[int]:
         for name in names:
             if one := self._release(name):
@@ -47,28 +49,28 @@ def test_a_loop_that_says_something_else_is_not_chosen(folder: Path, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba", "mistral"])
-def test_the_next_load_tries_nothing_and_says_the_same(
+def test_the_next_load_probes_nothing_and_gives_the_same_text(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, facts = save_model(tmp_path / "m", kind), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     first = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
-    said, runtime_info = ask(first, PROMPTS[0], 12).text, first.runtime_info
+    text, runtime_info = ask(first, PROMPTS[0], 12).text, first.runtime_info
     first.close()
-    assert Reference(folder).agrees(PROMPTS[0], 12, said)
+    assert Reference(folder).agrees(PROMPTS[0], 12, text)
 
-    def tried(*_: object) -> None:
-        raise AssertionError("tried again")
+    def probed(*_: object) -> None:
+        raise AssertionError("probed again")
 
-    for trial in ("trace_linears", "_matches"):
-        monkeypatch.setattr(model, trial, tried)
-    for trial in ("_decoder_matches", "_loop_matches"):
-        monkeypatch.setattr(select_backend, trial, tried)
+    for probe in ("trace_linears", "_matches"):
+        monkeypatch.setattr(model, probe, probed)
+    for probe in ("_decoder_matches", "_loop_matches"):
+        monkeypatch.setattr(select_backend, probe, probed)
     second = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
-    assert (ask(second, PROMPTS[0], 12).text, second.runtime_info) == (said, runtime_info)
+    assert (ask(second, PROMPTS[0], 12).text, second.runtime_info) == (text, runtime_info)
     second.close()
 
 
-def test_a_model_that_changes_its_weights_at_its_first_forward_says_the_same_each_time(tmp_path: Path) -> None:
+def test_a_model_that_changes_its_weights_at_its_first_forward_gives_the_same_text_each_time(tmp_path: Path) -> None:
     folder, facts = save_model(tmp_path / "m", "rwkv"), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     for _ in range(2):
         engine = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
@@ -76,13 +78,18 @@ def test_a_model_that_changes_its_weights_at_its_first_forward_says_the_same_eac
         engine.close()
 
 
-def test_what_was_found_out_elsewhere_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_of_another_machine_are_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On another machine, with another torch or other code of ours: all of it stands in the digest."""
     folder, facts = save_model(tmp_path / "m", "llama"), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
     TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
-    probes: list[object] = []
-    agrees = select_backend._decoder_matches
-    monkeypatch.setattr(select_backend, "_decoder_matches", lambda *given: probes.append(given) or agrees(*given))
+    probed: list[object] = []
+    matches = select_backend._decoder_matches
+
+    def probe(decoder: Decoder, loaded: CausalModel) -> bool:
+        probed.append(decoder)
+        return matches(decoder, loaded)
+
+    monkeypatch.setattr(select_backend, "_decoder_matches", probe)
     monkeypatch.setattr("deployments.engines.probes._here", lambda: "elsewhere")
     TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
-    assert probes
+    assert probed

@@ -35,7 +35,7 @@ def test_a_value_counts_in_the_first_bucket_that_holds_it() -> None:
     assert histogram.read().total == 12.0
 
 
-def test_the_wait_for_a_row_grows_with_the_queue_and_is_never_nothing() -> None:
+def test_the_expected_wait_grows_with_the_queue_and_is_never_zero() -> None:
     recorder = StatsRecorder()
     assert recorder.expected_wait_ms(7, 4) == 2_000, "a second a request before any has ended"
     assert recorder.expected_wait_ms(0, 1_000) == 50

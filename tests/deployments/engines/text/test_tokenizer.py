@@ -1,86 +1,44 @@
-"""Text grows by whole characters, and nothing of a stop string is told before its time."""
-
-import random
+"""Text becomes tokens and text again, and each token is spelled in bytes."""
 
 import pytest
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from deployments.engines.text.detokenizer import Detokenizer
 from deployments.engines.text.tokenizer import Tokenizer
-from tests.support.text_models import byte_level_tokenizer
-
-TEXT = "Once upon a time, naïve 日本語 🎉 e\u0301 words  two spaces\nand lines"
-
-
-def metaspace_tokenizer() -> PreTrainedTokenizerFast:
-    """Pieces with a leading `▁` and bytes for what has no piece, as Llama 2 has it."""
-    pieces = [f"<0x{byte:02X}>" for byte in range(256)] + sorted({*TEXT.replace(" ", "▁")} & {*"▁,abcdeimnopstuwz"})
-    vocabulary = {piece: number for number, piece in enumerate(["<unk>", "<s>", "</s>", *pieces])}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    tokenizer.decoder = decoders.Sequence(steps)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+from tests.deployments.engines.text.test_detokenizer import TEXT, metaspace_tokenizer
+from tests.support.text_models import PROMPTS, SPECIAL, VOCABULARY, byte_level_tokenizer
 
 
 @pytest.fixture(params=[byte_level_tokenizer, metaspace_tokenizer], scope="module")
-def tokens(request: pytest.FixtureRequest) -> Tokenizer:
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer(request.param())
 
 
-def told(tokens: Tokenizer, prompt: list[int], ids: list[int], stop: tuple[str, ...] = ()) -> list[str]:
-    text = Detokenizer(tokens, prompt, stop)
-    parts = []
-    for token in ids:
-        parts.append(text.add(token))
-        if text.stopped:
-            return parts
-    return [*parts, text.end()]
+def test_text_survives_the_tokens(tokenizer: Tokenizer) -> None:
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
 
 
-@pytest.mark.parametrize("cut", range(0, 40, 3))
-def test_a_continuation_is_the_whole_text_less_the_prompt(tokens: Tokenizer, cut: int) -> None:
-    ids = tokens.encode(TEXT)
-    prompt, rest = ids[: 1 + cut], ids[1 + cut :]
-    if tokens.decode(prompt).endswith("\ufffd"):  # A prompt is whole characters.
-        return
-    parts = told(tokens, prompt, rest)
-    assert "".join(parts) == tokens.decode(ids)[len(tokens.decode(prompt)) :]
-    assert not any("\ufffd" in part for part in parts)
+def test_the_bytes_of_tokens_add_up_to_the_text(tokenizer: Tokenizer) -> None:
+    ids = [token for token in tokenizer.encode(TEXT) if tokenizer.decode([token]) or token > 2]
+    assert b"".join(map(tokenizer.token_bytes, ids)).strip() == TEXT.encode()
 
 
-def test_random_tokens_give_the_text_of_a_decode_at_once() -> None:
-    tokens, dice = Tokenizer(byte_level_tokenizer()), random.Random(1)
-    for _ in range(200):
-        ids = [dice.randrange(3, 300) for _ in range(dice.randrange(1, 40))]
-        assert "".join(told(tokens, [], ids)) == tokens.decode(ids)
+def test_a_token_beyond_the_tokenizer_has_no_bytes(tokenizer: Tokenizer) -> None:
+    assert tokenizer.token_bytes(10**6) == b""
 
 
-def test_bytes_that_never_become_characters_are_told_after_a_while() -> None:
-    tokens = Tokenizer(byte_level_tokenizer())
-    lone = tokens.encode("日")[-1]
-    text = Detokenizer(tokens, [])
-    parts = [text.add(lone) for _ in range(500)]
-    assert sum(map(len, parts)) > 400
-    assert len(text._window) < 200
+def test_special_tokens_are_spelled_and_text_that_spells_them_stays_text() -> None:
+    tokenizer = Tokenizer(byte_level_tokenizer())
+    assert [tokenizer.token_bytes(token).decode() for token in range(len(SPECIAL))] == SPECIAL
+    assert not {1, 2} & set(tokenizer.encode("</s><|endoftext|>"))
 
 
-@pytest.mark.parametrize("stop", ["time", " naïve", "語 🎉", "e\u0301 w", "  two", "\nand"])
-def test_a_stop_string_is_cut_off_wherever_tokens_split_it(tokens: Tokenizer, stop: str) -> None:
-    ids = tokens.encode(TEXT)
-    parts = told(tokens, ids[:1], ids[1:], ("not there", stop, TEXT[-3:]))
-    assert "".join(parts) == TEXT[: TEXT.index(stop)]
+def test_an_empty_prompt_starts_with_bos_else_eos_else_the_first_token() -> None:
+    source = byte_level_tokenizer()
+    assert Tokenizer(source).start_token(VOCABULARY) == 0
+    source.bos_token = None
+    assert Tokenizer(source).start_token(VOCABULARY) == 1
+    assert Tokenizer(source).start_token(1) == 0
 
 
-def test_the_beginning_of_a_stop_string_is_held_back_until_it_is_none(tokens: Tokenizer) -> None:
-    ids = tokens.encode("aaab")
-    parts = told(tokens, ids[:1], ids[1:], ("aab!",))
-    assert "".join(parts) == "aaab"
-    assert not any(part.endswith("aab") for part in parts[:-1])
-
-
-def test_special_tokens_are_no_text(tokens: Tokenizer) -> None:
-    ids = tokens.encode("a time")
-    assert "".join(told(tokens, ids[:1], [*ids[1:3], 1, *ids[3:], 2])) == "a time"
+def test_byte_level_tokenizer_knows_every_prompt() -> None:
+    tokenizer = byte_level_tokenizer()
+    assert all(tokenizer.decode(tokenizer(prompt).input_ids, skip_special_tokens=True) == prompt for prompt in PROMPTS)

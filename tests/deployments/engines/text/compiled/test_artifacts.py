@@ -1,4 +1,4 @@
-"""What is compiled says what the eager forward says; without it, and while it is made, nothing is missed."""
+"""Compiled forwards give what eager ones give; without them, and while they are compiled, the model serves."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +10,14 @@ import torch
 from deployments.contract.types import SamplingOptions
 from deployments.engines.device import resize_openmp_pool
 from deployments.engines.text.compiled import artifacts
+from deployments.engines.text.compiled.artifacts import Kind
 from deployments.engines.text.engine import TextGenerationEngine
 from tests.deployments.engines.text.compiled.conftest import aot_of, compiled, needs_compiler
 from tests.support.text_models import PATIENCE_S, PROMPTS, SLOTS, Listener, Reference, ask
 from tests.support.until import wait_until
 
 
-def counted(called: dict[str, int], kind: str, forward: Callable[..., Any]) -> Any:
+def counted(called: dict[Kind, int], kind: Kind, forward: Callable[..., Any]) -> Any:
     def call(*inputs: object) -> object:
         called[kind] += 1
         return forward(*inputs)
@@ -25,20 +26,25 @@ def counted(called: dict[str, int], kind: str, forward: Callable[..., Any]) -> A
 
 
 @needs_compiler
-def test_compiled_steps_say_what_generate_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alone, then 9 rows in 16 slots, then fewer and fewer. Libraries stay on disk, so that a second run is quick."""
-    tried: list[int] = []
-    monkeypatch.setattr(artifacts, "resize_openmp_pool", lambda size: [tried.append(size), resize_openmp_pool(size)])
+def test_compiled_forwards_give_the_text_of_generate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row, then 9 rows in 16 slots, then fewer and fewer."""
+    sizes: list[int] = []
+
+    def resize(size: int) -> None:
+        sizes.append(size)
+        resize_openmp_pool(size)
+
+    monkeypatch.setattr(artifacts, "resize_openmp_pool", resize)
     engine, reference = TextGenerationEngine.load(folder), Reference(folder)
     aot = compiled(engine)
-    assert tried == 3 * [1, torch.get_num_threads()], "a team may become smaller"
+    assert sizes == 3 * [1, torch.get_num_threads()], "a pool may become smaller"
     assert aot._blocked_weights or torch.backends.cpu.get_cpu_capability() != "AVX512"
     assert engine.runtime_info == (
         SLOTS,
         "compiled decode step",
         "compiled prompts",
     )
-    called = dict.fromkeys(aot._ready, 0)
+    called: dict[Kind, int] = dict.fromkeys(aot._ready, 0)
     for kind, forward in aot._ready.items():
         monkeypatch.setitem(aot._ready, kind, counted(called, kind, forward))
     assert reference.agrees(PROMPTS[0], 60, ask(engine, PROMPTS[0], 60).text)
@@ -85,7 +91,7 @@ def test_a_compiler_is_not_started_once_the_model_is_closed(
     assert aot._worker.pid is None
 
 
-def test_without_a_compiler_the_model_serves_without_complaint(
+def test_without_a_compiler_the_model_serves_and_logs_nothing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(artifacts, "cache_dir", lambda: str(tmp_path))
@@ -98,7 +104,7 @@ def test_without_a_compiler_the_model_serves_without_complaint(
     assert not [record for record in caplog.records if record.name.startswith("deployments")]
 
 
-def test_a_library_of_someone_else_is_not_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_of_another_user_is_not_run(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "cache_dir", lambda: str(tmp_path))
     (tmp_path / "text-steps").mkdir()
     (tmp_path / "text-steps").chmod(0o777)

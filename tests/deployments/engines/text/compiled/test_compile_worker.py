@@ -13,10 +13,10 @@ from tests.support.text_models import save_model
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen2"])
-def test_what_compiles_packs_the_layers_that_are_packed_where_it_serves(kind: str, tmp_path: Path) -> None:
+def test_the_compiled_model_packs_the_layers_of_the_serving_model(kind: str, tmp_path: Path) -> None:
     """GPT-2's output layer is its embedding too, and stays plain."""
     loaded = CausalModel.load(save_model(tmp_path, kind), "cpu", None, ProbeCache(None, "cpu", None))
-    blank = blank_model(str(tmp_path), torch.float32, "sdpa", loaded.linears, "blocks")
+    blank = blank_model(str(tmp_path), torch.float32, "sdpa", loaded.linears, "blocked")
     packed, served = (
         {name for name, module in model.named_modules() if isinstance(module, PackedLinear)}
         for model in (blank, loaded.model)

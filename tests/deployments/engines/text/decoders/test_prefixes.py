@@ -11,7 +11,7 @@ def block_of(tokens: list[int]) -> tuple[list[torch.Tensor], list[torch.Tensor]]
     return [keys], [-keys]
 
 
-def test_kept_blocks_stay_within_their_bytes_and_the_oldest_go_first() -> None:
+def test_blocks_stay_within_their_bytes_and_the_least_recently_used_are_dropped_first() -> None:
     size = BLOCK * 4 * 2
     prefixes = Prefixes(4 * size)
     texts = [[number] * (2 * BLOCK) + [number] for number in range(4)]
@@ -26,7 +26,7 @@ def test_kept_blocks_stay_within_their_bytes_and_the_oldest_go_first() -> None:
     assert torch.equal(prefixes.find(texts[2])[1].keys[0].flatten(), torch.full((BLOCK,), 2.0))
 
 
-def test_a_prompt_larger_than_all_room_is_not_kept() -> None:
+def test_a_prompt_larger_than_the_cache_is_not_kept() -> None:
     prefixes = Prefixes(3 * BLOCK * 4 * 2)
     text = [1] * (4 * BLOCK)
     prefixes.keep(text, *block_of(text))

@@ -89,7 +89,7 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
     assert 0 < told[2] < 6
 
 
-def test_a_long_prompt_comes_in_pieces_while_others_run(
+def test_a_long_prompt_is_prefilled_in_chunks_while_others_run(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots, "CHUNK_SIZE", 32)
@@ -105,7 +105,7 @@ def test_a_long_prompt_comes_in_pieces_while_others_run(
     assert after.ended_at < long.started_at, "the short one did not wait for the long one's prompt"
 
 
-def test_a_long_prompt_can_be_cancelled_between_pieces(
+def test_a_long_prompt_can_be_cancelled_between_chunks(
     engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots, "CHUNK_SIZE", 32)

@@ -24,7 +24,7 @@ packs = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="tor
 @packs
 @pytest.mark.parametrize("kind", LINEARS)
 @torch.inference_mode()
-def test_packed_layers_say_what_plain_ones_say(kind: str, tmp_path: Path) -> None:
+def test_packed_layers_give_the_logits_of_plain_ones(kind: str, tmp_path: Path) -> None:
     """gpt2 has layers of its own kind and shares its output layer with the embedding; qwen2 has biases."""
     loaded = CausalModel.load(save_model(tmp_path, kind), "cpu", None, ProbeCache(None))
     expected = AutoModelForCausalLM.from_pretrained(tmp_path)(IDS).logits
@@ -42,9 +42,10 @@ def test_packing_holds_no_weight_twice(tmp_path: Path) -> None:
 
 
 @torch.inference_mode()
-def test_a_model_that_looks_into_its_weights_stays_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_reads_its_weights_directly_stays_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def forward(self: LlamaMLP, x: Tensor) -> Tensor:
-        return self.down_proj(x @ self.gate_proj.weight.t() * self.up_proj(x))
+        y: Tensor = self.down_proj(x @ self.gate_proj.weight.t() * self.up_proj(x))
+        return y
 
     monkeypatch.setattr(LlamaMLP, "forward", forward)
     loaded = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, ProbeCache(None))
@@ -75,7 +76,7 @@ def test_siblings_keep_threads_apart(tmp_path: Path) -> None:
 
 @packs
 @torch.inference_mode()
-def test_a_sibling_that_is_given_another_tensor_says_so(tmp_path: Path) -> None:
+def test_a_sibling_refuses_another_tensor(tmp_path: Path) -> None:
     model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, ProbeCache(None)).model
     first = next(module for module in model.modules() if isinstance(module, FirstSibling))
     first(torch.ones(1, 32))
@@ -86,7 +87,7 @@ def test_a_sibling_that_is_given_another_tensor_says_so(tmp_path: Path) -> None:
 @packs
 @pytest.mark.parametrize(("outputs", "inputs"), [(64, 32), (100, 48), (16, 16)])
 @torch.inference_mode()
-def test_one_row_says_the_same_from_the_blocks_of_a_packed_weight(outputs: int, inputs: int) -> None:
+def test_one_row_gives_the_same_from_the_blocked_weight(outputs: int, inputs: int) -> None:
     """The blocks are the packed weight's own memory; where it is laid out otherwise there are none to be had."""
     weight, bias, x = torch.randn(outputs, inputs), torch.randn(outputs), torch.randn(1, 1, inputs)
     packed, single = PackedLinear(weight, bias, "packed"), PackedLinear(weight, bias, "blocked")

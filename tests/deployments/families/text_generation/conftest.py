@@ -1,0 +1,64 @@
+"""A TextGeneration replica without Ray."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from deployments.contract.settings import FamilySettings
+from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult
+from deployments.families.text_generation import metrics
+from deployments.families.text_generation.family import TEXT_GENERATION
+from deployments.families.text_generation.replica import TextGenerationReplica
+from deployments.replica.calls import Call
+from deployments.replica.family import model_formats
+from deployments.replica.model_replica import ReplicaOptions
+from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
+
+
+class RayMetric:
+    """In place of Ray's counters, gauges and histograms, which need Ray: the last value of each model."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        self.values: dict[str, float] = {}
+
+    def inc(self, value: float, tags: dict[str, str]) -> None:
+        self.set(value, tags)
+
+    def observe(self, value: float, tags: dict[str, str]) -> None:
+        self.set(value, tags)
+
+    def set(self, value: float, tags: dict[str, str]) -> None:
+        self.values[tags["model"]] = value
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    save_chat_model(root / "m", CHATML)
+    return root
+
+
+@pytest.fixture
+async def replica(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TextGenerationReplica]:
+    for kind in ("Counter", "Gauge", "Histogram"):
+        monkeypatch.setattr(metrics, kind, RayMetric)
+    options = ReplicaOptions(TEXT_GENERATION, models, model_formats([TEXT_GENERATION]), FamilySettings())
+    replica = TextGenerationReplica(options)
+    yield replica
+    await replica.residency.close()
+
+
+async def ask(
+    replica: TextGenerationReplica,
+    chunks: list[Chunk] | None = None,
+    prompt: str = "",
+    max_tokens: int = 12,
+    **fields: object,
+) -> TextGenerationResult:
+    request = TextGeneration.model_validate({"model_id": "m", "prompt": prompt, "max_tokens": max_tokens} | fields)
+    model = replica.options.repository().find("m", "text_generation")
+    call = Call(request, "r", 60, model, chunks is not None, "c")
+    answer = await replica.infer(call, None if chunks is None else chunks.append)
+    assert isinstance(answer, TextGenerationResult)
+    return answer

@@ -1,0 +1,39 @@
+"""Each text model has its gauges, counters and histograms; an unloaded one counts nothing."""
+
+import gc
+
+from deployments.families.text_generation import metrics
+from deployments.families.text_generation.metrics import TextMetrics
+from deployments.families.text_generation.replica import TextGenerationReplica
+from tests.deployments.families.text_generation.conftest import RayMetric, ask
+
+
+def values(text_metrics: TextMetrics, name: str) -> list[tuple[float, ...]]:
+    return [metric.values for report in text_metrics.read() for metric in report.metrics if metric.name == name]
+
+
+def gauge(text_metrics: TextMetrics, name: str) -> RayMetric:
+    metric: object = text_metrics._gauges[name]
+    assert isinstance(metric, RayMetric)
+    return metric
+
+
+async def test_tokens_and_times_of_a_request_are_counted(replica: TextGenerationReplica) -> None:
+    answer = await ask(replica, prompt="a", max_tokens=3)
+    assert answer.usage
+    assert values(replica.metrics, metrics.PROMPT) == [(answer.usage.prompt_tokens,)]
+    assert values(replica.metrics, metrics.GENERATED) == [(3,)]
+    [histogram] = values(replica.metrics, metrics.INTER_TOKEN)
+    assert sum(histogram[:-1]) == 1
+
+
+async def test_gauges_of_an_unloaded_model_are_zero(replica: TextGenerationReplica) -> None:
+    await ask(replica, prompt="a" * 80, max_tokens=1)
+    replica.metrics.read()
+    cache = gauge(replica.metrics, metrics.CACHE)
+    assert cache.values["m"] > 0, "the prefix cache has the prompt"
+    model = replica.options.repository().find("m", "text_generation")
+    assert await replica.unload_model(model)
+    gc.collect()
+    assert replica.metrics.read() == []
+    assert cache.values == {"m": 0}
