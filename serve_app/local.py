@@ -3,7 +3,6 @@
 import atexit
 import logging
 import os
-import shlex
 import shutil
 import signal
 import socket
@@ -11,22 +10,21 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from deployments.contract import wire
-from deployments.contract.errors import ServingError, Unavailable
-from deployments.contract.types import InferRequest
+from deployments.contract.errors import Unavailable
 from deployments.families.table import FAMILIES
-from deployments.replica.family import Family, Sample
+from deployments.replica.family import Family
 from deployments.system.process_memory import ONE_ARENA
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
 from serve_app.config.reload import Reload
 from serve_app.http.haproxy import haproxy_environment, middleware_environment, missing_haproxy
+from serve_app.sample import sample_lines
 
 MIB = 2**20
 APPLICATION = "model-runtime"
@@ -34,7 +32,9 @@ LOOPBACK = "127.0.0.1"
 RELOAD_EVERY_S = 1.0
 
 
-def serve_until_interrupted(config: RuntimeConfig, port: int, reload: Reload | None = None) -> int:
+def serve_until_interrupted(
+    config: RuntimeConfig, port: int, reload: Reload | None = None, families: Sequence[Family] = FAMILIES
+) -> int:
     """Starts Ray and the application, sends each family's sample, and waits for SIGINT or SIGTERM. Returns 0.
 
     `reload` is polled meanwhile for a changed configuration; SIGHUP forces it to read the file.
@@ -50,11 +50,11 @@ def serve_until_interrupted(config: RuntimeConfig, port: int, reload: Reload | N
     started = time.monotonic()
     try:
         _start_ray(config, started)
-        _deploy(config, port, started)
-        _send_samples(config, port, started)
+        _deploy(config, port, families, started)
+        _send_samples(config, port, families, started)
         while not stop.wait(RELOAD_EVERY_S):
             if reload and (changed := reload.poll(_print)):
-                _reconfigure(changed)
+                _reconfigure(changed, families)
     except KeyboardInterrupt:
         pass
     finally:
@@ -93,7 +93,7 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
         started = time.monotonic()
         config = config or RuntimeConfig()
         _start_ray(config, started)
-        _deploy(config, port, started)
+        _deploy(config, port, FAMILIES, started)
     return client
 
 
@@ -147,7 +147,7 @@ def _stop_ray() -> None:
     ray.shutdown()
 
 
-def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
+def _deploy(config: RuntimeConfig, port: int, families: Sequence[Family], started: float) -> None:
     from ray import serve
 
     from serve_app.app import compose
@@ -155,23 +155,23 @@ def _deploy(config: RuntimeConfig, port: int, started: float) -> None:
     with _progress("starting the runtime", started):
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": config.host, "port": port}, logging_config={"log_level": "WARNING"})
-        serve.run(compose(config, FAMILIES), name=APPLICATION)
+        serve.run(compose(config, families), name=APPLICATION)
 
 
-def _reconfigure(config: RuntimeConfig) -> None:
+def _reconfigure(config: RuntimeConfig, families: Sequence[Family]) -> None:
     """Passes what may change to the running replicas. None is restarted."""
     from ray import serve
 
     from serve_app.app import compose
 
-    serve.run(compose(config, FAMILIES), name=APPLICATION)
+    serve.run(compose(config, families), name=APPLICATION)
 
 
 def _print(line: str) -> None:
     print(line, flush=True)
 
 
-def _send_samples(config: RuntimeConfig, port: int, started: float) -> None:
+def _send_samples(config: RuntimeConfig, port: int, families: Sequence[Family], started: float) -> None:
     """Sends each family's sample to the first model of the family, and prints how to repeat it."""
     from ray import serve
 
@@ -179,42 +179,10 @@ def _send_samples(config: RuntimeConfig, port: int, started: float) -> None:
     # Only the owner of a key has it; a handle needs none.
     target = serve.get_app_handle(APPLICATION) if config.access.keys else url
     with ModelRuntimeClient(target) as client, _progress("loading models", started):
-        first: dict[str, str] = {}
-        for status in client.models():
-            first.setdefault(status.family or "", status.model_id)
-        shown = [
-            _sampled(client, family, family.sample, first[family.name], url)
-            for family in FAMILIES
-            if family.sample and family.name in first
-        ]
+        lines = sample_lines(client, families, url)
     print(f"\n{url} is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops it.\n")
-    for lines in shown:
-        print(lines, end="\n\n", flush=True)
-
-
-def _sampled(client: ModelRuntimeClient, family: Family, sample: Sample, model_id: str, url: str) -> str:
-    """The command that sends the sample, and the answer."""
-    request = family.request_for(model_id, sample.fields)
-    try:
-        answer = sample.shown(client.infer(request))
-    except ServingError as failure:
-        answer = f"{failure.code}: {failure.message}"
-    return f"{_curl(family, request, sample, url)}\n  " + answer.replace("\n", "\n  ")
-
-
-def _curl(family: Family, request: InferRequest, sample: Sample, url: str) -> str:
-    file = sample.fields.get(family.form.field) if family.form else None
-    if family.form and isinstance(file, Path):
-        return f"curl -F model_id={shlex.quote(request.model_id)} -F {family.form.file}=@{_shortest(file)} {url}/infer"
-    body = shlex.quote(wire.encode(request, wire.JSON).decode())
-    return f"curl {url}/infer -H 'content-type: application/json' -d {body}"
-
-
-def _shortest(path: Path) -> str:
-    try:
-        return shlex.quote(str(path.relative_to(Path.cwd())))
-    except ValueError:
-        return shlex.quote(str(path))
+    for line in lines:
+        print(line, end="\n\n", flush=True)
 
 
 @contextmanager

@@ -81,7 +81,16 @@ def _echo(empty_repository: Path) -> Server:
 
     return Server(
         US,
-        (sys.executable, "-m", "benchmarks.http.serve_echo", "--models", empty_repository, "--port", "{port}"),
+        (
+            sys.executable,
+            "-m",
+            "benchmarks.http.serve_family",
+            "echo",
+            "--models",
+            empty_repository,
+            "--port",
+            "{port}",
+        ),
         "/infer",
         body,
         lambda reply: reply["MeasuredResult"]["size"],

@@ -28,7 +28,7 @@ def run(pace: Pace, folder: Path) -> list[Claims]:
     config.write_text(f"models: {folder}\nfamilies: {{paced: {{autoscaling: {{max_replicas: 1}}}}}}\n")
     server = Server(
         US,
-        (sys.executable, "-m", "benchmarks.http.serve_paced", "--config", config, "--port", "{port}"),
+        (sys.executable, "-m", "benchmarks.http.serve_family", "paced", "--config", config, "--port", "{port}"),
         "/infer",
         lambda text: {"Paced": {"model_id": "", "text": text}},
         _text,
