@@ -34,7 +34,7 @@ def test_start_or_join_starts_a_runtime_where_there_is_none(monkeypatch: pytest.
     started: list[RuntimeConfig] = []
     deployed: list[int] = []
     monkeypatch.setattr(local, "_start_ray", lambda config, _: started.append(config))
-    monkeypatch.setattr(local, "_deploy", lambda config, port, _: deployed.append(port))
+    monkeypatch.setattr(local, "_deploy", lambda config, port, families, _: deployed.append(port))
     port = free_port()
     local.start_or_join(port).close()
     assert (started, deployed) == ([RuntimeConfig()], [port])
