@@ -96,10 +96,6 @@ class Cancelled(ServingError):
     code, status, grpc = "cancelled", 499, "CANCELLED"
 
 
-class InputQuarantined(ServingError):
-    code, status, grpc = "input_quarantined", 422, "FAILED_PRECONDITION"
-
-
 class Unavailable(ServingError):
     code, status, grpc, retryable = "unavailable", 503, "UNAVAILABLE", True
 

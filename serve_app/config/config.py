@@ -30,6 +30,10 @@ class IngressSettings(Strict):
     max_prompt_kb: Annotated[float, Field(gt=0)] = 1024
     """A longer prompt is refused with `prompt_too_long` before it is tokenised."""
 
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * 2**20)
+
 
 class RuntimeConfig(Strict):
     """The whole runtime."""

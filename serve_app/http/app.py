@@ -28,8 +28,6 @@ from serve_app.http.requests import accepted, context_of, decoded, media_type, r
 from serve_app.http.responses import error_response, rendered
 from serve_app.http.sse import EventStream, started, union_events
 
-MIB = 2**20
-
 
 def build_http_app(
     settings: IngressSettings,
@@ -51,12 +49,12 @@ def build_http_app(
 
     app = Starlette(
         routes=[
-            *_inference_routes(runtime, int(settings.max_body_mb * MIB), forms),
+            *_inference_routes(runtime, settings.max_body_bytes, forms),
             *_operations_routes(operations),
             *_openapi_routes(apis, forms),
             *(route for api in apis for route in api.routes),
         ],
-        middleware=[Middleware(LimitsMiddleware, access, int(settings.max_held_mb * MIB), render_error)],
+        middleware=[Middleware(LimitsMiddleware, access, int(settings.max_held_mb * 2**20), render_error)],
         exception_handlers=dict.fromkeys((HTTPException, ServingError, Exception), failed),
     )
     app.router.redirect_slashes = False  # /infer/ is another path than /infer.

@@ -53,7 +53,7 @@ def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
     metrics_port, stats_port, fallback_port, fallback_grpc_port = _free_ports(4)
     first_port = _free_range()
     profile = LauncherProfile(folder)
-    profile.max_body_file.write_text(str(int(config.ingress.max_body_mb * 2**20)), "utf-8")
+    profile.max_body_file.write_text(str(config.ingress.max_body_bytes), "utf-8")
     longest_s = max(settings.deadline_s for settings in (FamilySettings(), *config.families.values()))
     return middleware_environment() | {
         **profile.environment(wrapper),

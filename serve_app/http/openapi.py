@@ -67,7 +67,7 @@ def _infer(forms: Sequence[Form]) -> dict[str, Any]:
     if forms:
         schemas = [_form(form) for form in forms]
         content[FORM] = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
-    answers = _in_every_format("InferResponse") | {"text/event-stream": {}}  # where a TextGeneration says `stream`
+    answers = _in_every_format("InferResponse") | {"text/event-stream": {}}  # With `stream`.
     statuses = sorted({kind.status for kind in ERRORS.values()})
     return {
         "summary": "Answers one request",
@@ -79,7 +79,7 @@ def _infer(forms: Sequence[Form]) -> dict[str, Any]:
 
 
 def openapi_page(document: dict[str, Any]) -> str:
-    """The document for people: routes, then every variant with its fields."""
+    """The document as HTML: the routes, then every variant with its fields."""
     routes = "".join(
         f"<tr><td><code>{verb.upper()} {escape(path)}</code></td><td>{escape(operation['summary'])}</td></tr>"
         for path, operations in document["paths"].items()
@@ -198,7 +198,7 @@ def _failures(*statuses: int, content: dict[str, Any] | None = None) -> dict[str
 
 
 def _holding(name: str, items: str) -> dict[str, Any]:
-    """An object with one list."""
+    """The schema of an object with one list."""
     return {"type": "object", "properties": {name: {"type": "array", "items": _ref(items)}}, "required": [name]}
 
 

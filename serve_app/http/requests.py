@@ -32,11 +32,11 @@ def request_id_of(headers: Headers) -> str:
 
 def context_of(request: Request) -> RequestContext:
     """The request's id, and the caller that the middleware has identified."""
-    return RequestContext(request_id_of(request.headers), request.state.caller)
+    return RequestContext(request_id_of(request.headers), request.scope["state"]["caller"])
 
 
 def media_type(request: Request) -> str:
-    """The body's type without parameters; JSON where the sender does not say."""
+    """The body's media type without parameters; JSON if the client names none."""
     return request.headers.get("content-type", wire.JSON).split(";")[0].strip().lower()
 
 
@@ -82,7 +82,7 @@ def _check_encoding(request: Request) -> None:
 
 
 async def _read_body(request: Request, limit_bytes: int) -> bytes:
-    """The body, of which no more than the limit is ever held."""
+    """The body. At most `limit_bytes` of it are held at any time."""
     too_large = PayloadTooLarge(f"the body is larger than {limit_bytes} bytes")
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
@@ -101,7 +101,7 @@ async def _read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> InferRequest:
-    """`curl -F model_id=… -F image=@photo.jpg`, and `-F top_k=3` if need be."""
+    """`curl -F model_id=… -F image=@photo.jpg -F top_k=3`, where `image` is the file of a family's form."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -111,7 +111,7 @@ async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> In
         async with Request(request.scope, receive).form(max_files=1, max_fields=8) as sent:
             for name, value in sent.multi_items():
                 fields[name] = await value.read() if isinstance(value, UploadFile) else value
-    except (HTTPException, ValueError):  # the first for anything wrong with the form
+    except (HTTPException, ValueError):  # Starlette raises HTTPException for any malformed form.
         raise InvalidRequest("malformed multipart/form-data") from None
     form = next((form for form in forms if isinstance(fields.get(form.file), bytes)), None)
     if form is None:

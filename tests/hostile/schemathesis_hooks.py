@@ -11,7 +11,8 @@ MODELS = {"ImageClassification": "image", "TextGeneration": "text"}
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case[Any], kwargs: dict[str, Any]) -> None:
     """Half of the requests name a model that exists, and none has a deadline of a millisecond."""
-    deadline_ms = str((case.headers or {}).get("x-deadline-ms", ""))
+    headers: dict[str, str] = dict(case.headers or {})
+    deadline_ms = headers.get("x-deadline-ms", "")
     if case.headers and deadline_ms.isdecimal() and 0 < int(deadline_ms) < 10_000:
         case.headers["x-deadline-ms"] = "10000"
     for item in case.body if isinstance(case.body, list) else [case.body]:

@@ -32,7 +32,7 @@ ChoiceReply = tuple[int, Reply]
 
 
 def openai_api(settings: IngressSettings, runtime: Runtime, operations: Operations) -> MountedApi:
-    routes = _OpenAIRoutes(int(settings.max_body_mb * 2**20), runtime, operations).routes()
+    routes = _OpenAIRoutes(settings.max_body_bytes, runtime, operations).routes()
     return MountedApi("/v1", routes, render_error, openai_paths)
 
 

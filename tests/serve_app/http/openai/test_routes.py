@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from deployments.contract.errors import (
-    InputQuarantined,
+    InvalidImage,
     ModelNotFound,
     Overloaded,
     PromptTooLong,
@@ -178,7 +178,7 @@ async def test_a_stream_is_data_lines_closed_by_done(http: httpx2.AsyncClient) -
         (ModelNotFound("no"), openai.NotFoundError, "model_not_found", "false"),
         (PromptTooLong("no"), openai.BadRequestError, "context_length_exceeded", "false"),
         (Overloaded("no"), openai.RateLimitError, "overloaded", "true"),
-        (InputQuarantined("no"), openai.UnprocessableEntityError, "input_quarantined", "false"),
+        (InvalidImage("no"), openai.UnprocessableEntityError, "invalid_image", "false"),
         (Unavailable("no"), openai.InternalServerError, "unavailable", "true"),
     ],
 )
