@@ -1,4 +1,4 @@
-"""Every failure a caller can be told of, one class a code. Imports neither torch nor Ray.
+"""Every failure that a caller can receive: one class for each code. Imports neither torch nor Ray.
 
 The codes, HTTP statuses and gRPC names are the table in docs/contract.md.
 """
@@ -18,7 +18,7 @@ class ServingError(Exception):
         self.message = message
 
     def again(self) -> "ServingError":
-        """The same failure, to be raised once more without the first one's traceback."""
+        """A copy to raise again, without the first one's traceback."""
         copy = type(self)(self.message)
         copy.retry_after_ms = self.retry_after_ms
         return copy
@@ -101,14 +101,14 @@ class Unavailable(ServingError):
 
 
 class Internal(ServingError):
-    """What went wrong is in the log under the request id, never in the message."""
+    """The reason is in the log under the request id, never in the message."""
 
 
 ERRORS: dict[str, type[ServingError]] = {kind.code: kind for kind in ServingError.__subclasses__()}
 
 
 def quoted(text: str) -> str:
-    """What a client sent, safe to repeat in a message: at most 64 characters, control characters escaped."""
+    """Text of a client for a message: quoted, at most 64 characters, control characters escaped."""
     shown = text if len(text) <= 64 else text[:63] + "…"
     return (
         "'"

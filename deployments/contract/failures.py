@@ -1,4 +1,4 @@
-"""The one place where an exception becomes an answer. Imports neither torch nor Ray."""
+"""Turns exceptions into the contract's `Error`. Imports neither torch nor Ray."""
 
 import logging
 
@@ -9,7 +9,7 @@ logger = logging.getLogger("model_runtime")
 
 
 def error_of(cause: Exception, request_id: str) -> Error:
-    """What the caller is told. Anything unexpected is logged under the request id and answered as `internal`."""
+    """The answer to a failed request. An unexpected exception is logged under the request id and becomes `internal`."""
     if isinstance(cause, ServingError):
         return Error.of(cause, request_id)
     if isinstance(cause, TimeoutError):

@@ -1,4 +1,4 @@
-"""What an operator may set for a family, and what a replica is told. Imports neither torch nor Ray."""
+"""The settings of a family's deployment, and strict reading of settings. Imports neither torch nor Ray."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ def is_url(location: str) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing where no known name is near."""
+    """`; did you mean 'x'?`, or an empty text where no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -73,19 +73,19 @@ class FamilySettings(Strict):
     num_gpus: Annotated[float, Field(ge=0)] | None = None
     """Share of a GPU for each replica. Absent: 0.25 where the cluster has a GPU, else 0."""
     required_mem_mb: Annotated[int, Field(ge=1)] = 2048
-    """What one replica may hold for its models, above its resting size. Loads are reserved against it."""
+    """Memory for the models of one replica, above its process's size without models. Each load reserves its share."""
     max_cpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the node's cores that one replica may compute on."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 64
-    """How many requests for one model may be under way in one replica; the others wait in the ingress."""
+    """Concurrent requests for one model in one replica; further ones wait in the ingress."""
     max_queued_requests: Annotated[int, Field(ge=1)] = 1024
-    """How many requests wait in the ingress; one more is refused with `overloaded`."""
+    """Requests that may wait in the ingress; one more is refused with `overloaded`."""
     max_queued_per_model: Annotated[int, Field(ge=1)] = 512
-    """How many of them may be for one model."""
+    """How many of those may be for one model."""
     max_batch_size: Annotated[int, Field(ge=1)] = 16
     deadline_s: Annotated[float, Field(gt=0)] = 60
-    """How long a request may take where its sender does not say."""
+    """How long a request may take if it sets no deadline of its own."""
     unload_idle_s: Annotated[float, Field(gt=0)] | None = None
-    """A model that nobody used for so long leaves memory. Absent: only where others need its room."""
+    """A model unused for so long is unloaded. Absent: only when another model needs its memory."""
     preload: tuple[str, ...] = ()
-    """Models that every replica loads before it takes requests."""
+    """Models that every replica loads before it accepts requests."""

@@ -1,4 +1,4 @@
-"""What a replica tells of the models in its memory. Plain data: no torch, no Ray."""
+"""The status of models and replicas: plain data, built elsewhere. Imports neither torch nor Ray."""
 
 import enum
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ class Unload:
     """The process's size around one unload."""
 
     bytes: int
-    """What the model was accounted at."""
+    """The model's size in the ledger."""
     process_bytes_before: int
     process_bytes_after: int
     at: float
@@ -20,20 +20,20 @@ class Unload:
 
 @dataclass(frozen=True, slots=True)
 class ResidentStatus:
-    """One model in one replica, from its first load on: also once it has left."""
+    """One model in one replica, from its first load on, also after its unload."""
 
     name: str
     digest: str
     state: str
-    """available (it has left), reserved (it waits for room), loading, ready, unloading or failed."""
+    """available (unloaded), reserved (its load waits for memory), loading, ready, unloading or failed."""
     bytes: int = 0
-    """What it is accounted at: as measured once it is loaded, before that as declared or as measured last time."""
+    """Its size in the ledger: measured once it is loaded, before that declared or measured by an earlier load."""
     load_s: float = 0.0
     """Of the last load."""
     reason: str | None = None
     """Why the last load failed, in one line."""
     notes: tuple[str, ...] = ()
-    """How it runs, as its engine tells."""
+    """How it runs, as its engine reports."""
     pinned: bool = False
     leases: int = 0
     """Requests that use it now."""
@@ -48,35 +48,35 @@ class ResidentStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """What a replica's process takes."""
+    """The memory of a replica's process."""
 
     budget_bytes: int
-    """`required_mem_mb`: what its models may take above its resting size."""
+    """`required_mem_mb`: for its models, above its resting size."""
     accounted_bytes: int
-    """What its models, and those on their way in or out, are accounted at. Never more than the budget."""
+    """Its models in the ledger, with those that load or unload now. Never more than the budget."""
     resting_bytes: int
     """The process's size before its first model, libraries imported."""
     process_bytes: int
     """The process's size now."""
     overhead_bytes: int
-    """process − resting − accounted: what caches, requests under way and loads for a moment take."""
+    """process − resting − accounted: caches, requests under way, and loads while they run."""
     leaked_bytes: int
-    """How much the overhead at rest has grown since it was least after an unload: what unloads did not give back."""
+    """Growth of the overhead at rest since its minimum after an unload: memory that unloads did not give back."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """One replica: what it holds, and what its process takes."""
+    """One replica: its models and its process."""
 
     replica: str
-    """Serve's name of it, unique in the runtime."""
+    """Its name in Serve, unique in the runtime."""
     process: ProcessStatus
     models: tuple[ResidentStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What loading a model would take now, in one replica. Nothing is changed by asking."""
+    """What loading a model would take now, in one replica. Making it changes nothing."""
 
     replica: str
     name: str
@@ -85,16 +85,16 @@ class Plan:
     """Whether it is resident, or can be loaded at once."""
     needs_bytes: int
     measured: bool
-    """Whether `needs_bytes` was measured by an earlier load, or is only declared."""
+    """Whether `needs_bytes` was measured by an earlier load, or is declared."""
     free_bytes: int
     evicts: tuple[str, ...] = ()
-    """Models that would go."""
+    """Models that would be evicted."""
     waits_for: tuple[str, ...] = ()
     """Models in use, whose leases would have to end first."""
     seconds: float | None = None
-    """How long the load would take: by earlier loads of this model, else by the pace of all loads; None before any."""
+    """Duration of the load: by earlier loads of this model, else by the rate of all loads; None before any."""
     reason: str | None = None
-    """Why it can never fit, if so."""
+    """Why it can never fit, if it cannot."""
 
 
 class Status(BaseModel):
@@ -107,10 +107,10 @@ class Residence(Status):
     replica: str
     version: int | None
     state: str
-    """available (it has left), reserved (it waits for room), loading, ready, unloading or failed."""
+    """available (unloaded), reserved (its load waits for memory), loading, ready, unloading or failed."""
     reason: str | None
     bytes: int
-    """As measured; before that as declared."""
+    """Measured, or declared before it is measured."""
     loads: int
     load_s: float
     evictions: int
@@ -119,7 +119,7 @@ class Residence(Status):
     leases: int
     cpu_s: float
     last_unload: Unload | None
-    """What the process took before and after; what did not come back for good is in `process.leaked_bytes`."""
+    """The process's size before and after; memory that was not given back is in `process.leaked_bytes`."""
     process: ProcessStatus
     """Of the whole replica."""
 
@@ -129,29 +129,29 @@ class ModelStatus(Status):
 
     model_id: str
     version: int | None
-    """The one that serves."""
+    """The version that serves."""
     versions: list[int]
     family: str | None
     state: str
     reason: str | None
-    """Why it failed; of a model that serves, why another version of it does not."""
+    """Why it failed; for a model that serves, why another version does not."""
     pinned: bool
     declared_bytes: int
     resident_bytes: list[int]
-    """What it takes in each replica that holds it."""
+    """Its size in each replica that holds it."""
     loads: int
     evictions: int
     last_use: float | None
     """Wall clock, seconds."""
     replicas: list[Residence]
     notes: list[str]
-    """How it runs, as its engines tell."""
+    """How it runs, as its engines report."""
     refused: dict[str, str] = {}
-    """Versions that were found and do not serve, by name: why."""
+    """Versions that were found and do not serve, by name, with the reason."""
 
 
 class Verb(enum.StrEnum):
-    """What can be done with one model."""
+    """What an administrator can do with one model."""
 
     SHOW = "show"
     LOAD = "load"
@@ -162,4 +162,4 @@ class Verb(enum.StrEnum):
 
 
 AdminResult = ModelStatus | list[Plan]
-"""What comes back: how the model stands afterwards, or its plans."""
+"""The model's status afterwards, or its plans."""

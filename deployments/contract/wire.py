@@ -1,4 +1,4 @@
-"""The unions as bytes and back: JSON, bincode 1.x and MessagePack. Raises InvalidRequest, never anything else.
+"""The unions as bytes and back: JSON, bincode 1.x and MessagePack. Whatever the bytes, only InvalidRequest is raised.
 
 JSON is serde's external tagging, and as strict as serde in the union's own fields, except that bytes may also come
 as base64. bincode carries the union's own fields only (those without a default), in order.
@@ -40,7 +40,7 @@ def encode(variant: Variant, media_type: str) -> bytes:
 
 
 def from_object(value: object, union: type[Union]) -> Union:
-    """The variant that a decoded `{"Variant": {field: value}}` stands for. Raises InvalidRequest."""
+    """The variant in a decoded `{"Variant": {field: value}}`. Raises InvalidRequest."""
     if not isinstance(value, dict) or len(value) != 1 or _duplicates(value):
         names = ", ".join(union.variants)
         raise InvalidRequest(f"expected an object with exactly one variant, one of {names}")
@@ -111,12 +111,12 @@ def _adapt_fields(kind: type[BaseModel], fields: dict[str, Any], where: str) -> 
 
 
 def _bytes_of(value: object, where: str) -> object:
-    """Bytes from what JSON or MessagePack can say: base64 text, a list of integers, or bytes themselves."""
+    """Bytes from what JSON or MessagePack can carry: base64 text, a list of integers, or bytes."""
     try:
         if isinstance(value, str):
             return pybase64.b64decode(value, validate=True)
         if isinstance(value, list):
-            # bytes() would take booleans for 0 and 1.
+            # bytes() accepts booleans as 0 and 1.
             if not set(map(type, value)) <= {int}:
                 raise InvalidRequest(f"{where}: every element must be an integer from 0 to 255")
             return bytes(value)
@@ -131,7 +131,7 @@ def _bytes_of(value: object, where: str) -> object:
 
 
 class _Object(dict[str, object]):
-    """A JSON object that remembers which keys came twice."""
+    """A JSON object with the set of its duplicate keys."""
 
     duplicates: frozenset[str] = frozenset()
 
@@ -158,7 +158,7 @@ _json = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
 def parse_json(body: bytes) -> object:
     """Any JSON value, strictly: no BOM, NaN, trailing bytes or invalid UTF-8. Raises InvalidRequest."""
     try:
-        # Eight times as fast on a picture; what it does not take at all, the standard library takes or explains.
+        # Eight times as fast on an image. The standard library reads what jiter refuses, or explains the error.
         return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
     except ValueError:
         return _explained(body)

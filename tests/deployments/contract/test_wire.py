@@ -67,7 +67,7 @@ def test_what_is_no_json_number_is_malformed(max_tokens: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b'{"TextGeneration":{"model_id":"m","max_tokens":1}}', r"TextGeneration\.prompt: Field required"),
         (text_request(extra=',"prompt":"q"'), r"TextGeneration\.prompt: duplicate field"),
@@ -93,8 +93,8 @@ def test_what_is_no_json_number_is_malformed(max_tokens: str) -> None:
         (b'{"ImageClassification":{"model_id":"m","image_data":null}}', r"ImageClassification\.image_data"),
     ],
 )
-def test_malformed_json_is_refused_with_the_reason(body: bytes, said: str) -> None:
-    with pytest.raises(InvalidRequest, match=said):
+def test_malformed_json_is_refused_with_the_reason(body: bytes, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
         wire.decode(body, wire.JSON, InferRequest)
 
 

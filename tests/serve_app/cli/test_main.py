@@ -1,4 +1,4 @@
-"""The command line: what people type, what they see, and what they are told when it goes wrong."""
+"""The command line: what people type, what it prints, and how it reports errors."""
 
 import json
 import os
@@ -31,12 +31,12 @@ def test_models_is_a_table_for_people_and_json_for_programs(
 
 
 @pytest.mark.ray
-def test_an_error_is_told_on_stderr_with_its_code(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_printed_to_stderr_with_its_code(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["infer", "text", "nope", "p", "--url", runtime.url]) == 1
     assert capsys.readouterr().err.startswith("model_not_found: no model 'nope'")
 
 
-def test_a_runtime_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_runtime_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--url", f"http://127.0.0.1:{free_port()}"]) == 1
     assert "cannot be reached" in capsys.readouterr().err
 
@@ -54,7 +54,7 @@ def test_config_prints_every_setting_and_can_be_read_back(tmp_path: Path, capsys
     assert capsys.readouterr().out == printed
 
 
-def test_config_tells_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_reports_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "runtime.yaml"
     file.write_text("famlies: {}")
     assert main(["config", "--config", str(file)]) == 1

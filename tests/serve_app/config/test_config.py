@@ -65,7 +65,7 @@ def test_a_family_has_its_own_options_and_no_others(tmp_path: Path) -> None:
     assert config.model_dump()["families"]["image_classification"]["max_megapixels"] == 3
 
 
-def test_every_mistake_in_the_families_is_told_on_its_line(tmp_path: Path) -> None:
+def test_every_mistake_in_the_families_is_reported_on_its_line(tmp_path: Path) -> None:
     text = "families: {text_generation: {max_megapixels: 3}, image_classification: {max_megapixel: 3, num_cpus: -1}}"
     with pytest.raises(ValueError, match="families") as mistaken:
         config_of(tmp_path, text)
