@@ -33,7 +33,7 @@ def photo(width: int = 64, height: int = 48, mode: str = "RGB") -> Image.Image:
     return Image.fromarray(np.stack([across, down, 255 - across], axis=-1).astype(np.uint8)).convert(mode)
 
 
-def two_by_one(mode: str, left: object, right: object) -> Image.Image:
+def two_by_one(mode: str, left: int | tuple[int, ...], right: int | tuple[int, ...]) -> Image.Image:
     image = Image.new(mode, (2, 1))
     image.putpixel((0, 0), left)
     image.putpixel((1, 0), right)

@@ -1,7 +1,7 @@
 """Small random image models in real Hugging Face folders, pictures for them, and what transformers answers."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from transformers import (
     ResNetConfig,
     ViTConfig,
 )
+from transformers.modeling_outputs import ImageClassifierOutput
 from transformers.models.convnext import ConvNextImageProcessorPil
 from transformers.models.mobilenet_v2 import MobileNetV2ImageProcessorPil
 from transformers.models.vit import ViTImageProcessorPil
 
 from deployments.engines.vision import forward
 from deployments.engines.vision.engine import ImageClassificationEngine
+from deployments.engines.vision.inputs import Item
 
 LABELS = ["background", "tench, Tinca tinca", "crane", "crane", "goldfish"]
 
@@ -63,7 +65,7 @@ def mobilenet(**options: Any) -> MobileNetV2Config:
 
 
 CONFIGS = {"vit": vit, "resnet": resnet, "mobilenet": mobilenet}
-PROCESSORS = {
+PROCESSORS: dict[str, Callable[[], Any]] = {
     "vit": lambda: ViTImageProcessorPil(size={"height": 32, "width": 32}),
     "resnet": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 32}),
     "mobilenet": lambda: MobileNetV2ImageProcessorPil(
@@ -121,11 +123,45 @@ def expected(folder: Path, image: Image.Image) -> np.ndarray:
     processor: Any = AutoImageProcessor.from_pretrained(folder)
     model = AutoModelForImageClassification.from_pretrained(folder)
     with torch.no_grad():
-        logits = model(**processor(images=image, return_tensors="pt").to(model.dtype)).logits.float()
-    return logits.softmax(-1)[0].numpy()
+        logits: torch.Tensor = model(**processor(images=image, return_tensors="pt").to(model.dtype)).logits.float()
+    probabilities: np.ndarray = logits.softmax(-1)[0].numpy()
+    return probabilities
 
 
 def answer(engine: ImageClassificationEngine, image_data: bytes) -> np.ndarray:
-    [probabilities] = engine.classify([engine.preprocess(image_data)])
-    assert isinstance(probabilities, np.ndarray)
-    return probabilities
+    """Probabilities, float32 [labels]."""
+    return answers(engine, [engine.preprocess(image_data)])[0]
+
+
+def answers(
+    engine: ImageClassificationEngine, images: Sequence[Item | bytes], exclusive: bool = False
+) -> list[np.ndarray]:
+    """Probabilities of each; an error of one fails the test."""
+    got = engine.classify(images, exclusive)
+    assert all(isinstance(one, np.ndarray) for one in got), got
+    return [one for one in got if isinstance(one, np.ndarray)]
+
+
+def pixels(engine: ImageClassificationEngine, image_data: bytes) -> torch.Tensor:
+    item = engine.preprocess(image_data)
+    assert isinstance(item, torch.Tensor)
+    return item
+
+
+class Plain(torch.nn.Module):
+    """A convolution; `mixing`: the other pictures of a batch change the answer."""
+
+    device, dtype = torch.device("cpu"), torch.float32
+
+    def __init__(self, mixing: float = 0.0) -> None:
+        super().__init__()
+        self.convolution = torch.nn.Conv2d(3, 4, 3)
+        self.mixing = mixing
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        logits = self.convolution(pixel_values).mean((2, 3))
+        return ImageClassifierOutput(logits=logits * (1 + self.mixing * logits.mean()))
+
+
+def forward_of(model: Any) -> forward.Forward:
+    return forward.Forward(forward.eager(model), multi_label=False, cores=1, model=model)

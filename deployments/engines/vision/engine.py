@@ -13,8 +13,10 @@ from transformers import AutoConfig, AutoModelForImageClassification
 
 from deployments.contract.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
 from deployments.engines.probes import Facts, ProbeCache
+from deployments.engines.vision.compilation import Compiler, compile_in_background
 from deployments.engines.vision.decoding import decoded
-from deployments.engines.vision.forward import Compiler, Forward, Inductor, eager
+from deployments.engines.vision.forward import Forward, eager
+from deployments.engines.vision.inductor import InductorCompiler
 from deployments.engines.vision.inputs import Item
 from deployments.engines.vision.openvino_cache import OpenVinoCompiler
 from deployments.engines.vision.preprocessing import Preprocessing, load_preprocessing, reference_pictures
@@ -69,7 +71,7 @@ class ImageClassificationEngine:
             compiler: Compiler | None = None
             if cache is not None and shapes == "1" and isinstance(example, torch.Tensor):
                 on_cpu, shape = torch.device(device).type == "cpu", example.shape
-                compiler = OpenVinoCompiler(cache, folder, shape, dtype, cores) if on_cpu else Inductor()
+                compiler = OpenVinoCompiler(cache, folder, shape, dtype, cores) if on_cpu else InductorCompiler()
             form = compiler.found() if compiler else None
             model = None if form else _load_model(folder, device, dtype)
             forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
@@ -78,7 +80,7 @@ class ImageClassificationEngine:
             if answered != (1, len(labels)):
                 raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
             if model is not None and compiler is not None and isinstance(example, torch.Tensor):
-                forward.compile(example, compiler)
+                compile_in_background(forward, example, compiler)
             elif model is not None:
                 forward.tune(example)
             return cls(forward, preprocessing, labels, draft)

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from deployments.engines.vision import openvino_runner
-from deployments.engines.vision.forward import Compiler, Form, Forward
+from deployments.engines.vision.compilation import Compiler
+from deployments.engines.vision.forward import Form, Forward
 from deployments.engines.vision.openvino_compile import BLOB, About, Shape, form_of, make_in_child
 from deployments.system.artifact_cache import ArtifactCache, digest_key
 

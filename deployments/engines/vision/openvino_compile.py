@@ -19,7 +19,6 @@ from transformers.utils.logging import disable_progress_bar
 
 from deployments.engines.vision.forward import (
     BATCH_SIZES,
-    LIGHT_S,
     WORTH_WAITING,
     Form,
     Forward,
@@ -33,6 +32,9 @@ from deployments.system.worker_process import Report, WorkerProcess, serve
 BLOB, ABOUT = "model.blob", "model.json"
 BASE_BYTES, BESIDE_BYTES, COMPILED_BYTES = 20 << 20, 9 << 20, 1.1
 """What OpenVINO takes for a model, for each further batch at once, and for each byte of the weights."""
+LIGHT_S = 0.02
+"""A forward that takes one core no longer than this runs on one, and others beside it: no thread waits for another. Not
+where batches pay: handing over each image would take longer than computing it."""
 COMPILE_S = 600.0
 NICENESS = 19
 

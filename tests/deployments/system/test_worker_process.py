@@ -189,8 +189,9 @@ except KeyboardInterrupt:
 @pytest.fixture
 def parent() -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", PARENT]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=PROJECT, text=True, start_new_session=True, **pipes) as parent:
+    with subprocess.Popen(
+        command, cwd=PROJECT, text=True, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
         yield parent
         parent.kill()
 

@@ -1,6 +1,6 @@
 """The architectures of AutoModelForImageClassification: small, random, and held to the library's own answers.
 
-As the library runs them; what compiling does to answers is `test_image_forward.py`'s.
+As the library runs them; what compiling does to answers is `test_compilation.py`'s.
 """
 
 import json
@@ -17,7 +17,7 @@ from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.probes import ProbeCache
 from deployments.engines.vision.preprocessing import load_preprocessing
 from deployments.system.artifact_cache import ArtifactCache
-from tests.support.image_models import answer, encoded, expected, labelled, loaded, photo, quick_measuring
+from tests.support.image_models import answer, answers, encoded, expected, labelled, loaded, photo, quick_measuring
 
 __all__ = ["quick_measuring"]
 
@@ -110,9 +110,9 @@ def test_it_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
     square = {"size": {"height": side, "width": side}, "do_center_crop": False}
     engine = loaded(saved(tmp_path, model_type, **PROCESSORS.get(processor, square)))
     pictures = photo(61, 47), photo(240, 320, seed=1)
-    answers = [answer(engine, encoded(picture)) for picture in pictures]
-    np.testing.assert_allclose(answers, [expected(tmp_path, picture) for picture in pictures], atol=1e-5)
-    assert np.abs(answers[0] - answers[1]).max() > 3e-5  # else anything would do
+    got = [answer(engine, encoded(picture)) for picture in pictures]
+    np.testing.assert_allclose(got, [expected(tmp_path, picture) for picture in pictures], atol=1e-5)
+    assert np.abs(got[0] - got[1]).max() > 3e-5  # else anything would do
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -122,7 +122,7 @@ def test_a_model_that_takes_something_else_has_batches_and_narrow_floats_too(tmp
     pictures = [photo(61, 47, seed) for seed in range(3)]
     engine = loaded(folder, cache=ArtifactCache(tmp_path / "cache", 1 << 30))
     assert "forward: PyTorch, eager" in engine.runtime_info  # nothing is compiled
-    together = engine._answers([engine.preprocess(encoded(picture)) for picture in pictures], exclusive=False)
+    together = answers(engine, [encoded(picture) for picture in pictures])
     np.testing.assert_allclose(together, [expected(folder, picture) for picture in pictures], atol=1e-5)
     narrow = loaded(folder, dtype="bfloat16")
     np.testing.assert_allclose(answer(narrow, encoded(pictures[0])), together[0], atol=0.05)
@@ -136,7 +136,7 @@ def test_a_processor_may_ask_for_as_many_pixels_as_it_likes(tmp_path: Path) -> N
 
 
 def test_a_model_without_labels_is_refused_and_told_so(tmp_path: Path) -> None:
-    options = {"image_size": 32, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 20, 32]}
+    options: dict[str, Any] = {"image_size": 32, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 20, 32]}
     transformers.PvtForImageClassification(transformers.PvtConfig(num_labels=7, **options)).save_pretrained(tmp_path)
     size = {"height": 32, "width": 32}
     (tmp_path / "preprocessor_config.json").write_text(

@@ -39,7 +39,7 @@ def palette_image(mode: str = "P") -> Image.Image:
     return image
 
 
-def sixteen_bit(*values: int, kind: type = np.uint16) -> Image.Image:
+def sixteen_bit(*values: float, kind: type = np.uint16) -> Image.Image:
     return Image.fromarray(np.array([values], dtype=kind))
 
 

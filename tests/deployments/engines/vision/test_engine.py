@@ -24,10 +24,12 @@ from tests.support.image_models import (
     CONFIGS,
     LABELS,
     answer,
+    answers,
     encoded,
     expected,
     loaded,
     photo,
+    pixels,
     saved,
 )
 
@@ -56,7 +58,9 @@ def test_labels_are_as_the_folder_has_them(engine: ImageClassificationEngine) ->
 
 def test_the_most_probable_labels_come_first(engine: ImageClassificationEngine) -> None:
     probabilities = np.array([0.1, 0.2, 0.5, 0.15, 0.05], dtype=np.float32)
-    assert engine.best(probabilities, 3) == (["crane", "tench, Tinca tinca", "crane"], pytest.approx([0.5, 0.2, 0.15]))
+    labels, best = engine.best(probabilities, 3)
+    assert labels == ["crane", "tench, Tinca tinca", "crane"]
+    assert best == pytest.approx([0.5, 0.2, 0.15])
 
 
 def test_top_k_0_or_more_than_there_are_means_all(engine: ImageClassificationEngine) -> None:
@@ -129,15 +133,15 @@ def in_batches(engine: ImageClassificationEngine, size: int) -> None:
 def test_a_batch_answers_as_its_pictures_alone(engine: ImageClassificationEngine) -> None:
     in_batches(engine, 16)
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(40)]
-    exclusive = np.stack([engine.classify([item])[0] for item in items])  # type: ignore[arg-type]
-    np.testing.assert_allclose(np.stack(engine.classify(items)), exclusive, atol=1e-5)  # type: ignore[arg-type]
+    one_by_one = [answers(engine, [item])[0] for item in items]
+    np.testing.assert_allclose(answers(engine, items), one_by_one, atol=1e-5)
 
 
 def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Path) -> None:
     engine = loaded(saved(tmp_path, "resnet"))
     in_batches(engine, 8)
     items = [torch.randn(3, side, side) for side in (32, 48, 32, 64, 48)]
-    exclusive = [engine.classify([item])[0] for item in items]
+    one_by_one = [answers(engine, [item])[0] for item in items]
     assert engine._forward is not None
     form, sizes = engine._forward.form, []
 
@@ -146,22 +150,24 @@ def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Pa
         return form.logits(batch)
 
     engine._forward.form = replace(form, logits=counted)
-    for got, expected_alone in zip(engine.classify(items), exclusive, strict=True):
-        np.testing.assert_allclose(got, expected_alone, atol=1e-5)  # type: ignore[arg-type]
+    for got, single in zip(answers(engine, items), one_by_one, strict=True):
+        np.testing.assert_allclose(got, single, atol=1e-5)
     assert sizes == [2, 2, 1]
 
 
 def test_a_picture_whose_answer_is_not_finite_fails_alone(engine: ImageClassificationEngine) -> None:
-    good = engine.preprocess(encoded(photo()))
-    answers = engine.classify([good, torch.full_like(good, torch.nan), good])
-    assert [type(item) for item in answers] == [np.ndarray, Internal, np.ndarray]
+    good = pixels(engine, encoded(photo()))
+    got = engine.classify([good, torch.full_like(good, torch.nan), good])
+    assert [type(item) for item in got] == [np.ndarray, Internal, np.ndarray]
 
 
 def test_files_are_answered_beside_pixels_and_a_damaged_one_fails_alone(engine: ImageClassificationEngine) -> None:
     file = encoded(photo())
     from_file, damaged, from_pixels = engine.classify([file, b"no picture", engine.preprocess(file)])
     assert isinstance(damaged, InvalidImage)
-    np.testing.assert_allclose(from_file, from_pixels, atol=1e-6)  # type: ignore[arg-type]
+    assert isinstance(from_file, np.ndarray)
+    assert isinstance(from_pixels, np.ndarray)
+    np.testing.assert_allclose(from_file, from_pixels, atol=1e-6)
 
 
 def test_a_forward_that_fails_is_split_until_the_offender_stands_alone(engine: ImageClassificationEngine) -> None:
@@ -176,18 +182,19 @@ def test_a_forward_that_fails_is_split_until_the_offender_stands_alone(engine: I
         return form.logits(batch)
 
     forward.form = replace(form, logits=failing, batch_size=8)
-    items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(7)]
+    items = [pixels(engine, encoded(photo(seed=seed))) for seed in range(7)]
     items[4] = torch.full_like(items[4], offender)
-    answers = engine.classify(items)
-    assert [index for index, item in enumerate(answers) if isinstance(item, ServingError)] == [4]
-    assert isinstance(answers[4], Internal)
-    assert "no" not in answers[4].message.split()
+    got = engine.classify(items)
+    assert [index for index, item in enumerate(got) if isinstance(item, ServingError)] == [4]
+    failed = got[4]
+    assert isinstance(failed, Internal)
+    assert "no" not in failed.message.split()
 
 
 def test_pictures_of_the_wrong_shape_fail_alone(engine: ImageClassificationEngine) -> None:
     good = engine.preprocess(encoded(photo()))
-    answers = engine.classify([torch.zeros(3, 7, 9), good, torch.zeros(1)])
-    assert [type(item) for item in answers] == [Internal, np.ndarray, Internal]
+    got = engine.classify([torch.zeros(3, 7, 9), good, torch.zeros(1)])
+    assert [type(item) for item in got] == [Internal, np.ndarray, Internal]
 
 
 def test_no_pictures_have_no_answers(engine: ImageClassificationEngine) -> None:
@@ -208,24 +215,24 @@ def test_a_picture_too_narrow_to_resize_is_refused(tmp_path: Path, kind: str) ->
 
 def test_many_threads_preprocess_at_once(engine: ImageClassificationEngine) -> None:
     files = [encoded(photo(200, 150, seed)) for seed in range(8)]
-    exclusive = [engine.preprocess(file) for file in files]
+    one_by_one = [pixels(engine, file) for file in files]
     together: dict[int, torch.Tensor] = {}
     threads = [
-        threading.Thread(target=lambda i=i: together.__setitem__(i, engine.preprocess(files[i % 8]))) for i in range(32)
+        threading.Thread(target=lambda i=i: together.__setitem__(i, pixels(engine, files[i % 8]))) for i in range(32)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     assert len(together) == 32
-    assert all(torch.equal(together[i], exclusive[i % 8]) for i in together)
+    assert all(torch.equal(together[i], one_by_one[i % 8]) for i in together)
 
 
 def test_draft_decoding_keeps_the_top_label_and_can_be_switched_off(tmp_path: Path) -> None:
     small, whole = loaded(saved(tmp_path)), loaded(tmp_path, draft=False)
     for seed in range(6):
         large = encoded(photo(800, 600, seed), "JPEG", quality=95)
-        assert not torch.equal(small.preprocess(large), whole.preprocess(large))
+        assert not torch.equal(pixels(small, large), pixels(whole, large))
         assert answer(small, large).argmax() == answer(whole, large).argmax()
         np.testing.assert_allclose(answer(small, large), answer(whole, large), atol=1e-2)
 

@@ -6,7 +6,7 @@
 import gc
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -46,7 +46,7 @@ def mutated(whole: bytes, chance: random.Random) -> bytes:
     return bytes(file[: chance.randrange(len(file))] if chance.random() < 0.05 else file)
 
 
-FUZZED = {
+FUZZED: dict[str, Callable[[Image.Image], bytes]] = {
     **FILES,
     "large JPEG": lambda _: encoded(photo(320, 240), "JPEG"),  # decoded small
     "JPEG TIFF": lambda image: encoded(image, "TIFF", compression="jpeg"),

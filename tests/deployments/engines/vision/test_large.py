@@ -66,7 +66,7 @@ def test_a_large_file_takes_no_longer_than_a_second_nor_more_than_its_reservatio
     tmp_path: Path, noisy: Image.Image, kind: str
 ) -> None:
     (tmp_path / "file").write_bytes(KINDS[kind](noisy))
-    command = [sys.executable, "-m", "tests.support.twelve_megapixels", tmp_path / "file"]
+    command = [sys.executable, "-m", "tests.support.twelve_megapixels", str(tmp_path / "file")]
     run = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=120)
     took = json.loads(run.stdout)
     assert took["seconds"] < 1
