@@ -31,11 +31,12 @@ async def test_models_are_loaded_in_the_order_of_their_requests(clock: Clock) ->
 
 async def test_later_requests_do_not_take_what_the_first_one_waits_for(clock: Clock) -> None:
     ledger = filled(40, 40, leased=True)
-    first, second = request(60), request(40)
+    first, second = request(100), request(40)
     queue = queue_of(ledger, clock, first, second)
     ledger.release("0")
-    # 20 free and 40 idle bytes would suffice for the second request too.
-    assert queue.pop_next() == (first, ["0"])
+    assert queue.pop_next() is None, "20 free and 40 idle bytes would suffice for the second request"
+    ledger.release("1")
+    assert queue.pop_next() == (first, ["0", "1"])
 
 
 async def test_a_later_request_passes_where_it_fits_beside_the_first_ones_reservation(clock: Clock) -> None:
