@@ -1,9 +1,9 @@
 """Sixty models of unequal size in a budget for about ten: `python -m benchmarks.residency [ours lru multiplexed]`.
 
 Zipf traffic (α = 1) from 16 clients against one replica: the same requests at the same times for each contestant. Other
-claims of docs/residency.md: `cold` (to the first answer, beside `from_pretrained`), `changes` (how soon they are
-noticed), `cycles` (500 loads and unloads), `failing` (whether a model that fails hurts another), `thrashing` (two that
-want the same space), `overhead` (of a replica's process beside its models).
+tables of docs/residency.md: `cold` (time to the first answer, beside `from_pretrained`), `changes` (how soon changes on
+disk take effect), `cycles` (500 loads and unloads), `failing` (whether a failing model slows another), `thrashing` (two
+models that need the same memory), `overhead` (of a replica's process beside its models).
 """
 
 import argparse
@@ -31,15 +31,15 @@ MODELS = 60
 CLIENTS = 16
 RATE = 24.0
 """Requests a second, of all clients."""
-HELD = 10
+MODELS_IN_BUDGET = 10
 
 
 @dataclass
 class Outcome:
-    """Latencies count from when a request was due. Those that were not asked in time are not in them."""
+    """Latencies count from the time that a request was due, without those that were not sent in time."""
 
     failed: int = 0
-    unasked: int = 0
+    unsent: int = 0
     latencies_ms: list[float] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
@@ -60,7 +60,7 @@ async def traffic(handle: Any, sizes: dict[str, int], seconds: float) -> Outcome
             name = rng.choices(names, weights)[0]
             await asyncio.sleep(due - time.monotonic())
             if time.monotonic() > start + seconds:
-                outcome.unasked += 1
+                outcome.unsent += 1
             else:
                 try:
                     await handle.ask.remote(name, sizes[name])
@@ -82,7 +82,7 @@ def contest(contestants: list[str], seconds: float) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         sizes = library(Path(folder), MODELS)
-        budget = sum(sizes.values()) * HELD // MODELS
+        budget = sum(sizes.values()) * MODELS_IN_BUDGET // MODELS
         ray.init(address="local", num_cpus=4, object_store_memory=2**27, log_to_driver=False, include_dashboard=False)
         mib = [size / 2**20 for size in sizes.values()]
         print(f"{machine()}\n{MODELS} models of {min(mib):.1f}–{max(mib):.1f} MiB, {sum(mib):.0f} in all, ")
@@ -90,7 +90,7 @@ def contest(contestants: list[str], seconds: float) -> None:
         print("| | asked | not in time | failed | hit rate | loads | reload s | p50 ms | p99 ms | of budget | grew |")
         print("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|", flush=True)
         for name in contestants:
-            given: tuple[type, Any] = (Multiplexed, HELD) if name == "multiplexed" else (Shelf, budget)
+            given: tuple[type, Any] = (Multiplexed, MODELS_IN_BUDGET) if name == "multiplexed" else (Shelf, budget)
             more = () if name == "multiplexed" else (name,)
             deployment: Any = serve.deployment(given[0])
             deployment = deployment.options(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 1})
@@ -98,7 +98,7 @@ def contest(contestants: list[str], seconds: float) -> None:
             outcome = asyncio.run(traffic(handle, sizes, seconds))
             tally = handle.tally.remote().result()
             share = f"{tally.most_bytes / budget:.0%}" if tally.most_bytes else "–"
-            requests, loads, late = tally.requests, tally.loads, outcome.unasked
+            requests, loads, late = tally.requests, tally.loads, outcome.unsent
             print(
                 f"| {name} | {requests} | {late} | {outcome.failed} | {1 - loads / requests:.3f} | {loads} | "
                 f"{tally.reload_s:.1f} | {outcome.percentile(0.5):.0f} | {outcome.percentile(0.99):.0f} | "

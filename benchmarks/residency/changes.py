@@ -1,6 +1,6 @@
-"""How soon a change on disk is seen by whoever asks over HTTP: `python -m benchmarks.residency changes`.
+"""How soon a change on disk takes effect for HTTP clients: `python -m benchmarks.residency changes`.
 
-Against `model-runtime serve`, while a caller asks one of the models all the time. Folders are renamed into place.
+Against `model-runtime serve`, while a caller sends requests to one model all the time. Folders are renamed into place.
 """
 
 import os
@@ -30,7 +30,7 @@ PROMPT, TOKENS = "stone river cloud", 4
 
 
 class Shelf:
-    """The repository under test. Whatever is put there comes in one rename."""
+    """The repository under test. Folders appear and disappear by one rename."""
 
     def __init__(self, folder: Path) -> None:
         self.models = folder / "models"
@@ -41,17 +41,17 @@ class Shelf:
         self.template = save_llama(folder / "template", layers=2, hidden=64, intermediate=128, heads=2)
 
     def put(self, name: str, change: Callable[[Path], object] = lambda folder: None) -> float:
-        """When it was there."""
+        """The time at which it appeared."""
         draft = self.drafts / name.replace("/", "-")
         shutil.copytree(self.template, draft)
         change(draft)
-        place = self.models / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        draft.rename(place)
+        folder = self.models / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft.rename(folder)
         return time.monotonic()
 
     def take(self, name: str) -> float:
-        """When it was gone."""
+        """The time at which it disappeared."""
         (self.models / name).rename(self.drafts / "taken")
         taken = time.monotonic()
         shutil.rmtree(self.drafts / "taken")
@@ -71,7 +71,7 @@ def other_weights(folder: Path) -> None:
 
 
 class Watcher:
-    """Asks until it is so, and remembers how long that took."""
+    """Repeats a request until a condition holds, and records how long that took."""
 
     def __init__(self, client: ModelRuntimeClient) -> None:
         self.client = client
@@ -90,9 +90,6 @@ class Watcher:
         except ModelNotFound:
             return None
 
-    def told(self, model_id: str) -> ModelStatus:
-        return self.client.model(model_id)
-
     def text(self, model_id: str) -> str:
         return self.client.generate(model_id, PROMPT, TOKENS).generated_text
 
@@ -102,15 +99,15 @@ def one_round(shelf: Shelf, watch: Watcher, number: int) -> None:
     since = shelf.put(new)
     watch.until("a new model is listed", since, lambda: watch.status(new) is not None)
     since = shelf.put("m/2")
-    watch.until("a new version is listed", since, lambda: watch.told("m").versions == [1, 2])
-    watch.until("it is loaded, tried and serves", since, lambda: watch.told("m").version == 2)
+    watch.until("a new version is listed", since, lambda: watch.client.model("m").versions == [1, 2])
+    watch.until("it is loaded, validated and serves", since, lambda: watch.client.model("m").version == 2)
     since = shelf.put("m/3", truncated)
-    watch.until("a broken version is refused, with its reason", since, lambda: "m@3" in watch.told("m").refused)
+    watch.until("a broken version is refused, with its reason", since, lambda: "m@3" in watch.client.model("m").refused)
     shelf.take("m/3")
     since = shelf.take("m/2")
-    watch.until("a removed version hands over", since, lambda: watch.told("m").version == 1)
+    watch.until("after a removed version the next one serves", since, lambda: watch.client.model("m").version == 1)
     (shelf.models / new / "model.yaml").write_text("pinned: true\n")
-    watch.until("a changed model.yaml holds", time.monotonic(), lambda: watch.told(new).pinned)
+    watch.until("a changed model.yaml takes effect", time.monotonic(), lambda: watch.client.model(new).pinned)
     since = shelf.take(new)
     watch.until("a removed model is gone", since, lambda: watch.status(new) is None)
 
@@ -118,13 +115,13 @@ def one_round(shelf: Shelf, watch: Watcher, number: int) -> None:
 def source_round(shelf: Shelf, watch: Watcher, number: int) -> None:
     before = watch.text("elsewhere")
     other_weights(shelf.store)
-    what = "a changed source (looked at every 15 s) is fetched, tried and serves"
+    what = "a changed source (polled every 15 s) is fetched, validated and serves"
     watch.until(what, time.monotonic(), lambda: watch.text("elsewhere") != before)
 
 
 @contextmanager
-def asked_all_the_time(url: str) -> Iterator[list[str]]:
-    """Every answer's failure, empty where there is none."""
+def requests_all_the_time(url: str) -> Iterator[list[str]]:
+    """The failure of each request so far, empty where it had none."""
     outcomes: list[str] = []
     over = threading.Event()
 
@@ -171,7 +168,7 @@ def changes() -> None:
             url = infer.removesuffix("/infer")
             client = ModelRuntimeClient(url)
             watch = Watcher(client)
-            with asked_all_the_time(url) as outcomes:
+            with requests_all_the_time(url) as outcomes:
                 for number in range(ROUNDS):
                     one_round(shelf, watch, number)
                 for number in range(2):

@@ -1,4 +1,4 @@
-"""From nothing in memory to the first answer, beside the same by hand: `python -m benchmarks.residency cold`.
+"""How long a model that is not in memory takes to its first answer: `python -m benchmarks.residency cold`.
 
 A text and an image model of about 15 MB, each in a replica whose process has served another one before. By hand means
 `from_pretrained` of the model and of its tokenizer or processor in the same process, and what that answers first.
@@ -105,7 +105,7 @@ async def first_answer(replica: ModelReplica[Any, Any], model: Model, request: A
 
 
 def settle(replica: ModelReplica[Any, Any]) -> None:
-    """What a first load has others do in the background is done."""
+    """Wait for what a first load starts in the background."""
     while any("being compiled" in note for status in replica.residency.statuses() for note in status.notes):
         time.sleep(0.1)
 

@@ -1,6 +1,6 @@
 """Whether 500 loads and unloads leave the process as large as it was: `python -m benchmarks.residency cycles`.
 
-Texts of five sizes; two image models of 14 MB, with what OpenVINO made of them found on disk.
+Text models of five sizes; two image models of 14 MB, whose OpenVINO form is on disk.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ WARM = 10
 
 
 async def repeated(kind: str, turn: Callable[[int], Awaitable[None]]) -> None:
-    """`turn`: loads a model, has it answer, and unloads it."""
+    """`turn` loads a model, lets it answer, and unloads it."""
     held, started = [], time.monotonic()
     for cycle in range(CYCLES):
         await turn(cycle)
@@ -76,7 +76,7 @@ async def images(folder: Path) -> None:
 
 
 def cycles() -> None:
-    """Each in a process that starts as replicas do."""
+    """Each kind in a process that starts as replicas do."""
     print(f"{machine()}\n{CYCLES} times a model is loaded, answers and is unloaded; MiB of the process\n")
     print(f"| | seconds | after the first {WARM} | at the end | least | most | within |")
     print("|---|--:|--:|--:|--:|--:|--:|", flush=True)

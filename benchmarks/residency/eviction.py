@@ -1,7 +1,7 @@
 """Eviction policies on paper: the same traffic for each, without engines. `python -m benchmarks.residency.eviction`.
 
 Sixty models of unequal size, popular by Zipf's law (α = 1), in a budget for about ten. A reload costs a fixed part and
-one by size, as measured. `drift` means that popularity is dealt anew every half minute.
+one by size, as measured. `drift` means that popularity is shuffled every half minute.
 """
 
 import random
@@ -21,7 +21,7 @@ SEEDS = range(8)
 
 @dataclass
 class LeastRecentlyUsed:
-    """By bytes: as many go as make room."""
+    """As many are evicted as make the bytes free."""
 
     last: dict[str, float] = field(default_factory=dict)
 
@@ -34,7 +34,7 @@ class LeastRecentlyUsed:
 
 @dataclass
 class CostOverIdle(LeastRecentlyUsed):
-    """What a reload costs ÷ its bytes ÷ how long nobody wanted it."""
+    """Cost of a reload ÷ bytes ÷ idle time."""
 
     def eviction_score(self, name: str, size: int, load_s: float, now: float) -> float:
         return load_s / size / max(now - self.last.get(name, 0.0), 1e-3)
@@ -95,15 +95,15 @@ def run(policy: EvictionPolicy, given: Traffic) -> tuple[float, float]:
             hits += 1
         else:
             reload_s += given.load_s[name] if name in seen else 0.0
-            _make_room(policy, given, held, budget - given.sizes[name], now)
+            _evict_for(policy, given, held, budget - given.sizes[name], now)
             held.add(name)
             seen.add(name)
         policy.record_use(name, now)
     return hits / len(given.requests), reload_s
 
 
-def _make_room(policy: EvictionPolicy, given: Traffic, held: set[str], room: int, now: float) -> None:
-    while sum(given.sizes[name] for name in held) > room:
+def _evict_for(policy: EvictionPolicy, given: Traffic, held: set[str], limit: int, now: float) -> None:
+    while sum(given.sizes[name] for name in held) > limit:
         scores = {name: policy.eviction_score(name, given.sizes[name], given.load_s[name], now) for name in held}
         victim = min(held, key=lambda name: (scores[name], name))
         held.remove(victim)

@@ -1,4 +1,4 @@
-"""Whether a model in memory notices 200 callers of one that fails: `python -m benchmarks.residency failing`."""
+"""Whether 200 callers of a failing model slow a model in memory: `python -m benchmarks.residency failing`."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ SECONDS = 20.0
 ROUNDS = 3
 CALLERS = 200
 EVERY_S = 1.0
-"""Each of them asks again."""
+"""Each of them repeats its request."""
 
 
 async def contest(folder: Path) -> None:

@@ -1,7 +1,7 @@
-"""What a replica's process takes beside its models while it answers: `python -m benchmarks.residency overhead`.
+"""The memory of a replica's process beside its models while it answers: `python -m benchmarks.residency overhead`.
 
-A dozen models of about 15 MB in room for four, Zipf traffic from 16 clients. The size at rest is that of a replica that
-is ready and has loaded nothing yet, as in Serve.
+A dozen models of about 15 MB in memory for four, Zipf traffic from 16 clients. The resting size is that of a replica
+that is ready and has loaded nothing yet, as in Serve.
 """
 
 import asyncio

@@ -31,20 +31,20 @@ Outcome = TypeVar("Outcome")
 
 @dataclass
 class Tally:
-    """What one contestant did."""
+    """The counts of one contestant."""
 
     requests: int = 0
     loads: int = 0
     reload_s: float = 0.0
-    """Of loads of models that had been there before."""
+    """Of loads that were not a model's first."""
     most_bytes: int = 0
-    """The most that models were accounted at, at any step."""
+    """The highest value of the ledger's used bytes."""
     process_mb: float = 0.0
-    """How far the process grew beyond its resting size."""
+    """The most that the process grew above its resting size."""
 
 
 class Loader:
-    """Loads engines and counts."""
+    """Loads engines, and counts."""
 
     def __init__(self, root: Path) -> None:
         build_in_turn()
@@ -69,7 +69,7 @@ class Loader:
         self.seen.add(name)
         return engine
 
-    def look(self) -> None:
+    def measure_process(self) -> None:
         grown = (ProcessMemory().held() - self.resting) / 2**20
         self.tally.process_mb = max(self.tally.process_mb, grown)
 
@@ -89,7 +89,7 @@ async def answer(engine: TextGenerationEngine) -> None:
 
 
 class WatchedLedger(Ledger):
-    """Remembers its fullest moment: looks after each step that can make it fuller."""
+    """Records the highest value of its used bytes, after each step that can raise it."""
 
     most_bytes = 0
 
@@ -113,7 +113,7 @@ def model_of(root: Path, name: str, size: int) -> Model:
 
 
 class Shelf:
-    """Our residency, with a policy."""
+    """Our residency, with an eviction policy."""
 
     def __init__(self, root: Path, budget_bytes: int, policy: str) -> None:
         self.loader = Loader(root)
@@ -128,7 +128,7 @@ class Shelf:
         self.loader.tally.requests += 1
         async with self.residency.lease(model, DEADLINE_S) as engine:
             await answer(engine)
-        self.loader.look()
+        self.loader.measure_process()
 
     async def tally(self) -> Tally:
         self.loader.tally.most_bytes = self.ledger.most_bytes
@@ -136,7 +136,7 @@ class Shelf:
 
 
 class Multiplexed:
-    """`@serve.multiplexed`: so many models, the least recently used one goes."""
+    """`@serve.multiplexed`: a number of models, of which the least recently used one is evicted."""
 
     def __init__(self, root: Path, models: int) -> None:
         self.loader = Loader(root)
@@ -149,7 +149,7 @@ class Multiplexed:
         self.loader.tally.requests += 1
         held = await self.get(name)
         await answer(held.engine)
-        self.loader.look()
+        self.loader.measure_process()
 
     async def tally(self) -> Tally:
         return self.loader.tally

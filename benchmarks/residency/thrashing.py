@@ -1,4 +1,4 @@
-"""Two models that want the same space, and models that nobody wants: `python -m benchmarks.residency thrashing`."""
+"""Two models that need the same memory, and a model that nobody uses: `python -m benchmarks.residency thrashing`."""
 
 import asyncio
 import tempfile
@@ -12,13 +12,13 @@ from benchmarks.residency.shelves import Shelf
 from deployments.residency.ledger import MIB
 
 CLIENTS = (1, 4)
-"""Of each model. One leaves its model idle between its requests, four never do."""
+"""Of each model. With one, its model is idle between the requests; with four it never is."""
 SECONDS = 10.0
 STAYS = (0.0, 0.25, 1.0)
 
 
 async def fight(root: Path, size: int, clients: int, stays: float) -> None:
-    deployments.residency.loader.PROTECTED_LOADS = stays  # as if it had been decided otherwise
+    deployments.residency.loader.PROTECTED_LOADS = stays  # Only for this measurement.
     shelf = Shelf(root, size, "ours")
     for name in ("a", "b"):
         await shelf.ask(name, size)
@@ -53,7 +53,7 @@ async def idle(root: Path, size: int, idle_s: float) -> None:
     while shelf.residency.model_names():
         shelf.residency.sweep()
         await asyncio.sleep(0.1)
-    print(f"\nunload_idle_s {idle_s:.0f}: a model that nobody asks leaves after {time.monotonic() - started:.1f} s")
+    print(f"\nunload_idle_s {idle_s:.0f}: an unused model is unloaded after {time.monotonic() - started:.1f} s")
 
 
 def thrashing() -> None:
@@ -61,8 +61,8 @@ def thrashing() -> None:
         for name in ("a", "b"):
             save_llama(Path(folder) / name, layers=4, hidden=256, intermediate=768, heads=4)
         size = 20 * MIB
-        print(f"{machine()}\ntwo models of 15 MB, room for one, {SECONDS:.0f} s\n")
-        print("| clients of each | stays at least, loads | answers | loads | answers a load | p50 ms | p99 ms |")
+        print(f"{machine()}\ntwo models of 15 MB, memory for one, {SECONDS:.0f} s\n")
+        print("| clients of each | protected for, loads | answers | loads | answers a load | p50 ms | p99 ms |")
         print("|--:|--:|--:|--:|--:|--:|--:|")
         for clients in CLIENTS:
             for stays in STAYS:

@@ -33,7 +33,7 @@ answer. Not measured."""
 PROTECTED_LOADS = 0.25
 """A model is not evicted before it was in memory for this multiple of its load time. Longer prevents thrashing between
 two models, but protects models of low score while valuable ones are evicted: 0.27 loads a request with ¼, 0.32 with 1
-(docs/residency.md, "What is worth keeping"; `python -m benchmarks.residency thrashing` shows two models)."""
+(docs/residency.md, "The eviction score"; `python -m benchmarks.residency thrashing` shows two models)."""
 PROTECTED_AT_MOST_S = 15.0
 """Bounds the wait of others for a model that loads slowly. Not measured."""
 MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 0.1, 60.0

@@ -9,7 +9,7 @@ LOADS_AT_ONCE = 2
 """Memory is reserved for so many loads at a time, since memory reserved for a load that has not begun lies idle.
 
 More loads at once finish a burst of cold models sooner; fewer evict less. Measured with engines that take 30 ms +
-3 ms a MiB: 0.27 loads a request with 2, 0.34 with 4 (docs/residency.md, "What is worth keeping").
+3 ms a MiB: 0.27 loads a request with 2, 0.34 with 4 (docs/residency.md, "The eviction score").
 """
 
 T = TypeVar("T")
