@@ -1,7 +1,7 @@
-"""A file's bytes become an upright 8-bit picture, or `InvalidImage`. Knows Pillow, not tensors or models.
+"""Decodes an image file (JPEG, PNG, WebP, GIF, BMP, TIFF) into an upright 8-bit picture. Knows Pillow, not tensors.
 
-Limits stand before decoding: the size is read from the header, and decodes under way together hold a reservation of
-the memory that such files were measured to take.
+`decoded` is the entry. It checks the header before it decodes, and reserves the memory that such files were measured to
+take, so that the decodes under way stay within one budget.
 """
 
 import io
@@ -20,12 +20,12 @@ _NO_PICTURE = "the image is not one of JPEG, PNG, WebP, GIF, BMP, TIFF, or its h
 _DAMAGED = "the image is damaged or cut short"
 
 _BYTES_PER_PIXEL = {"JPEG": 8, "MPO": 8, "PNG": 8, "GIF": 8, "BMP": 8, "WEBP": 20, "TIFF": 12}
-"""Measured at 12 megapixels, turned upright, with the file's own decoder; below what alpha and depth add."""
+"""Measured at 12 megapixels, turned upright; `_ALPHA` and `_DEEP` are added (tests: vision/test_large.py)."""
 _ALPHA, _DEEP, _PROGRESSIVE = 8, 12, 6
 
 _SCAN = int.from_bytes(b"\xff\xda", "little")
 _MOST_SCANS = 100
-"""A progressive JPEG may pass over its picture as often as it likes, at 2 ms for 50 bytes; real ones do so 10 times."""
+"""A progressive JPEG may have any number of scans, each of 50 bytes and 2 ms or more; real files have about 10."""
 _RUN_LENGTH_PIXELS, _RUN_LENGTH_BYTES = 2_000_000, 1_000_000
 """Pillow decodes run-length BMPs in Python: beyond these some take over a second."""
 
@@ -67,7 +67,7 @@ class DecodeLimits:
         ticket = object()
         with self._changed:
             self._waiting.append(ticket)
-            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._has_room(cost))
+            self._changed.wait_for(lambda: self._waiting[0] is ticket and self._fits(cost))
             self._waiting.popleft()
             self.reserved += cost
             self._changed.notify_all()
@@ -78,12 +78,12 @@ class DecodeLimits:
                 self.reserved -= cost
                 self._changed.notify_all()
 
-    def _has_room(self, cost: int) -> bool:
+    def _fits(self, cost: int) -> bool:
         return self.reserved == 0 or self.reserved + cost <= self.budget_mb << 20
 
 
 LIMITS = DecodeLimits()
-"""Those of the process, for all its engines."""
+"""Of this process, for all its engines."""
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def decoded(
     size, no side shorter than `at_least` pixels. The reservation is held until the block ends: `bytes_per_pixel` is
     what the block takes beside the picture. Raises InvalidImage for anything that is not a whole picture.
     """
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # any library of this process may have turned it on
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # a library of this process may have set it
     with _pillow_errors(limits):
         image = Image.open(io.BytesIO(image_data), formats=FORMATS)
         _check(image, image_data, limits)
@@ -117,7 +117,7 @@ def decoded(
 
 
 def is_small(image_data: bytes) -> bool:
-    """Whether decoding takes about as long as handing the file to another thread. By its length and its header."""
+    """Whether decoding takes about as long as handing the file to another thread, by its length and its header."""
     if len(image_data) > _SMALL_BYTES or any(kind in image_data for kind in _PACKED_TEXT):
         return False
     try:
@@ -161,7 +161,7 @@ def _check(image: ImageFile.ImageFile, image_data: bytes, limits: DecodeLimits) 
 
 
 def _scans(image_data: bytes) -> int:
-    """How many bytes FF DA there are in a row: as pairs of bytes, a tenth of what `bytes.count` takes."""
+    """How often the bytes FF DA follow each other. Compared as 16-bit words: a tenth of the time of `bytes.count`."""
     pairs = [np.frombuffer(image_data, "<u2", (len(image_data) - begin) // 2, begin) for begin in (0, 1)]
     return sum(int(np.count_nonzero(pair == _SCAN)) for pair in pairs)
 
@@ -177,7 +177,7 @@ def _too_large(limits: DecodeLimits) -> str:
 
 
 def _progressive_cost(image: ImageFile.ImageFile) -> int:
-    """Bytes: a progressive JPEG's coefficients are all held, however small it is decoded."""
+    """Bytes: the coefficients of a progressive JPEG are all held, at whatever size it is decoded."""
     return image.width * image.height * _PROGRESSIVE if image.info.get("progressive") else 0
 
 
@@ -217,7 +217,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # damaged EXIF says nothing about the pixels
+    except Exception:  # the pixels may be whole where the EXIF data are damaged
         return picture
     turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return picture if turn is None else picture.transpose(turn)

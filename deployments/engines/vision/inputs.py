@@ -1,4 +1,4 @@
-"""One picture as its model takes it, and several as a batch: pixel values, or whatever else its processor makes."""
+"""The inputs of one image for its model, and of several as a batch: pixel values, or other tensors of its processor."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 
 
 class Inputs(dict[str, torch.Tensor]):
-    """For a model that takes other than pixel values alone: tensors by the names of its arguments."""
+    """Of a model that takes more than pixel values: tensors by the names of its arguments."""
 
     @property
     def shape(self) -> tuple[torch.Size, ...]:
@@ -15,7 +15,7 @@ class Inputs(dict[str, torch.Tensor]):
 
 
 Item = torch.Tensor | Inputs
-"""Pixel values, float32 [channels, height, width], wherever they are all that the model takes."""
+"""Pixel values, float32 [channels, height, width]; `Inputs` only where the model takes other tensors."""
 
 
 def batch_of(items: Sequence[Any]) -> Any:
@@ -26,7 +26,7 @@ def batch_of(items: Sequence[Any]) -> Any:
 
 
 def arguments(batch: Any, model: Any) -> dict[str, torch.Tensor]:
-    """What the model is called with, on its device and in its type."""
+    """The arguments of the model's call, on its device and in its dtype."""
     if isinstance(batch, Inputs):
         return {name: t.to(model.device, model.dtype if t.is_floating_point() else None) for name, t in batch.items()}
     return {"pixel_values": batch.to(model.device, model.dtype, memory_format=torch.channels_last)}

@@ -74,7 +74,7 @@ def make(folder: Path, picture: tuple[int, ...], cores: int, place: Path) -> Non
     with ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,)) as patient:
         patient.submit(convert, folder, picture, converted).result()
     compiled, shape = _fastest(converted, torch.rand(picture), cores)
-    (place / BLOB).write_bytes(compiled.to_keep())
+    (place / BLOB).write_bytes(compiled.exported())
     (place / ABOUT).write_text(json.dumps(About(*shape, compiled.weight_bytes)))
     for file in place.glob("converted.*"):
         file.unlink()

@@ -1,7 +1,7 @@
-"""Converts an image classifier for OpenVINO.
+"""Converts an image classifier's folder to OpenVINO's format.
 
-Nothing is fetched or reported: OpenVINO's frontend is called itself, not the converter around it, which tells its maker
-of each conversion.
+Nothing is fetched, and nothing is reported: this calls OpenVINO's frontend directly. `openvino.convert_model` sends
+telemetry for each conversion.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The forward of an image classifier by OpenVINO: on a CPU several times as fast as torch's own."""
+"""Runs a compiled image classifier with OpenVINO, on a CPU several times as fast as torch."""
 
 import mmap
 import queue
@@ -25,11 +25,11 @@ class Compiled:
         for _ in range(at_once):
             self._requests.put(compiled.create_infer_request())
         self.weight_bytes = weight_bytes
-        self._file = file  # OpenVINO does not hold what it reads in.
+        self._file = file  # OpenVINO reads from the mapping, but holds no reference.
 
     @classmethod
     def of(cls, file: Path, batch_size: int, cores: int, at_once: int = 1) -> "Compiled":
-        """`file`: what `image_convert` wrote."""
+        """`file`: written by `openvino_convert`."""
         model = openvino.Core().read_model(file)
         weight_bytes = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
         _, *picture = model.input(0).partial_shape
@@ -38,20 +38,20 @@ class Compiled:
 
     @classmethod
     def read(cls, kept: BinaryIO, cores: int, at_once: int, weight_bytes: int) -> "Compiled":
-        """`kept`: a file of what `to_keep` gave, for however many at once, on such a machine, with this OpenVINO;
-        unharmed, which is not looked at here, and left alone from now on."""
+        """`kept`: what `exported` gave, by this OpenVINO on an equal machine (`machine`). It must be whole, which
+        is not checked here, and must not change while the model is used."""
         file = mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_COPY)
         content = openvino.Tensor(np.frombuffer(file, np.uint8), shared_memory=True)
         read = openvino.Core().import_model(content, "CPU", _options(cores, at_once))
         compiled = cls(read, at_once, weight_bytes, file)
         _, *picture = read.input(0).partial_shape
         compiled(torch.zeros(1, *(side.get_length() for side in picture)))
-        # It has its own copy of most weights by now: the file's pages go, until one is read again.
+        # OpenVINO has copied most weights: the file's pages are freed until one is read again.
         file.madvise(mmap.MADV_DONTNEED)
         return compiled
 
-    def to_keep(self) -> bytes:
-        """From which it is read again in a quarter of the time that it takes to be compiled."""
+    def exported(self) -> bytes:
+        """For `read`, which takes a quarter of the time of compiling."""
         kept: bytes = self._compiled.export_model().getvalue()
         return kept
 
@@ -65,7 +65,7 @@ class Compiled:
 
 
 def machine() -> str:
-    """What else `read` depends on."""
+    """The properties of the CPU that `read` depends on."""
     return " ".join(str(openvino.Core().get_property("CPU", name)) for name in _MACHINE)
 
 

@@ -1,7 +1,7 @@
-"""A picture becomes the pixel values that its model was trained on. Knows processors, not weights.
+"""Preprocesses a decoded picture into the pixel values that the model was trained on. Knows processors, not weights.
 
-The model's own processor is the truth. `DirectPreprocessing` does the same in one resize and one multiply-add, and
-stands in for a processor only after it has been compared with it on `reference_pictures`.
+The model's own processor is the reference. `DirectPreprocessing` does the same in one resize and one multiply-add. It
+replaces a processor only where both gave the same for all `reference_pictures`.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from deployments.engines.probes import ProbeCache
 from deployments.engines.vision.inputs import Inputs, Item
 
 MOST_PIXELS_OUT = 4 << 20
-"""Where the picture decides: one of 1 × 40,000 pixels, its short side resized to 256, would have 2.6 billion."""
+"""Where the result's size follows from the picture: one of 1 × 40,000 pixels would become 256 × 10 million."""
 
 
 class Preprocessing(Protocol):
@@ -94,7 +94,7 @@ class LibraryPreprocessing:
 class DirectPreprocessing:
     """Resize, crop, then `samples * scale + offset`, channel by channel.
 
-    NumPy and Pillow only: a torch operation of this size would start a team of threads in each decoding thread.
+    NumPy and Pillow only: a torch operation of this size would start an OpenMP pool in each decoding thread.
     """
 
     note = "preprocessing: direct, equal to the library's processor"
