@@ -68,12 +68,12 @@ async def traffic(given: Contest, root: Path, large_pictures: bool) -> None:
                 seen.failed += 1
             seen.answers += 1
 
-    async def look() -> None:
+    async def watch() -> None:
         while time.monotonic() < until:
             seen.most = max(seen.most, replica.footprint.overhead_bytes)
             await asyncio.sleep(0.02)
 
-    await asyncio.gather(look(), *(client(number) for number in range(CLIENTS)))
+    await asyncio.gather(watch(), *(client(number) for number in range(CLIENTS)))
     for name in names:
         await replica.residency.unload(models[name])
     for thread in threading.enumerate():
@@ -105,7 +105,7 @@ def overhead() -> None:
     print(f"{machine()}\n{MODELS} models of 15 MB, required_mem_mb {BUDGET_MB}, {CLIENTS} clients, {SECONDS:.0f} s")
     stated = [given.replica.stated_overhead / MIB for given in CONTESTS]
     print(f"stated: {stated[0]:.0f} and {stated[1]:.0f} MiB\n")
-    print("| MiB | answers | failed | loads | at rest | most beside the models | after all have left |")
+    print("| MiB | answers | failed | loads | at rest | most beside the models | after all were unloaded |")
     print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
     for number, large in ((0, False), (1, False), (1, True)):
         code = f"from benchmarks.residency.overhead import run_alone; run_alone({number}, {large})"

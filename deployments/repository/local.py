@@ -34,7 +34,7 @@ RESCAN_AFTER_S = 2.0
 class Repository:
     """The folders under `root`, and the table made of them, scanned again when it is older than two seconds.
 
-    `root` may be a URL. `formats` says by family which models it serves. `sources` are the beginnings of URLs that a
+    `root` may be a URL. `formats` are the formats of all families. `sources` are the beginnings of URLs that a
     model.yaml may name.
     """
 
@@ -92,7 +92,7 @@ class Repository:
                 continue
 
     def _read(self, model: Model, root: Path) -> Model:
-        """The model with what its manifest and its config.json say."""
+        """The model with what its manifest and its config.json contain."""
         manifest, family, weight_bytes, problem = Manifest(), None, 0, None
         try:
             check_names(model.folder, root.resolve())

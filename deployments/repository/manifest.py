@@ -23,7 +23,7 @@ class Unservable(Exception):
 
 
 class GenerationDefaults(SamplingDefaults, Strict):
-    """What a request gets where it does not say."""
+    """The sampling fields of requests that do not set them."""
 
 
 class SourceFile(Strict):
@@ -49,7 +49,7 @@ class Manifest(Strict):
     """The largest batch, where it is to be smaller than the family's."""
     generation: GenerationDefaults = GenerationDefaults()
     golden: Annotated[tuple[Mapping[str, object], ...], Field(max_length=32)] = ()
-    """Every one must hold before the model answers a caller. The family says what an example is."""
+    """Every one must hold before the model answers a caller. The family defines what an example is."""
     draft_decoding: bool = True
     """Whether large JPEGs may be decoded small before they are resized."""
     source: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://")] | None = None
@@ -64,7 +64,7 @@ class Manifest(Strict):
         return self
 
     def with_defaults(self, request: RequestT) -> RequestT:
-        """The request, if it samples, with this model's generation defaults where it says nothing."""
+        """The request, if it samples, with this model's generation defaults in the fields that it does not set."""
         if not isinstance(request, SamplingDefaults):
             return request
         defaults = self.generation.model_dump(exclude_none=True)

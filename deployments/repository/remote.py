@@ -53,7 +53,7 @@ def _parents(path: str) -> list[str]:
 
 
 def _read(model: Model, source: str, files: RemoteFiles, formats: ModelFormats) -> Model:
-    """The model with what its manifest and its config.json say. Raises OSError where they cannot be read."""
+    """The model with what its manifest and its config.json contain. Raises OSError where they cannot be read."""
     family, problem, manifest = None, None, Manifest()
     try:
         if MANIFEST in files:

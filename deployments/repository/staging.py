@@ -25,7 +25,7 @@ CHUNK_BYTES = 4 * 2**20
 """Bounds the memory of a copy. Not measured."""
 _STAGED = re.compile(r"\w[^/\\\x00]*(/\w[^/\\\x00]*)*\.(json|safetensors|txt|jinja|model|yaml|png|jpe?g|webp)")
 _NOT_PLAIN = ("..", "\\", "\0")
-# Under which names stores tell of a file's content, the most exact first.
+# The keys under which stores describe a file's content, the most exact first.
 _STAMPS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
 

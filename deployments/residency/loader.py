@@ -141,7 +141,7 @@ class ModelLoader(Generic[EngineT]):
     async def _load(self, load: _Load[EngineT]) -> Resident[EngineT]:
         model = load.request.model
         record = self.memory.history.of(model.key)
-        try:  # Before memory is reserved: a broken folder evicts nobody.
+        try:  # Before memory is reserved: a broken folder evicts no model.
             await self.memory.threads.validate(lambda: self.validate(model))
         except Exception as cause:
             raise self._remembered(model, cause) from cause

@@ -1,4 +1,4 @@
-"""model.yaml is read strictly, and what it says has its effect."""
+"""model.yaml is parsed strictly, and its options take effect."""
 
 import pytest
 

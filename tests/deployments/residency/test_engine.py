@@ -1,4 +1,4 @@
-"""Engines that ask before they grow are told apart by what they can do."""
+"""An engine that asks before it grows is recognised by its method."""
 
 from collections.abc import Callable
 
