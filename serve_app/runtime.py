@@ -1,12 +1,12 @@
 """One request from its check to its response: quota, limits, admission, dispatch, counts. Knows no HTTP and no Ray."""
 
 import time
-from collections.abc import AsyncGenerator, Callable, Container, Mapping
+from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import aclosing
 
 from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong, ServingError
 from deployments.contract.failures import error_of
-from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Labels, Recorder
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access
@@ -76,13 +76,11 @@ class Runtime:
         if not isinstance(asked, InferRequest):  # A handle takes any object.
             raise InvalidRequest(f"expected an InferRequest, not {type(asked).__name__}")
         self.access.take(context.caller)
-        if isinstance(asked, TextGeneration):
-            self._refuse_long(asked)
+        self._refuse_long(asked.texts)
         return asked
 
-    def _refuse_long(self, request: TextGeneration) -> None:
+    def _refuse_long(self, texts: Sequence[str]) -> None:
         limit = self.max_prompt_bytes
-        texts = [request.prompt, *(message.content for message in request.messages or ())]
         # A character has at most four bytes: short texts are not encoded.
         if sum(map(len, texts)) * 4 > limit and (size := sum(len(text.encode()) for text in texts)) > limit:
             raise PromptTooLong(f"the prompt has {size} bytes; at most {limit} are taken")
@@ -114,8 +112,8 @@ class _Count:
     def __exit__(self, *_: object) -> None:
         runtime, response = self._runtime, self.response
         runtime.under_way -= 1
-        if isinstance(response, TextGenerationResult) and response.usage is not None:
-            runtime.access.spend(self._caller, response.usage.prompt_tokens + response.usage.completion_tokens)
+        if response is not None and response.tokens:
+            runtime.access.spend(self._caller, response.tokens)
         latency_ms = (time.perf_counter() - self._started) * 1000
         runtime.recorder.record(runtime.labels(self.request, response), latency_ms)
 

@@ -6,6 +6,7 @@ every format. Fields with one are optional extras: `None` means absent, and binc
 """
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -58,9 +59,19 @@ class InferRequest(Variant):
         """Whether the answer is to be sent in chunks, as server-sent events over HTTP."""
         return False
 
+    @property
+    def texts(self) -> Sequence[str]:
+        """The texts that the model reads: together they must not be longer than `ingress.max_prompt_kb`."""
+        return ()
+
 
 class InferResponse(Variant):
     """The union of responses."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were read and generated: an API key may have a budget of them."""
+        return 0
 
 
 class ImageClassification(InferRequest, index=0):
@@ -135,6 +146,10 @@ class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
     def wants_stream(self) -> bool:
         return bool(self.stream)
 
+    @property
+    def texts(self) -> Sequence[str]:
+        return [self.prompt, *(message.content for message in self.messages or ())]
+
     def repeatable(self) -> Self:
         if not self.temperature or self.seed is not None:
             return self
@@ -178,6 +193,10 @@ class TextGenerationResult(InferResponse, index=1):
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: list[TokenLogprob] | None = None
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.prompt_tokens + self.usage.completion_tokens if self.usage else 0
 
 
 class Error(InferResponse, index=2):
