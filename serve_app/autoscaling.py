@@ -7,7 +7,8 @@ from ray.serve.config import AutoscalingContext
 from deployments.replica.calls import CALLS_UNDER_WAY
 
 TOLERANCE = 0.1
-"""As Kubernetes has it: a load so near to the target changes nothing. 16 callers in turns are at times 16.1 calls."""
+"""A load that is so near to the target changes nothing, as in Kubernetes: 16 callers in turns are at times 16.1 calls,
+and a second replica on the same cores only costs them (docs/dispatch.md)."""
 
 
 def replicas_for_calls(context: AutoscalingContext) -> tuple[int | float, dict[str, Any]]:
@@ -15,7 +16,7 @@ def replicas_for_calls(context: AutoscalingContext) -> tuple[int | float, dict[s
     under_way = sum((context.aggregated_metrics or {}).get(CALLS_UNDER_WAY, {}).values())
     present = context.current_num_replicas
     if not present:
-        # None that could say; Serve knows of exchanges that wait.
+        # No replica reports a load; Serve counts the exchanges that wait for one.
         under_way = context.total_num_requests
     assert context.config is not None
     wanted = max(under_way / context.config.target_ongoing_requests, float(under_way > 0))

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import FrameType
 
 ROOT = os.environ.get("TRACE_ROOT", "")
@@ -30,7 +31,8 @@ if ROOT and OUTPUT:
             return
         if getattr(last, "module", None) != module:
             last.module = module
-            os.write(output, f"{time.monotonic_ns()} {os.getpid()} {module}\n".encode())
+            with suppress(OSError):  # A sandboxed process may not write.
+                os.write(output, f"{time.monotonic_ns()} {os.getpid()} {module}\n".encode())
 
     threading.setprofile(entered)
     sys.setprofile(entered)

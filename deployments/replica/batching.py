@@ -1,4 +1,4 @@
-"""Gathers the items that wait while batches run, and runs them as the next ones."""
+"""Gathers the items that wait while batches run, and runs them as the next ones. Knows nothing of models."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Pace(Generic[Item, Result]):
+class BatchPolicy(Generic[Item, Result]):
     """How batches are run at the moment: by what, where, how many at once, of how many items at most."""
 
     run: Callable[[Sequence[Item]], Sequence[Result | Exception]]
@@ -22,17 +22,17 @@ class Pace(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Batches of what is ready: a lone item never waits for company."""
+    """Batches of what is ready: a lone item never waits for others. `policy` is asked before each batch."""
 
-    def __init__(self, pace: Callable[[], Pace[Item, Result]]) -> None:
-        self.pace = pace
+    def __init__(self, policy: Callable[[], BatchPolicy[Item, Result]]) -> None:
+        self.policy = policy
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item) -> Result:
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
-        if len(self._running) < self.pace().at_once:
+        if len(self._running) < self.policy().at_once:
             self._running.add(asyncio.create_task(self._drain()))
         return await future
 
@@ -41,23 +41,23 @@ class Batcher(Generic[Item, Result]):
         assert task is not None
         try:
             while self._waiting:
-                pace = self.pace()
-                if len(self._running) > pace.at_once:
+                policy = self.policy()
+                if len(self._running) > policy.at_once:
                     break  # the others go on
-                # Whoever left while waiting takes no place in the batch.
+                # An item that was cancelled while it waited takes no place in the batch.
                 wanted = [(item, future) for item, future in self._waiting if not future.done()]
-                batch, self._waiting = wanted[: pace.batch_size], wanted[pace.batch_size :]
+                batch, self._waiting = wanted[: policy.batch_size], wanted[policy.batch_size :]
                 if batch:
-                    await self._run(batch, pace)
+                    await self._run(batch, policy)
         finally:
-            # At once, not when the task is found done: who submits in between would wait for nobody.
+            # Not in a done callback: an item submitted before it ran would see a task that takes no more items.
             self._running.discard(task)
 
-    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], pace: Pace[Item, Result]) -> None:
+    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], policy: BatchPolicy[Item, Result]) -> None:
         items = [item for item, _ in batch]
         results: Sequence[Result | Exception]
         try:
-            results = await asyncio.get_running_loop().run_in_executor(pace.executor, pace.run, items)
+            results = await asyncio.get_running_loop().run_in_executor(policy.executor, policy.run, items)
         except Exception as failure:
             results = [failure] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):

@@ -1,7 +1,6 @@
 """Who sends a request, with which priority and deadline. Knows no HTTP and no settings."""
 
 import enum
-import time
 from dataclasses import dataclass
 
 
@@ -23,12 +22,6 @@ class Caller:
     priority: Priority = Priority.NORMAL
     deadline_at: float | None = None
     """On the clock of time.monotonic. None: the family's own deadline holds."""
-
-    def remaining_s(self, longest_s: float) -> float:
-        """Seconds until the deadline, at most `longest_s`."""
-        if self.deadline_at is None:
-            return longest_s
-        return min(longest_s, self.deadline_at - time.monotonic())
 
 
 ANONYMOUS = Caller()

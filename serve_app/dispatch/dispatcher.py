@@ -6,6 +6,7 @@ Knows nothing of admission: a call that is sent has its slot.
 import asyncio
 import itertools
 import logging
+import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,14 @@ class Dispatcher:
         model = await self.find_model(request.model_id, route.family) if route.has_models else None
         if model is not None:
             request = model.manifest.with_defaults(request)
-        timeout_s = context.caller.remaining_s(route.settings.deadline_s)
+        timeout_s = _timeout_s(context.caller, route.settings)
         call_id = f"{self._name}-{next(self._numbers)}"
         call = Call(request.repeatable(), context.request_id, timeout_s, model, stream, call_id)
         return call, route.family, context.caller
+
+
+def _timeout_s(caller: Caller, settings: FamilySettings) -> float:
+    """What is left until the caller's deadline, and at most the family's own."""
+    if caller.deadline_at is None:
+        return settings.deadline_s
+    return min(settings.deadline_s, caller.deadline_at - time.monotonic())

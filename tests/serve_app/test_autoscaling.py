@@ -1,4 +1,4 @@
-"""How many replicas a load asks for."""
+"""How many replicas a load needs."""
 
 from typing import Any, cast
 
@@ -10,7 +10,7 @@ from serve_app.autoscaling import replicas_for_calls
 
 
 class Context:
-    """Of what Serve tells, that which the policy reads."""
+    """Of Serve's context, what the policy reads."""
 
     def __init__(self, present: int, calls: float) -> None:
         self.current_num_replicas = present

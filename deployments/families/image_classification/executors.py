@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from deployments.replica.batching import Pace
+from deployments.replica.batching import BatchPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,14 +63,14 @@ class ForwardExecutors:
         self._on_all_cores = CountingExecutor(1)
         self._side_by_side = CountingExecutor(cores + 1)
 
-    def pace(self, engine: ImageEngine, classify: Classify, limit: int) -> "Pace[Item | bytes, np.ndarray]":
+    def policy(self, engine: ImageEngine, classify: Classify, limit: int) -> "BatchPolicy[Item | bytes, np.ndarray]":
         """How the next batch of `engine` runs, of at most `limit` pictures. `classify`: the engine's, or around it."""
         batch_size = min(limit, engine.batch_size)
         if engine.at_once == 1:
-            return Pace(classify, self._on_all_cores, 1, batch_size)
+            return BatchPolicy(classify, self._on_all_cores, 1, batch_size)
         if not (self._on_all_cores.busy or self._side_by_side.busy):
-            return Pace(partial(classify, exclusive=True), self._on_all_cores, engine.at_once + 1, 1)
-        return Pace(classify, self._side_by_side, engine.at_once + 1, batch_size)
+            return BatchPolicy(partial(classify, exclusive=True), self._on_all_cores, engine.at_once + 1, 1)
+        return BatchPolicy(classify, self._side_by_side, engine.at_once + 1, batch_size)
 
     def close(self) -> None:
         for executor in (self._on_all_cores, self._side_by_side):

@@ -86,7 +86,7 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         )
         limit = self.batch_limit(model)
         classify = self.cpu.measured(model.name, engine.classify)
-        return Classifier(engine, Batcher(lambda: self.executors.pace(engine, classify, limit)))
+        return Classifier(engine, Batcher(lambda: self.executors.policy(engine, classify, limit)))
 
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, on_chunk: OnChunk | None

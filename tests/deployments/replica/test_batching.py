@@ -7,7 +7,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import pytest
 
-from deployments.replica.batching import Batcher, Pace
+from deployments.replica.batching import Batcher, BatchPolicy
 from tests.support.until import until
 
 
@@ -25,7 +25,7 @@ async def test_what_waits_while_a_batch_runs_is_the_next_batch(executor: Executo
         assert gate.wait(10)
         return [item * 10 for item in items]
 
-    batcher: Batcher[int, int] = Batcher(lambda: Pace(run, executor, 1, 3))
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 3))
     answers = [asyncio.create_task(batcher.submit(item)) for item in range(6)]
     await until(lambda: len(batches) == 1)
     late = asyncio.create_task(batcher.submit(6))
@@ -34,8 +34,8 @@ async def test_what_waits_while_a_batch_runs_is_the_next_batch(executor: Executo
     assert [len(batch) for batch in batches] == [3, 3, 1]
 
 
-async def test_who_comes_just_as_the_last_batch_ends_is_answered(executor: Executor) -> None:
-    batcher: Batcher[int, int] = Batcher(lambda: Pace(list, executor, 1, 1))
+async def test_an_item_that_comes_just_as_the_last_batch_ends_is_answered(executor: Executor) -> None:
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(list, executor, 1, 1))
 
     async with asyncio.timeout(10):
         for item in range(50):
@@ -46,7 +46,7 @@ async def test_a_bad_item_fails_alone(executor: Executor) -> None:
     def run(items: Sequence[int]) -> list[int | Exception]:
         return [ValueError("odd") if item % 2 else item for item in items]
 
-    batcher: Batcher[int, int] = Batcher(lambda: Pace(run, executor, 1, 8))
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 8))
     answers = await asyncio.gather(*(batcher.submit(item) for item in range(4)), return_exceptions=True)
     assert [isinstance(answer, ValueError) for answer in answers] == [False, True, False, True]
 
@@ -57,13 +57,13 @@ async def test_a_failing_run_fails_its_batch_and_not_the_next(executor: Executor
             raise RuntimeError("down")
         return list(items)
 
-    batcher: Batcher[int, int] = Batcher(lambda: Pace(run, executor, 1, 1))
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 1))
     first, second = await asyncio.gather(batcher.submit(0), batcher.submit(1), return_exceptions=True)
     assert isinstance(first, RuntimeError)
     assert second == 1
 
 
-async def test_whoever_left_while_waiting_is_not_computed(executor: Executor) -> None:
+async def test_an_item_cancelled_while_it_waits_is_not_computed(executor: Executor) -> None:
     gate, batches = threading.Event(), []
 
     def run(items: Sequence[int]) -> list[int]:
@@ -71,18 +71,18 @@ async def test_whoever_left_while_waiting_is_not_computed(executor: Executor) ->
         assert gate.wait(10)
         return list(items)
 
-    batcher: Batcher[int, int] = Batcher(lambda: Pace(run, executor, 1, 1))
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 1))
     first = asyncio.create_task(batcher.submit(1))
     await until(lambda: len(batches) == 1)
-    gone, last = asyncio.create_task(batcher.submit(2)), asyncio.create_task(batcher.submit(3))
+    cancelled, last = asyncio.create_task(batcher.submit(2)), asyncio.create_task(batcher.submit(3))
     await asyncio.sleep(0)
-    gone.cancel()
+    cancelled.cancel()
     gate.set()
     assert await asyncio.gather(first, last) == [1, 3]
     assert batches == [[1], [3]]
 
 
-async def test_as_many_batches_run_side_by_side_as_may() -> None:
+async def test_as_many_batches_run_at_once_as_the_policy_allows() -> None:
     both_there, batches = threading.Barrier(2), []
 
     def run(items: Sequence[int]) -> list[int]:
@@ -91,6 +91,6 @@ async def test_as_many_batches_run_side_by_side_as_may() -> None:
         return list(items)
 
     with ThreadPoolExecutor(4) as executor:
-        batcher: Batcher[int, int] = Batcher(lambda: Pace(run, executor, 2, 2))
+        batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 2, 2))
         assert await asyncio.gather(*(batcher.submit(item) for item in range(8))) == list(range(8))
     assert sorted(batches) == [[0, 1], [2, 3], [4, 5], [6, 7]]

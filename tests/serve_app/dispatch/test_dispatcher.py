@@ -1,6 +1,7 @@
 """From a request to a call, and from a call to its response, a repeat, or an error."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
@@ -12,7 +13,7 @@ from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, ImageClassification, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
 from deployments.repository.model import Model
-from serve_app.access.caller import RequestContext
+from serve_app.access.caller import Caller, RequestContext
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
 from tests.support.handles import FakeHandle
@@ -90,3 +91,11 @@ async def test_a_variant_without_a_family_is_refused() -> None:
     dispatch, _ = dispatcher()
     with pytest.raises(InvalidRequest):
         await dispatch.prepare(ImageClassification(model_id="any", image_data=b""), CONTEXT)
+
+
+@pytest.mark.parametrize(("left_s", "longest_s"), [(None, 60), (1000, 60), (30, 30), (-1, -1)])
+async def test_a_call_has_what_is_left_of_the_nearer_deadline(left_s: float | None, longest_s: float) -> None:
+    dispatch, _ = dispatcher(deadline_s=60)
+    caller = Caller(deadline_at=None if left_s is None else time.monotonic() + left_s)
+    call = await dispatch.prepare(REQUEST, RequestContext("r", caller))
+    assert longest_s - 1 < call.timeout_s <= longest_s

@@ -41,7 +41,7 @@ def executors() -> Iterator[ForwardExecutors]:
 
 
 def batcher(executors: ForwardExecutors, engine: Engine) -> Batcher[Item | bytes, np.ndarray]:
-    return Batcher(lambda: executors.pace(engine, engine.classify, 8))
+    return Batcher(lambda: executors.policy(engine, engine.classify, 8))
 
 
 async def test_a_light_forward_has_all_cores_while_nothing_else_computes(executors: ForwardExecutors) -> None:
