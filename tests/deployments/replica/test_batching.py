@@ -78,7 +78,7 @@ async def test_an_item_cancelled_while_it_waits_is_not_computed(executor: Execut
     await asyncio.sleep(0)
     cancelled.cancel()
     gate.set()
-    assert await asyncio.gather(first, last) == [1, 3]
+    assert [*await asyncio.gather(first, last)] == [1, 3]
     assert batches == [[1], [3]]
 
 
