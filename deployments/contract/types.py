@@ -133,6 +133,11 @@ class SamplingOptions(SamplingDefaults):
     """The text is JSON that this schema allows; `{}` for any JSON."""
     seed: U64 | None = None
 
+    @property
+    def greedy(self) -> bool:
+        """Whether the next token is always the one with the largest of the model's own logits."""
+        return not self.temperature and self.repetition_penalty in (None, 1) and self.json_schema is None
+
 
 class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
     """`max_tokens` counts new tokens. Without options decoding is greedy; `temperature` 0 is greedy too.

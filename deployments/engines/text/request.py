@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from deployments.contract.errors import ServingError
 from deployments.contract.types import Alternative, Chunk, SamplingOptions, TokenLogprob
 from deployments.engines.text.detokenizer import Detokenizer
-from deployments.engines.text.sampler import Logprobs, is_greedy
+from deployments.engines.text.sampler import Logprobs
 from deployments.engines.text.structured_output import Grammar
 from deployments.engines.text.tokenizer import Tokenizer
 
@@ -61,7 +61,7 @@ class GenerationRequest:
         self.tokens = prompt  # The prompt, then what is generated.
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling
-        self.greedy = is_greedy(sampling)
+        self.greedy = sampling.greedy
         self.grammar = grammar
         self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.cancelled = False

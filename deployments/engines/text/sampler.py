@@ -34,11 +34,6 @@ class Logprobs:
     top: tuple[tuple[int, float], ...]
 
 
-def is_greedy(options: SamplingOptions) -> bool:
-    """Whether the next token is the one with the largest of the model's own logits."""
-    return not options.temperature and _penalty(options) == 1 and options.json_schema is None
-
-
 def sample(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
     """The next token of each row. Logits float [rows, vocabulary], finite."""
     logits = logits.float()
