@@ -43,7 +43,7 @@ def _status(name: str, table: Table, residents: _Residents) -> ModelStatus:
     state = next((state for state in ("ready", "loading", "unloading", "failed") if state in states), "available")
     refused = {other: reason for other, reason in table.reasons.items() if other.partition("@")[0] == model.model_id}
     failures = [status.reason for status in serving if status.state == "failed"]
-    elsewresidences = [f"{other}: {reason}" for other, reason in refused.items()]
+    other_versions = [f"{other}: {reason}" for other, reason in refused.items()]
     uses = [status.last_use for status in serving if status.last_use is not None]
     return ModelStatus(
         model_id=name,
@@ -51,7 +51,7 @@ def _status(name: str, table: Table, residents: _Residents) -> ModelStatus:
         versions=_versions(model, table),
         family=model.family,
         state="failed" if model.problem else state,
-        reason=model.problem or next(iter(failures if state == "failed" else elsewresidences), None),
+        reason=model.problem or next(iter(failures if state == "failed" else other_versions), None),
         pinned=model.pinned,
         declared_bytes=model.declared_bytes,
         resident_bytes=[status.bytes for status in serving if status.state == "ready"],

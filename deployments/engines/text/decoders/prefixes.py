@@ -33,37 +33,37 @@ class Prefixes:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.nbytes = 0
-        self._blocked_weights: OrderedDict[bytes, Block] = OrderedDict()
+        self._blocks: OrderedDict[bytes, Block] = OrderedDict()
 
     def find(self, tokens: Sequence[int]) -> list[Block]:
         """The blocks that `tokens` begin with; never all of them, since the last token has to be computed."""
         names = []
         for name in _names(tokens[:-1]):
-            if name not in self._blocked_weights:
+            if name not in self._blocks:
                 break
             names.append(name)
         for name in reversed(names):  # So that a block goes before those that it follows.
-            self._blocked_weights.move_to_end(name)
-        return [self._blocked_weights[name] for name in names]
+            self._blocks.move_to_end(name)
+        return [self._blocks[name] for name in names]
 
     def keep(self, tokens: Sequence[int], keys: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         """Copy the blocks of a computed prompt that are new. For each layer [heads, tokens or more, dim]."""
         names = list(_names(tokens))
         for number, name in reversed(list(enumerate(names))):
-            if name in self._blocked_weights:
-                self._blocked_weights.move_to_end(name)
+            if name in self._blocks:
+                self._blocks.move_to_end(name)
                 continue
             columns = slice(number * BLOCK, (number + 1) * BLOCK)
             block = Block([key[:, columns].clone() for key in keys], [value[:, columns].clone() for value in values])
             if block.nbytes * len(names) > self.most_bytes:
                 return
-            self._blocked_weights[name] = block
+            self._blocks[name] = block
             self.nbytes += block.nbytes
         while self.nbytes > self.most_bytes:
-            self.nbytes -= self._blocked_weights.popitem(last=False)[1].nbytes
+            self.nbytes -= self._blocks.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
-        self._blocked_weights.clear()
+        self._blocks.clear()
         self.nbytes = 0
 
 
