@@ -25,7 +25,7 @@ from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.runtime import Runtime
-from tests.support.handles import FakeHandle
+from tests.serve_app.dispatch.handles import FakeHandle
 from tests.support.until import until
 
 CONTEXT = RequestContext("r")

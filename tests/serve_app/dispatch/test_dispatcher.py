@@ -16,7 +16,7 @@ from deployments.repository.model import Model
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
-from tests.support.handles import FakeHandle
+from tests.serve_app.dispatch.handles import FakeHandle
 from tests.support.until import until
 
 REQUEST = TextGeneration(model_id="any", prompt="a", max_tokens=1)

@@ -13,7 +13,7 @@ from deployments.replica.calls import Call
 from serve_app.access.caller import ANONYMOUS
 from serve_app.dispatch.handle_transport import CALLS_TOGETHER, HandleTransport, size_of
 from serve_app.dispatch.pending import Pending, ReplicaLost
-from tests.support.handles import FakeHandle
+from tests.serve_app.dispatch.handles import FakeHandle
 from tests.support.until import turns, until
 
 numbers = itertools.count()

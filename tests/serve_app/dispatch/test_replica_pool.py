@@ -20,8 +20,8 @@ from serve_app.dispatch.handle_transport import HandleTransport
 from serve_app.dispatch.pending import Pending
 from serve_app.dispatch.replica_pool import MANY_TRANSPORTS, ReplicaPool
 from serve_app.dispatch.socket_transport import SocketTransport
-from tests.support.handles import FakeHandle
-from tests.support.sockets import SocketReplica, socket_folder
+from tests.serve_app.dispatch.handles import FakeHandle
+from tests.serve_app.dispatch.sockets import SocketReplica, socket_folder
 from tests.support.until import until
 
 numbers = itertools.count()

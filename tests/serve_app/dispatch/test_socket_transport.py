@@ -14,7 +14,7 @@ from deployments.replica.calls import Call
 from serve_app.access.caller import ANONYMOUS
 from serve_app.dispatch.pending import Pending, PendingStream, ReplicaLost
 from serve_app.dispatch.socket_transport import SocketTransport
-from tests.support.sockets import SocketReplica, socket_folder
+from tests.serve_app.dispatch.sockets import SocketReplica, socket_folder
 from tests.support.until import until
 
 numbers = itertools.count()
