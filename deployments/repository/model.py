@@ -29,15 +29,14 @@ class Model:
     """Why the model cannot be served, in one line, if so."""
     pinned: bool = False
     """Whether it is never evicted from memory."""
+    name: str = field(init=False, repr=False, compare=False)
+    key: str = field(init=False, repr=False, compare=False)
+    """Name and content: after a change of its files a model is another one in memory."""
 
-    @property
-    def name(self) -> str:
-        return versioned(self.model_id, self.version)
-
-    @property
-    def key(self) -> str:
-        """Name and content: after a change of its files a model is another one in memory."""
-        return f"{self.name}#{self.digest}"
+    def __post_init__(self) -> None:
+        # Fields and not properties: every request reads both some times.
+        object.__setattr__(self, "name", versioned(self.model_id, self.version))
+        object.__setattr__(self, "key", f"{self.name}#{self.digest}")
 
     @property
     def declared_bytes(self) -> int:

@@ -42,7 +42,10 @@ class Resident(Generic[EngineT]):
     model: Model
     engine: EngineT
     since: float
-    measured_at: float
+    measured_at: float = field(init=False)
     draining: bool = False
     """It takes no new leases and is unloaded when the last one ends."""
     unloaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.measured_at = self.since

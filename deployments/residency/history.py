@@ -1,6 +1,6 @@
 """What a replica remembers of each model, in memory or not: its loads, its measured size, its last failure."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from deployments.contract.errors import ServingError
 from deployments.contract.status import Unload
@@ -77,23 +77,17 @@ class LoadRecord:
         return self.failure if self.failure is not None and now < self.failure.until else None
 
 
-@dataclass
-class LoadHistory:
-    """Records by `Model.key`. Beyond MAX_RECORDS the oldest are dropped."""
+class LoadHistory(dict[str, LoadRecord]):
+    """Records by `Model.key`; one that is looked up is kept from then on. Beyond MAX_RECORDS the oldest are dropped."""
 
-    _records: dict[str, LoadRecord] = field(default_factory=dict)
-
-    def of(self, key: str) -> LoadRecord:
-        """The record, which is kept from now on."""
-        record = self._records.get(key)
-        if record is None:
-            name, _, digest = key.rpartition("#")
-            record = self._records[key] = LoadRecord(name, digest)
+    def __missing__(self, key: str) -> LoadRecord:
+        name, _, digest = key.rpartition("#")
+        record = self[key] = LoadRecord(name, digest)
         return record
 
     def peek(self, key: str) -> LoadRecord:
         """The record, or an empty one that is not kept."""
-        return self._records.get(key) or LoadRecord("", "")
+        return self.get(key) or LoadRecord("", "")
 
     def size_of(self, model: Model) -> int:
         """Bytes that a load will need: as measured by an earlier one, else as declared."""
@@ -101,16 +95,13 @@ class LoadHistory:
         return model.declared_bytes if measured is None else measured
 
     def prune(self, keep: set[str]) -> None:
-        excess = max(0, len(self._records) - MAX_RECORDS)
-        for key in [key for key in self._records if key not in keep][:excess]:
-            del self._records[key]
-
-    def items(self) -> list[tuple[str, LoadRecord]]:
-        return list(self._records.items())
+        excess = max(0, len(self) - MAX_RECORDS)
+        for key in [key for key in self if key not in keep][:excess]:
+            del self[key]
 
     @property
     def bytes_per_s(self) -> float | None:
         """The mean speed of all loads so far; None before the first."""
-        seconds = sum(record.load_seconds for record in self._records.values())
-        loaded = sum((record.measured_bytes or 0) * record.loads for record in self._records.values())
+        seconds = sum(record.load_seconds for record in self.values())
+        loaded = sum((record.measured_bytes or 0) * record.loads for record in self.values())
         return loaded / seconds if seconds and loaded else None

@@ -67,9 +67,7 @@ class Ledger:
 
     budget_bytes: int
     entries: dict[str, Entry] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
     def used_bytes(self) -> int:
@@ -97,22 +95,18 @@ class Ledger:
     ) -> list[str] | None:
         """Models to evict so that `size` more bytes fit beside `reserved`; None where evictions do not suffice now.
 
-        Raises OutOfMemory where the size can never fit.
+        Raises OutOfMemory where the size can never fit beside the pinned models.
         """
-        self.check_fits(size)
+        pinned = self._sum(name for name, entry in self.entries.items() if entry.pinned)
+        if size > self.budget_bytes - pinned:
+            beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
+            raise OutOfMemory(f"needs {size / MIB:.0f} MiB, the budget is {self.budget_bytes / MIB:.0f} MiB{beside}")
         missing = size + reserved.free_bytes - self.free_bytes
         evictable = [
             name for name, entry in self.entries.items() if entry.evictable(now) and name not in reserved.names
         ]
         victims = self._fewest(missing, sorted(evictable, key=score))
         return victims if self._sum(victims) >= missing else None
-
-    def check_fits(self, size: int) -> None:
-        """Raises OutOfMemory where `size` bytes can never fit beside the pinned models."""
-        pinned = sum(entry.bytes for entry in self.entries.values() if entry.pinned)
-        if size > self.budget_bytes - pinned:
-            beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
-            raise OutOfMemory(f"needs {size / MIB:.0f} MiB, the budget is {self.budget_bytes / MIB:.0f} MiB{beside}")
 
     def reservation_for(self, size: int, score: EvictionScore) -> HeadReservation:
         """The least that has to be kept for a request of `size` bytes, so that the most is left to later requests.

@@ -71,7 +71,11 @@ class LoadQueue:
             self._begin_turn()
         reserved = NOTHING_RESERVED
         for request in self._requests:
-            outcome = self._victims_or_error(request, now, reserved)
+            outcome: list[str] | OutOfMemory | None
+            try:
+                outcome = self.ledger.victims_for(request.size, now, self.score, reserved)
+            except OutOfMemory as never:
+                outcome = never
             if outcome is not None:
                 self.remove(request)
                 return request, outcome
@@ -88,14 +92,6 @@ class LoadQueue:
         now = self.clock()
         protections = [entry.protected_until - now for entry in self.ledger.entries.values()]
         return max(MIN_WAIT_S, min([self._turn_ends - now, *(left_s for left_s in protections if left_s > 0)]))
-
-    def _victims_or_error(
-        self, request: LoadRequest, now: float, reserved: HeadReservation
-    ) -> list[str] | OutOfMemory | None:
-        try:
-            return self.ledger.victims_for(request.size, now, self.score, reserved)
-        except OutOfMemory as never:
-            return never
 
     def _reservation_of(self, head: LoadRequest) -> HeadReservation:
         """Computed once a turn, so that it does not move with every lease; again where a reserved model is gone."""

@@ -10,14 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic
 
-from deployments.contract.errors import (
-    DeadlineExceeded,
-    ModelLoadFailed,
-    OutOfMemory,
-    Overloaded,
-    ServingError,
-    Unavailable,
-)
+from deployments.contract.errors import DeadlineExceeded, ModelLoadFailed, OutOfMemory, ServingError
 from deployments.repository.model import Model
 from deployments.residency.engine import EngineT, Resident
 from deployments.residency.history import Failure
@@ -36,7 +29,6 @@ two models, but protects models of low score while valuable ones are evicted: 0.
 (docs/residency.md, "The eviction score"; `python -m benchmarks.residency thrashing` shows two models)."""
 PROTECTED_AT_MOST_S = 15.0
 """Bounds the wait of others for a model that loads slowly. Not measured."""
-MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 0.1, 60.0
 
 
 @dataclass(eq=False)
@@ -55,10 +47,7 @@ class ModelLoader(Generic[EngineT]):
     """`validate` raises what is wrong with a model's folder, `build` makes its engine; both are called in threads."""
 
     def __init__(
-        self,
-        memory: MemoryManager[EngineT],
-        build: Callable[[Model], EngineT],
-        validate: Callable[[Model], object],
+        self, memory: MemoryManager[EngineT], build: Callable[[Model], EngineT], validate: Callable[[Model], object]
     ) -> None:
         self.memory = memory
         self.build = build
@@ -74,7 +63,7 @@ class ModelLoader(Generic[EngineT]):
 
         Raises ModelLoadFailed, OutOfMemory, Overloaded where leases hold the memory, DeadlineExceeded.
         """
-        failure = self.memory.history.of(model.key).failure_at(self.clock())
+        failure = self.memory.history[model.key].failure_at(self.clock())
         if failure is not None:
             raise failure.error_at(self.clock())
         load = self._loads.get(model.key) or self._begin(model)
@@ -105,7 +94,7 @@ class ModelLoader(Generic[EngineT]):
         wait_s = (deadline - self.clock()) * MEMORY_WAIT_SHARE
         await asyncio.wait({load.task, request.granted}, timeout=wait_s, return_when="FIRST_COMPLETED")
         if request.queued_at is not None and not request.granted.done():
-            raise self._overloaded(request)
+            raise self.memory.overloaded(request)
         await asyncio.wait({load.task}, timeout=deadline - self.clock())
         if not load.task.done():
             raise DeadlineExceeded(f"{name} is still being loaded")
@@ -140,7 +129,7 @@ class ModelLoader(Generic[EngineT]):
 
     async def _load(self, load: _Load[EngineT]) -> Resident[EngineT]:
         model = load.request.model
-        record = self.memory.history.of(model.key)
+        record = self.memory.history[model.key]
         try:  # Before memory is reserved: a broken folder evicts no model.
             await self.memory.threads.validate(lambda: self.validate(model))
         except Exception as cause:
@@ -165,14 +154,12 @@ class ModelLoader(Generic[EngineT]):
     async def _reserve(self, request: LoadRequest) -> None:
         model = request.model
         try:
-            if await self.memory.reserve(request):
-                return
+            await self.memory.reserve(request)
         except OutOfMemory as never:
             # Shown in the status, but not for any time: a refusal costs nothing, and pins may change.
             error = OutOfMemory(f"{model.name}: {never.message}")
-            self.memory.history.of(model.key).failure = Failure(error, 0.0, self.clock())
+            self.memory.history[model.key].failure = Failure(error, 0.0, self.clock())
             raise error from None
-        raise Unavailable(f"{model.name}: nobody waited for it any more")
 
     async def _build(self, model: Model) -> tuple[EngineT, float]:
         """The engine, and how many seconds it took."""
@@ -193,12 +180,6 @@ class ModelLoader(Generic[EngineT]):
     def _request(self, model: Model) -> LoadRequest:
         return LoadRequest(model, self.memory.history.size_of(model), asyncio.get_running_loop().create_future())
 
-    def _overloaded(self, request: LoadRequest) -> Overloaded:
-        error = Overloaded(f"{request.model.name}: models in use hold the memory it needs")
-        wait_s = self.memory.expected_wait_s(request.size)
-        error.retry_after_ms = int(1000 * min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S))
-        return error
-
     def _remembered(self, model: Model, cause: Exception) -> ServingError:
         """The failure as its callers get it, now and until its back-off has ended."""
         if isinstance(cause, ServingError):
@@ -206,4 +187,4 @@ class ModelLoader(Generic[EngineT]):
         else:
             logger.error("loading %s failed", model.name, exc_info=cause)
             error = ModelLoadFailed(f"{model.name}: {type(cause).__name__} while loading")
-        return self.memory.history.of(model.key).add_failure(error, self.clock()).error_at(self.clock())
+        return self.memory.history[model.key].add_failure(error, self.clock()).error_at(self.clock())

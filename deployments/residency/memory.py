@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Generic
 
-from deployments.contract.errors import OutOfMemory
+from deployments.contract.errors import OutOfMemory, Overloaded, Unavailable
 from deployments.contract.status import Unload
 from deployments.repository.model import Model
 from deployments.residency.engine import EngineT, GrowingEngine, Resident
@@ -20,7 +20,7 @@ from deployments.residency.history import LoadHistory
 from deployments.residency.ledger import MIB, Ledger
 from deployments.residency.load_queue import LoadQueue, LoadRequest
 from deployments.residency.threads import LOADS_AT_ONCE, Threads
-from deployments.system.process_memory import Memory, unload
+from deployments.system.process_memory import Memory, ProcessMemory, unload
 
 logger = logging.getLogger("model_runtime.residency")
 
@@ -31,22 +31,16 @@ TIME_SLICE_S = 1.0
 leases where that is longer. Longer slices load less; shorter ones make the waiting models wait less. Without slices the
 second of two models got 4 of 846 answers; with them it got half (`python -m benchmarks.residency thrashing`). Other
 lengths were not measured."""
+MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 0.1, 60.0
 
 
 class MemoryManager(Generic[EngineT]):
     """`device_memory` is where the models are: the process's memory, or a GPU's."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        policy: EvictionPolicy,
-        device_memory: Memory,
-        threads: Threads,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, ledger: Ledger, policy: EvictionPolicy, threads: Threads, clock: Callable[[], float]) -> None:
         self.ledger = ledger
         self.policy = policy
-        self.device_memory = device_memory
+        self.device_memory: Memory = ProcessMemory()
         self.threads = threads
         self.clock = clock
         self.history = LoadHistory()
@@ -59,10 +53,10 @@ class MemoryManager(Generic[EngineT]):
         self._unloading: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def reserve(self, request: LoadRequest) -> bool:
+    async def reserve(self, request: LoadRequest) -> None:
         """Wait until the request has its memory. The model is *loading* in the ledger then.
 
-        False where `request.granted` was cancelled meanwhile. Raises OutOfMemory where the model can never fit.
+        Raises Unavailable where `request.granted` was cancelled meanwhile, OutOfMemory where the model can never fit.
         """
         key = request.model.key
         while key in self.ledger.entries and not request.granted.done():  # It is being unloaded.
@@ -74,19 +68,18 @@ class MemoryManager(Generic[EngineT]):
         finally:
             self._queue.remove(request)
         if request.granted.cancelled():
-            return False
+            raise Unavailable(f"{request.model.name}: nobody waited for it any more")
         request.granted.result()
         # Promised memory may still be held by victims that are being closed.
         while not self.ledger.begin_load(key):
             await self._next_change()
-        return True
 
     async def confirm_size(self, request: LoadRequest, engine: EngineT) -> int:
         """Replace the reserved size of a model that was just built by its measured size, which is returned.
 
         Raises OutOfMemory where it does not fit and evictions do not help; its engine is closed then.
         """
-        key, record = request.model.key, self.history.of(request.model.key)
+        key, record = request.model.key, self.history[request.model.key]
         # At least its largest size so far: caches that grew last time will grow again.
         size = record.measured_bytes = max(engine.resident_bytes, record.measured_bytes or 0)
         self.ledger.set_size(key, size)
@@ -94,7 +87,7 @@ class MemoryManager(Generic[EngineT]):
             return size
         self.ledger.begin_unload(key)
         left = self.ledger.budget_bytes - (self.ledger.used_bytes - size)
-        await self._unload(self._resident(request.model, engine))
+        await self._unload(Resident(request.model, engine, self.clock()))
         raise OutOfMemory(
             f"takes {size / MIB:.0f} MiB, {request.size / MIB:.0f} MiB were declared, "
             f"{left / MIB:.0f} MiB are left: state memory_mb in model.yaml"
@@ -103,7 +96,7 @@ class MemoryManager(Generic[EngineT]):
     def add_ready(self, model: Model, engine: EngineT, protected_until: float) -> Resident[EngineT]:
         """From now on the model can be leased."""
         self.ledger.finish_load(model.key, protected_until)
-        resident = self.residents[model.key] = self._resident(model, engine)
+        resident = self.residents[model.key] = Resident(model, engine, self.clock())
         if isinstance(engine, GrowingEngine):
             engine.ask_before_growing(self._grant_to(model.key))
         return resident
@@ -135,7 +128,8 @@ class MemoryManager(Generic[EngineT]):
                 continue
             for victim in outcome:
                 self.evict(victim)
-            self.ledger.reserve(request.model.key, request.size, self.pinned(request.model))
+            model = request.model
+            self.ledger.reserve(model.key, request.size, self.pins.get(model.name, model.manifest.pinned))
             request.granted.set_result(None)
         if self._timer:
             self._timer.cancel()
@@ -154,7 +148,7 @@ class MemoryManager(Generic[EngineT]):
         head, reservation = self._queue.head()
         now = self.clock()
         for key in reservation.names:
-            entry, resident, record = self.ledger.entries[key], self.residents.get(key), self.history.of(key)
+            entry, resident, record = self.ledger.entries[key], self.residents.get(key), self.history[key]
             if resident is None or resident.draining or not entry.leases or entry.pinned or now < entry.protected_until:
                 continue
             time_slice_s = max(TIME_SLICE_S, record.mean_load_s, 2 * record.lease_s)
@@ -167,7 +161,7 @@ class MemoryManager(Generic[EngineT]):
         resident = self.residents.pop(key)
         self.ledger.begin_unload(key)
         if not resident.draining:
-            self.history.of(key).evictions += 1
+            self.history[key].evictions += 1
         task = asyncio.create_task(self._unload(resident))
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
@@ -175,40 +169,32 @@ class MemoryManager(Generic[EngineT]):
     def measure(self, key: str) -> None:
         """Account a model that has grown without asking. Does nothing where it was measured a moment ago."""
         resident = self.residents[key]
-        if self.clock() - resident.measured_at < MEASURE_EVERY_S:
+        now = self.clock()
+        if now - resident.measured_at < MEASURE_EVERY_S:
             return
-        resident.measured_at = self.clock()
+        resident.measured_at = now
         entry, size = self.ledger.entries[key], resident.engine.resident_bytes
         # Never shrink the account: the engine may grow again unannounced, or was granted more than it holds yet.
         if size <= entry.bytes:
             return
         self.ledger.set_size(key, size)
-        self.history.of(key).measured_bytes = size
+        self.history[key].measured_bytes = size
         if self.ledger.free_bytes < 0:
             logger.warning("%s has grown to %.1f MiB, beyond the budget", resident.model.name, size / MIB)
             self._evict_for(0)
 
-    def pinned(self, model: Model) -> bool:
-        return self.pins.get(model.name, model.manifest.pinned)
-
-    def apply_pin(self, model: Model, pinned: bool) -> None:
-        """From now on, whether the model is in memory or not."""
-        if self.pinned(model) == pinned:
-            return
-        self.pins[model.name] = pinned
-        if (entry := self.ledger.entries.get(model.key)) is not None:
-            entry.pinned = pinned
-        self.grant_waiting()
-
     def eviction_score(self, key: str) -> float:
         """What a byte of the model saves by staying in memory. The lowest score is evicted first."""
-        entry, record = self.ledger.entries[key], self.history.of(key)
+        entry, record = self.ledger.entries[key], self.history[key]
         return self.policy.eviction_score(key, entry.bytes, record.mean_load_s, self.clock())
 
-    def expected_wait_s(self, size: int) -> float:
-        """How long the leases usually last that `size` bytes would have to wait for."""
-        names = self.ledger.reservation_for(size, self.eviction_score).names
-        return max((self.history.of(key).lease_s for key in names if self.ledger.entries[key].leases), default=0.0)
+    def overloaded(self, request: LoadRequest) -> Overloaded:
+        """The refusal of a request whose time is over, to be repeated once the leases that it waits for usually end."""
+        names = self.ledger.reservation_for(request.size, self.eviction_score).names
+        wait_s = max((self.history[key].lease_s for key in names if self.ledger.entries[key].leases), default=0.0)
+        error = Overloaded(f"{request.model.name}: models in use hold the memory it needs")
+        error.retry_after_ms = int(1000 * min(max(wait_s, MIN_RETRY_AFTER_S), MAX_RETRY_AFTER_S))
+        return error
 
     async def close(self) -> None:
         """Unload everything. Nothing may be leased or loading."""
@@ -221,9 +207,7 @@ class MemoryManager(Generic[EngineT]):
     async def _return_within_budget(self) -> bool:
         """Whether evictions brought both sums back within the budget; the victims are closed then."""
         while self.ledger.over_bytes or self.ledger.free_bytes < 0:
-            if self.ledger.free_bytes < 0 and not self._evict_for(0):
-                return False
-            if not self._unloading:
+            if (self.ledger.free_bytes < 0 and not self._evict_for(0)) or not self._unloading:
                 return False
             await self._next_change()
         return True
@@ -251,16 +235,13 @@ class MemoryManager(Generic[EngineT]):
             logger.exception("unloading %s failed", name)
         else:
             self.unloads += 1
-            self.history.of(key).last_unload = Unload(size, before, after, time.time())
+            self.history[key].last_unload = Unload(size, before, after, time.time())
             sizes = (size / MIB, before / MIB, after / MIB)
             logger.info("unloaded %s: %.1f MiB, held %.1f MiB before and %.1f after", name, *sizes)
         finally:
             self.ledger.forget(key)
             resident.unloaded.set()
             self.grant_waiting()
-
-    def _resident(self, model: Model, engine: EngineT) -> Resident[EngineT]:
-        return Resident(model, engine, self.clock(), self.clock())
 
     def _grant_to(self, key: str) -> Callable[[int], bool]:
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Generic
 
 from deployments.contract.errors import OutOfMemory, Overloaded
@@ -20,9 +21,9 @@ from deployments.residency.ledger import Ledger, State
 from deployments.residency.loader import ModelLoader
 from deployments.residency.memory import MemoryManager
 from deployments.residency.threads import Threads
-from deployments.system.process_memory import Memory, ProcessMemory
 
 
+@dataclass(eq=False, repr=False)
 class Residency(Generic[EngineT]):
     """The models of one replica.
 
@@ -30,28 +31,19 @@ class Residency(Generic[EngineT]):
     are called in threads. A model that nobody used for `idle_s` is evicted; None: only where others need its memory.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        build: Callable[[Model], EngineT],
-        validate: Callable[[Model], object] = lambda model: None,
-        *,
-        idle_s: float | None = None,
-        policy: EvictionPolicy | None = None,
-        device_memory: Memory | None = None,
-        threads: Threads | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.ledger = ledger
-        self.policy = policy or CostAware()
-        self.threads = threads or Threads()
-        self.memory: MemoryManager[EngineT] = MemoryManager(
-            ledger, self.policy, device_memory or ProcessMemory(), self.threads, clock
-        )
+    ledger: Ledger
+    build: Callable[[Model], EngineT]
+    validate: Callable[[Model], object] = lambda model: None
+    _: KW_ONLY
+    idle_s: float | None = None
+    policy: EvictionPolicy = field(default_factory=CostAware)
+    threads: Threads = field(default_factory=Threads)
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.memory: MemoryManager[EngineT] = MemoryManager(self.ledger, self.policy, self.threads, self.clock)
         self.history = self.memory.history
-        self.loader = ModelLoader(self.memory, build, validate)
-        self.idle_s = idle_s
-        self.clock = clock
+        self.loader = ModelLoader(self.memory, self.build, self.validate)
 
     @asynccontextmanager
     async def lease(self, model: Model, timeout_s: float) -> AsyncIterator[EngineT]:
@@ -60,21 +52,21 @@ class Residency(Generic[EngineT]):
         Raises ModelLoadFailed, OutOfMemory, Overloaded where leases hold the memory, DeadlineExceeded.
         """
         resident = await self._leased(model, self.clock() + timeout_s)
-        key, since = model.key, self.clock()
-        self.policy.record_use(key, since)
+        since = self.clock()
         try:
             yield resident.engine
         finally:
-            record = self.history.of(key)
+            # Recorded at the end, so that the request comes to its engine sooner: a leased model is not evicted anyway.
+            record, now = self.history[model.key], self.clock()
             record.last_use = time.time()
-            record.add_lease(self.clock() - since)
-            self.memory.release(key)
+            record.add_lease(now - since)
+            self.policy.record_use(model.key, now)
+            self.memory.release(model.key)
 
     async def _leased(self, model: Model, deadline: float) -> Resident[EngineT]:
-        key = model.key
-        while (resident := self.memory.residents.get(key)) is not None:
+        while (resident := self.memory.residents.get(model.key)) is not None:
             if not resident.draining:
-                self.ledger.lease(key)
+                self.ledger.lease(model.key)
                 return resident
             try:
                 await asyncio.wait_for(resident.unloaded.wait(), deadline - self.clock())
@@ -84,7 +76,11 @@ class Residency(Generic[EngineT]):
 
     def apply_pin(self, model: Model, pinned: bool) -> None:
         """From now on, whether the model is in memory or not. A pinned model is never evicted."""
-        self.memory.apply_pin(model, pinned)
+        if self.memory.pins.get(model.name, model.manifest.pinned) != pinned:
+            self.memory.pins[model.name] = pinned
+            if (entry := self.ledger.entries.get(model.key)) is not None:
+                entry.pinned = pinned
+            self.memory.grant_waiting()
 
     async def unload(self, model: Model) -> bool:
         """Whether it was in memory; it is unloaded when this returns. Leases end first, new requests wait."""
@@ -100,7 +96,7 @@ class Residency(Generic[EngineT]):
         for key in list(self.memory.residents):
             entry = self.ledger.entries[key]
             self.memory.measure(key)
-            unused_s = time.time() - (self.history.of(key).last_use or 0.0)
+            unused_s = time.time() - (self.history[key].last_use or 0.0)
             if self.idle_s is not None and unused_s >= self.idle_s and entry.evictable(self.clock()):
                 self.memory.evict(key)
         self.history.prune(set(self.ledger.entries))
@@ -129,8 +125,8 @@ class Residency(Generic[EngineT]):
             needs_bytes=size,
             measured=record.measured_bytes is not None,
             free_bytes=self.ledger.free_bytes,
-            evicts=tuple(self.history.of(key).name for key in victims or ()),
-            waits_for=tuple(sorted(self.history.of(key).name for key in waits_for)),
+            evicts=tuple(self.history[key].name for key in victims or ()),
+            waits_for=tuple(sorted(self.history[key].name for key in waits_for)),
             seconds=0.0 if resident else record.mean_load_s or (size / speed if speed else None),
             reason=reason,
         )
@@ -141,7 +137,7 @@ class Residency(Generic[EngineT]):
     def model_names(self) -> list[str]:
         """The models that are in memory or being loaded."""
         entries = self.ledger.entries.items()
-        return [self.history.of(key).name for key, entry in entries if entry.state is not State.UNLOADING]
+        return [self.history[key].name for key, entry in entries if entry.state is not State.UNLOADING]
 
     async def close(self) -> None:
         """Wait for loads in progress, then unload everything."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 LOADS_AT_ONCE = 2
@@ -23,24 +23,20 @@ class Threads:
         self._unloads = ThreadPoolExecutor(1, "unload")
 
     async def validate(self, work: Callable[[], T]) -> T:
-        return await _run(self._validations, work)
+        return await asyncio.get_running_loop().run_in_executor(self._validations, work)
 
     async def load(self, work: Callable[[], T]) -> T:
         """In a thread that ends with the load: the OpenMP threads that it started end with it."""
         pool = ThreadPoolExecutor(1, "load")
         try:
-            return await _run(pool, work)
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
         finally:
             pool.shutdown(wait=False)
 
     async def unload(self, work: Callable[[], T]) -> T:
-        return await _run(self._unloads, work)
+        return await asyncio.get_running_loop().run_in_executor(self._unloads, work)
 
     def close(self) -> None:
         """Waits for nothing."""
         self._validations.shutdown(wait=False)
         self._unloads.shutdown(wait=False)
-
-
-async def _run(pool: Executor, work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, work)

@@ -33,7 +33,7 @@ def test_a_failure_that_no_retry_mends_has_no_retry_after() -> None:
 def test_a_load_needs_what_the_last_one_measured_else_what_is_declared() -> None:
     history, known = LoadHistory(), model("m", 10)
     assert history.size_of(known) == 10 * MIB
-    history.of(known.key).add_load(1.0, 12 * MIB)
+    history[known.key].add_load(1.0, 12 * MIB)
     assert history.size_of(known) == 12 * MIB
     assert history.size_of(model("m", 10, digest="other")) == 10 * MIB
 
@@ -41,8 +41,8 @@ def test_a_load_needs_what_the_last_one_measured_else_what_is_declared() -> None
 def test_the_speed_of_loads_is_their_bytes_by_their_seconds() -> None:
     history = LoadHistory()
     assert history.bytes_per_s is None
-    history.of("a#1").add_load(1.0, 100)
-    history.of("b#1").add_load(3.0, 500)
+    history["a#1"].add_load(1.0, 100)
+    history["b#1"].add_load(3.0, 500)
     assert history.bytes_per_s == 150
 
 
@@ -56,16 +56,15 @@ def test_the_lease_time_is_a_moving_average() -> None:
 def test_the_oldest_records_are_dropped_but_not_those_of_models_in_memory() -> None:
     history = LoadHistory()
     for number in range(MAX_RECORDS + 2):
-        history.of(f"m{number}#1")
+        history[f"m{number}#1"].loads = 1
     history.prune(keep={"m0#1"})
-    kept = dict(history.items())
-    assert len(kept) == MAX_RECORDS
-    assert "m0#1" in kept
-    assert not {"m1#1", "m2#1"} & kept.keys()
+    assert len(history) == MAX_RECORDS
+    assert "m0#1" in history
+    assert not {"m1#1", "m2#1"} & history.keys()
 
 
 def test_a_look_at_a_record_does_not_create_it() -> None:
     history = LoadHistory()
     assert history.peek("m#1").loads == 0
-    assert history.items() == []
-    assert (history.of("org/m@2#1").name, history.of("org/m@2#1").digest) == ("org/m@2", "1")
+    assert not history
+    assert (history["org/m@2#1"].name, history["org/m@2#1"].digest) == ("org/m@2", "1")

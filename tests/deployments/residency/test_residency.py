@@ -47,7 +47,7 @@ async def test_a_model_that_nobody_used_for_a_while_is_evicted_unless_it_is_pinn
     residency.sweep()
     assert states(residency) == {"a": "ready", "pinned": "ready"}
     for name in ("a", "pinned"):
-        residency.history.of(f"{name}#digest").last_use = 0.0
+        residency.history[f"{name}#digest"].last_use = 0.0
     residency.sweep()
     await until(lambda: states(residency)["a"] == "available")
     assert loader.engines["a"].closed
@@ -106,7 +106,8 @@ class HalfComesBack:
 
 
 async def test_the_status_shows_the_process_size_around_the_last_unload(loader: Loader) -> None:
-    residency = Residency(Ledger(100 * MIB), loader, device_memory=HalfComesBack(), threads=PlayedThreads())
+    residency = Residency(Ledger(100 * MIB), loader, threads=PlayedThreads())
+    residency.memory.device_memory = HalfComesBack()
     await use(residency, model("a", 10))
     (status,) = residency.statuses()
     assert (status.last_unload, status.notes) == (None, ("forward: fake",))
