@@ -36,7 +36,7 @@ from serve_app.runtime import Runtime
 
 logger = logging.getLogger("model_runtime.ingress")
 
-METRICS_AGGREGATOR = "metrics_board"
+METRICS_AGGREGATOR = "metrics_aggregator"
 REPORT_EVERY_S = 1.0
 
 

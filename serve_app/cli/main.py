@@ -78,6 +78,9 @@ def _configuration(options: argparse.Namespace) -> RuntimeConfig:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if sys.platform != "linux":
+        print("model-runtime serve needs Linux; a Linux container or WSL 2 should work, untested", file=sys.stderr)
+        return 2
     # Imported here, because Ray is: `infer` and `models` start in a fraction of the time.
     from serve_app.local import serve_until_interrupted
 

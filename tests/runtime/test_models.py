@@ -157,22 +157,22 @@ def test_a_broken_version_never_serves_and_its_status_says_why(
     assert ask(runtime, "changing@2").code == "model_load_failed"  # type: ignore[attr-defined]
 
 
-def board() -> object:
+def registry_actor() -> object:
     names = ray.util.list_named_actors(all_namespaces=True)
     (found,) = [named for named in names if "model_registry" in named["name"]]
     return ray.get_actor(found["name"], found["namespace"])
 
 
-def test_pins_outlive_the_board_and_requests_go_on_without_it(
+def test_pins_outlive_the_registry_actor_and_requests_go_on_without_it(
     runtime: Running, shelf: Path, client: ModelRuntimeClient
 ) -> None:
     assert not client.model("changing").pinned
     assert client.pin("changing").pinned
     with load(runtime, "changing") as answers:
-        killed = board()
+        killed = registry_actor()
         ray.kill(killed)
         put_version(shelf, 2)
-        # Only another board can have seen it.
+        # Only another actor can have seen it.
         wait_until(lambda: served(runtime, "changing") == "changing@2")
     assert failures(answers) == []
     assert client.model("changing").pinned

@@ -69,6 +69,24 @@ def test_serve_refuses_a_taken_port_and_a_missing_folder(
     assert "models: there is no folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_serve_says_what_it_needs_where_there_is_no_linux(
+    platform: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", platform)
+    assert main(["serve"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert all(text in error for text in ("needs Linux", "container", "WSL 2", "untested"))
+
+
+def test_client_and_command_line_import_nothing_that_only_unix_has() -> None:
+    blocked = "import asyncio, sys; sys.modules.update(fcntl=None, pwd=None, resource=None, termios=None)"
+    check = f"{blocked}; import serve_app.client, serve_app.cli.main as cli; sys.exit(cli.main(['config']))"
+    ran = subprocess.run([sys.executable, "-c", check], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
 @pytest.mark.cluster
 def test_serve_shows_that_it_works_and_leaves_nothing_behind(repository: Path) -> None:
     command = [
