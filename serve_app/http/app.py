@@ -79,8 +79,8 @@ def _inference_routes(runtime: Runtime, limit_bytes: int, forms: Sequence[Form])
         context = context_of(request)
         if media_type(request) == NDJSON:
             return JsonLinesResponse(request, limit_bytes, runtime, context.caller)
-        body = await read_json(request, limit_bytes)
-        answers = await cancel_on_disconnect(request, answer_list(body, runtime, context.caller))
+        items = await read_json(request, limit_bytes)
+        answers = await cancel_on_disconnect(request, answer_list(items, runtime, context.caller))
         return Response(answers, media_type=wire.JSON)
 
     return [Route("/infer", infer, methods=["POST"]), Route("/infer/batch", infer_batch, methods=["POST"])]

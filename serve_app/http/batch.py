@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -25,9 +26,8 @@ Answers = asyncio.Queue["asyncio.Task[InferResponse] | None"]
 """The answers of lines in order, then None."""
 
 
-async def answer_list(body: bytes, runtime: Runtime, caller: Caller) -> bytes:
-    """The JSON list of responses to a JSON list of requests. Raises InvalidRequest if the body is no such list."""
-    items = await asyncio.to_thread(wire.parse_json, body)
+async def answer_list(items: object, runtime: Runtime, caller: Caller) -> bytes:
+    """The JSON list of responses to a list of requests. Raises InvalidRequest if `items` is no such list."""
     if not isinstance(items, list):
         raise InvalidRequest("expected a list of requests")
     if len(items) > MAX_ITEMS:
@@ -40,14 +40,14 @@ async def answer_list(body: bytes, runtime: Runtime, caller: Caller) -> bytes:
     return b"[" + b",".join(wire.encode(one, wire.JSON) for one in answers) + b"]"
 
 
+@dataclass(eq=False)
 class JsonLinesResponse(Response):
     """JSON lines in and out. A line is answered while later ones are still being read."""
 
-    def __init__(self, request: Request, limit_bytes: int, runtime: Runtime, caller: Caller) -> None:
-        self.request = request
-        self.limit_bytes = limit_bytes
-        self.runtime = runtime
-        self.caller = caller
+    request: Request
+    limit_bytes: int
+    runtime: Runtime
+    caller: Caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", NDJSON.encode())]

@@ -3,7 +3,9 @@
 import asyncio
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
@@ -17,6 +19,8 @@ from deployments.contract.types import InferRequest
 from deployments.replica.family import Form
 from serve_app.access.caller import RequestContext
 from serve_app.http.interfaces import Asked
+
+Result = TypeVar("Result")
 
 FORM = "multipart/form-data"
 LARGE_BODY_BYTES = 256 * 1024
@@ -59,17 +63,19 @@ async def _decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) ->
     body = await _read_body(request, limit_bytes)
     if forms and media_type(request) == FORM:
         return await _read_form(request, body, forms)
-    if len(body) > LARGE_BODY_BYTES:
-        return await asyncio.to_thread(wire.decode, body, media_type(request), InferRequest)
-    return wire.decode(body, media_type(request), InferRequest)
+    return await _parsed(partial(wire.decode, media_type=media_type(request), union=InferRequest), body)
 
 
-async def read_json(request: Request, limit_bytes: int) -> bytes:
-    """A body that is JSON, unparsed. Raises PayloadTooLarge, UnsupportedMediaType, Cancelled."""
+async def read_json(request: Request, limit_bytes: int) -> object:
+    """The value of a JSON body. Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType, Cancelled."""
     _check_encoding(request)
     if media_type(request) != wire.JSON:
         raise UnsupportedMediaType(f"content type {quoted(media_type(request))} is not supported; send {wire.JSON}")
-    return await _read_body(request, limit_bytes)
+    return await _parsed(wire.parse_json, await _read_body(request, limit_bytes))
+
+
+async def _parsed(parse: Callable[[bytes], Result], body: bytes) -> Result:
+    return parse(body) if len(body) <= LARGE_BODY_BYTES else await asyncio.to_thread(parse, body)
 
 
 def _check_encoding(request: Request) -> None:

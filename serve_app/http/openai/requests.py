@@ -3,19 +3,13 @@
 A field is used, ignored if it does not change the text, or refused by its name. No field is dropped without an error.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.functional_validators import WrapValidator
+from pydantic.json_schema import WithJsonSchema
 
 from deployments.contract.errors import quoted
 from deployments.contract.types import U32, Message, SamplingDefaults, Text, TextGeneration
@@ -37,22 +31,14 @@ def _only_text(value: object) -> None:
         raise ValueError("the only supported modality is text")
 
 
-def _prompts(value: object) -> list[str | list[int]]:
-    """One prompt or several, each as text or as token ids."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list) and value:
-        if all(isinstance(item, str) for item in value):
-            return value
-        if _is_ids(value):
-            return [value]
-        if all(isinstance(item, list) and _is_ids(item) for item in value):
-            return value
-    raise ValueError("expected a string, a list of strings, a list of token ids, or a list of such lists")
-
-
-def _is_ids(value: list[object]) -> bool:
-    return bool(value) and all(type(item) is int and 0 <= item < 2**32 for item in value)
+def _prompts(value: object, validate: Callable[[object], object]) -> object:
+    """One prompt or several, as a list."""
+    try:
+        prompts = validate(value)
+    except ValidationError:
+        expected = "a string, a list of strings, a list of token ids, or a list of such lists"
+        raise ValueError(f"expected {expected}") from None
+    return prompts if isinstance(prompts, list) and not isinstance(prompts[0], int) else [prompts]
 
 
 def _content(value: object) -> object:
@@ -165,19 +151,16 @@ def _seed(seed: int | None, choice: int) -> int | None:
     return int.from_bytes(blake2b(f"{seed}/{choice}".encode(), digest_size=8).digest())
 
 
-def _several(items: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "items": items, "minItems": 1}
-
-
-_IDS = _several({"type": "integer", "minimum": 0, "maximum": 2**32 - 1})
+Item = TypeVar("Item")
+_Several = Annotated[list[Item], Field(min_length=1, fail_fast=True)]
+_Prompts = Text | _Several[Text] | _Several[U32] | _Several[_Several[U32]]
 _TEXT = {"type": "string"}
-_PROMPTS = {"anyOf": [_TEXT, _several(_TEXT), _IDS, _several(_IDS)]}
 _TEXT_PART = {"type": "object", "properties": {"type": {"const": "text"}, "text": _TEXT}, "required": ["type", "text"]}
 _CONTENT = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT_PART}, {"type": "null"}]}
 
 
 class CompletionBody(Body):
-    prompt: Annotated[Any, BeforeValidator(_prompts), WithJsonSchema(_PROMPTS)]
+    prompt: Annotated[_Prompts, WrapValidator(_prompts)]
     max_tokens: U32 | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -204,7 +187,7 @@ class CompletionBody(Body):
 
     def echoes(self) -> list[str]:
         """The text before that of each choice."""
-        return [prompt if self.echo else "" for prompt in self.prompt for _ in range(self.choices)]
+        return [str(prompt) if self.echo else "" for prompt in self.prompt for _ in range(self.choices)]
 
 
 class _ChatMessage(BaseModel):

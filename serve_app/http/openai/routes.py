@@ -22,7 +22,7 @@ from serve_app.http.openai.errors import InvalidField, error_object, render_erro
 from serve_app.http.openai.openapi import openai_paths
 from serve_app.http.openai.requests import Body, ChatBody, CompletionBody, body_of
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
-from serve_app.http.requests import LARGE_BODY_BYTES, context_of, read_json
+from serve_app.http.requests import context_of, read_json
 from serve_app.http.sse import Events, EventStream, StartedStream, data, started
 
 FAMILY = "text_generation"
@@ -75,19 +75,13 @@ class _OpenAIRoutes:
     async def _generate(self, request: Request, kind: type[CompletionBody] | type[ChatBody]) -> Response:
         context = context_of(request)
         try:
-            body = body_of(kind, await self._json(request))
+            body = body_of(kind, await read_json(request, self.limit_bytes))
         except ServingError as failure:
             error = await self.runtime.answer(failure, context)
             assert isinstance(error, Error)
             return render_error(error, failure.param if isinstance(failure, InvalidField) else None)
         answer = self._streamed if body.stream else self._whole
         return await cancel_on_disconnect(request, answer(body, body.requests(), context))
-
-    async def _json(self, request: Request) -> object:
-        body = await read_json(request, self.limit_bytes)
-        if len(body) > LARGE_BODY_BYTES:
-            return await asyncio.to_thread(wire.parse_json, body)
-        return wire.parse_json(body)
 
     async def _whole(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
         results = await self._results(asked, context)
