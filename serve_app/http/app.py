@@ -41,10 +41,19 @@ def build_http_app(
     render_error = partial(error_response, renderers={api.prefix: api.render_error for api in apis})
 
     async def failed(request: Request, cause: Exception) -> Response:
-        error = error_of(_error_of_route(request, cause), request_id_of(request.headers))
-        response = render_error(request.url.path, error)
-        if isinstance(cause, HTTPException):
-            response.headers.update(cause.headers or {})  # Allow
+        return render_error(request.url.path, error_of(cause, request_id_of(request.headers)))
+
+    async def not_routed(request: Request, cause: Exception) -> Response:
+        assert isinstance(cause, HTTPException)
+        path = quoted(request.url.path)
+        wrong_method = cause.status_code == 405
+        error = (
+            MethodNotAllowed(f"{request.method} is not for {path}")
+            if wrong_method
+            else NotFound(f"there is no route {path}")
+        )
+        response = await failed(request, error)
+        response.headers.update(cause.headers or {})  # Allow
         return response
 
     app = Starlette(
@@ -55,7 +64,7 @@ def build_http_app(
             *(route for api in apis for route in api.routes),
         ],
         middleware=[Middleware(LimitsMiddleware, access, int(settings.max_held_mb * 2**20), render_error)],
-        exception_handlers=dict.fromkeys((HTTPException, ServingError, Exception), failed),
+        exception_handlers={HTTPException: not_routed, ServingError: failed, Exception: failed},
     )
     app.router.redirect_slashes = False  # /infer/ is another path than /infer.
     return app
@@ -114,13 +123,3 @@ def _openapi_routes(apis: Sequence[MountedApi], forms: Sequence[Form]) -> list[B
         return HTMLResponse(openapi_page(openapi_document(apis, forms)))
 
     return [Route("/openapi.json", openapi), Route("/docs", docs)]
-
-
-def _error_of_route(request: Request, cause: Exception) -> Exception:
-    """Starlette's 404 and 405 as errors of the contract; any other exception as it is."""
-    if not isinstance(cause, HTTPException):
-        return cause
-    path = quoted(request.url.path)
-    if cause.status_code == 405:
-        return MethodNotAllowed(f"{request.method} is not for {path}")
-    return NotFound(f"there is no route {path}")

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -33,10 +34,8 @@ async def answer_list(items: object, runtime: Runtime, caller: Caller) -> bytes:
     if len(items) > MAX_ITEMS:
         raise InvalidRequest(f"a batch holds at most {MAX_ITEMS} requests, this one holds {len(items)}")
 
-    async def answer(item: object) -> InferResponse:
-        return await runtime.answer(_item_decoded(item), _new_context(caller))
-
-    answers = await asyncio.gather(*map(answer, items))
+    decoders = (partial(wire.from_object, item, InferRequest) for item in items)
+    answers = await asyncio.gather(*(_answer(runtime, caller, decode) for decode in decoders))
     return b"[" + b",".join(wire.encode(one, wire.JSON) for one in answers) + b"]"
 
 
@@ -73,9 +72,11 @@ class JsonLinesResponse(Response):
         """
         try:
             async for line in self._lines():
-                await answers.put(asyncio.create_task(self._answer(line)))
+                answer = _answer(self.runtime, self.caller, partial(self._decoded, line))
+                await answers.put(asyncio.create_task(answer))
         except ServingError as failure:  # RequestTimeout: the body came too slowly.
-            await answers.put(asyncio.create_task(self.runtime.answer(failure, _new_context(self.caller))))
+            answer = self.runtime.answer(failure, RequestContext(uuid.uuid4().hex, self.caller))
+            await answers.put(asyncio.create_task(answer))
         except ClientDisconnect:
             writing.cancel()
             return
@@ -83,9 +84,6 @@ class JsonLinesResponse(Response):
         with contextlib.suppress(ServingError):
             await wait_for_disconnect(self.request.receive)
             writing.cancel()
-
-    async def _answer(self, line: bytes) -> InferResponse:
-        return await self.runtime.answer(self._line_decoded(line), _new_context(self.caller))
 
     async def _lines(self) -> AsyncIterator[bytes]:
         """Lines without their ends; empty ones are left out. A line beyond the limit comes cut, as the last one."""
@@ -100,13 +98,10 @@ class JsonLinesResponse(Response):
         if rest.strip():
             yield rest.strip()
 
-    def _line_decoded(self, line: bytes) -> Asked:
+    def _decoded(self, line: bytes) -> InferRequest:
         if len(line) > self.limit_bytes:
-            return PayloadTooLarge(f"a line is longer than {self.limit_bytes} bytes")
-        try:
-            return wire.decode(line, wire.JSON, InferRequest)
-        except ServingError as failure:
-            return failure
+            raise PayloadTooLarge(f"a line is longer than {self.limit_bytes} bytes")
+        return wire.decode(line, wire.JSON, InferRequest)
 
 
 async def _write(answers: Answers, send: Send) -> None:
@@ -116,12 +111,10 @@ async def _write(answers: Answers, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def _item_decoded(item: object) -> Asked:
+async def _answer(runtime: Runtime, caller: Caller, decode: Callable[[], InferRequest]) -> InferResponse:
+    """The answer to what `decode` returns, or to the ServingError that it raises."""
     try:
-        return wire.from_object(item, InferRequest)
+        asked: Asked = decode()
     except ServingError as failure:
-        return failure
-
-
-def _new_context(caller: Caller) -> RequestContext:
-    return RequestContext(uuid.uuid4().hex, caller)
+        asked = failure
+    return await runtime.answer(asked, RequestContext(uuid.uuid4().hex, caller))

@@ -26,6 +26,8 @@ RESPONSE_GRACE_S = 15
 MAX_CONNECTIONS = 4096
 BUFFER_BYTES = 4 * MAX_HEADER_BYTES
 PORT_RANGE = 200
+OWN_PORTS = 4
+"""Of the range, for the fallback proxy and for HAProxy; the ingress replicas have the rest."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -50,7 +52,6 @@ def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
     wrapper = shutil.which(HAPROXY, path=str(Path(sys.executable).parent))
     if wrapper is None or haproxy_binary() is None:
         return {}
-    metrics_port, stats_port, fallback_port, fallback_grpc_port = _free_ports(4)
     first_port = _free_range()
     profile = LauncherProfile(folder)
     profile.max_body_file.write_text(str(config.ingress.max_body_bytes), "utf-8")
@@ -69,14 +70,14 @@ def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
         # Serve's default ports are the same for every runtime on a machine and are opened as shared: one runtime would
         # receive another's requests.
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port + OWN_PORTS),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + PORT_RANGE // 2 - 1),
         "RAY_SERVE_DIRECT_INGRESS_MIN_GRPC_PORT": str(first_port + PORT_RANGE // 2),
         "RAY_SERVE_DIRECT_INGRESS_MAX_GRPC_PORT": str(first_port + PORT_RANGE - 1),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
-        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(fallback_grpc_port),
-        "RAY_SERVE_HAPROXY_METRICS_PORT": str(metrics_port),
-        "RAY_SERVE_HAPROXY_STATS_PORT": str(stats_port),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port + 1),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(first_port + 2),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(first_port + 3),
         # With metrics HAProxy logs each request and a process of Serve counts the lines: 0.1 ms of CPU time a request
         # for numbers that the ingress has itself.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
@@ -113,24 +114,10 @@ def _free_range() -> int:
     """The first of PORT_RANGE ports: above those of Ray's workers, below the ephemeral ports of the system."""
     while True:
         first = random.randrange(20_000, 32_000, PORT_RANGE)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", first))
-            except OSError:
-                continue
-        return first
-
-
-def _free_ports(count: int) -> list[int]:
-    """Free ports below those of Ray's workers and below the ephemeral ports, which any connection may take."""
-    with ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
-            probe = held.enter_context(socket.socket())
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", random.randrange(5_000, 10_000)))
-                found.append(probe.getsockname()[1])
-        return found
+        with ExitStack() as held, suppress(OSError):
+            for port in range(first, first + OWN_PORTS + 1):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
 
 
 if __name__ == "__main__":

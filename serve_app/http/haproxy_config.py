@@ -8,16 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from deployments.contract.errors import (
-    HeadersTooLarge,
-    InvalidRequest,
-    NotFound,
-    Overloaded,
-    PayloadTooLarge,
-    RequestTimeout,
-    ServingError,
-    Unavailable,
-)
+from deployments.contract import errors
 from deployments.contract.types import Error
 from deployments.contract.wire import JSON, to_object
 from deployments.replica.launcher_profile import LauncherProfile
@@ -34,17 +25,19 @@ _MARK = "# adapted by model-runtime-haproxy\n"
 _MAX_HEADER_BYTES = MAX_HEADER_BYTES - 1024
 """HAProxy counts the headers alone; the rest is for the path."""
 _REPLIES = {
-    400: InvalidRequest("malformed HTTP, or a head that is too large"),
-    408: RequestTimeout(f"the request's head was not complete within {HEADERS_TIMEOUT_S} s"),
-    502: Unavailable("the ingress replica was lost"),
-    503: Unavailable("no ingress replica answers"),
-    504: Unavailable("the ingress replica did not answer"),
+    400: errors.InvalidRequest("malformed HTTP, or a head that is too large"),
+    408: errors.RequestTimeout(f"the request's head was not complete within {HEADERS_TIMEOUT_S} s"),
+    502: errors.Unavailable("the ingress replica was lost"),
+    503: errors.Unavailable("no ingress replica answers"),
+    504: errors.Unavailable("the ingress replica did not answer"),
 }
-_NO_ROUTE = NotFound("there is no such route")
-_TOO_MANY = Overloaded("too many connections from one address")
-_LARGE_HEADERS = HeadersTooLarge(f"more than {MAX_HEADERS} headers, or more than {_MAX_HEADER_BYTES} bytes of them")
-_LARGE_BODY = PayloadTooLarge("the body is larger than this runtime takes")
-_NO_HOST = InvalidRequest("a request needs one Host header that names a host")
+_NO_ROUTE = errors.NotFound("there is no such route")
+_TOO_MANY = errors.Overloaded("too many connections from one address")
+_LARGE_HEADERS = errors.HeadersTooLarge(
+    f"more than {MAX_HEADERS} headers, or more than {_MAX_HEADER_BYTES} bytes of them"
+)
+_LARGE_BODY = errors.PayloadTooLarge("the body is larger than this runtime takes")
+_NO_HOST = errors.InvalidRequest("a request needs one Host header that names a host")
 
 
 def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
@@ -62,17 +55,12 @@ def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
         reply.write_text(_error_file(failure), "utf-8")
         ours.append(f"    errorfile {status} {reply}")
     text = text.replace("defaults\n    mode http\n", "\n".join(["defaults", "    mode http", *ours, ""]), 1)
-    text = re.sub(
-        r"^( *server \S+-(\w+) )(\S+):(\d+)( check.*)$",
-        lambda line: _through_socket(line, profile),
-        text,
-        flags=re.MULTILINE,
-    )
+    server = re.compile(r"^( *server \S+-(\w+) )(\S+):(\d+)( check.*)$", re.MULTILINE)
+    text = server.sub(lambda line: _through_socket(line, profile), text)
     text = re.sub(r"(frontend http_frontend\n *bind .*\n)", lambda bind: bind[1] + _front_rules(profile), text, count=1)
     text = re.sub(r"http-request return .* if routes\n", lambda _: _returned(_NO_ROUTE, "routes") + "\n", text)
-    return re.sub(
-        r"http-request return status 404 content-type text/plain lf-string .*", lambda _: _returned(_NO_ROUTE), text
-    )
+    not_found = r"http-request return status 404 content-type text/plain lf-string .*"
+    return re.sub(not_found, lambda _: _returned(_NO_ROUTE), text)
 
 
 def _front_rules(profile: LauncherProfile) -> str:
@@ -101,7 +89,7 @@ def _front_rules(profile: LauncherProfile) -> str:
     return "".join(f"    {rule}\n" for rule in rules)
 
 
-def _returned(failure: ServingError, condition: str = "") -> str:
+def _returned(failure: errors.ServingError, condition: str = "") -> str:
     """A rule with which HAProxy itself answers with the error."""
     body = json.dumps(to_object(Error.of(failure, "%[var(txn.id)]"))).replace('"', r"\"")
     headers = "hdr x-request-id %[var(txn.id)]" + (" hdr retry-after 1" if failure.retryable else "")
@@ -116,7 +104,7 @@ def _through_socket(line: re.Match[str], profile: LauncherProfile) -> str:
     return f"{server}unix@{path}{rest} addr {host} port {port}" if path.is_socket() else line[0]
 
 
-def _error_file(failure: ServingError) -> str:
+def _error_file(failure: errors.ServingError) -> str:
     """A whole HTTP response, as `errorfile` needs it."""
     body = json.dumps(to_object(Error.of(failure)))
     retry_after = "Retry-After: 1\r\n" if failure.retryable else ""

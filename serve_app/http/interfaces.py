@@ -1,6 +1,6 @@
 """What the HTTP routes need from outside, and how another protocol adds its routes. Types only."""
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,5 +42,5 @@ class MountedApi:
     prefix: str
     routes: Sequence[BaseRoute]
     render_error: ErrorRenderer
-    openapi_paths: Callable[[dict[str, Any], Iterable[int]], dict[str, Any]]
-    """Adds its schemas to the first argument; the second one is the statuses of the middleware. Returns its paths."""
+    openapi_paths: Callable[[dict[str, Any]], dict[str, Any]]
+    """Returns its paths, and adds their schemas to the argument."""

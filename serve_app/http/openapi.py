@@ -6,11 +6,12 @@ from importlib.metadata import version
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic.json_schema import JsonSchemaMode
 
 from deployments.contract import wire
 from deployments.contract.errors import ERRORS
 from deployments.contract.status import ModelStatus, Plan
-from deployments.contract.types import Error, InferRequest, InferResponse, Variant
+from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.family import Form
 from serve_app.http.batch import MAX_ITEMS, NDJSON
 from serve_app.http.interfaces import MountedApi
@@ -24,57 +25,64 @@ TEXT = "text/plain"
 
 def openapi_document(apis: Iterable[MountedApi], forms: Sequence[Form]) -> dict[str, Any]:
     """OpenAPI 3.1 for every route, those of `apis` included."""
-    schemas: dict[str, Any] = {}
-    for union in (InferRequest, InferResponse):
-        schemas[union.__name__] = {"oneOf": [_tagged(kind, schemas) for kind in union.variants.values()]}
-    schemas["Failure"] = _tagged(Error, schemas)
-    for name, described in (("ModelStatus", TypeAdapter(ModelStatus)), ("Plan", TypeAdapter(Plan))):
-        schema = described.json_schema(ref_template=REFERENCE, mode="serialization")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[name] = schema
-    mounted: dict[str, Any] = {}
-    for api in apis:
-        mounted |= api.openapi_paths(schemas, MIDDLEWARE_STATUSES)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "model-runtime", "version": version("model-runtime")},
-        "paths": {
-            "/infer": {"post": _infer(forms)},
-            "/infer/batch": {"post": _batch()},
-            "/models": {"get": _get("The models, their state and size", wire.JSON, _holding("models", "ModelStatus"))},
-            "/models/{model_id}": {"get": _model("One model, its versions, and every replica that has had it")},
-            "/models/{model_id}/load": {"post": _model("Loads it into one replica and tries its golden examples")},
-            "/models/{model_id}/unload": {"post": _model("Takes it out of memory once its requests have ended")},
-            "/models/{model_id}/pin": {"post": _model("Keeps it in memory, once it is there")},
-            "/models/{model_id}/unpin": {"post": _model("Lets it be evicted again")},
-            "/models/{model_id}/plan": {
-                "post": _model("What loading it would take, replica by replica", _holding("plans", "Plan"))
-            },
-            "/healthz": {"get": _get("200 while the process is alive", TEXT, _STRING)},
-            "/readyz": {"get": _readyz()},
-            "/metrics": {"get": _get("The metrics in Prometheus' text format", TEXT, _STRING)},
-            "/openapi.json": {"get": _get("This document", wire.JSON, {"type": "object"})},
-            "/docs": {"get": _get("This document as a page", "text/html", _STRING)},
-            **mounted,
-        },
-        "components": {"schemas": schemas},
+    schemas = _schemas()
+    paths = {
+        "/infer": {"post": _infer(forms)},
+        "/infer/batch": {"post": _batch()},
+        "/models": {"get": _get("The models, their state and size", wire.JSON, _MODELS)},
+        "/models/{model_id}": {"get": _model("One model, its versions, and every replica that has had it")},
+        "/models/{model_id}/load": {"post": _model("Loads it into one replica and tries its golden examples")},
+        "/models/{model_id}/unload": {"post": _model("Takes it out of memory once its requests have ended")},
+        "/models/{model_id}/pin": {"post": _model("Keeps it in memory, once it is there")},
+        "/models/{model_id}/unpin": {"post": _model("Lets it be evicted again")},
+        "/models/{model_id}/plan": {"post": _model("What loading it would take, replica by replica", _PLANS)},
+        "/healthz": {"get": _get("200 while the process is alive", TEXT, STRING)},
+        "/readyz": {"get": _get("200 once every family can answer, else 503", TEXT, STRING)},
+        "/metrics": {"get": _get("The metrics in Prometheus' text format", TEXT, STRING)},
+        "/openapi.json": {"get": _get("This document", wire.JSON, {"type": "object"})},
+        "/docs": {"get": _get("This document as a page", "text/html", STRING)},
     }
+    paths["/readyz"]["get"]["responses"]["503"]["content"][TEXT] = {"schema": STRING}
+    for api in apis:
+        paths |= api.openapi_paths(schemas)
+    info = {"title": "model-runtime", "version": version("model-runtime")}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+
+
+def _schemas() -> dict[str, Any]:
+    """Of the unions, of their variants and of the models' statuses."""
+    variants = InferRequest.variants | InferResponse.variants
+    described: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
+        *((name, "validation", TypeAdapter(kind)) for name, kind in variants.items()),
+        *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in (ModelStatus, Plan)),
+    ]
+    _, document = TypeAdapter.json_schemas(described, ref_template=REFERENCE)
+    schemas: dict[str, Any] = document["$defs"]
+    for kind in variants.values():
+        for name, field in kind.model_fields.items():
+            if field.annotation is bytes:
+                schemas[kind.__name__]["properties"][name] = {"anyOf": [_BASE64, _BYTES]}
+    for union in (InferRequest, InferResponse):
+        schemas[union.__name__] = {"oneOf": [_tagged(name) for name in union.variants]}
+    return schemas | {"Failure": _tagged("Error")}
 
 
 def _infer(forms: Sequence[Form]) -> dict[str, Any]:
-    content: dict[str, Any] = {kind: {"schema": _ref("InferRequest")} for kind in (wire.JSON, wire.MSGPACK)}
-    content[wire.BINCODE] = {"schema": {"type": "string", "format": "binary"}}
+    content: dict[str, Any] = {kind: {"schema": ref("InferRequest")} for kind in (wire.JSON, wire.MSGPACK)}
+    content[wire.BINCODE] = {"schema": _BINARY}
     if forms:
         schemas = [_form(form) for form in forms]
         content[FORM] = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
-    answers = _in_every_format("InferResponse") | {"text/event-stream": {}}  # With `stream`.
-    statuses = sorted({kind.status for kind in ERRORS.values()})
+    failures = failures_of(*sorted({kind.status for kind in ERRORS.values()}))
+    for failure in failures.values():
+        failure["content"] |= {wire.MSGPACK: {}, wire.BINCODE: {}}
+    answer = answer_of("The variant that answers the request.", wire.JSON, ref("InferResponse"))
+    answer["content"] |= {wire.MSGPACK: {}, wire.BINCODE: {}, "text/event-stream": {}}  # the last with `stream`
     return {
         "summary": "Answers one request",
         "parameters": _SCHEDULING_HEADERS,
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": {"description": "The variant that answers the request.", "content": answers}}
-        | _failures(*statuses, content=_in_every_format("Failure")),
+        "responses": {"200": answer} | failures,
     }
 
 
@@ -125,95 +133,75 @@ def _type_of(field: dict[str, Any]) -> str:
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
-def _tagged(kind: type[Variant], schemas: dict[str, Any]) -> dict[str, Any]:
+def _tagged(name: str) -> dict[str, Any]:
     """serde's external tagging: an object with the variant's name as its only key."""
-    schema = kind.model_json_schema(ref_template=REFERENCE)
-    schemas.update(schema.pop("$defs", {}))
-    for name, info in kind.model_fields.items():
-        if info.annotation is bytes:
-            integers = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
-            base64 = {"type": "string", "contentEncoding": "base64", "pattern": _BASE64}
-            schema["properties"][name] = {"anyOf": [base64, integers]}
-    schemas[kind.__name__] = schema
-    return {
-        "type": "object",
-        "properties": {kind.__name__: _ref(kind.__name__)},
-        "required": [kind.__name__],
-        "additionalProperties": False,
-    }
+    return object_of({name: ref(name)}, name) | {"additionalProperties": False}
 
 
-_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-_STRING = {"type": "string"}
+def object_of(properties: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+_BASE64_PATTERN = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": _BASE64_PATTERN}
+_BYTES = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
+_BINARY = {"type": "string", "format": "binary"}
+STRING = {"type": "string"}
+_DEADLINE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}
 _SCHEDULING_HEADERS = [
-    {
-        "name": "x-deadline-ms",
-        "in": "header",
-        "description": "For how long an answer is of use",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 10**12 - 1},
-    },
+    {"name": "x-deadline-ms", "in": "header", "schema": _DEADLINE, "description": "For how long an answer is of use"},
     {"name": "x-priority", "in": "header", "schema": {"enum": ["high", "normal", "low"]}},
 ]
+MODEL_ID = {"name": "model_id", "in": "path", "required": True, "schema": STRING}
+"""The parameter of a path."""
 
 
 def _batch() -> dict[str, Any]:
     def listed(union: str) -> dict[str, Any]:
-        several = {"type": "array", "items": _ref(union), "maxItems": MAX_ITEMS}
-        return {wire.JSON: {"schema": several}, NDJSON: {"schema": {}}}
+        return {wire.JSON: {"schema": list_of(ref(union), maxItems=MAX_ITEMS)}, NDJSON: {"schema": {}}}
 
+    answer = {"description": "An InferResponse for each request.", "content": listed("InferResponse")}
     return {
         "summary": "Answers a list of requests, or JSON lines, in order; what is no request gets its own Error",
         "parameters": _SCHEDULING_HEADERS,
         "requestBody": {"required": True, "content": listed("InferRequest")},
-        "responses": {"200": {"description": "An InferResponse for each request.", "content": listed("InferResponse")}}
-        | _failures(*MIDDLEWARE_STATUSES, 415),
+        "responses": {"200": answer} | failures_of(*MIDDLEWARE_STATUSES, 415),
     }
 
 
 def _form(form: Form) -> dict[str, Any]:
-    file = {"type": "string", "format": "binary"}
     integers = {name: {"type": "string", "pattern": "^[0-9]{1,9}$"} for name in form.integers}
-    return {
-        "type": "object",
-        "properties": {"model_id": _STRING, form.file: file, **integers},
-        "required": ["model_id", form.file],
-    }
+    return object_of({"model_id": STRING, form.file: _BINARY, **integers}, "model_id", form.file)
 
 
-def _codes(status: int) -> str:
-    return "Error: " + ", ".join(kind.code for kind in ERRORS.values() if kind.status == status)
+def list_of(items: dict[str, Any], **limits: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, **limits}
 
 
-def _ref(name: str) -> dict[str, str]:
+def ref(name: str) -> dict[str, str]:
     return {"$ref": REFERENCE.format(model=name)}
 
 
-def _in_every_format(schema: str) -> dict[str, Any]:
-    return {wire.JSON: {"schema": _ref(schema)}, wire.MSGPACK: {}, wire.BINCODE: {}}
+def failures_of(*statuses: int) -> dict[str, Any]:
+    def codes(status: int) -> str:
+        return ", ".join(kind.code for kind in ERRORS.values() if kind.status == status)
+
+    return {str(status): answer_of(f"Error: {codes(status)}", wire.JSON, ref("Failure")) for status in statuses}
 
 
-def _failures(*statuses: int, content: dict[str, Any] | None = None) -> dict[str, Any]:
-    content = content or {wire.JSON: {"schema": _ref("Failure")}}
-    return {str(status): {"description": _codes(status), "content": dict(content)} for status in statuses}
+def answer_of(description: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
-def _holding(name: str, items: str) -> dict[str, Any]:
-    """The schema of an object with one list."""
-    return {"type": "object", "properties": {name: {"type": "array", "items": _ref(items)}}, "required": [name]}
+_MODELS = object_of({"models": list_of(ref("ModelStatus"))}, "models")
+_PLANS = object_of({"plans": list_of(ref("Plan"))}, "plans")
 
 
 def _model(summary: str, answer: dict[str, Any] | None = None) -> dict[str, Any]:
-    parameter = {"name": "model_id", "in": "path", "required": True, "schema": _STRING}
-    operation = _get(summary, wire.JSON, answer or _ref("ModelStatus"))
-    return operation | {"parameters": [parameter], "responses": operation["responses"] | _failures(404, 507)}
-
-
-def _readyz() -> dict[str, Any]:
-    ready = _get("200 once every family can answer, else 503", TEXT, _STRING)
-    ready["responses"]["503"]["content"] |= {TEXT: {"schema": _STRING}}
-    return ready
+    operation = _get(summary, wire.JSON, answer or ref("ModelStatus"))
+    return operation | {"parameters": [MODEL_ID], "responses": operation["responses"] | failures_of(404, 507)}
 
 
 def _get(summary: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
-    answer = {"description": "OK", "content": {media_type: {"schema": schema}}}
-    return {"summary": summary, "responses": {"200": answer} | _failures(*MIDDLEWARE_STATUSES)}
+    answers = {"200": answer_of("OK", media_type, schema)} | failures_of(*MIDDLEWARE_STATUSES)
+    return {"summary": summary, "responses": answers}

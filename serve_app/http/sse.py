@@ -95,12 +95,13 @@ class EventStream(Response):
         super().__init__(None, 200, {"cache-control": "no-cache"} | (headers or {}), "text/event-stream")
         del self.headers["content-length"]
         self.events = events
+        self._writing = asyncio.Lock()
+        self._last_write_at = time.monotonic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        writer = _StreamWriter(send)
         async with aclosing(self.events):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            works = (self._write(writer), writer.keep_alive(), wait_for_disconnect(receive))
+            works = (self._send_events(send), self._keep_alive(send), wait_for_disconnect(receive))
             tasks = [asyncio.create_task(work) for work in works]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -109,34 +110,26 @@ class EventStream(Response):
                     task.cancel()
                 # So that `aclosing` finds no task inside the generator.
                 await asyncio.wait(tasks)
-        failures = [task.exception() for task in tasks if not task.cancelled()]
-        for failure in failures:
+        for task in tasks:
+            failure = None if task.cancelled() else task.exception()
             if failure is not None and not isinstance(failure, OSError):  # TimeoutError: the client does not read.
                 raise failure
 
-    async def _write(self, writer: "_StreamWriter") -> None:
+    async def _send_events(self, send: Send) -> None:
         async for event in self.events:
-            await writer.write(event)
-        await writer.write(b"", last=True)
+            await self._write(send, event)
+        await self._write(send, b"", last=True)
 
-
-class _StreamWriter:
-    """Writes one response's body. Raises TimeoutError if the client does not read."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._lock = asyncio.Lock()
-        self._last_write_at = time.monotonic()
-
-    async def write(self, body: bytes, last: bool = False) -> None:
-        async with self._lock, asyncio.timeout(WRITE_TIMEOUT_S):
-            await self._send({"type": "http.response.body", "body": body, "more_body": not last})
-            self._last_write_at = time.monotonic()
-
-    async def keep_alive(self) -> None:
+    async def _keep_alive(self, send: Send) -> None:
         while True:
             silence = time.monotonic() - self._last_write_at
             if silence >= KEEP_ALIVE_S:
-                await self.write(_COMMENT)
+                await self._write(send, _COMMENT)
                 silence = 0.0
             await asyncio.sleep(KEEP_ALIVE_S - silence)
+
+    async def _write(self, send: Send, body: bytes, last: bool = False) -> None:
+        """Raises TimeoutError if the client does not read."""
+        async with self._writing, asyncio.timeout(WRITE_TIMEOUT_S):
+            await send({"type": "http.response.body", "body": body, "more_body": not last})
+            self._last_write_at = time.monotonic()

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,7 +13,6 @@ from starlette.routing import Route
 
 from deployments.contract import wire
 from deployments.contract.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
-from deployments.contract.status import ModelStatus
 from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.access.caller import RequestContext
@@ -32,24 +33,22 @@ ChoiceReply = tuple[int, Reply]
 
 
 def openai_api(settings: IngressSettings, runtime: Runtime, operations: Operations) -> MountedApi:
-    routes = _OpenAIRoutes(settings.max_body_bytes, runtime, operations).routes()
+    api = _OpenAI(settings.max_body_bytes, runtime, operations)
+    routes = [
+        Route("/v1/models", api.models),
+        Route("/v1/models/{model_id:path}", api.model),
+        Route("/v1/completions", partial(api.generate, CompletionBody), methods=["POST"]),
+        Route("/v1/chat/completions", partial(api.generate, ChatBody), methods=["POST"]),
+    ]
     return MountedApi("/v1", routes, render_error, openai_paths)
 
 
-class _OpenAIRoutes:
-    def __init__(self, limit_bytes: int, runtime: Runtime, operations: Operations) -> None:
-        self.runtime = runtime
-        self.operations = operations
-        self.limit_bytes = limit_bytes
-        self.created = int(time.time())
-
-    def routes(self) -> list[Route]:
-        return [
-            Route("/v1/models", self.models),
-            Route("/v1/models/{model_id:path}", self.model),
-            Route("/v1/completions", self.completions, methods=["POST"]),
-            Route("/v1/chat/completions", self.chat, methods=["POST"]),
-        ]
+@dataclass
+class _OpenAI:
+    limit_bytes: int
+    runtime: Runtime
+    operations: Operations
+    created: int = field(default_factory=lambda: int(time.time()))
 
     async def models(self, request: Request) -> Response:
         statuses = await self.operations.models()
@@ -59,20 +58,15 @@ class _OpenAIRoutes:
     async def model(self, request: Request) -> Response:
         model_id = request.path_params["model_id"]
         for status in await self.operations.models():
-            if status.family == FAMILY and model_id in _names(status):
+            names = (status.model_id, *(f"{status.model_id}@{version}" for version in status.versions))
+            if status.family == FAMILY and model_id in names:
                 return JSONResponse(self._model(model_id))
         raise ModelNotFound(f"there is no text model {quoted(model_id)}")
-
-    async def completions(self, request: Request) -> Response:
-        return await self._generate(request, CompletionBody)
-
-    async def chat(self, request: Request) -> Response:
-        return await self._generate(request, ChatBody)
 
     def _model(self, model_id: str) -> dict[str, object]:
         return {"id": model_id, "object": "model", "created": self.created, "owned_by": "model-runtime"}
 
-    async def _generate(self, request: Request, kind: type[CompletionBody] | type[ChatBody]) -> Response:
+    async def generate(self, kind: type[CompletionBody] | type[ChatBody], request: Request) -> Response:
         context = context_of(request)
         try:
             body = body_of(kind, await read_json(request, self.limit_bytes))
@@ -84,9 +78,18 @@ class _OpenAIRoutes:
         return await cancel_on_disconnect(request, answer(body, body.requests(), context))
 
     async def _whole(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
-        results = await self._results(asked, context)
-        if isinstance(results, Error):
-            return render_error(results)
+        """Every choice's text, or the first error, which cancels the other choices."""
+        tasks = [asyncio.create_task(self.runtime.answer(one, context)) for one in asked]
+        try:
+            for answer in asyncio.as_completed(tasks):
+                if isinstance(response := await answer, Error):
+                    return render_error(response)
+        finally:
+            for task in tasks:
+                task.cancel()
+        results = [result for task in tasks if isinstance(result := task.result(), TextGenerationResult)]
+        if len(results) < len(tasks):
+            return render_error(Error.of(Internal("the model gave no text"), context.request_id))
         return Response(data(_builder(body, context).response(results)), media_type=wire.JSON)
 
     async def _streamed(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
@@ -95,23 +98,6 @@ class _OpenAIRoutes:
             return EventStream(_events(_builder(body, context), replies, len(asked), body.include_usage))
         await replies.aclose()
         return render_error(replies.first[1])
-
-    async def _results(
-        self, asked: Sequence[TextGeneration], context: RequestContext
-    ) -> list[TextGenerationResult] | Error:
-        """Every choice's result, or the first error, which cancels the other choices."""
-        tasks = [asyncio.create_task(self.runtime.answer(one, context)) for one in asked]
-        try:
-            for answer in asyncio.as_completed(tasks):
-                if isinstance(response := await answer, Error):
-                    return response
-        finally:
-            for task in tasks:
-                task.cancel()
-        results = [result for task in tasks if isinstance(result := task.result(), TextGenerationResult)]
-        if len(results) < len(tasks):
-            return Error.of(Internal("the model gave no text"), context.request_id)
-        return results
 
     async def _replies(
         self, asked: Sequence[TextGeneration], context: RequestContext
@@ -179,7 +165,3 @@ async def _events(
 
 def _line(value: object) -> bytes:
     return b"data: " + data(value) + b"\n\n"
-
-
-def _names(status: ModelStatus) -> set[str]:
-    return {status.model_id, *(f"{status.model_id}@{version}" for version in status.versions)}
