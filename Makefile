@@ -3,13 +3,21 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test test-residency test-wheel test-lowest fuzz-image fuzz-http soak check bench wheel audit clean
+.PHONY: serve test test-fast test-residency test-wheel test-lowest fuzz-image fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
 
+# One of the workers runs what starts a Ray. Its waits are long: the other one computes meanwhile.
+TEST_WORKERS ?= 2
+PARALLEL := -n $(TEST_WORKERS) --dist loadgroup
+
 test: .venv/dev.stamp
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
+
+# What needs no Ray and no compiler: under a minute, to be run while one works.
+test-fast: .venv/dev.stamp
+	$(BIN)/pytest $(PARALLEL) -m 'not ray and not cluster and not compiles'
 
 # More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp

@@ -43,6 +43,16 @@ def pytest_configure() -> None:
     os.environ.update(haproxy_environment(Path(PRIVATE.name), CONFIG))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest looks at `-m`, and before pytest-xdist at groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What uses the session's Ray is marked so. One worker of pytest-xdist runs all that starts a Ray."""
+    for item in items:
+        if "session_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+        if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def pytest_unconfigure() -> None:
     PRIVATE.cleanup()
 

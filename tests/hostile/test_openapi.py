@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import httpx
-import pytest
 
 from tests.support.running import Running
 
@@ -15,7 +14,6 @@ HERE = Path(__file__).parent
 PROGRAM = Path(sys.executable).with_name("schemathesis")
 
 
-@pytest.mark.ray
 def test_the_runtime_responds_as_its_openapi_document_says(runtime: Running, tmp_path: Path) -> None:
     """No 5xx; no status, type or shape that is not in the document; no request accepted that it forbids.
 

@@ -6,7 +6,6 @@
 import asyncio
 
 import psutil
-import pytest
 
 from benchmarks.http.mixed import kinds
 from benchmarks.http.soak import Holdings, holdings, soak
@@ -24,7 +23,6 @@ def is_ours(process: psutil.Process) -> bool:
     return "ServeReplica" in process.name() or "haproxy" in process.name()
 
 
-@pytest.mark.ray
 def test_mixed_requests_are_answered_and_nothing_leaks(runtime: Running) -> None:
     of_kinds = kinds("image", "text", runtime.picture.read_bytes())
     soaked = asyncio.run(soak(runtime.url, of_kinds, REQUESTS, look, WARM_UP))

@@ -19,8 +19,6 @@ from tests.support.running import Running
 from tests.support.text_models import PROMPTS, Reference
 from tests.support.tiny_models import LABELS
 
-pytestmark = pytest.mark.ray
-
 
 @pytest.fixture(params=ENTRANCES)
 def entrance(request: pytest.FixtureRequest) -> Entrance:

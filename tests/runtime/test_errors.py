@@ -14,8 +14,6 @@ from tests.support.echo import Echo
 from tests.support.entrances import ENTRANCES, Entrance
 from tests.support.running import Running
 
-pytestmark = pytest.mark.ray
-
 
 @pytest.fixture(params=ENTRANCES)
 def entrance(request: pytest.FixtureRequest) -> Entrance:

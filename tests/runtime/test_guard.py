@@ -22,8 +22,6 @@ from tests.support.echo import Echo, build
 from tests.support.running import CONFIG, Running, replica_pids
 from tests.support.until import wait_until
 
-pytestmark = pytest.mark.ray
-
 ECHO = {"Echo": {"model_id": "any", "text": "x"}}
 SLOTS = 64
 

@@ -24,8 +24,6 @@ from tests.support.text_models import Reference
 from tests.support.tiny_models import save_text_model
 from tests.support.until import wait_until
 
-pytestmark = pytest.mark.ray
-
 PROMPT, TOKENS = "Once upon a time", 8
 
 

@@ -17,8 +17,6 @@ from tests.support.entrances import over_the_handle
 from tests.support.running import Running, replica_pids
 from tests.support.until import wait_until
 
-pytestmark = pytest.mark.ray
-
 
 def metric(text: str, name: str) -> float:
     """The sum of a metric's series."""

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from deployments.contract.settings import Autoscaling, FamilySettings
 from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.table import FAMILIES
@@ -12,8 +10,6 @@ from serve_app.config.config import RuntimeConfig
 from tests.support.running import replica_pids
 from tests.support.tiny_models import save_text_model
 from tests.support.until import wait_until
-
-pytestmark = pytest.mark.ray
 
 
 def test_two_replicas_share_the_models_and_a_hot_one_spreads(serve_url: str, tmp_path: Path) -> None:

@@ -4,16 +4,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pytest
-
 from deployments.contract.settings import Autoscaling, FamilySettings
 from serve_app.app import compose
 from serve_app.config.config import IngressSettings, RuntimeConfig
 from tests.support.echo import ECHO, Echo
 from tests.support.running import replica_pids
 from tests.support.until import wait_until
-
-pytestmark = pytest.mark.ray
 
 QUICK = Autoscaling(max_replicas=2, target_ongoing_requests=1, upscale_delay_s=1, downscale_delay_s=1)
 

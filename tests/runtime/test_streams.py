@@ -17,8 +17,6 @@ from tests.support.running import Running
 from tests.support.text_models import CONTEXT, PROMPTS, Reference
 from tests.support.until import wait_until
 
-pytestmark = pytest.mark.ray
-
 Stream = Callable[[Running, str, str], tuple[list[Chunk], TextGenerationResult]]
 TOKENS = 40
 TOGETHER = 60

@@ -80,7 +80,6 @@ def test_a_wrong_option_is_refused_before_anything_is_sent(client: Client, capsy
     assert client.asked == []
 
 
-@pytest.mark.ray
 def test_infer_image_prints_labels_and_probabilities(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["infer", "image", "image", str(runtime.picture), "--top-k", "2", "--url", runtime.url]
     assert main(command) == 0
@@ -89,13 +88,11 @@ def test_infer_image_prints_labels_and_probabilities(runtime: Running, capsys: p
     assert all(0 <= float(line.split()[-1]) <= 1 for line in lines)
 
 
-@pytest.mark.ray
 def test_infer_text_prints_the_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]) == 0
     assert Reference(runtime.models / "text").agrees("Once", 8, capsys.readouterr().out.removesuffix("\n"))
 
 
-@pytest.mark.ray
 def test_infer_text_streams_the_same_continuation(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["infer", "text", "text", "Once", "--max-tokens", "8", "--url", runtime.url]
     assert main(command) == main([*command, "--stream"]) == 0
@@ -105,7 +102,6 @@ def test_infer_text_streams_the_same_continuation(runtime: Running, capsys: pyte
     assert "model_not_found" in capsys.readouterr().err
 
 
-@pytest.mark.ray
 def test_infer_json_sends_any_variant_as_it_stands(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["infer", "json", '{"Echo":{"model_id":"any","text":"hi"}}', "--url", runtime.url]) == 0
     assert json.loads(capsys.readouterr().out) == {"EchoResult": {"text": "hi"}}

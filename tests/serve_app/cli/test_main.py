@@ -20,7 +20,6 @@ from tests.support.running import Running
 START_TIMEOUT_S = 120
 
 
-@pytest.mark.ray
 def test_models_is_a_table_for_people_and_json_for_programs(
     runtime: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,7 +29,6 @@ def test_models_is_a_table_for_people_and_json_for_programs(
     assert "text" in {status["model_id"] for status in json.loads(capsys.readouterr().out)}
 
 
-@pytest.mark.ray
 def test_an_error_is_printed_to_stderr_with_its_code(runtime: Running, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["infer", "text", "nope", "p", "--url", runtime.url]) == 1
     assert capsys.readouterr().err.startswith("model_not_found: no model 'nope'")
