@@ -24,8 +24,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image-mutations", type=int, default=150, help="of each image format; 20,000 in make fuzz-image")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Ray reads its environment when it is imported."""
+    if config.getoption("dist", "no") != "no" and "PYTEST_XDIST_WORKER" not in os.environ:
+        return  # This process only starts workers, which would inherit what is set below before they import Ray.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Serve's threads outlive the shutdown and would start another Ray.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
