@@ -22,38 +22,25 @@ class ModelFormat(BaseModel):
     """An entry of model.yaml's `golden`."""
 
 
-class ModelFormats:
-    """The formats of all families, by family."""
+def family_of(manifest: Manifest, config: Mapping[str, object], formats: Mapping[str, ModelFormat]) -> str:
+    """The family that model.yaml names, else the first that matches config.json.
 
-    def __init__(self, formats: Mapping[str, ModelFormat]) -> None:
-        self.formats = formats
-
-    def family_of(self, manifest: Manifest, config: Mapping[str, object]) -> str:
-        """Raises Unservable where model.yaml is wrong for the family, or no family serves the model."""
-        if manifest.family:
-            return self.named(manifest)
-        for family, form in self.formats.items():
-            if form.matches(config):
-                return self._with_its_examples(family, manifest)
+    Raises Unservable where there is none, or where model.yaml is wrong for it.
+    """
+    family = manifest.family or next((name for name, form in formats.items() if form.matches(config)), None)
+    if family is None:
         raise Unservable(f"no family serves architecture {quoted(', '.join(architectures(config)) or 'none')}")
-
-    def named(self, manifest: Manifest) -> str:
-        """The family that model.yaml names. Raises Unservable."""
-        family = manifest.family or ""
-        if family not in self.formats:
-            raise Unservable(f"model.yaml: no family {quoted(family)}{nearest(family, self.formats)}")
-        return self._with_its_examples(family, manifest)
-
-    def _with_its_examples(self, family: str, manifest: Manifest) -> str:
-        golden = self.formats[family].golden
-        for number, example in enumerate(manifest.golden):
-            if golden is None:
-                raise Unservable(f"model.yaml: {family} has no golden examples")
-            try:
-                golden.model_validate(example)
-            except ValidationError as invalid:
-                raise Unservable(f"model.yaml: {mistakes(invalid, 'golden', number)[0]}") from None
-        return family
+    if family not in formats:
+        raise Unservable(f"model.yaml: no family {quoted(family)}{nearest(family, formats)}")
+    golden = formats[family].golden
+    for number, example in enumerate(manifest.golden):
+        if golden is None:
+            raise Unservable(f"model.yaml: {family} has no golden examples")
+        try:
+            golden.model_validate(example)
+        except ValidationError as invalid:
+            raise Unservable(f"model.yaml: {mistakes(invalid, 'golden', number)[0]}") from None
+    return family
 
 
 def architectures(config: Mapping[str, object]) -> list[str]:

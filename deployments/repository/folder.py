@@ -84,8 +84,17 @@ def read_manifest(folder: Path) -> Manifest:
         raise Unservable("model.yaml cannot be read") from None
 
 
-def read_config(text: bytes) -> dict[str, object]:
-    """The model's config.json. Raises Unservable."""
+def read_config(folder: Path) -> dict[str, object]:
+    """The model's config.json. Raises Unservable, and OSError where it cannot be read."""
+    try:
+        with (folder / "config.json").open("rb") as stream:
+            return parse_config(stream.read(CONFIG_BYTES + 1))
+    except FileNotFoundError:
+        raise Unservable("there is no config.json") from None
+
+
+def parse_config(text: bytes) -> dict[str, object]:
+    """Raises Unservable."""
     config = _parsed(text, "config.json")
     if not isinstance(config, dict):
         raise Unservable("config.json is not an object")
@@ -95,14 +104,10 @@ def read_config(text: bytes) -> dict[str, object]:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors of the folder. Raises Unservable where there are none."""
-    found = sorted(folder.glob("*.safetensors"))
-    if found:
+    if found := sorted(folder.glob("*.safetensors")):
         return found
-    pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
-    if pickles:
-        raise Unservable(
-            f"its weights are pickles ({pickles[0][:64]}), which may run code: only safetensors are loaded"
-        )
+    if pickles := sorted(file.name[:64] for file in folder.iterdir() if file.suffix in PICKLES):
+        raise Unservable(f"its weights are pickles ({pickles[0]}), which may run code: only safetensors are loaded")
     raise Unservable("no *.safetensors weights")
 
 
@@ -143,12 +148,12 @@ def _check_json(file: Path, name: str) -> None:
     shown = name[-64:]
     if name == "adapter_config.json":  # The library would load the model that it adapts.
         raise Unservable("it is an adapter of another model: merge the two")
-    limit = TOKENIZER_BYTES if file.name in _VOCABULARIES else CONFIG_BYTES
-    if file.stat().st_size > limit:
-        raise Unservable(f"{shown} is larger than {limit // 2**20} MiB")
     if file.name in _VOCABULARIES:
+        if file.stat().st_size > TOKENIZER_BYTES:
+            raise Unservable(f"{shown} is larger than {TOKENIZER_BYTES // 2**20} MiB")
         return
-    value = _parsed(file.read_bytes(), shown)
+    with file.open("rb") as stream:
+        value = _parsed(stream.read(CONFIG_BYTES + 1), shown)
     refuse_code(value, shown)
     if name.endswith(".safetensors.index.json"):
         _check_index(value, shown)

@@ -11,28 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deployments.repository.families import ModelFormat, ModelFormats
-from deployments.repository.folder import (
-    CONFIG_BYTES,
-    MANIFEST,
-    check_names,
-    digest_of,
-    read_config,
-    read_manifest,
-    weight_files,
-)
-from deployments.repository.manifest import Manifest, Unservable
-from deployments.repository.model import LEVELS, Model, by_name, find, id_and_version, may_name_a_model
+from deployments.repository.families import ModelFormat, family_of
+from deployments.repository.folder import MANIFEST, check_names, digest_of, read_config, read_manifest, weight_files
+from deployments.repository.manifest import Unservable
+from deployments.repository.model import LEVELS, Model, by_name, id_and_version, may_name_a_model
 from deployments.repository.remote import scan_remote
 from deployments.repository.source_poller import SourcePoller
 from deployments.repository.staging import allowed
 
-RESCAN_AFTER_S = 2.0
-"""A replica's own table may be so old; the registry scans at its own pace. Not measured."""
-
 
 class Repository:
-    """The folders under `root`, and the table made of them, scanned again when it is older than two seconds.
+    """The models below `root`.
 
     `root` may be a URL. `formats` are the formats of all families. `sources` are the beginnings of URLs that a
     model.yaml may name.
@@ -46,24 +35,14 @@ class Repository:
         sources: Iterable[str] = (),
     ) -> None:
         self.root = root
-        self.formats = ModelFormats(formats)
+        self.formats = formats
         self.sources = tuple(sources)
-        self.clock = clock
         self._versions: tuple[Model, ...] = ()
-        self._models: dict[str, Model] = {}
         self._poller = SourcePoller(clock)
-        self._scanned_at = -float("inf")
-
-    def find(self, model_id: str, family: str) -> Model:
-        """Raises ModelNotFound, WrongFamily, or ModelLoadFailed where the folder itself is at fault."""
-        return find(self.models(), model_id, family)
 
     def models(self) -> Mapping[str, Model]:
-        """Every model by the names it answers to."""
-        if self.clock() - self._scanned_at >= RESCAN_AFTER_S:
-            self._models = by_name(self.scan())
-            self._scanned_at = self.clock()
-        return self._models
+        """Every model by the names it answers to, as `scan` finds it."""
+        return by_name(self.scan())
 
     def scan(self) -> tuple[Model, ...]:
         """Every version there is now. Folders whose files have not changed are not read again.
@@ -93,27 +72,18 @@ class Repository:
 
     def _read(self, model: Model, root: Path) -> Model:
         """The model with what its manifest and its config.json contain."""
-        manifest, family, weight_bytes, problem = Manifest(), None, 0, None
         try:
             check_names(model.folder, root.resolve())
             manifest = read_manifest(model.folder)
+            model = replace(model, manifest=manifest, pinned=manifest.pinned)
             if manifest.source is not None:
                 if not allowed(manifest.source, self.sources):
                     raise Unservable("model.yaml: its source is none that the configuration allows")
-                family = self.formats.named(manifest)
-            else:
-                family = self.formats.family_of(manifest, read_config(_config_text(model.folder)))
-                weight_bytes = sum(file.stat().st_size for file in weight_files(model.folder))
+                return replace(model, family=family_of(manifest, {}, self.formats))
+            model = replace(model, family=family_of(manifest, read_config(model.folder), self.formats))
+            return replace(model, weight_bytes=sum(file.stat().st_size for file in weight_files(model.folder)))
         except Unservable as unservable:
-            problem = str(unservable)
-        return replace(
-            model,
-            family=family,
-            manifest=manifest,
-            weight_bytes=weight_bytes,
-            problem=problem,
-            pinned=manifest.pinned,
-        )
+            return replace(model, problem=str(unservable))
 
     def _with_source(self, model: Model) -> Model:
         """A model that names a source, with the content that the source has now."""
@@ -152,11 +122,3 @@ def _folders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries if may_name_a_model(entry.name) and entry.is_dir()]
     return sorted(names, reverse=True)
-
-
-def _config_text(folder: Path) -> bytes:
-    try:
-        with (folder / "config.json").open("rb") as stream:
-            return stream.read(CONFIG_BYTES + 1)
-    except FileNotFoundError:
-        raise Unservable("there is no config.json") from None

@@ -3,10 +3,10 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from deployments.repository.families import ModelFormats
-from deployments.repository.folder import CONFIG_BYTES, MANIFEST, PICKLES, read_config
+from deployments.repository.families import ModelFormat, family_of
+from deployments.repository.folder import CONFIG_BYTES, MANIFEST, PICKLES, parse_config
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.model import LEVELS, Model, id_and_version, may_name_a_model, versioned
 from deployments.repository.staging import RemoteFile, content_digest, listing, read_remote, weights_of
@@ -14,7 +14,7 @@ from deployments.repository.staging import RemoteFile, content_digest, listing, 
 RemoteFiles = Mapping[str, RemoteFile]
 
 
-def scan_remote(url: str, known: Mapping[str, Model], formats: ModelFormats) -> list[Model]:
+def scan_remote(url: str, known: Mapping[str, Model], formats: Mapping[str, ModelFormat]) -> list[Model]:
     """Every version below `url`; what has not changed since `known` (by name) is not read again. Raises OSError."""
     try:
         files = listing(url, LEVELS + 2)
@@ -40,21 +40,15 @@ def _model_folders(files: RemoteFiles) -> dict[str, RemoteFiles]:
     models = {path.removesuffix("/config.json") for path in files if path.endswith("/config.json")}
     folders: dict[str, dict[str, RemoteFile]] = defaultdict(dict)
     for path, file in files.items():
-        folder = next((parent for parent in _parents(path) if parent in models), None)
+        folder = next((parent for parent in map(str, PurePosixPath(path).parents) if parent in models), None)
         if folder is not None:
             folders[folder][path.removeprefix(f"{folder}/")] = file
     return dict(folders)
 
 
-def _parents(path: str) -> list[str]:
-    """`a/b` and `a` of `a/b/c`: the nearest first."""
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[:depth]) for depth in range(len(parts), 0, -1)]
-
-
-def _read(model: Model, source: str, files: RemoteFiles, formats: ModelFormats) -> Model:
+def _read(model: Model, source: str, files: RemoteFiles, formats: Mapping[str, ModelFormat]) -> Model:
     """The model with what its manifest and its config.json contain. Raises OSError where they cannot be read."""
-    family, problem, manifest = None, None, Manifest()
+    manifest = Manifest()
     try:
         if MANIFEST in files:
             manifest = parse_manifest(read_remote(source, MANIFEST, MANIFEST_BYTES + 1))
@@ -62,19 +56,14 @@ def _read(model: Model, source: str, files: RemoteFiles, formats: ModelFormats) 
             raise Unservable("model.yaml: a model of a remote repository has no other source")
         if code := [name for name in files if name.endswith(".py")]:
             raise Unservable(f"holds code ({code[0][-64:]})")
-        family = formats.family_of(manifest, read_config(read_remote(source, "config.json", CONFIG_BYTES + 1)))
+        config = parse_config(read_remote(source, "config.json", CONFIG_BYTES + 1))
+        model = replace(model, family=family_of(manifest, config, formats))
         if not weights_of(files):
             pickles = any(Path(name).suffix in PICKLES for name in files)
             raise Unservable("its weights are pickles, which may run code" if pickles else "no *.safetensors weights")
     except Unservable as unservable:
-        problem = str(unservable)
+        model = replace(model, problem=str(unservable))
     except Exception as failure:
         raise OSError(str(failure)) from None
-    return replace(
-        model,
-        family=family,
-        manifest=manifest.model_copy(update={"source": source}),
-        weight_bytes=sum(weights_of(files)),
-        problem=problem,
-        pinned=manifest.pinned,
-    )
+    manifest, weight_bytes = manifest.model_copy(update={"source": source}), sum(weights_of(files))
+    return replace(model, manifest=manifest, weight_bytes=weight_bytes, pinned=manifest.pinned)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from deployments.repository.manifest import Unservable
 
@@ -16,49 +17,44 @@ _BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64
 def check_safetensors(file: Path) -> None:
     """Raises Unservable where the file is not what its header says, or holds less on disk than it claims."""
     try:
-        _check(file)
-    except _Fault as fault:
+        with file.open("rb") as stream:
+            _check(stream)
+    except Unservable as fault:
         raise Unservable(f"{file.name[:64]}: {fault}") from None
 
 
-class _Fault(Exception):
-    """What is wrong with the file."""
-
-
-def _check(file: Path) -> None:
-    with file.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        if size < 8:
-            raise _Fault("is truncated")
-        length = int.from_bytes(stream.read(8), "little")
-        if length > HEADER_BYTES:
-            raise _Fault("is no safetensors file (the header would be too large)")
-        if length > size - 8:
-            raise _Fault("is truncated")
-        tensors = _header(stream.read(length))
-        _check_layout(tensors, size - 8 - length)
-        # Pages that were never written: a few bytes on disk would be read as gigabytes of zeros.
-        if os.lseek(stream.fileno(), 0, os.SEEK_HOLE) < size:
-            raise _Fault("is sparse: it holds less than its size says")
+def _check(stream: BinaryIO) -> None:
+    size = os.fstat(stream.fileno()).st_size
+    if size < 8:
+        raise Unservable("is truncated")
+    length = int.from_bytes(stream.read(8), "little")
+    if length > HEADER_BYTES:
+        raise Unservable("is no safetensors file (the header would be too large)")
+    if length > size - 8:
+        raise Unservable("is truncated")
+    _check_layout(_header(stream.read(length)), size - 8 - length)
+    # Pages that were never written: a few bytes on disk would be read as gigabytes of zeros.
+    if os.lseek(stream.fileno(), 0, os.SEEK_HOLE) < size:
+        raise Unservable("is sparse: it holds less than its size says")
 
 
 def _header(text: bytes) -> dict[str, object]:
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_without_duplicates)
     except (ValueError, RecursionError):
-        raise _Fault("its header is not JSON") from None
+        raise Unservable("its header is not JSON") from None
     if not isinstance(header, dict):
-        raise _Fault("its header is not an object")
+        raise Unservable("its header is not an object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _Fault("its metadata is not a table of strings")
+        raise Unservable("its metadata is not a table of strings")
     return header
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        raise _Fault("its header holds a key twice")
+        raise Unservable("its header holds a key twice")
     return value
 
 
@@ -68,24 +64,24 @@ def _check_layout(tensors: dict[str, object], size: int) -> None:
     end = 0
     for start, stop in spans:
         if start != end:
-            raise _Fault("its tensors overlap or leave gaps")
+            raise Unservable("its tensors overlap or leave gaps")
         end = stop
     if end != size:
-        raise _Fault("is truncated" if end > size else "holds more than its tensors")
+        raise Unservable("is truncated" if end > size else "holds more than its tensors")
 
 
 def _span(name: str, tensor: object) -> tuple[int, int]:
     at = f"tensor {name[:64]!r}"
     if not isinstance(tensor, dict) or tensor.keys() != {"dtype", "shape", "data_offsets"}:
-        raise _Fault(f"{at} is not described as the format wants it")
+        raise Unservable(f"{at} is not described as the format wants it")
     shape, offsets, bits = tensor["shape"], tensor["data_offsets"], _BITS.get(str(tensor["dtype"]))
     if bits is None:
-        raise _Fault(f"{at} has a dtype that is not known")
+        raise Unservable(f"{at} has a dtype that is not known")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise _Fault(f"{at} has no proper shape or offsets")
+        raise Unservable(f"{at} has no proper shape or offsets")
     start, stop = offsets
     if len(shape) > 32 or (stop - start) * 8 != math.prod(shape) * bits:
-        raise _Fault(f"{at} does not have the bytes that its shape takes")
+        raise Unservable(f"{at} does not have the bytes that its shape takes")
     return start, stop
 
 

@@ -1,6 +1,7 @@
 """The content of the sources that single models name, listed every 15 s. A store that hangs delays no other model."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,42 +28,42 @@ class SourceContent:
     weight_bytes: int = 0
 
 
+@dataclass(slots=True)
+class _Source:
+    content: SourceContent | None = None
+    listing: Future[SourceContent] | None = None
+    """Under way."""
+    listed_at: float = -math.inf
+
+
 class SourcePoller:
     """The last known content of each source. To be called from one thread."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._pool = ThreadPoolExecutor(4, "sources")
-        self._contents: dict[str, SourceContent] = {}
-        self._listings: dict[str, Future[SourceContent]] = {}
-        self._listed_at: dict[str, float] = {}
+        self._sources: dict[str, _Source] = {}
 
     def content(self, source: str) -> SourceContent:
         """Waits only where the source was never listed before."""
-        listing = self._listings.get(source)
-        if listing is None and self.clock() - self._listed_at.get(source, -float("inf")) >= POLL_EVERY_S:
-            listing = self._listings[source] = self._pool.submit(_list, source)
-            self._listed_at[source] = self.clock()
-        if listing is not None:
-            self._take(source, listing)
-        return self._contents[source]
+        known = self._sources.setdefault(source, _Source())
+        if known.listing is None and self.clock() - known.listed_at >= POLL_EVERY_S:
+            known.listing, known.listed_at = self._pool.submit(_list, source), self.clock()
+        if known.listing is not None:
+            try:
+                known.content = known.listing.result(FIRST_LISTING_S if known.content is None else 0)
+                known.listing = None
+            except TimeoutError:  # It goes on and is taken by a later call.
+                pass
+            except (Unavailable, Unservable) as failure:  # A load of the model raises it to its caller.
+                logger.info("a source was not listed: %s", failure)
+                known.listing = None
+        known.content = known.content or SourceContent()
+        return known.content
 
     def forget_others(self, sources: Collection[str]) -> None:
         """Keeps only what is known of `sources`."""
-        for source in self._contents.keys() - set(sources):
-            for known in (self._contents, self._listed_at, self._listings):
-                known.pop(source, None)
-
-    def _take(self, source: str, listing: Future[SourceContent]) -> None:
-        try:
-            self._contents[source] = listing.result(0 if source in self._contents else FIRST_LISTING_S)
-        except TimeoutError:  # It goes on and is taken by a later call.
-            self._contents.setdefault(source, SourceContent())
-            return
-        except (Unavailable, Unservable) as failure:  # A load of the model raises it to its caller.
-            logger.info("a source was not listed: %s", failure)
-            self._contents.setdefault(source, SourceContent())
-        del self._listings[source]
+        self._sources = {source: known for source, known in self._sources.items() if source in sources}
 
 
 def _list(source: str) -> SourceContent:

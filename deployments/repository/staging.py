@@ -5,11 +5,11 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fcntl import LOCK_EX, flock
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import fsspec
@@ -24,7 +24,6 @@ STAGINGS_KEPT = 2
 CHUNK_BYTES = 4 * 2**20
 """Bounds the memory of a copy. Not measured."""
 _STAGED = re.compile(r"\w[^/\\\x00]*(/\w[^/\\\x00]*)*\.(json|safetensors|txt|jinja|model|yaml|png|jpe?g|webp)")
-_NOT_PLAIN = ("..", "\\", "\0")
 # The keys under which stores describe a file's content, the most exact first.
 _STAMPS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
@@ -100,18 +99,17 @@ def staged(source: str, digest: str, files: Mapping[str, SourceFile], stagings: 
     parent = stagings / hashlib.sha256(source.encode()).hexdigest()[:16]
     folder = parent / digest
     parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _locked(parent / ".lock"):
+    with (parent / ".lock").open("w") as lock:
+        flock(lock, LOCK_EX)  # One thread of one process of this node at a time; the end of a process releases it.
         if not folder.is_dir():
-            draft = parent / f".draft-{os.getpid()}"
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir()
-            try:
-                _fetch(source, files, draft)
-                draft.rename(folder)  # Only a whole and verified copy has this name.
-            finally:
-                shutil.rmtree(draft, ignore_errors=True)
+            with TemporaryDirectory(prefix=".draft-", dir=parent, ignore_cleanup_errors=True) as draft:
+                _fetch(source, files, Path(draft))
+                Path(draft).rename(folder)  # Only a whole and verified copy has this name.
         os.utime(folder)
-        _prune(parent)
+        copies = sorted(filter(Path.is_dir, parent.iterdir()), key=lambda copy: copy.stat().st_mtime)
+        for old in copies[:-STAGINGS_KEPT]:
+            # Processes that have mapped its files can read them until they unmap them.
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -131,7 +129,7 @@ def verify(folder: Path, files: Mapping[str, SourceFile]) -> None:
 
 def _fetch(source: str, files: Mapping[str, SourceFile], draft: Path) -> None:
     remote = listing(source)
-    wanted = {name: remote[name] for name in files if name in remote} if files else dict(_stageable(remote))
+    wanted = {name: file for name, file in remote.items() if (name in files if files else _may_be_staged(name))}
     if code := [name for name in remote if name.endswith(".py")]:
         raise Unservable(f"holds code ({code[0][-64:]})")
     for name in files.keys() - remote.keys():
@@ -146,11 +144,9 @@ def _fetch(source: str, files: Mapping[str, SourceFile], draft: Path) -> None:
     logger.info("staged %d files, %.1f MiB", len(wanted), needed / 2**20)
 
 
-def _stageable(files: Mapping[str, RemoteFile]) -> Iterator[tuple[str, RemoteFile]]:
-    """What a library reads of a model's folder; no pickles, nothing with an odd name."""
-    for name, file in files.items():
-        if _STAGED.fullmatch(name) and not any(part in name for part in _NOT_PLAIN):
-            yield name, file
+def _may_be_staged(name: str) -> bool:
+    """Whether a library reads it of a model's folder; no pickles, nothing with an odd name."""
+    return bool(_STAGED.fullmatch(name)) and ".." not in name
 
 
 def _copy(store: Any, path: str, file: Path, size: int) -> None:
@@ -173,21 +169,6 @@ def _copy(store: Any, path: str, file: Path, size: int) -> None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _prune(parent: Path) -> None:
-    folders = [folder for folder in parent.iterdir() if folder.is_dir()]
-    for old in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)[STAGINGS_KEPT:]:
-        # Processes that have mapped its files can read them until they unmap them.
-        shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def _locked(lock: Path) -> Iterator[None]:
-    """For one thread of one process of this node at a time. The end of a process releases its lock."""
-    with lock.open("w") as held:
-        flock(held, LOCK_EX)
-        yield
 
 
 def allowed(source: str, prefixes: Iterable[str]) -> bool:

@@ -17,7 +17,7 @@ from deployments.replica.calls import Call, OnChunk
 from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
-from deployments.repository.model import Model
+from deployments.repository.model import Model, find
 from deployments.residency.ledger import MIB
 from tests.support.until import until
 
@@ -81,7 +81,7 @@ def started(models: Path) -> Started:
 
 
 def found(models: Path) -> Model:
-    return Repository(models, FORMATS).find("m", TEXT_GENERATION.name)
+    return find(Repository(models, FORMATS).models(), "m", TEXT_GENERATION.name)
 
 
 def call(model: Model, prompt: str, timeout_s: float = 10) -> Call:

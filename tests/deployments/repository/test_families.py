@@ -7,10 +7,11 @@ import pytest
 
 from deployments.families.table import FAMILIES
 from deployments.replica.family import model_formats
-from deployments.repository.families import ModelFormat, ModelFormats
+from deployments.repository import families
+from deployments.repository.families import ModelFormat
 from deployments.repository.manifest import Unservable, parse_manifest
 
-FORMATS = ModelFormats(model_formats(FAMILIES))
+FORMATS = model_formats(FAMILIES)
 IMAGE: Mapping[str, object] = {"architectures": ["ViTForImageClassification"]}
 TEXT: Mapping[str, object] = {"architectures": ["LlamaForCausalLM"]}
 
@@ -19,8 +20,8 @@ def is_whisper(config: Mapping[str, object]) -> bool:
     return config.get("model_type") == "whisper"
 
 
-def family_of(manifest: str, config: Mapping[str, object]) -> str:
-    return FORMATS.family_of(parse_manifest(manifest.encode()), config)
+def family_of(manifest: str, config: Mapping[str, object], formats: Mapping[str, ModelFormat] = FORMATS) -> str:
+    return families.family_of(parse_manifest(manifest.encode()), config, formats)
 
 
 def test_config_json_tells_the_family_and_model_yaml_overrules_it() -> None:
@@ -50,13 +51,13 @@ def test_a_model_that_no_family_serves_is_refused_with_the_reason(
 
 
 def test_a_family_may_match_the_model_type_and_have_no_golden_examples() -> None:
-    formats = ModelFormats({"speech_to_text": ModelFormat(matches=is_whisper)})
-    assert formats.family_of(parse_manifest(b""), {"model_type": "whisper"}) == "speech_to_text"
+    formats = {"speech_to_text": ModelFormat(matches=is_whisper)}
+    assert family_of("", {"model_type": "whisper"}, formats) == "speech_to_text"
     with pytest.raises(Unservable, match="speech_to_text has no golden examples"):
-        formats.family_of(parse_manifest(b"golden: [{text: a}]"), {"model_type": "whisper"})
+        family_of("golden: [{text: a}]", {"model_type": "whisper"}, formats)
 
 
 def test_a_format_survives_json() -> None:
     """The registry's actor is made from it, and Ray's dashboard shows what an actor is made from."""
-    for form in FORMATS.formats.values():
+    for form in FORMATS.values():
         assert ModelFormat.model_validate(json.loads(json.dumps(form.model_dump(mode="json")))) == form

@@ -9,7 +9,8 @@ import pytest
 from deployments.contract.errors import ModelLoadFailed, ModelNotFound
 from deployments.families.table import FAMILIES
 from deployments.replica.family import model_formats
-from deployments.repository.local import RESCAN_AFTER_S, Repository
+from deployments.repository.local import Repository
+from deployments.repository.model import find
 from deployments.repository.source_poller import POLL_EVERY_S
 from tests.deployments.repository import stores
 from tests.support.clock import Clock
@@ -25,8 +26,8 @@ def put(folder: Path, architecture: str = "LlamaForCausalLM", **config: object) 
     return folder
 
 
-def repository(root: Path, clock: Clock | None = None) -> Repository:
-    return Repository(root, FORMATS, clock or Clock())
+def repository(root: Path) -> Repository:
+    return Repository(root, FORMATS)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def repository(root: Path, clock: Clock | None = None) -> Repository:
 )
 def test_the_architecture_in_config_json_decides_the_family(tmp_path: Path, architecture: str, family: str) -> None:
     put(tmp_path / "m", architecture)
-    assert repository(tmp_path).find("m", family).family == family
+    assert find(repository(tmp_path).models(), "m", family).family == family
 
 
 def test_the_size_is_that_of_the_weight_files_unless_the_manifest_declares_it(tmp_path: Path) -> None:
@@ -54,7 +55,7 @@ def test_the_size_is_that_of_the_weight_files_unless_the_manifest_declares_it(tm
 
 def test_the_family_of_the_manifest_comes_before_the_architecture(tmp_path: Path) -> None:
     (put(tmp_path / "m", "SomethingElse") / "model.yaml").write_text("family: text_generation\n")
-    assert repository(tmp_path).find("m", "text_generation").family == "text_generation"
+    assert find(repository(tmp_path).models(), "m", "text_generation").family == "text_generation"
 
 
 def test_a_folder_with_an_at_sign_in_its_name_is_no_model(tmp_path: Path) -> None:
@@ -72,13 +73,13 @@ def test_no_path_is_made_of_a_model_id(tmp_path: Path, model_id: str) -> None:
     put(tmp_path / "outside")
     put(tmp_path / "models" / "m")
     with pytest.raises(ModelNotFound) as refused:
-        repository(tmp_path / "models").find(model_id, "text_generation")
+        find(repository(tmp_path / "models").models(), model_id, "text_generation")
     assert len(refused.value.message) < 200
 
 
 def test_a_model_id_may_hold_slashes(tmp_path: Path) -> None:
     put(tmp_path / "org" / "model")
-    assert repository(tmp_path).find("org/model", "text_generation").model_id == "org/model"
+    assert find(repository(tmp_path).models(), "org/model", "text_generation").model_id == "org/model"
 
 
 def test_the_highest_version_without_a_problem_serves_and_each_can_be_requested(tmp_path: Path) -> None:
@@ -86,10 +87,10 @@ def test_the_highest_version_without_a_problem_serves_and_each_can_be_requested(
         put(tmp_path / "m" / version)
     put(tmp_path / "m" / "11", "Unheard")
     models = repository(tmp_path)
-    assert models.find("m", "text_generation").version == 10
-    assert models.find("m@2", "text_generation").version == 2
+    assert find(models.models(), "m", "text_generation").version == 10
+    assert find(models.models(), "m@2", "text_generation").version == 2
     with pytest.raises(ModelLoadFailed, match=r"m@11: no family serves architecture 'Unheard'"):
-        models.find("m@11", "text_generation")
+        find(models.models(), "m@11", "text_generation")
 
 
 @pytest.mark.parametrize(
@@ -115,21 +116,18 @@ def test_a_folder_at_fault_fails_its_own_model_only(
     break_it(put(tmp_path / "bad"))
     models = repository(tmp_path)
     with pytest.raises(ModelLoadFailed, match=f"bad: {fault}") as failed:
-        models.find("bad", "text_generation")
+        find(models.models(), "bad", "text_generation")
     assert str(tmp_path) not in failed.value.message
-    assert models.find("good", "text_generation").problem is None
+    assert find(models.models(), "good", "text_generation").problem is None
 
 
-def test_changes_on_disk_are_seen_after_the_rescan_time(tmp_path: Path) -> None:
-    clock = Clock()
-    models = repository(tmp_path, clock)
+def test_changes_on_disk_are_seen_by_the_next_scan(tmp_path: Path) -> None:
+    models = repository(tmp_path)
     assert not models.models()
     folder = put(tmp_path / "m")
-    clock.now += RESCAN_AFTER_S
-    before = models.find("m", "text_generation").digest
+    before = find(models.models(), "m", "text_generation").digest
     (folder / "model.safetensors").write_bytes(b"w" * 101)
-    clock.now += RESCAN_AFTER_S
-    assert models.find("m", "text_generation").digest != before
+    assert find(models.models(), "m", "text_generation").digest != before
 
 
 def test_a_folder_whose_files_have_not_changed_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,13 +153,13 @@ def test_a_model_with_a_source_has_the_content_that_the_source_has(
     stores.refer(tmp_path / "m", source)
     clock = Clock()
     models = Repository(tmp_path, FORMATS, clock, sources=["memory://"])
-    first = models.find("m", "text_generation")
+    first = find(models.models(), "m", "text_generation")
     assert first.weight_bytes == (text_model / "model.safetensors").stat().st_size
     stores.write(f"{source}/generation_config.json", b'{"eos_token_id": 3}')
 
     def digest_after_another_poll() -> str:
         clock.now += POLL_EVERY_S
-        return models.find("m", "text_generation").digest
+        return find(models.models(), "m", "text_generation").digest
 
     wait_until(lambda: digest_after_another_poll() != first.digest, every_s=0.001)
 
@@ -169,13 +167,13 @@ def test_a_model_with_a_source_has_the_content_that_the_source_has(
 def test_a_source_that_the_configuration_does_not_allow_is_the_models_problem(tmp_path: Path) -> None:
     stores.refer(tmp_path / "m", "memory://store/m")
     with pytest.raises(ModelLoadFailed, match="m: model.yaml: its source is none that the configuration allows"):
-        Repository(tmp_path, FORMATS, sources=["s3://"]).find("m", "text_generation")
+        find(Repository(tmp_path, FORMATS, sources=["s3://"]).models(), "m", "text_generation")
 
 
 def test_a_repository_behind_a_url_is_scanned_like_one_on_disk(memory_store: str, text_model: Path) -> None:
     stores.put(text_model, f"{memory_store}/m")
     models = Repository(memory_store, FORMATS)
     (first,) = models.scan()
-    assert models.find("m", "text_generation").manifest.source == f"{memory_store}/m"
+    assert find(models.models(), "m", "text_generation").manifest.source == f"{memory_store}/m"
     (second,) = models.scan()
     assert second is first

@@ -6,13 +6,12 @@ import pytest
 
 from deployments.families.table import FAMILIES
 from deployments.replica.family import model_formats
-from deployments.repository.families import ModelFormats
 from deployments.repository.model import Model, by_name, find
 from deployments.repository.remote import scan_remote
 from tests.deployments.repository.stores import put, write
 from tests.support.tiny_models import save_image_model
 
-FORMATS = ModelFormats(model_formats(FAMILIES))
+FORMATS = model_formats(FAMILIES)
 
 
 def scan(store: str, known: dict[str, Model] | None = None) -> dict[str, Model]:

@@ -52,7 +52,7 @@ def polled_again(poller: SourcePoller, clock: Clock) -> SourceContent:
     """The content after the listing that is due has ended."""
     clock.now += POLL_EVERY_S
     poller.content("s")
-    if (listing := poller._listings.get("s")) is not None:
+    if (listing := poller._sources["s"].listing) is not None:
         listing.exception(10)
     return poller.content("s")
 

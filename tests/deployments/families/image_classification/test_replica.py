@@ -15,6 +15,7 @@ from deployments.replica.calls import Call
 from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
+from deployments.repository.model import find
 from tests.support.image_models import LABELS, encoded, expected, photo, quick_measuring, saved
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
@@ -37,7 +38,7 @@ def replica(models: Path, **settings: object) -> ImageClassificationReplica:
 
 
 async def answers(to: ImageClassificationReplica, files: list[bytes]) -> list[InferResponse]:
-    model = to.options.repository().find("m", "image_classification")
+    model = find(to.options.repository().models(), "m", "image_classification")
     calls = [
         Call(ImageClassification(model_id="m", image_data=file, top_k=0), f"request-{n}", 60, model, call_id=str(n))
         for n, file in enumerate(files)

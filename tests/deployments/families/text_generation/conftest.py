@@ -13,6 +13,7 @@ from deployments.families.text_generation.replica import TextGenerationReplica
 from deployments.replica.calls import Call
 from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
+from deployments.repository.model import find
 from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
 
 
@@ -57,7 +58,7 @@ async def ask(
     **fields: object,
 ) -> TextGenerationResult:
     request = TextGeneration.model_validate({"model_id": "m", "prompt": prompt, "max_tokens": max_tokens} | fields)
-    model = replica.options.repository().find("m", "text_generation")
+    model = find(replica.options.repository().models(), "m", "text_generation")
     call = Call(request, "r", 60, model, chunks is not None, "c")
     answer = await replica.infer(call, None if chunks is None else chunks.append)
     assert isinstance(answer, TextGenerationResult)

@@ -5,6 +5,7 @@ import gc
 from deployments.families.text_generation import metrics
 from deployments.families.text_generation.metrics import TextMetrics
 from deployments.families.text_generation.replica import TextGenerationReplica
+from deployments.repository.model import find
 from tests.deployments.families.text_generation.conftest import RayMetric, ask
 
 
@@ -32,7 +33,7 @@ async def test_gauges_of_an_unloaded_model_are_zero(replica: TextGenerationRepli
     replica.metrics.read()
     cache = gauge(replica.metrics, metrics.CACHE)
     assert cache.values["m"] > 0, "the prefix cache has the prompt"
-    model = replica.options.repository().find("m", "text_generation")
+    model = find(replica.options.repository().models(), "m", "text_generation")
     assert await replica.unload_model(model)
     gc.collect()
     assert replica.metrics.read() == []
