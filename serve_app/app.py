@@ -133,7 +133,7 @@ def _ingress(config: RuntimeConfig, registry: DeploymentActorConfig, version: st
 
 
 def _autoscaling(autoscaling: Autoscaling) -> dict[str, Any]:
-    # Looking back no longer than the delays, so that they mean what they say.
+    # Serve averages over this time: longer than a delay, it would make the delay longer.
     look_back_s = max(min(autoscaling.upscale_delay_s, autoscaling.downscale_delay_s, 30.0), 1.0)
     return autoscaling.model_dump() | {
         "look_back_period_s": look_back_s,

@@ -84,7 +84,7 @@ class Ingress:
             await self._unix_server.close()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Serve's way to hand over what may change while running."""
+        """Called by Serve with the settings that may change while the runtime runs."""
         self.access.update(AccessSettings.model_validate(user_config["access"]))
 
     def record_autoscaling_stats(self) -> dict[str, float]:

@@ -99,7 +99,7 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
 
 def _start_ray(config: RuntimeConfig, started: float) -> None:
     # Ray reads these when it is imported. Unless RAY_ENABLE_AUTO_CONNECT is 0, Serve's threads start another Ray after
-    # the shutdown. RAY_worker_niceness: workers are the service here; at Ray's 15 every other process goes before them.
+    # the shutdown. RAY_worker_niceness: replicas are workers; at Ray's default, 15, every other process has priority.
     # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller polls ten times a second, which takes 4 % of a core.
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",

@@ -18,7 +18,7 @@ UNKNOWN = "unknown"
 
 
 class Runtime:
-    """Every way into the runtime leads here. `admissions`: by family. `models`: the names of all models there are."""
+    """Every entrance leads here. `admissions`: by family. `models`: the names of all models there are."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
 
 
 class Variant(BaseModel):
-    """A variant of either union: as strict as serde in its own fields, deaf to unknown ones."""
+    """A variant of either union: as strict as serde in its own fields; unknown fields are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, allow_inf_nan=False, protected_namespaces=())
 

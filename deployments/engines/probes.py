@@ -1,4 +1,4 @@
-"""What probing a model found, kept so that each probe is made once for a content, a machine and the engines' code."""
+"""The results of a model's probes, cached by the folder's content, the machine, the libraries and the engines' code."""
 
 import hashlib
 import json

@@ -24,7 +24,7 @@ class Form:
 
     request: type[InferRequest]
     file: str
-    """The form's file. Its name tells which family is asked: no two families have the same."""
+    """The form's file. Its name identifies the family: no two families have the same."""
     field: str
     """The request's field that takes the file's bytes."""
     integers: tuple[str, ...] = ()

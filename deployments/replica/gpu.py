@@ -1,4 +1,4 @@
-"""How busy the GPUs of this process are, by NVML. Nothing, where there is none."""
+"""The utilisation of this process's GPUs, as NVML measures it. Empty where there is no GPU."""
 
 import pynvml
 import ray

@@ -1,6 +1,6 @@
 """A replica whose family has models: it validates a call's model, leases its engine and answers, within the deadline.
 
-Knows neither HTTP nor tensors: a family says how a model is loaded, and how its engine answers.
+Knows neither HTTP nor tensors: a family defines how a model is loaded and how its engine answers.
 """
 
 import abc
@@ -99,7 +99,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         deadline = asyncio.get_running_loop().time() + call.timeout_s
         async with asyncio.timeout_at(deadline):
             await self.golden.validate(call.model)
-        # The lease keeps the deadline itself: its error says what the time was not enough for.
+        # The lease keeps the deadline itself: its error names what took too long.
         remaining_s = deadline - asyncio.get_running_loop().time()
         async with self.residency.lease(call.model, remaining_s) as engine, asyncio.timeout_at(deadline):
             # The dispatcher sends each family its own variant.

@@ -1,4 +1,4 @@
-"""What the ingress asks of any family's replica: to answer many calls in one exchange, and to cancel some of them."""
+"""A replica of any family: it answers calls, one by one or many in one exchange, and cancels them."""
 
 import abc
 import asyncio

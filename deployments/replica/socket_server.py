@@ -150,7 +150,7 @@ class _ReplicaConnection(FramedConnection):
 
 
 class ReplicaSocketServer:
-    """A replica's side: whoever connects to `path` has its calls answered, until `close`."""
+    """A replica's side: answers the calls of every connection to `path`, until `close`."""
 
     def __init__(self, path: Path, replica: Responder) -> None:
         self.replica = replica

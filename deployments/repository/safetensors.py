@@ -15,7 +15,7 @@ _BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64
 
 
 def check_safetensors(file: Path) -> None:
-    """Raises Unservable where the file is not what its header says, or holds less on disk than it claims."""
+    """Raises Unservable where the file does not match its header, or is sparse."""
     try:
         with file.open("rb") as stream:
             _check(stream)

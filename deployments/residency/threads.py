@@ -1,4 +1,4 @@
-"""The threads that do a residency's blocking work. Tests inject others, which work when the test lets them."""
+"""The threads that do a residency's blocking work. Tests inject others, whose progress they control."""
 
 import asyncio
 from collections.abc import Callable

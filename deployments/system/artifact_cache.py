@@ -125,7 +125,7 @@ class ArtifactCache:
                 self._remove(place)
 
     def _remove(self, place: Path) -> None:
-        """At once for whoever looks: under its name there is the whole entry or none."""
+        """Other processes see the whole entry under its name, or none."""
         grave = self.root / f"{_DRAFT}removed"
         _delete(grave)
         with contextlib.suppress(FileNotFoundError):

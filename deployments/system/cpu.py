@@ -40,7 +40,7 @@ class CpuMeter:
 
     While one model works, it gets all that the process uses, its thread pools and the event loop included. While
     several work, each gets a part in proportion to its pieces of work. Exact figures would need the owner of each
-    thread of each pool, which neither OpenMP nor OpenVINO tells.
+    thread of each pool, which neither OpenMP nor OpenVINO shows.
     """
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:

@@ -48,7 +48,7 @@ class Limits:
 class WorkerFailed(Exception):
     """The child gave no answer. The next request starts another child.
 
-    `reason` tells why, `step` is what the child reported last.
+    `reason` is the cause, `step` is what the child reported last.
     """
 
     def __init__(self, reason: Reason, detail: str = "", step: str | None = None) -> None:
@@ -219,7 +219,7 @@ def serve(answer: Callable[[Any, Report], object]) -> None:
     """The child's main function: answers the parent's requests until there are no more.
 
     What `answer` raises is the answer to that request alone, but for MemoryError. Whatever else the process prints
-    reaches nobody.
+    is dropped.
     """
     _end_with_parent(int(sys.argv[1]))
     requests, replies = sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8")

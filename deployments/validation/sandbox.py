@@ -1,4 +1,4 @@
-"""Tries in a child process what a model's folder makes the libraries do. The child is `sandbox_worker`."""
+"""Runs the tokenizer's patterns and the chat templates of a model's folder in a child process, `sandbox_worker`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Facts about a folder's content that were found by trying, on disk. Does not know what the facts mean."""
+"""Facts about a folder's content, cached on disk: verdicts and results of probes. Does not know what they mean."""
 
 import json
 import threading

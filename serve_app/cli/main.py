@@ -1,4 +1,4 @@
-"""`model-runtime`: serve, infer, models, config. For people; programs have client.py."""
+"""`model-runtime`: the commands serve, infer, models, config and keys. Programs use `serve_app.client`."""
 
 import argparse
 import sys

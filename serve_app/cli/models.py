@@ -1,4 +1,4 @@
-"""`model-runtime models …`: what there is, and load, unload, pin, unpin, plan. For people, or JSON for programs."""
+"""`model-runtime models …`: lists, shows, loads, unloads, pins, unpins and plans models. Prints lines, or JSON."""
 
 import argparse
 import json

@@ -54,7 +54,7 @@ class HandleTransport:
     async def send(self, pending: Pending) -> InferResponse:
         """Raises ReplicaLost, Overloaded, and what else the handle raises."""
         if pending.repeated:
-            self._start([pending])  # Alone: whatever the loss was, it takes no others along.
+            self._start([pending])  # Alone: if it is what ended the replica, no other call is lost with it.
         else:
             self._waiting.append(pending)
             self._schedule()

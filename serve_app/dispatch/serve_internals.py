@@ -15,11 +15,11 @@ replicas_of: Callable[[DeploymentHandle[Any]], Replicas] = attrgetter(
     "_router._asyncio_router._request_router.curr_replicas"
 )
 """The replicas that a handle knows of; another mapping whenever something of them changes. Raises AttributeError before
-the handle is connected. Serve has no public way to ask."""
+the handle is connected. Serve has no public API for it."""
 
 
 def by_value(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
-    """A request is small beside what a way through the object store costs."""
+    """Arguments travel in the call: for a request the object store costs more than copying it."""
     return handle.options(_by_reference=False)
 
 

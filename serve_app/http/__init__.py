@@ -1,1 +1,1 @@
-"""The HTTP transport: parses and renders, decides nothing."""
+"""HTTP: reads requests, keeps limits, writes responses. Knows no models and no replicas."""

@@ -110,7 +110,7 @@ class ModelRegistryActor:
                 self._start_actions()
             except OSError as failure:  # A network share may be unreachable for a moment. The models stay.
                 logger.warning("the repository cannot be read: %s", failure)
-            except Exception:  # Ray's store may be unreachable for a moment. Scanning goes on after any failure.
+            except Exception:  # Ray's store may be unreachable for a moment. Scanning continues after any failure.
                 logger.exception("the repository could not be scanned")
             took_s = time.monotonic() - started
             await asyncio.sleep(max(self.scan_every_s, took_s / MAX_SCAN_SHARE))

@@ -1,4 +1,4 @@
-"""What runs the requests of one model: the interface, and our own loop, one thread that steps a batch."""
+"""The loop that runs the requests of one model: its interface, and `DecoderLoop`, one thread that steps a batch."""
 
 import threading
 from pathlib import Path

@@ -220,7 +220,7 @@ class PagedLoop:
                 request.emit(error)
 
     def _release(self, name: str) -> GenerationRequest | None:
-        """Let go of a request, here and in the library, which takes note before its next step."""
+        """Drops a request, here and in the library, which drops it before its next step."""
         with self._queue.changed:
             one = self._running.pop(name, None)
             if one is None:

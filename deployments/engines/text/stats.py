@@ -78,6 +78,6 @@ class StatsRecorder:
         self._mean_running_s += weight * (running_s - self._mean_running_s)
 
     def expected_wait_ms(self, waiting: int, rows: int) -> int:
-        """Until one more request than `waiting` gets one of `rows` rows, at the speed of late; a second a request at
+        """Until one more request than `waiting` gets one of `rows` rows, at the recent speed; a second a request at
         first."""
         return max(50, round(1_000 * (self._mean_running_s or 1.0) * (waiting + 1) / rows))

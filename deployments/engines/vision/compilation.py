@@ -44,11 +44,11 @@ class Compiler(Protocol):
         """As `prepare`."""
 
     def settle(self, form: Form) -> None:
-        """Keeps the result for later loads: the compiled form, or another one, whose note says why."""
+        """Keeps the result for later loads: the compiled form, or another one, whose note gives the reason."""
 
 
 def compile_in_background(forward: Forward, example: torch.Tensor, compiler: Compiler) -> None:
-    """For images of the shape of `example`, unless an earlier load rejected it. `forward.settled` tells the end."""
+    """For images of the shape of `example`, unless an earlier load rejected it. `forward.settled` is set at the end."""
     if compiler.rejected is not None or not compiler.tunes:
         forward.tune(example)
     if compiler.rejected is not None:

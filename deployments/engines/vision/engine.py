@@ -55,7 +55,7 @@ class ImageClassificationEngine:
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
         `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
-        to compute on; as many as torch uses where it is not said. `cache`: of compiled models, made in the
+        to compute on; by default as many as torch uses. `cache`: of compiled models, made in the
         background and found by later loads; without one nothing is compiled. `facts`: what earlier loads found by
         trying.
         """
@@ -158,7 +158,7 @@ class ImageClassificationEngine:
         self._preprocessing = None
 
     def _answers(self, items: list[Item], exclusive: bool) -> list[np.ndarray | ServingError]:
-        """Answers for pictures of one shape. A forward that fails is split until the offender stands alone."""
+        """Answers for pictures of one shape. A batch that fails is halved until one picture is at fault."""
         forward = self._forward
         if forward is None:
             return [Internal("the model is closed")] * len(items)

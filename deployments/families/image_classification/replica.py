@@ -52,7 +52,7 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
-        # Imported here: only replicas pay for torch, not whoever builds the application.
+        # Imported here: only replicas import torch, not the process that builds the application.
         from deployments.engines.device import default_device, gpu_share, use_threads
         from deployments.engines.loading import build_in_turn
         from deployments.engines.vision.decoding import LIMITS, is_small

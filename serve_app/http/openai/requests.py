@@ -1,4 +1,4 @@
-"""The bodies of OpenAI's requests, and the TextGeneration requests that they stand for. Pure; knows no HTTP.
+"""The bodies of OpenAI's requests, and the TextGeneration requests that they become. Pure; knows no HTTP.
 
 A field is used, ignored if it does not change the text, or refused by its name. No field is dropped without an error.
 """

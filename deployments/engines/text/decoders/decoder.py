@@ -1,4 +1,4 @@
-"""What a decoder is: one row for each running request, numbered from 0 without a gap."""
+"""The interface of decoders. A decoder has one row for each running request, numbered from 0 without a gap."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol

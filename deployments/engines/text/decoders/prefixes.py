@@ -1,4 +1,4 @@
-"""The prefix cache: keys and values of prompts' beginnings, so that a prompt that begins alike does not compute them.
+"""The prefix cache: keys and values of the beginnings of prompts, for later prompts that begin alike.
 
 Blocks of 64 tokens. A block is named by all tokens up to its end, so a chain of names is a prefix. The least recently
 used blocks are dropped first once the cache is full.
