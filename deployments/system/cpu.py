@@ -8,12 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 TASKS = Path("/proc/self/task")
-
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
 
 
 def limit_cores(share: float) -> int:
@@ -52,7 +48,7 @@ class CpuMeter:
 
     @contextmanager
     def working(self, model: str | None, one_thread: bool = False) -> Iterator[None]:
-        """One piece of work of the model; of none, where it is no model's request.
+        """One piece of work of the model; of none, where it is no model's request. Also decorates a function.
 
         `one_thread`: any number of pieces count as one, since one thread does them all.
         """
@@ -61,15 +57,6 @@ class CpuMeter:
             yield
         finally:
             self._change((model, one_thread), -1)
-
-    def measured(self, model: str, work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        """`work` as a piece of work of the model."""
-
-        def measuring(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
-            with self.working(model):
-                return work(*arguments, **options)
-
-        return measuring
 
     def sample(self) -> dict[str, float]:
         """CPU seconds of each model so far."""

@@ -2,9 +2,7 @@
 
 import ctypes
 import gc
-import os
 import time
-from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -13,8 +11,6 @@ ONE_ARENA = {"MALLOC_ARENA_MAX": "1"}
 """For the environment that replicas start in. glibc gives each thread an arena, each load is a thread, and memory that
 is free in one arena is of no use to others: after 500 loads a process was 31 MiB larger, with no more in use."""
 COLLECT_EVERY_S = 30.0
-PAGE = os.sysconf("SC_PAGE_SIZE")
-STATM = Path("/proc/self/statm")
 
 _collected_at = -COLLECT_EVERY_S
 
@@ -37,10 +33,7 @@ class ProcessMemory:
     """The CPU's."""
 
     def held(self) -> int:
-        try:
-            return int(STATM.read_text().split()[1]) * PAGE
-        except OSError:  # not Linux
-            return int(psutil.Process().memory_info().rss)
+        return int(psutil.Process().memory_info().rss)
 
     def give_back(self) -> None:
         """glibc keeps freed memory in its arenas, up to 100 MB a model, until `malloc_trim`."""

@@ -9,15 +9,14 @@ import ctypes
 import json
 import os
 import resource
-import selectors
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,17 +31,6 @@ Reason = Literal["timeout", "out of memory", "signal", "exit", "protocol", "clos
 
 # The kernel sends PR_SET_PDEATHSIG when the thread that started the child ends. This one ends with the process.
 _starter = ThreadPoolExecutor(1, "start-worker")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a child sets for itself, from the operating system. None: no limit."""
-
-    memory_bytes: int | None = None
-    """Of address space, beyond what the child takes once it has imported its module."""
-    file_bytes: int | None = None
-    """Of each file that it writes."""
-    niceness: int = 0
 
 
 class WorkerFailed(Exception):
@@ -64,12 +52,12 @@ class RequestFailed(Exception):
 class WorkerProcess:
     """A child that runs `python -m module`, started by the first request and kept until `close`. For any thread."""
 
-    def __init__(self, module: str, limits: Limits = Limits()) -> None:
+    def __init__(self, module: str) -> None:
         self._module = module
-        self._limits = json.dumps(asdict(limits))
         self._lock = threading.Lock()
         self._closed = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket
         self._received = bytearray()
 
     def ask(self, request: object, timeout_s: float, cpu_s: float | None = None) -> Any:
@@ -79,24 +67,16 @@ class WorkerProcess:
         `answer` raised, WorkerFailed where the child ended or had to be ended.
         """
         with self._lock:
-            if self._closed:
-                raise WorkerFailed("closed")
-            if self._process is not None and self._process.poll() is not None:
-                self._end()  # it died while it was idle
             try:
-                if self._process is None:
+                if self.process is None or self.process.poll() is not None:  # it may have died while it was idle
                     self._start()
-                return self._exchange({"request": request, "cpu_s": cpu_s}, timeout_s)
+                message = json.dumps({"request": request, "cpu_s": cpu_s})
+                return self._exchange(message.encode() + b"\n", timeout_s)
             except RequestFailed:
                 raise
             except BaseException:
                 self._end()
                 raise
-
-    @property
-    def pid(self) -> int | None:
-        """Of the child, where there is one."""
-        return self._process.pid if self._process else None
 
     def close(self) -> None:
         """Ends the child and what it started. A request under way raises WorkerFailed, as do later ones."""
@@ -109,32 +89,32 @@ class WorkerProcess:
         self._end()
 
     def _start(self) -> None:
-        self._process = _starter.submit(
-            subprocess.Popen,
-            [sys.executable, "-m", self._module, str(os.getpid()), self._limits],
-            cwd=PROJECT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-            start_new_session=True,  # a Ctrl-C is not for it, and its own children can be ended with it
-        ).result()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            os.set_blocking(pipe.fileno(), False)
-        if self._closed:  # `close` may have looked before there was a child
+        self._end()
+        self._channel, theirs = socket.socketpair()
+        with theirs:
+            self.process = _starter.submit(
+                subprocess.Popen,
+                [sys.executable, "-m", self._module, str(os.getpid()), str(theirs.fileno())],
+                cwd=PROJECT,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # what libraries print is no answer
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # a Ctrl-C is not for it, and its own children can be ended with it
+            ).result()
+        if self._closed:  # `close` came before there was a child
             raise WorkerFailed("closed")
-        self._exchange(None, START_S)
+        self._exchange(b"", START_S)
 
-    def _exchange(self, message: object, timeout_s: float) -> Any:
-        """Sends a message, None for none; returns the next answer."""
+    def _exchange(self, message: bytes, timeout_s: float) -> Any:
+        """Sends a message, returns the next answer."""
         until = time.monotonic() + timeout_s
         step: str | None = None
         try:
-            pending = b"" if message is None else json.dumps(message).encode() + b"\n"
+            self._channel.settimeout(timeout_s)
+            self._channel.sendall(message)
             while True:
-                line, pending = self._read_line(pending, until), b""
-                match json.loads(line):
+                match json.loads(self._read_line(until)):
                     case {"step": str(reported)}:
                         step = reported
                     case {"answer": answer}:
@@ -152,42 +132,25 @@ class WorkerProcess:
         except ValueError:
             raise WorkerFailed("protocol", "the child wrote something else than a message", step) from None
 
-    def _read_line(self, pending: bytes, until: float) -> bytes:
-        """Writes what is pending, reads one line. Raises TimeoutError, EOFError (the child has ended), ValueError."""
-        process, received = self._process, self._received
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with selectors.DefaultSelector() as ready:
-            ready.register(process.stdout, selectors.EVENT_READ)
-            if pending:
-                ready.register(process.stdin, selectors.EVENT_WRITE)
-            complete = b"\n" in received
-            while not complete:
-                left_s = until - time.monotonic()
-                if left_s <= 0:
-                    raise TimeoutError
-                for key, _ in ready.select(left_s):
-                    if key.fileobj is process.stdin:
-                        pending = pending[os.write(key.fd, pending) :]
-                        if not pending:
-                            ready.unregister(process.stdin)
-                    else:
-                        received += (new := os.read(key.fd, READ_BYTES))
-                        if not new:
-                            raise EOFError
-                        if len(received) > MAX_REPLY_BYTES:
-                            raise ValueError
-                        complete = b"\n" in new
-        line, _, self._received = received.partition(b"\n")
+    def _read_line(self, until: float) -> bytes:
+        """Raises TimeoutError, EOFError (the child has ended), ValueError."""
+        while b"\n" not in self._received:
+            self._channel.settimeout(max(1e-6, until - time.monotonic()))
+            new = self._channel.recv(READ_BYTES)
+            if not new:
+                raise EOFError
+            self._received += new
+            if len(self._received) > MAX_REPLY_BYTES:
+                raise ValueError
+        line, _, self._received = self._received.partition(b"\n")
         return bytes(line)
 
     def _exit_reason(self) -> tuple[Reason, str]:
-        """Why a child ended that has closed its pipes."""
+        """Why a child ended that has closed its channel."""
         if self._closed:
             return "closed", ""
-        assert self._process is not None
-        code = self._process.wait()
+        assert self.process is not None
+        code = self.process.wait()
         if code == -signal.SIGPROF:
             return "timeout", "CPU seconds"
         if code == -signal.SIGKILL:  # not by us: the kernel's, for want of memory
@@ -195,36 +158,42 @@ class WorkerProcess:
         return ("signal", signal.Signals(-code).name) if code < 0 else ("exit", f"code {code}")
 
     def _kill(self) -> None:
-        process = self._process
+        process = self.process
         if process is not None and process.returncode is None:  # not reaped: the process id is still its own
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
     def _end(self) -> None:
         self._kill()
-        process, self._process = self._process, None
+        if self.process is not None:
+            self.process.wait()
+            self._channel.close()
+        self.process = None
         self._received = bytearray()
-        if process is not None:
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
 
 
 Report = Callable[[str], None]
 """Takes the name of the step that a child begins, so that the parent knows what ended it."""
 
 
-def serve(answer: Callable[[Any, Report], object]) -> None:
+def serve(
+    answer: Callable[[Any, Report], object], memory_bytes: int | None = None, file_bytes: int | None = None
+) -> None:
     """The child's main function: answers the parent's requests until there are no more.
 
-    What `answer` raises is the answer to that request alone, but for MemoryError. Whatever else the process prints
-    is dropped.
+    What `answer` raises is the answer to that request alone, but for MemoryError. The operating system limits
+    `memory_bytes` of address space, beyond what the process takes by now, and `file_bytes` of each file that it writes.
     """
     _end_with_parent(int(sys.argv[1]))
-    requests, replies = sys.stdin, os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
-    _limit(Limits(**json.loads(sys.argv[2])))
+    channel = socket.socket(fileno=int(sys.argv[2]))
+    channel.set_inheritable(False)
+    requests, replies = channel.makefile("r"), channel.makefile("w")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+    if memory_bytes is not None:
+        at_rest = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (at_rest + memory_bytes, at_rest + memory_bytes))
 
     def reply(kind: str, content: object) -> None:
         print(json.dumps({kind: content}), file=replies, flush=True)
@@ -248,13 +217,3 @@ def _end_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that
         sys.exit(1)
-
-
-def _limit(limits: Limits) -> None:
-    os.nice(limits.niceness)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if limits.file_bytes is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
-    if limits.memory_bytes is not None:
-        at_rest = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (at_rest + limits.memory_bytes, at_rest + limits.memory_bytes))

@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from deployments.repository.manifest import Unservable
-from deployments.system.worker_process import Limits, WorkerFailed, WorkerProcess
+from deployments.system.worker_process import WorkerFailed, WorkerProcess
 
 WORKER = "deployments.validation.sandbox_worker"  # by name: what it imports stays out of this process
-LIMITS = Limits(memory_bytes=2 * 2**30, file_bytes=0)
 CPU_S = 2.0
 CPU_S_PER_MIB = 0.05
 """Of tokenizer.json: large vocabularies take their time."""
@@ -26,7 +25,7 @@ class Sandbox:
     """One child, kept for the next folder. For any thread; one folder at a time."""
 
     def __init__(self) -> None:
-        self._worker = WorkerProcess(WORKER, LIMITS)
+        self._worker = WorkerProcess(WORKER)
 
     def inspect(self, folder: Path) -> str | None:
         """What is wrong with the folder, in one line; None: nothing. Raises Unservable where the child did not end

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from deployments.system.worker_process import Report, serve
 
+MEMORY_BYTES = 2 * 2**30
 RENDERED_CHARACTERS = 2**20
 _RUNS = (12, 16, 18, 20, 22, 24)
 MESSAGES = [
@@ -103,4 +104,4 @@ def _refuse(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(answer)
+    serve(answer, memory_bytes=MEMORY_BYTES, file_bytes=0)

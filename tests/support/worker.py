@@ -19,8 +19,6 @@ def answer(request: Any, report: Report) -> object:
             return text * times
         case ["pid"]:
             return os.getpid()
-        case ["niceness"]:
-            return os.nice(0)
         case ["print", str(text)]:
             sys.stdout.write(text)
             sys.stdout.flush()

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from deployments.contract.errors import InvalidRequest, quoted
 from deployments.contract.types import Message
-from deployments.system.worker_process import Limits, WorkerFailed, WorkerProcess
+from deployments.system.worker_process import WorkerFailed, WorkerProcess
 
 WORKER = "deployments.engines.text.chat_template_worker"
-LIMITS = Limits(memory_bytes=3 << 27, file_bytes=0)
 RENDER_S = 2.0
 _FAILURES = {"timeout": "takes too long", "out of memory": "takes too much memory", "closed": "is being unloaded"}
 
@@ -28,7 +27,7 @@ class ChatRenderer:
     def __init__(self, template: ChatTemplate, render_s: float = RENDER_S) -> None:
         self._template = template
         self._render_s = render_s
-        self._worker = WorkerProcess(WORKER, LIMITS)
+        self._worker = WorkerProcess(WORKER)
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The chat as one text, with control tokens in messages marked. Raises InvalidRequest."""

@@ -14,6 +14,7 @@ from transformers.utils.chat_template_utils import (
 
 from deployments.system.worker_process import Report, serve
 
+MEMORY_BYTES = 3 << 27
 MAX_CHARACTERS = 1 << 22
 
 
@@ -45,4 +46,4 @@ def answer(order: dict[str, Any], report: Report) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    serve(answer)
+    serve(answer, memory_bytes=MEMORY_BYTES, file_bytes=0)

@@ -85,7 +85,7 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
             self.validator.facts_of(model.folder),
         )
         limit = self.batch_limit(model)
-        classify = self.cpu.measured(model.name, engine.classify)
+        classify = self.cpu.working(model.name)(engine.classify)
         return Classifier(engine, Batcher(lambda: self.executors.policy(engine, classify, limit)))
 
     async def answer(
@@ -93,7 +93,7 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
     ) -> ImageClassificationResult:
         picture: Item | bytes = request.image_data
         if engine.engine.at_once == 1 and not self.is_small(request.image_data):
-            preprocess = self.cpu.measured(model.name, engine.engine.preprocess)
+            preprocess = self.cpu.working(model.name)(engine.engine.preprocess)
             picture = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
         probabilities = await engine.batcher.submit(picture)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k

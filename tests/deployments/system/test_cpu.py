@@ -67,7 +67,7 @@ def test_work_that_raises_has_ended(meter: CpuMeter, clock: Clock) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        meter.measured("a", fail)()
+        meter.working("a")(fail)()
     clock.now_s = 5.0
     assert meter.sample() == {"a": 1.0}
 
@@ -86,7 +86,7 @@ def test_threads_that_the_work_starts_count_for_its_model() -> None:
             thread.join()
 
     meter = CpuMeter()
-    meter.measured("a", work)()
+    meter.working("a")(work)()
     assert meter.sample()["a"] >= 0.2
 
 

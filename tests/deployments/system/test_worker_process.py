@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from deployments.system.worker_process import Limits, Reason, RequestFailed, WorkerFailed, WorkerProcess
+from deployments.system.worker_process import Reason, RequestFailed, WorkerFailed, WorkerProcess
 from tests.support.project import PROJECT
 from tests.support.until import wait_until
 
 WORKER = "tests.support.worker"
+LIMITED = "tests.support.limited_worker"
 MIB = 2**20
 PATIENCE_S = 60.0
 SHORT_S = 0.2
@@ -41,6 +42,11 @@ def ask(worker: WorkerProcess, *request: object, timeout_s: float = PATIENCE_S, 
     return answer
 
 
+def pid_of(worker: WorkerProcess) -> int:
+    assert worker.process is not None
+    return worker.process.pid
+
+
 def failure(
     worker: WorkerProcess, *request: object, timeout_s: float = PATIENCE_S, cpu_s: float | None = None
 ) -> WorkerFailed:
@@ -50,10 +56,10 @@ def failure(
 
 
 def test_one_child_answers_requests_of_any_size_one_after_another(worker: WorkerProcess) -> None:
-    assert worker.pid is None
+    assert worker.process is None
     for content in ("", "ä\n\u2028", "x" * (3 * MIB), {"a": [1, None, "\udcff"]}):
         assert ask(worker, "echo", content) == content
-    assert ask(worker, "pid") == worker.pid
+    assert ask(worker, "pid") == pid_of(worker)
 
 
 def test_many_threads_share_a_child(worker: WorkerProcess) -> None:
@@ -74,7 +80,7 @@ def test_what_libraries_print_is_no_answer(worker: WorkerProcess) -> None:
 def test_a_request_that_raises_leaves_the_child_running(worker: WorkerProcess) -> None:
     with pytest.raises(RequestFailed, match=r"^ValueError: the last line$"):
         ask(worker, "raise", "a line\nthe last line")
-    pid = worker.pid
+    pid = pid_of(worker)
     assert ask(worker, "pid") == pid
 
 
@@ -93,7 +99,7 @@ def test_a_child_that_ends_is_told_apart_and_replaced(
     pid = ask(worker, "pid")
     failed = failure(worker, *request_)
     assert (failed.reason, str(failed)) == (reason, f"{reason}: {detail}")
-    assert worker.pid is None
+    assert worker.process is None
     assert ask(worker, "pid") != pid
 
 
@@ -112,23 +118,16 @@ def test_a_child_that_computes_too_long_is_ended_by_its_cpu_time(worker: WorkerP
 
 
 def test_memory_is_limited_beyond_what_the_child_has_at_rest() -> None:
-    worker = WorkerProcess(WORKER, Limits(memory_bytes=64 * MIB))
+    worker = WorkerProcess(LIMITED)
     assert ask(worker, "allocate", 32 * MIB) == 32 * MIB
     assert failure(worker, "allocate", 128 * MIB).reason == "out of memory"
     worker.close()
 
 
 def test_a_child_without_leave_to_write_files_writes_none(tmp_path: Path) -> None:
-    worker = WorkerProcess(WORKER, Limits(file_bytes=0))
+    worker = WorkerProcess(LIMITED)
     with pytest.raises(RequestFailed, match="OSError"):
         ask(worker, "write", str(tmp_path / "file"), 1)
-    worker.close()
-
-
-def test_a_child_runs_at_low_priority_where_that_is_asked() -> None:
-    own = os.nice(0)
-    worker = WorkerProcess(WORKER, Limits(niceness=3))
-    assert ask(worker, "niceness") == own + 3
     worker.close()
 
 
@@ -138,9 +137,8 @@ def test_an_answer_that_is_too_long_is_refused(worker: WorkerProcess) -> None:
 
 
 def test_closing_ends_the_child_its_children_and_a_request_under_way(worker: WorkerProcess) -> None:
-    grandchild, pid = ask(worker, "child"), worker.pid
+    grandchild, pid = ask(worker, "child"), pid_of(worker)
     assert isinstance(grandchild, int)
-    assert pid is not None
     failed: list[WorkerFailed] = []
     asking = threading.Thread(target=lambda: failed.append(failure(worker, "hang", "")))
     asking.start()
@@ -181,7 +179,7 @@ try:
     print(pid, flush=True)
     sys.stdin.read()
 except KeyboardInterrupt:
-    print(worker.pid, flush=True)
+    print(worker.process.pid, flush=True)
     sys.stdin.read()
 """
 

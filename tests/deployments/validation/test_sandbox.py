@@ -122,5 +122,5 @@ def test_a_template_that_only_refuses_these_messages_passes(sandbox: Sandbox, fo
 def test_a_folder_with_nothing_to_try_starts_no_child(tmp_path: Path) -> None:
     sandbox = Sandbox()
     assert sandbox.inspect(tmp_path) is None
-    assert sandbox._worker.pid is None
+    assert sandbox._worker.process is None
     sandbox.close()

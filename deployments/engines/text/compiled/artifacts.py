@@ -24,7 +24,7 @@ from deployments.engines.text.compiled.modules import PromptModule, StepModule
 from deployments.engines.text.compiled.runner import AotiRunner
 from deployments.engines.text.layers import attention, int8, kv_cache, linear
 from deployments.system.artifact_cache import ArtifactCache, digest_key
-from deployments.system.worker_process import Limits, RequestFailed, WorkerFailed, WorkerProcess
+from deployments.system.worker_process import RequestFailed, WorkerFailed, WorkerProcess
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class AotArtifacts:
         self._counted = 0
         self._requested = threading.Event()
         self._closed = False
-        self._worker = WorkerProcess(compile_worker.__name__, Limits(niceness=NICENESS))
+        self._worker = WorkerProcess(compile_worker.__name__)
         self._thread = threading.Thread(target=self._prepare, name="text-aot", daemon=True)
         self._thread.start()
 
@@ -150,7 +150,7 @@ class AotArtifacts:
         try:
             with cache.draft(self._key(kind)) as draft:
                 library = str(draft / LIBRARY)
-                self._worker.ask([str(self._folder), *self._arguments(kind), library], COMPILE_S)
+                self._worker.ask([NICENESS, [str(self._folder), *self._arguments(kind), library]], COMPILE_S)
         except (RequestFailed, WorkerFailed) as failure:
             log.info("a forward does not compile: %s", failure)
             return None

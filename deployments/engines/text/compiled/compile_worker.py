@@ -107,7 +107,9 @@ def compile_forward(
         compile_step(model, sizes, kind == "many", Path(library))
 
 
-def _answer(arguments: list[str], report: Report) -> None:
+def _answer(order: tuple[int, list[str]], report: Report) -> None:
+    niceness, arguments = order
+    os.nice(niceness)
     compile_forward(*arguments)
 
 

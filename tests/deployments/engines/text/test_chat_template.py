@@ -84,7 +84,7 @@ def test_a_hostile_template_fails_in_time_and_ends_its_process(fault: str) -> No
     with pytest.raises(InvalidRequest, match="the model's chat template"):
         renderer.render(MESSAGES[:1])
     renderer.close()
-    assert renderer._worker.pid is None
+    assert renderer._worker.process is None
 
 
 def test_a_child_that_was_killed_is_started_again() -> None:

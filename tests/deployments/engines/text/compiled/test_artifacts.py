@@ -70,10 +70,10 @@ def test_closing_ends_the_compiler(folder: Path, tmp_path: Path, monkeypatch: py
     engine = TextGenerationEngine.load(folder)
     aot = aot_of(engine)
     aot.compile_soon()
-    wait_until(lambda: aot._worker.pid is not None or aot.settled.is_set())
+    wait_until(lambda: aot._worker.process is not None or aot.settled.is_set())
     engine.close()
     assert aot.settled.is_set()
-    assert aot._worker.pid is None
+    assert aot._worker.process is None
     assert {place.name for place in (tmp_path / "text-steps").iterdir()} == {".lock"}
 
 
@@ -88,7 +88,7 @@ def test_a_compiler_is_not_started_once_the_model_is_closed(
         aot.compile_soon()
         engine.close()
     assert aot.settled.is_set()
-    assert aot._worker.pid is None
+    assert aot._worker.process is None
 
 
 def test_without_a_compiler_the_model_serves_and_logs_nothing(
