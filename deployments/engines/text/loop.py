@@ -107,11 +107,11 @@ class DecoderLoop:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._wait():
-                self._pool.adjust()
                 try:
                     self._step()
                 except Exception as failure:
                     self.scheduler.abandon(failure)
+                self._pool.adjust()
         self._end()
 
     def _wait(self) -> bool:

@@ -65,13 +65,13 @@ class GenerationRequest:
         self.grammar = grammar
         self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.cancelled = False
-        stop = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop or []
-        self._detokenizer = Detokenizer(tokenizer, prompt, stop)
-        self._token_bytes = tokenizer.token_bytes
+        self._stop = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop or []
+        self._tokenizer = tokenizer
+        self._detokenizer: Detokenizer  # From the first token on.
         self._emit = emit
         self._stream = stream
         # Without a stream and without stop strings the text is needed at the end only, and decoded once.
-        self._decodes_each = stream or bool(stop)
+        self._decodes_each = stream or bool(self._stop)
         self._text: list[str] = []  # Not emitted yet, as are these:
         self._logprobs: list[TokenLogprob] = []
         self._emitted_at = -EMIT_EVERY_S
@@ -98,9 +98,10 @@ class GenerationRequest:
 
     def append(self, token: int, is_end: bool, logprobs: Logprobs | None = None) -> str | None:
         """Takes the next token and emits its text; returns the finish reason if it is the last one."""
-        self.tokens.append(token)
         if self.first_token_at is None:
             self.first_token_at = time.monotonic()
+            self._detokenizer = Detokenizer(self._tokenizer, self.tokens, self._stop)
+        self.tokens.append(token)
         if logprobs is not None and not is_end:
             self._logprobs.append(self._token_logprob(token, logprobs))
         if self._decodes_each and not is_end:
@@ -126,7 +127,7 @@ class GenerationRequest:
         return TokenLogprob(token=own.token, logprob=own.logprob, utf8=own.utf8, top=top)
 
     def _alternative(self, token: int, logprob: float) -> Alternative:
-        utf8 = self._token_bytes(token)
+        utf8 = self._tokenizer.token_bytes(token)
         return Alternative(token=utf8.decode(errors="replace"), logprob=max(logprob, LEAST_LOGPROB), utf8=list(utf8))
 
     def _add_text(self, text: str, ended: bool = False) -> None:

@@ -46,7 +46,7 @@ class OpenMPPool:
         self._window = Clocks(0, 0, 0)
 
     def adjust(self) -> None:
-        """Between two steps."""
+        """After each step. The first one after a pause only begins a window."""
         if self._most == 1:
             return
         now = Clocks.now()

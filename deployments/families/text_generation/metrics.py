@@ -1,5 +1,6 @@
 """The metrics of each text model: reports that the aggregator adds up, and Ray's metrics of this replica."""
 
+import threading
 import uuid
 import weakref
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class TextMetrics:
 
     def __init__(self) -> None:
         self._sources: weakref.WeakKeyDictionary[TextGenerationEngine, tuple[str, str]] = weakref.WeakKeyDictionary()
+        self._watching = threading.Lock()  # Models are loaded in threads.
         gauges, counters = (RUNNING, WAITING, CACHE, CACHE_USED), (PROMPT, GENERATED)
         self._gauges = {name: Gauge(name, HELP[name], tag_keys=("model",)) for name in gauges}
         self._counters = {name: Counter(name, HELP[name], tag_keys=("model",)) for name in counters}
@@ -54,7 +56,8 @@ class TextMetrics:
         self._gauges_set: set[tuple[str, str]] = set()  # gauges by name and model
 
     def watch(self, engine: "TextGenerationEngine", model: str) -> None:
-        self._sources.setdefault(engine, (uuid.uuid4().hex, model))
+        with self._watching:
+            self._sources[engine] = uuid.uuid4().hex, model
 
     def finished(self, model: str, end: "Finished") -> None:
         """Adds one request to Ray's metrics."""
@@ -74,7 +77,9 @@ class TextMetrics:
 
     def read(self) -> list[ModelReport]:
         """The counts of all engines so far; also sets the gauges of Ray's metrics."""
-        reports = [_report(engine.stats, *source) for engine, source in list(self._sources.items())]
+        with self._watching:
+            sources = list(self._sources.items())
+        reports = [_report(engine.stats, *source) for engine, source in sources]
         # An unloaded model has no engine; while it is reloaded or changes its version it has two.
         sums = dict.fromkeys(self._gauges_set, 0.0)
         for report in reports:

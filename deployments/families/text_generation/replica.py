@@ -1,14 +1,16 @@
-"""The TextGeneration deployment: submits requests to the model's engine, which batches them step by step."""
+"""The TextGeneration deployment: submits requests to the model's engine, and takes their events into the event loop."""
 
 import asyncio
 import logging
 import weakref
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from deployments.contract.errors import Cancelled
-from deployments.contract.types import TextGeneration, TextGenerationResult, Usage
+from deployments.contract.errors import Cancelled, ServingError
+from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult, TokenLogprob, Usage
 from deployments.families.text_generation.metrics import TextMetrics
-from deployments.families.text_generation.output import GenerationOutput, LoopNotifier
 from deployments.metrics.samples import ModelReport
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
@@ -18,7 +20,62 @@ logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 
 if TYPE_CHECKING:
     from deployments.engines.text.engine import TextGenerationEngine
-    from deployments.engines.text.request import GenerationRequest
+    from deployments.engines.text.request import Event, Finished, GenerationRequest
+
+
+class LoopNotifier:
+    """Runs callbacks in the event loop. To wake it costs more than a decode step, so callbacks share a wake-up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._callbacks: deque[Callable[[], None]] = deque()
+        self._woken = False
+
+    def run_soon(self, callback: Callable[[], None]) -> None:
+        """From any thread."""
+        self._callbacks.append(callback)
+        if not self._woken:
+            self._woken = True
+            self._loop.call_soon_threadsafe(self._run_all)
+
+    def _run_all(self) -> None:
+        self._woken = False  # First: a callback that is added from here on wakes the loop again.
+        while self._callbacks:
+            self._callbacks.popleft()()
+
+
+class GenerationOutput:
+    """Collects the text of one request. In the event loop, `on_chunk` gets the chunks and `finished` the end."""
+
+    def __init__(self, notifier: LoopNotifier, on_chunk: OnChunk | None) -> None:
+        self._notifier = notifier
+        self._on_chunk = on_chunk
+        self._text: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
+        """Raises the ServingError that the request failed with."""
+
+    @property
+    def text(self) -> str:
+        return "".join(self._text)
+
+    def emit(self, event: "Event") -> None:
+        """Called in the engine's thread."""
+        if not isinstance(event, Chunk):
+            self._notifier.run_soon(partial(self._end, event))
+            return
+        self._text.append(event.text)
+        self.logprobs += event.logprobs
+        if self._on_chunk:
+            self._notifier.run_soon(partial(self._on_chunk, event))
+
+    def _end(self, event: "Finished | ServingError") -> None:
+        if self.finished.done():  # The request was cancelled.
+            return
+        if isinstance(event, ServingError):
+            self.finished.set_exception(event)
+        else:
+            self.finished.set_result(event)
 
 
 class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]):
@@ -49,13 +106,13 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             self.batch_limit(model),
             facts=self.validator.facts_of(model.folder),
         )
+        self.metrics.watch(engine, model.name)
         logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))
         return engine
 
     async def answer(
         self, request: TextGeneration, model: Model, engine: "TextGenerationEngine", on_chunk: OnChunk | None
     ) -> TextGenerationResult:
-        self.metrics.watch(engine, model.name)
         if self.notifier is None:
             self.notifier = LoopNotifier(asyncio.get_running_loop())
         output = GenerationOutput(self.notifier, on_chunk)

@@ -42,7 +42,6 @@ Kind = Literal["single", "many", "prompts"]
 """The step of one row, the step of many, and prompts. They are made in this order."""
 
 Step = Callable[[Tensor, Tensor, Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]]
-Prompts = Callable[..., Sequence[Tensor]]
 
 _one_compile_at_a_time = threading.Lock()
 
@@ -58,7 +57,8 @@ class AotArtifacts:
         self._linears = linears
         self._threads = torch.get_num_threads()
         self._blocked_weights = {f"model.{name}": weight for name, weight in linear.blocked_weights(model).items()}
-        self._ready: dict[Kind, AotiRunner] = {}
+        self.ready: dict[Kind, AotiRunner] = {}
+        """Those that there are by now. The one of prompts is for two tokens or more, and a prefix."""
         self._counted = 0
         self._requested = threading.Event()
         self._closed = False
@@ -71,12 +71,7 @@ class AotArtifacts:
         self._counted += 1
         if self._counted == PAYS_AFTER_STEPS:
             self.compile_soon()
-        return self._ready.get("single" if rows == 1 else "many")
-
-    @property
-    def prompts(self) -> Prompts | None:
-        """The compiled forward of prompts, if there is one by now: for two tokens or more, and a prefix."""
-        return self._ready.get("prompts")
+        return self.ready.get("single" if rows == 1 else "many")
 
     def compile_soon(self) -> None:
         """Compile the forwards that are not on disk."""
@@ -85,8 +80,8 @@ class AotArtifacts:
     @property
     def runtime_info(self) -> tuple[str, ...]:
         """How the model runs, for the status page."""
-        steps = ("compiled decode step",) if self._ready.keys() - {"prompts"} else ()
-        return (*steps, "compiled prompts") if "prompts" in self._ready else steps
+        steps = ("compiled decode step",) if self.ready.keys() - {"prompts"} else ()
+        return (*steps, "compiled prompts") if "prompts" in self.ready else steps
 
     def close(self) -> None:
         """Ends the child, if there is one, and the thread; drops the model."""
@@ -94,9 +89,9 @@ class AotArtifacts:
         self._requested.set()
         self._worker.close()
         self._thread.join()
-        for forward in self._ready.values():
+        for forward in self.ready.values():
             forward.close()
-        self._ready.clear()
+        self.ready.clear()
         self._blocked_weights.clear()
         del self._model
 
@@ -186,7 +181,7 @@ class AotArtifacts:
         # In turns, and the best of each, since others use the machine too.
         times = [(seconds(compiled), seconds(eager)) for _ in range(5)]
         if WORTH_IT * min(ours for ours, _ in times) < min(plain for _, plain in times):
-            self._ready[kind] = compiled
+            self.ready[kind] = compiled
         else:
             compiled.close()
 

@@ -94,7 +94,7 @@ class SlotDecoder:
 
     def _prefix_of(self, prompt: Sequence[int]) -> PrefixKV:
         """What the prefix cache has of this prompt."""
-        blocks = self._prefixes.find(prompt)
+        blocks = self._prefixes.find(prompt) if self._prefixes.nbytes and len(prompt) > BLOCK else []
         self.shared_tokens += BLOCK * len(blocks)
         return PrefixKV(
             _side_by_side([block.keys for block in blocks]), _side_by_side([block.values for block in blocks])
@@ -116,7 +116,7 @@ class SlotDecoder:
         last = [end - 1 for end in ends]
         known = [(number, one) for number, one in enumerate(prefixes) if one.tokens]
         # Compiled forwards take two tokens at least, and two columns of prefix.
-        compiled = self.aot.prompts if self.aot and ends[-1] > 1 else None
+        compiled = self.aot.ready.get("prompts") if self.aot and ends[-1] > 1 else None
         if compiled and not known:
             known = [(NO_PROMPT, self._unseen)]
         logits, *new = (compiled or self._eager_prompts)(

@@ -36,5 +36,5 @@ def compiled(engine: TextGenerationEngine) -> AotArtifacts:
     aot = aot_of(engine)
     aot.compile_soon()
     assert aot.settled.wait(COMPILE_S)
-    assert aot._ready.keys() == {"single", "many", "prompts"}
+    assert aot.ready.keys() == {"single", "many", "prompts"}
     return aot

@@ -44,9 +44,9 @@ def test_compiled_forwards_give_the_text_of_generate(folder: Path, monkeypatch: 
         "compiled decode step",
         "compiled prompts",
     )
-    called: dict[Kind, int] = dict.fromkeys(aot._ready, 0)
-    for kind, forward in aot._ready.items():
-        monkeypatch.setitem(aot._ready, kind, counted(called, kind, forward))
+    called: dict[Kind, int] = dict.fromkeys(aot.ready, 0)
+    for kind, forward in aot.ready.items():
+        monkeypatch.setitem(aot.ready, kind, counted(called, kind, forward))
     assert reference.agrees(PROMPTS[0], 60, ask(engine, PROMPTS[0], 60).text)
     for prompt in ("a", "ab"):  # A prompt of one token, and of two.
         assert reference.agrees(prompt, 10, ask(engine, prompt, 10).text)

@@ -34,7 +34,7 @@ def test_other_threads_run_while_a_compiled_step_computes(folder: Path, monkeypa
     """Whatever carries requests and answers needs Python's lock; torch's own loader would hold it."""
     engine = TextGenerationEngine.load(folder)
     aot = compiled(engine)
-    step = aot._ready["many"]
+    step = aot.ready["many"]
     keys = [torch.zeros(512, heads, 512, dim) for heads, dim in aot._shapes]  # So that it takes some time.
     values, ids = [torch.zeros_like(key) for key in keys], torch.ones(512, dtype=torch.long)
     computing, seen = threading.Event(), threading.Event()
