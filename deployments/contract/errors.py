@@ -110,8 +110,5 @@ ERRORS: dict[str, type[ServingError]] = {kind.code: kind for kind in ServingErro
 def quoted(text: str) -> str:
     """Text of a client for a message: quoted, at most 64 characters, control characters escaped."""
     shown = text if len(text) <= 64 else text[:63] + "…"
-    return (
-        "'"
-        + "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown)
-        + "'"
-    )
+    safe = (c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown)
+    return f"'{''.join(safe)}'"

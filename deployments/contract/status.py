@@ -3,7 +3,7 @@
 import enum
 from dataclasses import dataclass
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +97,7 @@ class Plan:
     """Why it can never fit, if it cannot."""
 
 
-class Status(BaseModel):
-    model_config = {"protected_namespaces": ()}
-
-
-class Residence(Status):
+class Residence(BaseModel):
     """A model in one replica, from its first load on."""
 
     replica: str
@@ -124,8 +120,10 @@ class Residence(Status):
     """Of the whole replica."""
 
 
-class ModelStatus(Status):
+class ModelStatus(BaseModel):
     """One model. `state` is available (on disk), loading, ready (in some replica's memory), unloading or failed."""
+
+    model_config = ConfigDict(protected_namespaces=())
 
     model_id: str
     version: int | None

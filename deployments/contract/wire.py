@@ -4,15 +4,14 @@ JSON is serde's external tagging, and as strict as serde in the union's own fiel
 as base64. bincode carries the union's own fields only (those without a default), in order.
 """
 
-import base64
 import binascii
 import json
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin
 
 import jiter
 import msgpack
@@ -94,10 +93,8 @@ def _adapted(value: Any, annotation: Any, where: str) -> Any:
     if origin is list and isinstance(value, list):
         return [_adapted(item, inner[0], f"{where}.{number}") for number, item in enumerate(value)]
     if origin is tuple and isinstance(value, list):
-        several = inner if len(inner) == len(value) else (None,) * len(value)
-        return tuple(
-            _adapted(item, one, f"{where}.{n}") for n, (item, one) in enumerate(zip(value, several, strict=True))
-        )
+        several = zip(value, inner if len(inner) == len(value) else (None,) * len(value), strict=True)
+        return tuple(_adapted(item, one, f"{where}.{number}") for number, (item, one) in enumerate(several))
     if isinstance(annotation, type) and issubclass(annotation, BaseModel) and isinstance(value, dict):
         return _adapt_fields(annotation, value, where)
     return value
@@ -135,13 +132,11 @@ class _Object(dict[str, object]):
 
     duplicates: frozenset[str] = frozenset()
 
-
-def _object(pairs: list[tuple[str, object]]) -> _Object:
-    value = _Object(pairs)
-    if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        value.duplicates = frozenset(name for name in value if names.count(name) > 1)
-    return value
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        if len(self) < len(pairs):
+            counts = Counter(name for name, _ in pairs)
+            self.duplicates = frozenset(name for name, count in counts.items() if count > 1)
 
 
 def _duplicates(value: dict[str, object]) -> frozenset[str]:
@@ -152,7 +147,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_json = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+_json = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_constant)
 
 
 def parse_json(body: bytes) -> object:
@@ -180,16 +175,13 @@ def _decode_json(body: bytes, union: type[Variant]) -> Variant:
     return from_object(parse_json(body), union)
 
 
-def _base64(value: object) -> str:
-    assert isinstance(value, bytes)
-    return base64.b64encode(value).decode()
-
-
-_dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_base64).encode
+_json_encoder = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=pybase64.b64encode_as_string
+)
 
 
 def _encode_json(variant: Variant) -> bytes:
-    return _dump(to_object(variant)).encode()
+    return _json_encoder.encode(to_object(variant)).encode()
 
 
 # MessagePack ----------------------------------------------------------------------------------------------------
@@ -197,7 +189,7 @@ def _encode_json(variant: Variant) -> bytes:
 
 def _decode_msgpack(body: bytes, union: type[Variant]) -> Variant:
     try:
-        value = msgpack.unpackb(body, object_pairs_hook=_object, strict_map_key=True)
+        value = msgpack.unpackb(body, object_pairs_hook=_Object, strict_map_key=True)
     except Exception as bad:  # the library raises its own, ValueError, TypeError and UnicodeDecodeError
         raise InvalidRequest(f"malformed MessagePack ({type(bad).__name__})") from None
     return from_object(value, union)
@@ -228,8 +220,7 @@ def _encode_bincode(variant: Variant) -> bytes:
 # ----------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
+class _Format(NamedTuple):
     decode: Callable[[bytes, type[Variant]], Variant]
     encode: Callable[[Variant], bytes]
 

@@ -16,6 +16,9 @@ from ray.util.metrics import Counter, Gauge
 from deployments.metrics.requests import WINDOW_S, Labels, Report
 from deployments.metrics.totals import ModelTotals
 
+REQUESTS = ("inference_requests_total", "Requests answered.")
+LATENCY = ("inference_latency_avg_ms", "Mean latency of the requests of the last 60 s, in milliseconds.")
+GPU = ("gpu_utilization_percent", "Mean utilisation of the GPUs in use.")
 RECORDERS = 256
 """More than live at once. Of more, the least recent report is forgotten; the requests in it stay counted."""
 
@@ -28,11 +31,9 @@ class MetricsAggregator:
         self._reports: dict[str, Report] = {}
         self._requests: Tally[Labels] = Tally()
         self._models = ModelTotals(clock)
-        self._counter = Counter(
-            "inference_requests_total", "Requests answered.", tag_keys=("model", "family", "outcome")
-        )
-        self._latency = Gauge("inference_latency_avg_ms", "Mean latency of the last 60 s, in milliseconds.")
-        self._gpu = Gauge("gpu_utilization_percent", "Mean utilisation of the GPUs in use.")
+        self._counter = Counter(*REQUESTS, tag_keys=Labels._fields)
+        self._latency = Gauge(*LATENCY)
+        self._gpu = Gauge(*GPU)
 
     def report(self, report: Report) -> None:
         before = self._reports.pop(report.recorder, None)
@@ -40,14 +41,13 @@ class MetricsAggregator:
             new = count - (before.requests.get(labels, 0) if before else 0)
             if new > 0:
                 self._requests[labels] += new
-                self._counter.inc(new, {"model": labels.model, "family": labels.family, "outcome": labels.outcome})
+                self._counter.inc(new, labels._asdict())
         self._reports[report.recorder] = report
         while len(self._reports) > RECORDERS:
             del self._reports[next(iter(self._reports))]
         self._models.add(report.models)
         self._latency.set(self.latency_avg_ms())
-        gpu = self.gpu_utilization_percent()
-        if gpu is not None:
+        if (gpu := self.gpu_utilization_percent()) is not None:
             self._gpu.set(gpu)
 
     def latency_avg_ms(self) -> float:
@@ -69,19 +69,11 @@ class MetricsAggregator:
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""
-        requests = CounterMetricFamily(
-            "inference_requests_total", "Requests answered.", labels=("model", "family", "outcome")
-        )
-        for labels, count in sorted(self._requests.items(), key=lambda item: str(item[0])):
-            requests.add_metric((labels.model, labels.family, labels.outcome), count)
+        requests = CounterMetricFamily(*REQUESTS, labels=Labels._fields)
+        for labels, count in sorted(self._requests.items()):
+            requests.add_metric(labels, count)
         yield requests
-        yield GaugeMetricFamily(
-            "inference_latency_avg_ms",
-            "Mean latency of the requests of the last 60 s, in milliseconds.",
-            round(self.latency_avg_ms(), 3),
-        )
-        gpu = self.gpu_utilization_percent()
-        if gpu is not None:
-            help_text = "Mean utilisation of the GPUs in use."
-            yield GaugeMetricFamily("gpu_utilization_percent", help_text, round(gpu, 1))
+        yield GaugeMetricFamily(*LATENCY, round(self.latency_avg_ms(), 3))
+        if (gpu := self.gpu_utilization_percent()) is not None:
+            yield GaugeMetricFamily(*GPU, round(gpu, 1))
         yield from self._models.collect()

@@ -8,6 +8,7 @@ from collections import Counter as Tally
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ray.util.metrics import Histogram
 
@@ -17,8 +18,7 @@ WINDOW_S = 60
 LATENCY_BUCKETS_MS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000]
 
 
-@dataclass(frozen=True, slots=True)
-class Labels:
+class Labels(NamedTuple):
     """What one request is counted under. `outcome` is "ok" or an error code."""
 
     model: str

@@ -1,6 +1,7 @@
 """Builds the statuses of models from the registry's table and the statuses of replicas. No Ray, no I/O."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 from deployments.contract.status import ModelStatus, ReplicaStatus, Residence, ResidentStatus
 from deployments.repository.model import Model
@@ -76,18 +77,7 @@ def _versions(model: Model, table: Table) -> list[int]:
 
 def _residence(replica: ReplicaStatus, status: ResidentStatus) -> Residence:
     version = status.name.partition("@")[2]
+    # The rest has the same names in both; what Residence does not have is left out.
     return Residence(
-        replica=replica.replica,
-        version=int(version) if version else None,
-        state=status.state,
-        reason=status.reason,
-        bytes=status.bytes,
-        loads=status.loads,
-        load_s=status.load_s,
-        evictions=status.evictions,
-        last_use=status.last_use,
-        leases=status.leases,
-        cpu_s=status.cpu_s,
-        last_unload=status.last_unload,
-        process=replica.process,
+        replica=replica.replica, version=int(version) if version else None, process=replica.process, **asdict(status)
     )

@@ -98,6 +98,13 @@ def test_malformed_json_is_refused_with_the_reason(body: bytes, message: str) ->
         wire.decode(body, wire.JSON, InferRequest)
 
 
+def test_a_duplicate_among_many_keys_is_found_in_linear_time() -> None:
+    """Quadratic time would be half an hour here."""
+    many = "".join(f',"{number}":0' for number in range(300_000))
+    with pytest.raises(InvalidRequest, match=r"TextGeneration\.prompt: duplicate field"):
+        wire.decode(text_request(extra=many + ',"prompt":"q"'), wire.JSON, InferRequest)
+
+
 def test_unknown_fields_any_order_and_null_options_are_accepted() -> None:
     body = b'{"TextGeneration":{"later":[{}],"later":1,"max_tokens":5,"temperature":null,"prompt":"p","model_id":"m"}}'
     assert wire.decode(body, wire.JSON, InferRequest) == TextGeneration(model_id="m", prompt="p", max_tokens=5)
