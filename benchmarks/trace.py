@@ -21,7 +21,7 @@ import httpx
 
 PROJECT = Path(__file__).resolve().parent.parent
 REQUESTS = 12
-READY_S = 180.0
+READY_S = 400.0
 BODY = {"TextGeneration": {"model_id": "gpt-nano", "prompt": "ROMEO:", "max_tokens": 2}}
 TENSOR = "tensor"
 

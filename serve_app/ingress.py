@@ -72,7 +72,7 @@ class Ingress:
             pool = pools[route.family] = ReplicaPool(self.handles[route.family], target_ongoing, profile)
             admissions[route.family] = Admission(route.settings, pool.count)
         models = self.mirror
-        dispatcher = Dispatcher(self.routes, pools, models.find_model)
+        dispatcher = Dispatcher(self.routes, pools, models)
         return Runtime(dispatcher, admissions, self.access, self.recorder, models.models, max_prompt_bytes)
 
     def __serve_build_asgi_app__(self) -> Starlette:

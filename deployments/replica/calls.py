@@ -1,6 +1,6 @@
 """What travels between the ingress and the replicas of a family. Imports neither torch nor Ray."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -12,10 +12,6 @@ Reply = Chunk | InferResponse
 
 OnChunk = Callable[[Chunk], None]
 """Takes the chunks of one call as they come. Never blocks, never raises."""
-
-FindModel = Callable[[str, str], Awaitable[Model]]
-"""The model that serves under a model id, for a family. Raises ModelNotFound, WrongFamily, ModelLoadFailed, and
-Unavailable while the repository has not been read."""
 
 CALLS_UNDER_WAY = "calls_under_way"
 """The name under which Serve's autoscaling statistics count calls."""

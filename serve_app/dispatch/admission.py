@@ -89,7 +89,7 @@ class Admission:
         self._queues: dict[str, ModelQueue] = {}
 
     def slot(self, call: Pending) -> Slot:
-        return Slot(self.queue(call.model), call.caller, call.timeout_s)
+        return Slot(self.queue(call.model), call.caller, call.call.timeout_s)
 
     def queue(self, model: str) -> "ModelQueue":
         queue = self._queues.get(model)

@@ -9,17 +9,36 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import InferRequest, InferResponse
-from deployments.replica.calls import Call, FindModel, Reply
-from serve_app.access.caller import Caller, RequestContext
+from deployments.replica.calls import Call, Reply
+from deployments.repository.model import Model
+from serve_app.access.caller import RequestContext
 from serve_app.dispatch.pending import Pending, PendingStream, ReplicaLost
 from serve_app.dispatch.replica_pool import ReplicaPool
 
 logger = logging.getLogger("model_runtime.dispatch")
+
+PendingT = TypeVar("PendingT", bound=Pending)
+
+
+class ModelTable(Protocol):
+    @property
+    def models(self) -> Mapping[str, Model]: ...
+
+
+class Registry(Protocol):
+    """The models that exist, as far as this process knows."""
+
+    @property
+    def table(self) -> ModelTable: ...
+
+    async def find_model(self, model_id: str, family: str) -> Model:
+        """Raises ModelNotFound, WrongFamily, ModelLoadFailed, and Unavailable before the first table is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +58,25 @@ class Route:
 class Dispatcher:
     """Makes calls of requests, and sends them to the replicas of their families."""
 
-    def __init__(self, routes: tuple[Route, ...], pools: Mapping[str, ReplicaPool], find_model: FindModel) -> None:
+    def __init__(self, routes: tuple[Route, ...], pools: Mapping[str, ReplicaPool], registry: Registry) -> None:
         self.routes = {route.request: route for route in routes}
         self.pools = pools
-        self.find_model = find_model
+        self.registry = registry
         self._name = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
 
     async def prepare(self, request: InferRequest, context: RequestContext) -> Pending:
         """Raises InvalidRequest for a variant that no family serves, and what `find_model` raises."""
-        return Pending(*await self._call(request, context, stream=False))
+        return await self._prepared(Pending, request, context)
 
     async def prepare_stream(self, request: InferRequest, context: RequestContext) -> PendingStream:
-        return PendingStream(*await self._call(request, context, stream=True))
+        return await self._prepared(PendingStream, request, context)
 
     async def send(self, call: Pending) -> InferResponse:
         """Raises Overloaded, Unavailable, DeadlineExceeded."""
         pool = self.pools[call.family]
+        # The call may have waited for its slot.
+        call.call = replace(call.call, timeout_s=max(call.deadline - asyncio.get_running_loop().time(), 0.0))
         try:
             async with asyncio.timeout_at(call.deadline):
                 try:
@@ -83,21 +104,30 @@ class Dispatcher:
         finally:
             response.cancel()
 
-    async def _call(self, request: InferRequest, context: RequestContext, stream: bool) -> tuple[Call, str, Caller]:
+    async def _prepared(self, kind: type[PendingT], request: InferRequest, context: RequestContext) -> PendingT:
         route = self.routes.get(type(request))
         if route is None:
             raise InvalidRequest(f"no family serves {type(request).__name__}")
-        model = await self.find_model(request.model_id, route.family) if route.has_models else None
+        model = await self._model(request.model_id, route.family) if route.has_models else None
         if model is not None:
             request = model.manifest.with_defaults(request)
-        timeout_s = _timeout_s(context.caller, route.settings)
+        timeout_s = route.settings.deadline_s
+        if context.caller.deadline_at is not None:
+            timeout_s = min(timeout_s, context.caller.deadline_at - time.monotonic())
         call_id = f"{self._name}-{next(self._numbers)}"
-        call = Call(request.repeatable(), context.request_id, timeout_s, model, stream, call_id)
-        return call, route.family, context.caller
+        call = Call(
+            request.repeatable(), context.request_id, timeout_s, model, issubclass(kind, PendingStream), call_id
+        )
+        return kind(
+            call=call,
+            family=route.family,
+            model=model.name if model else "",
+            caller=context.caller,
+            deadline=asyncio.get_running_loop().time() + timeout_s,
+        )
 
-
-def _timeout_s(caller: Caller, settings: FamilySettings) -> float:
-    """What is left until the caller's deadline, and at most the family's own."""
-    if caller.deadline_at is None:
-        return settings.deadline_s
-    return min(settings.deadline_s, caller.deadline_at - time.monotonic())
+    async def _model(self, model_id: str, family: str) -> Model:
+        model = self.registry.table.models.get(model_id)
+        if model is None or model.problem is not None or model.family != family:
+            return await self.registry.find_model(model_id, family)  # waits for the first table, or raises the reason
+        return model

@@ -94,7 +94,7 @@ class HandleTransport:
         # Also where the stream ends in good order: so does that of a replica that stops between two calls.
         failure: Exception = ReplicaLost()
         try:
-            stream = self._exchange.remote([pending.to_send() for pending in calls])
+            stream = self._exchange.remote([pending.call for pending in calls])
             async for replies in stream:
                 self._acknowledged(exchange)
                 for number, reply in replies:

@@ -1,7 +1,7 @@
 """One call until its response is there, whichever transport carries it."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from deployments.contract.types import Chunk, InferResponse
@@ -13,26 +13,24 @@ class ReplicaLost(Exception):
     """The replica ended, or its connection did, before the response came."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Pending:
     """A call without chunks. Cancelling whoever awaits `response` cancels the call."""
 
-    def __init__(self, call: Call, family: str, caller: Caller) -> None:
-        self.call = call
-        self.family = family
-        self.model = call.model.name if call.model else ""
-        self.caller = caller
-        self.timeout_s = call.timeout_s
-        self._loop = asyncio.get_running_loop()
-        self.deadline = self._loop.time() + call.timeout_s
-        """On the loop's clock."""
-        self.response: asyncio.Future[InferResponse] = self._loop.create_future()
-        self.arrived = False
-        """Whether a replica has received it."""
-        self.repeated = False
-        """Whether it was sent before, to a replica that was lost."""
-
-    def to_send(self) -> Call:
-        return replace(self.call, timeout_s=max(self.deadline - self._loop.time(), 0.0))
+    call: Call
+    family: str
+    model: str
+    """Its model's name, "" where the family has no models."""
+    caller: Caller
+    deadline: float
+    """On the loop's clock."""
+    response: "asyncio.Future[InferResponse]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    arrived: bool = False
+    """Whether a replica has received it."""
+    repeated: bool = False
+    """Whether it was sent before, to a replica that was lost."""
 
     def deliver(self, reply: Reply) -> None:
         if isinstance(reply, InferResponse) and not self.response.done():
@@ -45,22 +43,21 @@ class Pending:
     def repeat(self) -> None:
         """Before it is sent once more."""
         self.repeated = True
-        self.response = self._loop.create_future()
+        self.response = asyncio.get_running_loop().create_future()
 
 
+@dataclass(eq=False, kw_only=True)
 class PendingStream(Pending):
     """A call with chunks. A reader that is slow gets what came meanwhile as one chunk."""
 
-    def __init__(self, call: Call, family: str, caller: Caller) -> None:
-        super().__init__(call, family, caller)
-        self._unread: Chunk | None = None
-        self._news = asyncio.Event()
-        self._ended = False
-        self._delivered = 0  # characters
-        self._delivered_logprobs = 0
-        # Of a repeated answer, what was delivered already:
-        self._skip = 0
-        self._skip_logprobs = 0
+    _unread: Chunk | None = None
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
+    _ended: bool = False
+    _delivered: int = 0  # characters
+    _delivered_logprobs: int = 0
+    # Of a repeated answer, what was delivered already:
+    _skip: int = 0
+    _skip_logprobs: int = 0
 
     async def next_chunk(self) -> Chunk | None:
         """All text since the last chunk; None after `end`."""

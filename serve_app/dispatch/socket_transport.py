@@ -27,7 +27,7 @@ class SocketTransport(FramedConnection):
         call_id = pending.call.call_id
         pending.arrived = True
         self.pending[call_id] = pending
-        self.write(pending.to_send())
+        self.write(pending.call)
         try:
             return await pending.response
         finally:

@@ -19,6 +19,7 @@ from deployments.contract.types import (
 from deployments.metrics.requests import Labels, Recorder
 from deployments.replica.calls import Reply
 from deployments.repository.model import Model
+from deployments.repository.versions import Table
 from serve_app.access.api_keys import Access, AccessSettings, KeySettings
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.dispatch.admission import Admission
@@ -33,8 +34,11 @@ REQUEST = TextGeneration(model_id="m", prompt="a", max_tokens=1)
 RESULT = TextGenerationResult(generated_text="b", usage=Usage(prompt_tokens=1, completion_tokens=2))
 
 
-async def find(model_id: str, family: str) -> Model:
-    raise ModelNotFound(f"no model {model_id!r}")
+class EmptyRegistry:
+    table = Table()
+
+    async def find_model(self, model_id: str, family: str) -> Model:
+        raise ModelNotFound(f"no model {model_id!r}")
 
 
 class Parts:
@@ -48,7 +52,7 @@ class Parts:
         self.admission = Admission(limits, pool.count)
         self.access = Access(AccessSettings(keys={"team": KeySettings(sha256="0" * 64, tokens_per_day=2)}))
         self.recorder = Recorder("test")
-        dispatcher = Dispatcher((route,), {"text": pool}, find)
+        dispatcher = Dispatcher((route,), {"text": pool}, EmptyRegistry())
         self.runtime = Runtime(
             dispatcher, {"text": self.admission}, self.access, self.recorder, lambda: {"m"}, max_prompt_bytes=10
         )

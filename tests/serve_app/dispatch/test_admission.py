@@ -13,6 +13,7 @@ from deployments.replica.calls import Call
 from serve_app.access.caller import ANONYMOUS, Caller, Priority
 from serve_app.dispatch.admission import MANY_QUEUES, Admission, Slot
 from serve_app.dispatch.pending import Pending
+from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.service import Service
 from tests.support.until import turns
 
@@ -183,7 +184,7 @@ def test_queues_without_a_request_are_deleted() -> None:
 
 def pending(timeout_s: float = 60) -> Pending:
     call = Call(TextGeneration(model_id="m", prompt="", max_tokens=1), "r", timeout_s)
-    return Pending(call, "text", ANONYMOUS)
+    return pending_of(call)
 
 
 async def test_a_free_slot_is_taken_within_the_same_turn_of_the_loop() -> None:

@@ -4,15 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ray.exceptions import RayActorError
 
-from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from deployments.contract.errors import DeadlineExceeded, InvalidRequest, ModelNotFound, Unavailable
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, ImageClassification, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
 from deployments.repository.model import Model
+from deployments.repository.versions import Table
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
@@ -24,15 +27,20 @@ RESULT = TextGenerationResult(generated_text="abc")
 CONTEXT = RequestContext("r")
 
 
-async def no_models(model_id: str, family: str) -> Model:
-    raise AssertionError("the family has no models")
+class NoModels:
+    """A registry that is not asked: the family has no models."""
+
+    table = Table()
+
+    async def find_model(self, model_id: str, family: str) -> Model:
+        raise AssertionError("the family has no models")
 
 
 def dispatcher(script: Sequence[list[tuple[int, Reply]]] = (), deadline_s: float = 60) -> tuple[Dispatcher, FakeHandle]:
     """Each handle call has the script's replies; then nothing more comes of it."""
     settings, handle = FamilySettings(deadline_s=deadline_s), FakeHandle(script)
     route = Route("text", TextGeneration, has_models=False, settings=settings, on_gpu=False, may_be_empty=False)
-    return Dispatcher((route,), {"text": ReplicaPool(handle.handle(), 2, None)}, no_models), handle
+    return Dispatcher((route,), {"text": ReplicaPool(handle.handle(), 2, None)}, NoModels()), handle
 
 
 async def listed(replies: AsyncIterator[Reply]) -> list[Reply]:
@@ -98,4 +106,31 @@ async def test_a_call_has_what_is_left_of_the_nearer_deadline(left_s: float | No
     dispatch, _ = dispatcher(deadline_s=60)
     caller = Caller(deadline_at=None if left_s is None else time.monotonic() + left_s)
     call = await dispatch.prepare(REQUEST, RequestContext("r", caller))
-    assert longest_s - 1 < call.timeout_s <= longest_s
+    assert longest_s - 1 < call.call.timeout_s <= longest_s
+
+
+async def test_a_call_is_sent_with_what_is_left_of_its_time() -> None:
+    dispatch, _ = dispatcher([[(0, RESULT)]])
+    call = await dispatch.prepare(REQUEST, CONTEXT)
+    call.deadline -= 40
+    await dispatch.send(call)
+    assert 19 < call.call.timeout_s <= 20
+
+
+async def test_the_table_is_looked_up_and_what_it_lacks_is_asked_for() -> None:
+    there = Model("there", None, Path("there"), "1", "text")
+
+    class Registry(NoModels):
+        table = Table(models={"there": there, "broken": replace(there, problem="torn")})
+
+        async def find_model(self, model_id: str, family: str) -> Model:
+            raise ModelNotFound(model_id)
+
+    settings = FamilySettings()
+    route = Route("text", TextGeneration, has_models=True, settings=settings, on_gpu=False, may_be_empty=False)
+    dispatch = Dispatcher((route,), {}, Registry())
+    call = await dispatch.prepare(TextGeneration(model_id="there", prompt="", max_tokens=1), CONTEXT)
+    assert (call.call.model, call.model) == (there, "there")
+    for model_id in ("broken", "elsewhere"):
+        with pytest.raises(ModelNotFound):
+            await dispatch.prepare(TextGeneration(model_id=model_id, prompt="", max_tokens=1), CONTEXT)

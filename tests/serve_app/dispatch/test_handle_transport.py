@@ -10,9 +10,9 @@ from ray.serve.exceptions import BackPressureError
 from deployments.contract.errors import Overloaded
 from deployments.contract.types import InferResponse, Message, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
-from serve_app.access.caller import ANONYMOUS
 from serve_app.dispatch.handle_transport import CALLS_TOGETHER, HandleTransport, size_of
 from serve_app.dispatch.pending import Pending, ReplicaLost
+from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.handles import FakeHandle
 from tests.support.until import turns, until
 
@@ -31,7 +31,7 @@ def transport(handle: FakeHandle) -> HandleTransport:
 
 def pending(prompt: str = "", **fields: object) -> Pending:
     request = TextGeneration.model_validate({"model_id": "m", "prompt": prompt, "max_tokens": 1} | fields)
-    return Pending(Call(request, "r", 60, call_id=f"call-{next(numbers)}"), "text", ANONYMOUS)
+    return pending_of(Call(request, "r", 60, call_id=f"call-{next(numbers)}"))
 
 
 def send(transport: HandleTransport, *pendings: Pending) -> "list[asyncio.Task[InferResponse]]":

@@ -2,9 +2,8 @@
 
 from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult, TokenLogprob
 from deployments.replica.calls import Call
-from serve_app.access.caller import ANONYMOUS
-from serve_app.dispatch.pending import Pending, PendingStream
-from tests.support.until import turns
+from serve_app.dispatch.pending import PendingStream
+from tests.serve_app.dispatch.calls import pending_of, stream_of
 
 LOGPROBS = [TokenLogprob(token=token, logprob=-1, utf8=list(token.encode()), top=[]) for token in "abc"]
 CALL = Call(TextGeneration(model_id="m", prompt="", max_tokens=3), "r", 10)
@@ -20,7 +19,7 @@ async def read(stream: PendingStream) -> list[Chunk]:
 
 
 async def test_chunks_of_a_repeated_answer_go_on_where_they_were_cut() -> None:
-    stream = PendingStream(CALL, "text", ANONYMOUS)
+    stream = stream_of(CALL)
     stream.deliver(Chunk("a", 1, (LOGPROBS[0],)))
     first = await stream.next_chunk()
     stream.deliver(Chunk("b", 2, (LOGPROBS[1],)))
@@ -34,13 +33,13 @@ async def test_chunks_of_a_repeated_answer_go_on_where_they_were_cut() -> None:
 
 
 async def test_a_token_without_text_is_delivered_with_its_log_probability() -> None:
-    stream = PendingStream(CALL, "text", ANONYMOUS)
+    stream = stream_of(CALL)
     stream.deliver(Chunk("", 1, (LOGPROBS[0],)))
     assert await stream.next_chunk() == Chunk("", 1, (LOGPROBS[0],))
 
 
 async def test_a_slow_reader_gets_one_chunk_of_all_that_came() -> None:
-    stream = PendingStream(CALL, "text", ANONYMOUS)
+    stream = stream_of(CALL)
     for index, letter in enumerate("abc", 1):
         stream.deliver(Chunk(letter, index))
     stream.end()
@@ -48,7 +47,7 @@ async def test_a_slow_reader_gets_one_chunk_of_all_that_came() -> None:
 
 
 async def test_what_comes_after_the_response_or_a_failure_changes_nothing() -> None:
-    answered, failed = Pending(CALL, "text", ANONYMOUS), Pending(CALL, "text", ANONYMOUS)
+    answered, failed = pending_of(CALL), pending_of(CALL)
     answered.deliver(RESULT)
     answered.deliver(TextGenerationResult(generated_text="another"))
     answered.fail(RuntimeError())
@@ -57,12 +56,3 @@ async def test_what_comes_after_the_response_or_a_failure_changes_nothing() -> N
     failed.deliver(RESULT)
     failed.fail(RuntimeError())
     assert failed.response.cancelled()
-
-
-async def test_a_call_is_sent_with_what_is_left_of_its_time() -> None:
-    pending = Pending(CALL, "text", ANONYMOUS)
-    pending.deadline -= 4
-    await turns()
-    assert 5 < pending.to_send().timeout_s <= 6
-    pending.deadline -= 10
-    assert pending.to_send().timeout_s == 0

@@ -15,11 +15,11 @@ from ray.serve.request_router import ReplicaID
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
 from deployments.replica.launcher_profile import LauncherProfile
-from serve_app.access.caller import ANONYMOUS
 from serve_app.dispatch.handle_transport import HandleTransport
 from serve_app.dispatch.pending import Pending
 from serve_app.dispatch.replica_pool import MANY_TRANSPORTS, ReplicaPool
 from serve_app.dispatch.socket_transport import SocketTransport
+from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.handles import FakeHandle
 from tests.serve_app.dispatch.sockets import SocketReplica, socket_folder
 from tests.support.until import until
@@ -61,7 +61,7 @@ def picked_socket(pool: ReplicaPool, model: str = "m") -> SocketTransport | None
 
 def pending(prompt: str) -> Pending:
     request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
-    return Pending(Call(request, "r", 60, call_id=f"call-{next(numbers)}"), "text", ANONYMOUS)
+    return pending_of(Call(request, "r", 60, call_id=f"call-{next(numbers)}"))
 
 
 def waiting_calls(transport: SocketTransport, count: int) -> "list[asyncio.Task[InferResponse]]":

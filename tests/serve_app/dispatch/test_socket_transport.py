@@ -11,9 +11,9 @@ from ray.serve.request_router import ReplicaID
 
 from deployments.contract.types import Chunk, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
-from serve_app.access.caller import ANONYMOUS
-from serve_app.dispatch.pending import Pending, PendingStream, ReplicaLost
+from serve_app.dispatch.pending import Pending, ReplicaLost
 from serve_app.dispatch.socket_transport import SocketTransport
+from tests.serve_app.dispatch.calls import pending_of, stream_of
 from tests.serve_app.dispatch.sockets import SocketReplica, socket_folder
 from tests.support.until import until
 
@@ -45,8 +45,8 @@ def send(transport: SocketTransport, pending: Pending) -> "asyncio.Task[InferRes
 async def test_calls_are_answered_as_they_are_done_not_in_order(path: Path) -> None:
     replica = SocketReplica(path)
     transport = await connected(path, [])
-    slow = send(transport, Pending(call("wait"), "text", ANONYMOUS))
-    stream = PendingStream(call("ab", stream=True), "text", ANONYMOUS)
+    slow = send(transport, pending_of(call("wait")))
+    stream = stream_of(call("ab", stream=True))
     assert await transport.send(stream) == TextGenerationResult(generated_text="ab")
     assert await stream.next_chunk() == Chunk("ab", 2)
     assert len(transport.pending) == 1
@@ -59,7 +59,7 @@ async def test_calls_are_answered_as_they_are_done_not_in_order(path: Path) -> N
 async def test_a_cancelled_call_is_cancelled_at_its_replica(path: Path) -> None:
     replica = SocketReplica(path)
     transport = await connected(path, [])
-    pending = Pending(call("wait"), "text", ANONYMOUS)
+    pending = pending_of(call("wait"))
     sending = send(transport, pending)
     await until(lambda: replica.begun)
     sending.cancel()
@@ -71,7 +71,7 @@ async def test_a_cancelled_call_is_cancelled_at_its_replica(path: Path) -> None:
 async def test_a_replica_that_stops_takes_no_new_calls_and_answers_those_it_has(path: Path) -> None:
     replica, lost = SocketReplica(path), list[SocketTransport]()
     transport = await connected(path, lost)
-    slow = send(transport, Pending(call("wait"), "text", ANONYMOUS))
+    slow = send(transport, pending_of(call("wait")))
     await until(lambda: replica.begun)
     stopping = asyncio.create_task(replica.server.close())
     await until(lambda: not transport.open)
@@ -84,7 +84,7 @@ async def test_a_replica_that_stops_takes_no_new_calls_and_answers_those_it_has(
 async def test_calls_of_a_lost_connection_without_a_response_fail_as_lost(path: Path) -> None:
     replica, lost = SocketReplica(path), list[SocketTransport]()
     transport = await connected(path, lost)
-    slow = send(transport, Pending(call("wait"), "text", ANONYMOUS))
+    slow = send(transport, pending_of(call("wait")))
     await until(lambda: replica.begun)
     await replica.drop_connections()
     with pytest.raises(ReplicaLost):
