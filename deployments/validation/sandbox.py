@@ -1,5 +1,6 @@
 """Runs the tokenizer's patterns and the chat templates of a model's folder in a child process, `sandbox_worker`."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from deployments.repository.manifest import Unservable
@@ -32,7 +33,9 @@ class Sandbox:
         by itself."""
         if not any((folder / name).exists() for name in _TRIED):
             return None
-        cpu_s = CPU_S + CPU_S_PER_MIB * _mib(folder / "tokenizer.json")
+        cpu_s = CPU_S
+        with suppress(FileNotFoundError):
+            cpu_s += CPU_S_PER_MIB * (folder / "tokenizer.json").stat().st_size / 2**20
         try:
             fault: str | None = self._worker.ask(str(folder.resolve()), TIMEOUT_S, cpu_s)
         except WorkerFailed as failure:
@@ -42,10 +45,3 @@ class Sandbox:
 
     def close(self) -> None:
         self._worker.close()
-
-
-def _mib(file: Path) -> float:
-    try:
-        return file.stat().st_size / 2**20
-    except OSError:
-        return 0.0

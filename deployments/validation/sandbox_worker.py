@@ -26,12 +26,9 @@ MESSAGES = [
 ]
 
 
-def answer(folder: str, report: Report) -> str | None:
-    return inspect(Path(folder), report)
-
-
-def inspect(folder: Path, report: Report) -> str | None:
+def inspect(path: str, report: Report) -> str | None:
     """What is wrong with the folder, in one line."""
+    folder = Path(path)
     if (folder / "tokenizer.json").is_file():
         report("tokenizer.json")
         try:
@@ -104,4 +101,4 @@ def _refuse(message: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve(answer, memory_bytes=MEMORY_BYTES, file_bytes=0)
+    serve(inspect, memory_bytes=MEMORY_BYTES, file_bytes=0)

@@ -5,7 +5,6 @@ A verdict holds for one content of a folder. It is kept on disk, with the other 
 
 import threading
 from collections.abc import Mapping
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from deployments.validation.verdicts import FolderFacts
 
 FAULT = "fault"
 """What is wrong with a folder; an empty text where nothing is."""
+_JUDGES = [version(name) for name in ("tokenizers", "jinja2", "model-runtime")]
 FACTS_BYTES = 4 * 2**20
 """Of all folders: about 500 bytes each."""
 
@@ -42,12 +42,12 @@ class ModelValidator:
         """
         manifest = model.manifest
         try:
-            if manifest.source is not None:
-                folder = root = staged(manifest.source, model.digest, manifest.files, self._staged)
-                fault = self._verdict(folder, root, {})
+            if manifest.source is None:
+                folder = model.folder
+                fault = self._verdict(folder, Path(self.root), manifest.files)
             else:
-                folder, root = model.folder, Path(self.root)
-                fault = self._verdict(folder, root, manifest.files)
+                folder = staged(manifest.source, model.digest, manifest.files, self._staged)
+                fault = self._verdict(folder, folder, {})
         except Unservable as unservable:
             fault = str(unservable)
         except OSError as failure:
@@ -80,9 +80,4 @@ class ModelValidator:
 
 def _fingerprint(folder: Path) -> str:
     """A key of the folder as it is and of the versions that judge it."""
-    return digest_key(str(folder.resolve()), folder.stat().st_ino, digest_of(folder), _judges())
-
-
-@cache
-def _judges() -> list[str]:
-    return [version("tokenizers"), version("jinja2"), version("model-runtime")]
+    return digest_key(str(folder.resolve()), folder.stat().st_ino, digest_of(folder), _JUDGES)

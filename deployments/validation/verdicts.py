@@ -2,9 +2,13 @@
 
 import json
 import threading
+from contextlib import suppress
+
+from pydantic import TypeAdapter, ValidationError
 
 from deployments.system.artifact_cache import ArtifactCache
 
+FACTS = TypeAdapter(dict[str, str])
 _one_at_a_time = threading.Lock()
 
 
@@ -16,17 +20,14 @@ class FolderFacts:
         self._cache = cache
 
     def recall(self, name: str) -> str | None:
-        fact = self._all().get(name)
-        return fact if isinstance(fact, str) else None
+        return self._all().get(name)
 
     def remember(self, name: str, fact: str) -> None:
         # Of two processes that write at once, one loses its fact and finds it again later.
         with _one_at_a_time:
             self._cache.write(self.key, json.dumps(self._all() | {name: fact}).encode())
 
-    def _all(self) -> dict[str, object]:
-        try:
-            facts = json.loads(self._cache.read(self.key) or b"{}")
-        except ValueError:
-            facts = None
-        return facts if isinstance(facts, dict) else {}
+    def _all(self) -> dict[str, str]:
+        with suppress(ValidationError):
+            return FACTS.validate_json(self._cache.read(self.key) or b"{}")
+        return {}

@@ -1,4 +1,4 @@
-"""Pictures as files of every kind, and the pixels that come of them."""
+"""Images as files of every kind, and the pixels that come of them."""
 
 import io
 from collections.abc import Callable
@@ -19,9 +19,9 @@ def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
 
 def pixels(image_data: bytes, mode: str = "RGB") -> np.ndarray:
     """uint8 [height, width, 3] or [height, width]."""
-    with decoded(image_data, mode) as picture:
-        assert picture.mode == mode
-        return np.asarray(picture).copy()
+    with decoded(image_data, mode) as image:
+        assert image.mode == mode
+        return np.asarray(image).copy()
 
 
 def colours(image_data: bytes) -> list[list[tuple[int, ...]]]:

@@ -1,4 +1,4 @@
-"""Small random image models in real Hugging Face folders, pictures for them, and what transformers answers."""
+"""Small random image models in real Hugging Face folders, images for them, and what transformers answers."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -77,21 +77,21 @@ PROCESSORS: dict[str, Callable[[], Any]] = {
 def saved(folder: Path, kind: str = "vit", dtype: torch.dtype = torch.float32, **options: Any) -> Path:
     torch.manual_seed(3)
     model = AutoModelForImageClassification.from_config(CONFIGS[kind](**options))
-    tell_pictures_apart(model)
+    tell_images_apart(model)
     model.to(dtype).save_pretrained(folder)
     PROCESSORS[kind]().save_pretrained(folder)
     return folder
 
 
 @torch.no_grad()
-def tell_pictures_apart(model: Any) -> None:
-    """Sets norms and logits by pictures: with random weights alone nearly every picture has the same answer."""
+def tell_images_apart(model: Any) -> None:
+    """Sets norms and logits by images: with random weights alone nearly every image has the same answer."""
     for tensor in model.parameters():
         tensor.add_(torch.rand_like(tensor) * 0.4 - 0.2)  # biases and norms start as zeros and ones
         if tensor.ndim == 4:  # kernels: where they are all noise, a rounded pixel changes the answer
             tensor.copy_(tensor.mean((2, 3), keepdim=True) + 0.05 * tensor)
-    pictures = np.stack([np.asarray(photo(32, 32, seed), np.float32) for seed in range(32)])
-    pixel_values = torch.from_numpy(pictures).permute(0, 3, 1, 2)[:, : model.config.num_channels] / 127.5 - 1
+    images = np.stack([np.asarray(photo(32, 32, seed), np.float32) for seed in range(32)])
+    pixel_values = torch.from_numpy(images).permute(0, 3, 1, 2)[:, : model.config.num_channels] / 127.5 - 1
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -149,7 +149,7 @@ def pixels(engine: ImageClassificationEngine, image_data: bytes) -> torch.Tensor
 
 
 class Plain(torch.nn.Module):
-    """A convolution; `mixing`: the other pictures of a batch change the answer."""
+    """A convolution; `mixing`: the other images of a batch change the answer."""
 
     device, dtype = torch.device("cpu"), torch.float32
 

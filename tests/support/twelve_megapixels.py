@@ -27,10 +27,10 @@ def main() -> None:
     seconds, after, reserved = [], [], 0
     for _ in range(6):
         start = time.thread_time()
-        with decoded(image_data) as picture:
+        with decoded(image_data) as image:
             reserved = LIMITS.reserved
-            assert picture.mode == "RGB"
-        del picture
+            assert image.mode == "RGB"
+        del image
         seconds.append(time.thread_time() - start)
         after.append(memory("VmRSS"))
     print(

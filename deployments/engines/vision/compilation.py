@@ -9,7 +9,6 @@ import threading
 import weakref
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
 
 import torch
 
@@ -26,15 +25,18 @@ SAME, SAME_ROUNDED = 5e-5, 0.05
 _one_at_a_time = threading.Lock()
 
 
-class Compiler(Protocol):
-    tunes: bool
+class Compiler:
+    """A compiler of one model. Without more it compiles nothing."""
+
+    tunes = False
     """Whether a compiled form has its own batch size. The eager form's batch size is measured only where the eager form
     stays: its larger batches take hundreds of MiB, and seconds to try."""
-    rejected: str | None
+    rejected: str | None = None
     """Why an earlier load kept the eager form, as a note; None: it did not."""
 
     def found(self) -> Form | None:
         """The form that an earlier load compiled."""
+        return None
 
     def prepare(self, example: torch.Tensor) -> None:
         """The part that takes long and needs no forward. Raises anything for a model that cannot be compiled, OSError
@@ -42,6 +44,7 @@ class Compiler(Protocol):
 
     def compile(self, forward: Forward, example: torch.Tensor) -> Form:
         """As `prepare`."""
+        raise NotImplementedError
 
     def settle(self, form: Form) -> None:
         """Keeps the result for later loads: the compiled form, or another one, whose note gives the reason."""

@@ -1,4 +1,4 @@
-"""Decodes an image file (JPEG, PNG, WebP, GIF, BMP, TIFF) into an upright 8-bit picture. Knows Pillow, not tensors.
+"""Decodes an image file (JPEG, PNG, WebP, GIF, BMP, TIFF) into an upright 8-bit image. Knows Pillow, not tensors.
 
 `decoded` is the entry. It checks the header before it decodes, and reserves the memory that such files were measured to
 take, so that the decodes under way stay within one budget.
@@ -8,7 +8,7 @@ import io
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -16,7 +16,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from deployments.contract.errors import InvalidImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_NO_PICTURE = "the image is not one of JPEG, PNG, WebP, GIF, BMP, TIFF, or its header is damaged"
+_NO_IMAGE = "the image is not one of JPEG, PNG, WebP, GIF, BMP, TIFF, or its header is damaged"
 _DAMAGED = "the image is damaged or cut short"
 
 _BYTES_PER_PIXEL = {"JPEG": 8, "MPO": 8, "PNG": 8, "GIF": 8, "BMP": 8, "WEBP": 20, "TIFF": 12}
@@ -34,15 +34,9 @@ _PACKED_TEXT = (b"zTXt", b"iTXt")
 """Pillow unpacks a PNG's texts as it opens it: 32 kB of them take 0.1 s."""
 
 _ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TURN = Image.Transpose
+_MIRRORED = {2: _TURN.FLIP_LEFT_RIGHT, 4: _TURN.FLIP_TOP_BOTTOM, 5: _TURN.TRANSPOSE, 7: _TURN.TRANSVERSE}
+_UPRIGHT = _MIRRORED | {3: _TURN.ROTATE_180, 6: _TURN.ROTATE_270, 8: _TURN.ROTATE_90}
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 
 
@@ -58,9 +52,9 @@ class DecodeLimits:
 
     @contextmanager
     def reservation(self, cost: int) -> Iterator[None]:
-        """Hold `cost` bytes of the budget, first come first served, so that small pictures never starve a large one.
+        """Hold `cost` bytes of the budget, first come first served, so that small images never starve a large one.
 
-        Raises InvalidImage if the picture alone is over the budget.
+        Raises InvalidImage if the image alone is over the budget.
         """
         if cost > self.budget_mb << 20:
             raise InvalidImage("the image takes more memory to decode than is allowed")
@@ -94,26 +88,27 @@ def decoded(
     bytes_per_pixel: int = 0,
     limits: DecodeLimits = LIMITS,
 ) -> Iterator[Image.Image]:
-    """The upright picture in `mode` (RGB or L): the first frame, alpha over white, 16-bit samples by their high byte.
+    """The upright image in `mode` (RGB or L): the first frame, alpha over white, 16-bit samples by their high byte.
 
     With `at_least`, a JPEG whose sides are several times that long is decoded at a half, a quarter or an eighth of its
     size, no side shorter than `at_least` pixels. The reservation is held until the block ends: `bytes_per_pixel` is
-    what the block takes beside the picture. Raises InvalidImage for anything that is not a whole picture.
+    what the block takes beside the image. Raises InvalidImage for anything that is not a whole image.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # a library of this process may have set it
     with _pillow_errors(limits):
-        image = Image.open(io.BytesIO(image_data), formats=FORMATS)
-        _check(image, image_data, limits)
-        undecoded = _progressive_cost(image)
+        opened = Image.open(io.BytesIO(image_data), formats=FORMATS)
+        _check(opened, image_data, limits)
+        # The coefficients of a progressive JPEG are all held, at whatever size it is decoded.
+        undecoded = opened.width * opened.height * _PROGRESSIVE if opened.info.get("progressive") else 0
         if at_least is not None:
-            image.draft(None, (at_least, at_least))
-        pixels = image.width * image.height
-    with limits.reservation(undecoded + pixels * (_bytes_per_pixel(image) + bytes_per_pixel)):
+            opened.draft(None, (at_least, at_least))
+        pixels = opened.width * opened.height
+    with limits.reservation(undecoded + pixels * (_bytes_per_pixel(opened) + bytes_per_pixel)):
         with _pillow_errors(limits):
-            image.load()
-            picture = _upright(_flattened(image, mode), image)
-        del image  # it may be as large as the picture
-        yield picture
+            opened.load()
+            image = _upright(_flattened(opened, mode), opened)
+        del opened  # it may be as large as the image
+        yield image
 
 
 def is_small(image_data: bytes) -> bool:
@@ -134,7 +129,7 @@ def _pillow_errors(limits: DecodeLimits) -> Iterator[None]:
     except InvalidImage:
         raise
     except UnidentifiedImageError:
-        raise InvalidImage(_NO_PICTURE) from None
+        raise InvalidImage(_NO_IMAGE) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidImage(_too_large(limits)) from None
     except Exception:  # Pillow raises nearly every kind there is on damaged files
@@ -145,11 +140,13 @@ def _check(image: ImageFile.ImageFile, image_data: bytes, limits: DecodeLimits) 
     """Refuse by the header what would take too much to decode."""
     pixels, pieces = image.width * image.height, 1
     if image.format == "TIFF":
-        # libtiff allocates whole tiles, however small the picture in them.
+        # libtiff allocates whole tiles, however small the image in them.
         tags = image.tag_v2  # type: ignore[attr-defined]
         tile = tags.get(_TILE_WIDTH, 0), tags.get(_TILE_LENGTH, 0)
         pixels = max(pixels, tile[0] * tile[1])
-        pieces = _pieces(image.size, tile if all(tile) else (image.width, tags.get(_ROWS_PER_STRIP, image.height)))
+        # Strips or tiles: each may be a JPEG of its own.
+        width, height = tile if all(tile) else (image.width, tags.get(_ROWS_PER_STRIP, image.height))
+        pieces = -(-image.width // width) * -(-image.height // height)
     if pixels > limits.pixels:
         raise InvalidImage(_too_large(limits))
     jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg")
@@ -166,30 +163,19 @@ def _scans(image_data: bytes) -> int:
     return sum(int(np.count_nonzero(pair == _SCAN)) for pair in pairs)
 
 
-def _pieces(size: tuple[int, int], piece: tuple[int, int]) -> int:
-    """Strips or tiles: in a TIFF each may be a JPEG of its own."""
-    across, down = (-(-side // length) for side, length in zip(size, piece, strict=True))
-    return across * down
-
-
 def _too_large(limits: DecodeLimits) -> str:
     return f"the image has more than {limits.pixels / 1e6:g} million pixels"
 
 
-def _progressive_cost(image: ImageFile.ImageFile) -> int:
-    """Bytes: the coefficients of a progressive JPEG are all held, at whatever size it is decoded."""
-    return image.width * image.height * _PROGRESSIVE if image.info.get("progressive") else 0
-
-
 def _bytes_per_pixel(image: ImageFile.ImageFile) -> int:
     alpha = _ALPHA if image.has_transparency_data else 0
-    deep = _DEEP if image.mode.startswith("I") or image.mode == "F" else 0
+    deep = _DEEP if image.mode.startswith(("I", "F")) else 0
     return _BYTES_PER_PIXEL[image.format or ""] + alpha + deep
 
 
 def _flattened(image: Image.Image, mode: str) -> Image.Image:
-    """The picture in RGB or L, alpha over white."""
-    if image.mode.startswith("I") or image.mode == "F":
+    """The image in RGB or L, alpha over white."""
+    if image.mode.startswith(("I", "F")):
         image = _eight_bit(image)
     elif image.has_transparency_data:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
@@ -214,10 +200,8 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     return Image.fromarray(eight)
 
 
-def _upright(picture: Image.Image, image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # the pixels may be whole where the EXIF data are damaged
-        return picture
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return picture if turn is None else picture.transpose(turn)
+def _upright(image: Image.Image, opened: Image.Image) -> Image.Image:
+    with suppress(Exception):  # the pixels may be whole where the EXIF data are damaged
+        if (turn := _UPRIGHT.get(opened.getexif().get(_ORIENTATION, 1))) is not None:
+            return image.transpose(turn)
+    return image

@@ -19,7 +19,7 @@ from deployments.engines.vision.forward import Forward, eager
 from deployments.engines.vision.inductor import InductorCompiler
 from deployments.engines.vision.inputs import Item
 from deployments.engines.vision.openvino_cache import OpenVinoCompiler
-from deployments.engines.vision.preprocessing import Preprocessing, load_preprocessing, reference_pictures
+from deployments.engines.vision.preprocessing import Preprocessing, load_preprocessing, reference_images
 from deployments.system.artifact_cache import ArtifactCache
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,9 @@ class ImageClassificationEngine:
         try:
             if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ModelLoadFailed("dtype is not one that torch knows")
-            config = _config(folder)
+            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             preprocessing = load_preprocessing(folder, _channels(config), probes)
-            example = preprocessing(next(reference_pictures(preprocessing.mode)))
+            example: Any = preprocessing(next(reference_images(preprocessing.mode)))
             shapes = probes.recall("shapes") or probes.remember("shapes", str(len(_shapes(preprocessing))))
             compiler: Compiler | None = None
             if cache is not None and shapes == "1" and isinstance(example, torch.Tensor):
@@ -79,7 +79,7 @@ class ImageClassificationEngine:
             labels, answered = _labels(config), forward([example]).shape
             if answered != (1, len(labels)):
                 raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
-            if model is not None and compiler is not None and isinstance(example, torch.Tensor):
+            if model is not None and compiler is not None:
                 compile_in_background(forward, example, compiler)
             elif model is not None:
                 forward.tune(example)
@@ -115,37 +115,33 @@ class ImageClassificationEngine:
         if preprocessing is None:
             raise Internal("the model is closed")
         at_least = preprocessing.at_least if self._draft else None
-        with decoded(image_data, preprocessing.mode, at_least, preprocessing.bytes_per_pixel) as picture:
+        with decoded(image_data, preprocessing.mode, at_least, preprocessing.bytes_per_pixel) as image:
             try:
-                return preprocessing(picture)
+                return preprocessing(image)
             except InvalidImage:
                 raise
             except Exception:  # a shape that the library's processor cannot take
-                logger.warning("preprocessing failed for a %dx%d picture", *picture.size, exc_info=True)
+                logger.warning("preprocessing failed for a %dx%d image", *image.size, exc_info=True)
                 raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
 
-    def classify(self, pictures: Sequence[Item | bytes], exclusive: bool = False) -> list[np.ndarray | ServingError]:
-        """One item a picture, in order: probabilities float32 [labels], or the error of that picture alone.
+    def classify(self, images: Sequence[Item | bytes], exclusive: bool = False) -> list[np.ndarray | ServingError]:
+        """One item an image, in order: probabilities float32 [labels], or the error of that image alone.
 
-        A picture is what `preprocess` gave, or a file that is to be preprocessed here. `exclusive`: all cores are free.
+        An image is what `preprocess` gave, or a file that is to be preprocessed here. `exclusive`: all cores are free.
         """
-        answers: list[np.ndarray | ServingError] = [Internal("the picture was not answered")] * len(pictures)
-        items: dict[int, Item] = {}
-        groups: dict[Any, list[int]] = defaultdict(list)
-        for index, picture in enumerate(pictures):
+        answers: dict[int, np.ndarray | ServingError] = {}
+        groups: dict[Any, list[tuple[int, Item]]] = defaultdict(list)
+        for index, image in enumerate(images):
             try:
-                item = self.preprocess(picture) if isinstance(picture, bytes) else picture
+                item = self.preprocess(image) if isinstance(image, bytes) else image
+                groups[item.shape].append((index, item))
             except ServingError as refused:
                 answers[index] = refused
-                continue
-            items[index] = item
-            groups[item.shape].append(index)
-        for indices in groups.values():
-            for start in range(0, len(indices), self.batch_size):
-                chunk = indices[start : start + self.batch_size]
-                for index, answer in zip(chunk, self._answers([items[i] for i in chunk], exclusive), strict=True):
-                    answers[index] = answer
-        return answers
+        for group in groups.values():
+            for start in range(0, len(group), self.batch_size):
+                indices, items = zip(*group[start : start + self.batch_size], strict=True)
+                answers.update(zip(indices, self._answers(items, exclusive), strict=True))
+        return [answers[index] for index in range(len(images))]
 
     def best(self, probabilities: np.ndarray, top_k: int) -> tuple[list[str], list[float]]:
         """The `top_k` most probable labels and their probabilities, most probable first; 0 means all."""
@@ -157,8 +153,8 @@ class ImageClassificationEngine:
         self._forward = None
         self._preprocessing = None
 
-    def _answers(self, items: list[Item], exclusive: bool) -> list[np.ndarray | ServingError]:
-        """Answers for pictures of one shape. A batch that fails is halved until one picture is at fault."""
+    def _answers(self, items: Sequence[Item], exclusive: bool) -> list[np.ndarray | ServingError]:
+        """Answers for images of one shape. A batch that fails is halved until one image is at fault."""
         forward = self._forward
         if forward is None:
             return [Internal("the model is closed")] * len(items)
@@ -168,10 +164,10 @@ class ImageClassificationEngine:
             if len(items) > 1:
                 half = len(items) // 2
                 return self._answers(items[:half], exclusive) + self._answers(items[half:], exclusive)
-            logger.exception("the forward failed for one picture")
+            logger.exception("the forward failed for one image")
             if isinstance(error, torch.OutOfMemoryError):
-                return [OutOfMemory("the device has no memory left for this picture")]
-            return [Internal("the model failed on this picture")]
+                return [OutOfMemory("the device has no memory left for this image")]
+            return [Internal("the model failed on this image")]
         finite = np.isfinite(probabilities).all(axis=1)
         return [
             row if whole else Internal("the model gave numbers that are not finite")
@@ -180,12 +176,8 @@ class ImageClassificationEngine:
 
 
 def _shapes(preprocessing: Preprocessing) -> set[Any]:
-    """Of what it makes of pictures of any size."""
-    return {preprocessing(picture).shape for picture in reference_pictures(preprocessing.mode)}
-
-
-def _config(folder: Path) -> Any:
-    return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    """Of what it makes of images of any size."""
+    return {preprocessing(image).shape for image in reference_images(preprocessing.mode)}
 
 
 def _load_model(folder: Path, device: str, dtype: str | None) -> Any:

@@ -14,15 +14,6 @@ from deployments.engines.vision.forward import Form, Forward
 class InductorCompiler(Compiler):
     """One code for a single image, another for any larger batch. Inductor has its own cache on disk."""
 
-    tunes = False
-    rejected: str | None = None
-
-    def found(self) -> Form | None:
-        """Nothing: compiled code needs the model."""
-
-    def prepare(self, example: torch.Tensor) -> None:
-        """Nothing."""
-
     def compile(self, forward: Forward, example: torch.Tensor) -> Form:
         form = forward.form
         compiled = torch.compile(_own_code(form.logits), fullgraph=True)
@@ -33,9 +24,6 @@ class InductorCompiler(Compiler):
                 torch._dynamo.mark_dynamic(batch, 0, min=2, max=form.batch_size)
                 compiled(batch)
         return replace(form, logits=compiled, note="compiled by inductor")
-
-    def settle(self, form: Form) -> None:
-        """Nothing to keep."""
 
 
 def _own_code(function: Any) -> Callable[[torch.Tensor], torch.Tensor]:

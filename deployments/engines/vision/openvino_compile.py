@@ -12,24 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.engines.vision.forward import (
-    BATCH_SIZES,
-    WORTH_WAITING,
-    Form,
-    Forward,
-    best_batch_size,
-    fastest_of,
-)
+from deployments.engines.vision.forward import BATCH_SIZES, WORTH_WAITING, Form, Forward, best_batch_size, fastest_of
 from deployments.engines.vision.openvino_convert import convert
-from deployments.engines.vision.openvino_runner import Compiled
+from deployments.engines.vision.openvino_runner import Compiled, Shape
 from deployments.system.worker_process import Report, WorkerProcess, serve
 
 BLOB, ABOUT = "model.blob", "model.json"
+"""The compiled model, and its shape and the bytes of its weights."""
 BASE_BYTES, BESIDE_BYTES, COMPILED_BYTES = 20 << 20, 9 << 20, 1.1
 """What OpenVINO takes for a model, for each further batch at once, and for each byte of the weights."""
 LIGHT_S = 0.02
@@ -39,66 +33,47 @@ COMPILE_S = 600.0
 NICENESS = 19
 
 
-class Shape(NamedTuple):
-    """Of the work that a model is compiled for."""
-
-    batch_size: int
-    at_once: int
-
-
-class About(NamedTuple):
-    """The compiled model in BLOB, as the file ABOUT describes it."""
-
-    batch_size: int
-    at_once: int
-    weight_bytes: int
-
-    @classmethod
-    def of(cls, place: Path) -> "About":
-        """Raises OSError, ValueError, TypeError."""
-        return cls(*json.loads((place / ABOUT).read_bytes()))
+def form_of(compiled: Compiled) -> Form:
+    size, at_once = compiled.shape
+    resident_bytes = BASE_BYTES + BESIDE_BYTES * (at_once - 1) + int(COMPILED_BYTES * compiled.weight_bytes)
+    return Form(compiled, "OpenVINO", resident_bytes, size, at_once, own_threads=True)
 
 
-def form_of(compiled: Compiled, shape: Shape) -> Form:
-    resident_bytes = BASE_BYTES + BESIDE_BYTES * (shape.at_once - 1) + int(COMPILED_BYTES * compiled.weight_bytes)
-    return Form(compiled, "OpenVINO", resident_bytes, shape.batch_size, shape.at_once, own_threads=True)
-
-
-def make(folder: Path, picture: tuple[int, ...], cores: int, place: Path) -> None:
-    """Writes BLOB and ABOUT into `place`, for pictures [channels, height, width].
+def make(folder: Path, shape: tuple[int, ...], cores: int, place: Path) -> None:
+    """Writes BLOB and ABOUT into `place`, for images [channels, height, width].
 
     Raises whatever transformers, torch and OpenVINO raise for a model that they cannot take.
     """
     converted = place / "converted.xml"
     # On Linux a thread is nice on its own. What is measured afterwards has to get its share of the cores.
     with ThreadPoolExecutor(1, initializer=os.nice, initargs=(NICENESS,)) as patient:
-        patient.submit(convert, folder, picture, converted).result()
-    compiled, shape = _fastest(converted, torch.rand(picture), cores)
+        patient.submit(convert, folder, shape, converted).result()
+    compiled = _fastest(converted, torch.rand(shape), cores)
     (place / BLOB).write_bytes(compiled.exported())
-    (place / ABOUT).write_text(json.dumps(About(*shape, compiled.weight_bytes)))
+    (place / ABOUT).write_text(json.dumps([*compiled.shape, compiled.weight_bytes]))
     for file in place.glob("converted.*"):
         file.unlink()
 
 
-def make_in_child(folder: Path, picture: tuple[int, ...], cores: int, place: Path) -> None:
+def make_in_child(folder: Path, shape: tuple[int, ...], cores: int, place: Path) -> None:
     """`make` in a child process. Raises RequestFailed where it raised, WorkerFailed where it did not end by itself."""
     with closing(WorkerProcess(__name__)) as worker:
-        worker.ask([str(folder.absolute()), picture, cores, str(place)], COMPILE_S)
+        worker.ask([str(folder.absolute()), shape, cores, str(place)], COMPILE_S)
 
 
 def _answer(request: Any, report: Report) -> None:
-    folder, picture, cores, place = request
+    folder, shape, cores, place = request
     disable_progress_bar()  # its lock may stay taken at the end, and the child would never exit
     logging.disable()  # it warns, with a traceback each, of operations that this torch no longer has
-    make(Path(folder), tuple(picture), cores, Path(place))
+    make(Path(folder), tuple(shape), cores, Path(place))
 
 
-def _fastest(converted: Path, example: torch.Tensor, cores: int) -> tuple[Compiled, Shape]:
-    # Made for one picture, it takes less than one of many would; that is made only where batches are tried.
-    compiled = functools.cache(lambda shape: Compiled.of(converted, shape.batch_size, cores, shape.at_once))
+def _fastest(converted: Path, example: torch.Tensor, cores: int) -> Compiled:
+    # Made for one image, it takes less than one of many would; that is made only where batches are tried.
+    compiled = functools.cache(lambda shape: Compiled.of(converted, shape, cores))
 
     def forward(shape: Shape) -> Forward:
-        return Forward(form_of(compiled(shape), shape), False, cores)
+        return Forward(form_of(compiled(shape)), False, cores)
 
     sizes = BATCH_SIZES["cpu"]
     size, seconds = best_batch_size(lambda size: forward(Shape(1 if size == 1 else sizes[-1], 1)), example, sizes)
@@ -107,7 +82,7 @@ def _fastest(converted: Path, example: torch.Tensor, cores: int) -> tuple[Compil
         on_one_core = fastest_of(partial(forward(side_by_side), [example]))
         if on_one_core <= min(LIGHT_S, WORTH_WAITING * seconds * cores):
             shape = side_by_side
-    return compiled(shape), shape
+    return compiled(shape)
 
 
 if __name__ == "__main__":

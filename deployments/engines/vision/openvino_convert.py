@@ -25,7 +25,7 @@ class _Logits(torch.nn.Module):
 
 
 def convert(folder: Path, shape: tuple[int, ...], file: Path) -> None:
-    """Writes the model for batches of pictures [channels, height, width] to FILE, an .xml, and weights beside it.
+    """Writes the model for batches of images [channels, height, width] to FILE, an .xml, and weights beside it.
 
     In float32, whatever the model is kept in. Raises whatever transformers, torch and OpenVINO raise for a model that
     they cannot take.
@@ -34,11 +34,10 @@ def convert(folder: Path, shape: tuple[int, ...], file: Path) -> None:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
-    loading: Any = AutoModelForImageClassification
-    model = loading.from_pretrained(
+    model = AutoModelForImageClassification.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
     ).eval()
-    batch = torch.zeros(2, *shape)  # torch.export takes a single picture's 1 for a constant
+    batch = torch.zeros(2, *shape)  # torch.export takes a single image's 1 for a constant
     sizes = {0: Dim("batch", min=1, max=MOST_AT_ONCE)}
     with torch.no_grad():
         program = torch.export.export(_Logits(model), (batch,), dynamic_shapes=(sizes,))

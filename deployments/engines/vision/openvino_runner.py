@@ -3,49 +3,54 @@
 import mmap
 import queue
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import openvino
 import torch
 
-_MACHINE = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+
+class Shape(NamedTuple):
+    """Of the work that a model is compiled for: the largest batch, and how many batches side by side."""
+
+    batch_size: int
+    at_once: int
 
 
 class Compiled:
     """Logits, float32 [batch, labels], from pixel values, float32 [batch, channels, height, width] of one shape.
 
-    `batch_size` is the largest batch that it takes. For any thread: `at_once` batches side by side share the `cores`,
-    others wait.
+    For any thread: `at_once` batches side by side share the `cores`, others wait.
     """
 
-    def __init__(self, compiled: Any, at_once: int, weight_bytes: int, file: mmap.mmap | None = None) -> None:
+    def __init__(self, compiled: Any, shape: Shape, weight_bytes: int, file: mmap.mmap | None = None) -> None:
         self._compiled = compiled
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(at_once):
+        for _ in range(shape.at_once):
             self._requests.put(compiled.create_infer_request())
+        self.shape = shape
         self.weight_bytes = weight_bytes
         self._file = file  # OpenVINO reads from the mapping, but holds no reference.
 
     @classmethod
-    def of(cls, file: Path, batch_size: int, cores: int, at_once: int = 1) -> "Compiled":
+    def of(cls, file: Path, shape: Shape, cores: int) -> "Compiled":
         """`file`: written by `openvino_convert`."""
         model = openvino.Core().read_model(file)
         weight_bytes = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
-        _, *picture = model.input(0).partial_shape
-        model.reshape([1 if batch_size == 1 else openvino.Dimension(1, batch_size), *picture])
-        return cls(openvino.Core().compile_model(model, "CPU", _options(cores, at_once)), at_once, weight_bytes)
+        _, *sides = model.input(0).partial_shape
+        model.reshape([1 if shape.batch_size == 1 else openvino.Dimension(1, shape.batch_size), *sides])
+        return cls(openvino.Core().compile_model(model, "CPU", _options(shape, cores)), shape, weight_bytes)
 
     @classmethod
-    def read(cls, kept: BinaryIO, cores: int, at_once: int, weight_bytes: int) -> "Compiled":
+    def read(cls, kept: BinaryIO, shape: Shape, cores: int, weight_bytes: int) -> "Compiled":
         """`kept`: what `exported` gave, by this OpenVINO on an equal machine (`machine`). It must be whole, which
         is not checked here, and must not change while the model is used."""
         file = mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_COPY)
         content = openvino.Tensor(np.frombuffer(file, np.uint8), shared_memory=True)
-        read = openvino.Core().import_model(content, "CPU", _options(cores, at_once))
-        compiled = cls(read, at_once, weight_bytes, file)
-        _, *picture = read.input(0).partial_shape
-        compiled(torch.zeros(1, *(side.get_length() for side in picture)))
+        read = openvino.Core().import_model(content, "CPU", _options(shape, cores))
+        compiled = cls(read, shape, weight_bytes, file)
+        _, *sides = read.input(0).partial_shape
+        compiled(torch.zeros(1, *(side.get_length() for side in sides)))
         # OpenVINO has copied most weights: the file's pages are freed until one is read again.
         file.madvise(mmap.MADV_DONTNEED)
         return compiled
@@ -66,13 +71,14 @@ class Compiled:
 
 def machine() -> str:
     """The properties of the CPU that `read` depends on."""
-    return " ".join(str(openvino.Core().get_property("CPU", name)) for name in _MACHINE)
+    names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+    return " ".join(str(openvino.Core().get_property("CPU", name)) for name in names)
 
 
-def _options(cores: int, at_once: int) -> dict[str, Any]:
+def _options(shape: Shape, cores: int) -> dict[str, Any]:
     return {
         "INFERENCE_NUM_THREADS": cores,
-        "NUM_STREAMS": at_once,
+        "NUM_STREAMS": shape.at_once,
         "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,
     }

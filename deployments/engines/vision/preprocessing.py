@@ -1,13 +1,13 @@
-"""Preprocesses a decoded picture into the pixel values that the model was trained on. Knows processors, not weights.
+"""Preprocesses a decoded image into the pixel values that the model was trained on. Knows processors, not weights.
 
 The model's own processor is the reference. `DirectPreprocessing` does the same in one resize and one multiply-add. It
-replaces a processor only where both gave the same for all `reference_pictures`.
+replaces a processor only where both gave the same for all `reference_images`.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,20 +19,7 @@ from deployments.engines.probes import ProbeCache
 from deployments.engines.vision.inputs import Inputs, Item
 
 MOST_PIXELS_OUT = 4 << 20
-"""Where the result's size follows from the picture: one of 1 × 40,000 pixels would become 256 × 10 million."""
-
-
-class Preprocessing(Protocol):
-    """`mode`: of the pictures that it takes, RGB or L. `at_least`: the sides that a picture should still have when it
-    was decoded smaller than it is, in pixels; None where every pixel counts. `bytes_per_pixel`: what a call takes."""
-
-    mode: str
-    at_least: int | None
-    bytes_per_pixel: int
-    note: str
-
-    def __call__(self, picture: Image.Image) -> Item:
-        """Raises InvalidImage."""
+"""Where the result's size follows from the image: one of 1 × 40,000 pixels would become 256 × 10 million."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +33,12 @@ class Geometry:
     """(width, height)"""
 
 
-def load_preprocessing(folder: Path, channels: int, probes: ProbeCache) -> Preprocessing:
+def load_preprocessing(folder: Path, channels: int, probes: ProbeCache) -> "Preprocessing":
     """The fastest preprocessing that does what the folder's processor does.
 
     Takes any preprocessor_config.json or processor_config.json, the old `feature_extractor_type` included.
     """
-    loading: Any = AutoImageProcessor
-    processor = loading.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if channels == 1:
         _make_one_channel(processor)
     library = LibraryPreprocessing(processor, channels)
@@ -81,65 +67,65 @@ class LibraryPreprocessing:
         self._processor = processor
         self._geometry = _plain_geometry(processor)
 
-    def __call__(self, picture: Image.Image) -> Item:
+    def __call__(self, image: Image.Image) -> Item:
         if self._geometry is not None:
-            self._geometry.resized(*picture.size)  # Refuses what would grow beyond all bounds.
-        inputs = self._processor(images=picture, return_tensors="pt")
+            self._geometry.resized(*image.size)  # Refuses what would grow beyond all bounds.
+        inputs = self._processor(images=image, return_tensors="pt")
         if set(inputs) == {"pixel_values"}:
             pixel_values: torch.Tensor = inputs["pixel_values"][0]
             return pixel_values
         return Inputs({name: torch.as_tensor(values)[0] for name, values in inputs.items()})
 
 
+@dataclass(frozen=True)
 class DirectPreprocessing:
     """Resize, crop, then `samples * scale + offset`, channel by channel.
 
     NumPy and Pillow only: a torch operation of this size would start an OpenMP pool in each decoding thread.
     """
 
+    mode: str
+    at_least: int | None
+    geometry: Geometry
+    affine: np.ndarray
+    """Float32 [2, channels], scale and offset."""
     note = "preprocessing: direct, equal to the library's processor"
     bytes_per_pixel = 1
 
-    def __init__(self, mode: str, at_least: int | None, geometry: Geometry, affine: np.ndarray) -> None:
-        """`affine`: float32 [2, channels], scale and offset."""
-        self.mode = mode
-        self.at_least = at_least
-        self._geometry = geometry
-        self._affine = affine
-        self._channels = affine.shape[1]
-
     @classmethod
     def measured(cls, library: LibraryPreprocessing, geometry: Geometry) -> "DirectPreprocessing | None":
-        """Scale and offset as they come out of the processor for a black and a white picture."""
-        black, white = (library(Image.new(library.mode, (64, 64), colour)) for colour in ("black", "white"))
-        if not (isinstance(black, torch.Tensor) and isinstance(white, torch.Tensor)):
-            return None
-        if black.ndim != 3 or len(black) != len(library.mode):
+        """Scale and offset as they come out of the processor for a black and a white image."""
+        both: list[Any] = [library(Image.new(library.mode, (64, 64), colour)) for colour in ("black", "white")]
+        if any(isinstance(made, Inputs) or made.ndim != 3 or len(made) != len(library.mode) for made in both):
             return None  # patches, several crops or other things than pixels
-        middle = (slice(None), black.shape[1] // 2, black.shape[2] // 2)
-        low, high = black[middle].double().numpy(), white[middle].double().numpy()
+        low, high = (made[:, made.shape[1] // 2, made.shape[2] // 2].double().numpy() for made in both)
         affine = np.stack([(high - low) / 255.0, low]).astype(np.float32)
         return cls(library.mode, library.at_least, geometry, affine)
 
-    def __call__(self, picture: Image.Image) -> torch.Tensor:
-        kept = self._kept(picture)
-        values = np.empty((self._channels, kept.height, kept.width), np.float32)
-        for plane, band, scale, offset in zip(values, kept.split(), *self._affine, strict=True):
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        kept = self._kept(image)
+        values = np.empty((len(self.mode), kept.height, kept.width), np.float32)
+        for plane, band, scale, offset in zip(values, kept.split(), *self.affine, strict=True):
             np.multiply(np.asarray(band), scale, out=plane)
             plane += offset
         return torch.from_numpy(values)
 
-    def _kept(self, picture: Image.Image) -> Image.Image:
-        """What remains of `picture`, 8 bits a sample, after resize and centre crop; black where the crop is wider."""
-        geometry = self._geometry
-        width, height = geometry.resized(*picture.size)
-        # Pillow's own resize of all of the picture, so that it stays equal with every Pillow: doing only what the crop
+    def _kept(self, image: Image.Image) -> Image.Image:
+        """What remains of `image`, 8 bits a sample, after resize and centre crop; black where the crop is wider."""
+        size, crop = self.geometry.resized(*image.size), self.geometry.crop
+        # Pillow's own resize of all of the image, so that it stays equal with every Pillow: doing only what the crop
         # keeps (by `box`, or one direction after the other) saves 0.3 ms, but rounds some pixels otherwise.
-        kept = picture.resize((width, height), geometry.resample)
-        if geometry.crop is None:
+        kept = image.resize(size, self.geometry.resample)
+        if crop is None:
             return kept
-        left, top = (width - geometry.crop[0]) // 2, (height - geometry.crop[1]) // 2
-        return kept.crop((left, top, left + geometry.crop[0], top + geometry.crop[1]))
+        left, top = (size[0] - crop[0]) // 2, (size[1] - crop[1]) // 2
+        return kept.crop((left, top, left + crop[0], top + crop[1]))
+
+
+Preprocessing = LibraryPreprocessing | DirectPreprocessing
+"""`mode`: of the images that it takes, RGB or L. `at_least`: the sides that an image should still have when it was
+decoded smaller than it is, in pixels; None where every pixel counts. `bytes_per_pixel`: what a call takes, which raises
+InvalidImage."""
 
 
 def _plain_geometry(processor: Any) -> Geometry | None:
@@ -197,7 +183,7 @@ def _not_too_large(width: int, height: int) -> tuple[int, int]:
 
 
 def _make_one_channel(processor: Any) -> None:
-    """Processors are configured for colour by default; a grey picture needs one mean, one deviation, no conversion."""
+    """Processors are configured for colour by default; a grey image needs one mean, one deviation, no conversion."""
     if getattr(processor, "do_convert_rgb", None):
         processor.do_convert_rgb = False
     for name in ("image_mean", "image_std"):
@@ -207,18 +193,17 @@ def _make_one_channel(processor: Any) -> None:
 
 
 def _same(direct: DirectPreprocessing, library: LibraryPreprocessing) -> bool:
-    """Whether each pixel of each reference picture is the library's, but for the rounding of float32."""
-    rounding = float(np.abs(direct._affine[0]).max()) / 1000  # a thousandth of one step of 8 bits
-    for picture in reference_pictures(library.mode):
-        expected, got = library(picture), direct(picture)
-        if not isinstance(expected, torch.Tensor) or expected.shape != got.shape:
-            return False
-        if not torch.allclose(expected, got, rtol=0, atol=rounding):
+    """Whether each pixel of each reference image is the library's, but for the rounding of float32."""
+    rounding = float(np.abs(direct.affine[0]).max()) / 1000  # a thousandth of one step of 8 bits
+    for image in reference_images(library.mode):
+        expected: Any = library(image)
+        got = direct(image)
+        if not (expected.shape == got.shape and torch.allclose(expected, got, rtol=0, atol=rounding)):
             return False
     return True
 
 
-def reference_pictures(mode: str) -> Iterator[Image.Image]:
+def reference_images(mode: str) -> Iterator[Image.Image]:
     """Noise over gradients: wide, high, odd, smaller than any crop, and already of the usual sizes."""
     noise = np.random.default_rng(0)
     for width, height in ((320, 240), (241, 397), (640, 121), (97, 61), (30, 90), (256, 256), (224, 224)):

@@ -3,36 +3,18 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from deployments.contract.errors import ServingError
 from deployments.replica.batching import BatchPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from deployments.contract.errors import ServingError
     from deployments.engines.vision.inputs import Item
 
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-class Classify(Protocol):
-    def __call__(
-        self, pictures: "Sequence[Item | bytes]", exclusive: bool = False
-    ) -> "list[np.ndarray | ServingError]": ...
-
-
-class ImageEngine(Protocol):
-    """The part of ImageClassificationEngine that decides where its forwards run."""
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def at_once(self) -> int: ...
+Classify = Callable[..., list[np.ndarray | ServingError]]
+"""ImageClassificationEngine.classify."""
 
 
 class CountingExecutor(ThreadPoolExecutor):
@@ -46,9 +28,7 @@ class CountingExecutor(ThreadPoolExecutor):
     def busy(self) -> bool:
         return bool(self._under_way)
 
-    def submit(
-        self, work: Callable[Arguments, Result], /, *arguments: Arguments.args, **options: Arguments.kwargs
-    ) -> "Future[Result]":
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **options: Any) -> Future[Any]:
         future = super().submit(work, *arguments, **options)
         self._under_way.add(future)
         future.add_done_callback(self._under_way.discard)
@@ -63,14 +43,14 @@ class ForwardExecutors:
         self._on_all_cores = CountingExecutor(1)
         self._side_by_side = CountingExecutor(cores + 1)
 
-    def policy(self, engine: ImageEngine, classify: Classify, limit: int) -> "BatchPolicy[Item | bytes, np.ndarray]":
-        """How the next batch of `engine` runs, of at most `limit` pictures. `classify`: the engine's, or around it."""
-        batch_size = min(limit, engine.batch_size)
-        if engine.at_once == 1:
+<<<<<<< HEAD
+    def policy(self, classify: Classify, at_once: int, batch_size: int) -> BatchPolicy["Item | bytes", np.ndarray]:
+        """How the next batch runs, of at most `batch_size` images. `classify`: the engine's, or around it."""
+        if at_once == 1:
             return BatchPolicy(classify, self._on_all_cores, 1, batch_size)
         if not (self._on_all_cores.busy or self._side_by_side.busy):
-            return BatchPolicy(partial(classify, exclusive=True), self._on_all_cores, engine.at_once + 1, 1)
-        return BatchPolicy(classify, self._side_by_side, engine.at_once + 1, batch_size)
+            return BatchPolicy(partial(classify, exclusive=True), self._on_all_cores, at_once + 1, 1)
+        return BatchPolicy(classify, self._side_by_side, at_once + 1, batch_size)
 
     def close(self) -> None:
         for executor in (self._on_all_cores, self._side_by_side):

@@ -44,7 +44,7 @@ class GoldenImage(GoldenExample):
         try:
             image_data = (folder / self.image).read_bytes()
         except OSError:
-            raise NotGolden(f"there is no picture {quoted(self.image)} for a golden example") from None
+            raise NotGolden(f"there is no image {quoted(self.image)} for a golden example") from None
         return ImageClassification(model_id=model_id, image_data=image_data, top_k=1)
 
     def fault(self, answer: InferResponse) -> str | None:

@@ -48,7 +48,7 @@ class Classifier:
 class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
     """Answers ImageClassification requests."""
 
-    stated_overhead = 384 * MIB  # large pictures, and new models that are compared with the library's
+    stated_overhead = 384 * MIB  # large images, and new models that are compared with the library's
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
@@ -86,16 +86,18 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         )
         limit = self.batch_limit(model)
         classify = self.cpu.working(model.name)(engine.classify)
-        return Classifier(engine, Batcher(lambda: self.executors.policy(engine, classify, limit)))
+        return Classifier(
+            engine, Batcher(lambda: self.executors.policy(classify, engine.at_once, min(limit, engine.batch_size)))
+        )
 
     async def answer(
         self, request: ImageClassification, model: Model, engine: Classifier, on_chunk: OnChunk | None
     ) -> ImageClassificationResult:
-        picture: Item | bytes = request.image_data
+        image: Item | bytes = request.image_data
         if engine.engine.at_once == 1 and not self.is_small(request.image_data):
             preprocess = self.cpu.working(model.name)(engine.engine.preprocess)
-            picture = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
-        probabilities = await engine.batcher.submit(picture)
+            image = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
+        probabilities = await engine.batcher.submit(image)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
         class_labels, best = engine.engine.best(probabilities, top_k)
         # The shortest decimals that read back as the same f32, as serde writes them.

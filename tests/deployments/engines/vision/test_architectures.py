@@ -62,7 +62,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_msn": ("ViTImageProcessor", {**SMALL, "image_size": 32}),
 }
 """By model type: the processor that its folders name, and what makes it small. Not here: those of `image_models`, those
-that need packages of their own (natten, timm, torchvision), and those that random weights make large, blind to pictures
+that need packages of their own (natten, timm, torchvision), and those that random weights make large, blind to images
 (EfficientNet) or chaotic (LeViT)."""
 
 BY_SHORTEST_EDGE: dict[str, Any] = {"size": {"shortest_edge": 64}}
@@ -86,19 +86,19 @@ def saved(folder: Path, model_type: str, **processor: object) -> Path:
         for weights in () if norms else model.parameters():  # norms and biases start as ones and zeros
             weights.add_(torch.rand_like(weights) * 0.2 - 0.1)
         if norms:
-            see_pictures(model, norms)
+            see_images(model, norms)
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": processor_type, **processor}))
     return folder
 
 
-def see_pictures(model: Any, norms: list[Any]) -> None:
-    """Norms that never saw a picture let nothing of it through."""
+def see_images(model: Any, norms: list[Any]) -> None:
+    """Norms that never saw an image let nothing of it through."""
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average
-    pictures = np.stack([np.asarray(photo(64, 64, seed), np.float32) for seed in range(16)])
-    model.train()(pixel_values=torch.from_numpy(pictures).permute(0, 3, 1, 2) / 127.5 - 1)
+    images = np.stack([np.asarray(photo(64, 64, seed), np.float32) for seed in range(16)])
+    model.train()(pixel_values=torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
     model.eval()
 
 
@@ -109,9 +109,9 @@ def test_it_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
     side = 32 if options is VISION else options.get("image_size", 64)
     square = {"size": {"height": side, "width": side}, "do_center_crop": False}
     engine = loaded(saved(tmp_path, model_type, **PROCESSORS.get(processor, square)))
-    pictures = photo(61, 47), photo(240, 320, seed=1)
-    got = [answer(engine, encoded(picture)) for picture in pictures]
-    np.testing.assert_allclose(got, [expected(tmp_path, picture) for picture in pictures], atol=1e-5)
+    images = photo(61, 47), photo(240, 320, seed=1)
+    got = [answer(engine, encoded(image)) for image in images]
+    np.testing.assert_allclose(got, [expected(tmp_path, image) for image in images], atol=1e-5)
     assert np.abs(got[0] - got[1]).max() > 3e-5  # else anything would do
 
 
@@ -119,17 +119,17 @@ def test_it_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
 @pytest.mark.parametrize("model_type", ["imagegpt", "siglip2"])
 def test_a_model_that_takes_something_else_has_batches_and_narrow_floats_too(tmp_path: Path, model_type: str) -> None:
     folder = saved(tmp_path, model_type, **PROCESSORS[ARCHITECTURES[model_type][0]])
-    pictures = [photo(61, 47, seed) for seed in range(3)]
+    images = [photo(61, 47, seed) for seed in range(3)]
     engine = loaded(folder, cache=ArtifactCache(tmp_path / "cache", 1 << 30))
     assert "forward: PyTorch, eager" in engine.runtime_info  # nothing is compiled
-    together = answers(engine, [encoded(picture) for picture in pictures])
-    np.testing.assert_allclose(together, [expected(folder, picture) for picture in pictures], atol=1e-5)
+    together = answers(engine, [encoded(image) for image in images])
+    np.testing.assert_allclose(together, [expected(folder, image) for image in images], atol=1e-5)
     narrow = loaded(folder, dtype="bfloat16")
-    np.testing.assert_allclose(answer(narrow, encoded(pictures[0])), together[0], atol=0.05)
+    np.testing.assert_allclose(answer(narrow, encoded(images[0])), together[0], atol=0.05)
 
 
 def test_a_processor_may_ask_for_as_many_pixels_as_it_likes(tmp_path: Path) -> None:
-    """Donut's asks for 2560 × 1920; the limit is for pictures that would grow."""
+    """Donut's asks for 2560 × 1920; the limit is for images that would grow."""
     square = {"size": {"height": 2560, "width": 1920}, "do_center_crop": False}
     preprocessing = load_preprocessing(saved(tmp_path, "mobilenet_v1", **square), 3, ProbeCache(None))
     assert preprocessing(photo(30, 3000)).shape == (3, 2560, 1920)

@@ -109,7 +109,7 @@ def test_a_model_that_is_closed_while_it_is_converted_is_let_go_at_once(
     go_on.set()
 
 
-def test_pictures_of_many_shapes_stay_with_the_library(load: Loads, tmp_path: Path) -> None:
+def test_images_of_many_shapes_stay_with_the_library(load: Loads, tmp_path: Path) -> None:
     folder = saved(tmp_path, "resnet")
     (folder / "preprocessor_config.json").write_text(
         '{"image_processor_type": "ViTImageProcessor", "size": {"shortest_edge": 40}, "do_center_crop": false}'
@@ -127,7 +127,7 @@ def test_a_form_that_answers_something_else_is_not_taken() -> None:
     assert gain(mixing, in_batches, example) == 0
 
 
-def test_forms_are_compared_on_the_same_pictures_each_time() -> None:
+def test_forms_are_compared_on_the_same_images_each_time() -> None:
     """What comes out is remembered: it must not hang on luck."""
     forward, seen, example = forward_of(Plain().eval()), list[torch.Tensor](), torch.rand(3, 16, 16)
 
@@ -143,7 +143,7 @@ def test_forms_are_compared_on_the_same_pictures_each_time() -> None:
     assert len(different) == 2
 
 
-def test_nor_is_one_whose_way_for_a_lone_picture_answers_something_else() -> None:
+def test_nor_is_one_whose_way_for_a_lone_image_answers_something_else() -> None:
     forward, other = forward_of(Plain().eval()), forward_of(Plain().eval())
     example = torch.rand(3, 16, 16)
     assert gain(forward, forward.form.with_exclusive(forward.form), example) > 0

@@ -1,4 +1,4 @@
-"""Any file becomes an upright picture or InvalidImage, within limits."""
+"""Any file becomes an upright image or InvalidImage, within limits."""
 
 import struct
 import threading
@@ -15,9 +15,9 @@ from tests.support.image_files import BLUE, FILES, RED, WHITE, colours, encoded,
 
 @pytest.mark.parametrize("kind", FILES)
 def test_every_allowed_format_is_decoded(kind: str) -> None:
-    picture = pixels(FILES[kind](photo()))
-    assert picture.shape == (48, 64, 3)
-    assert np.abs(picture.astype(int) - np.asarray(photo()).astype(int)).mean() < 12
+    image = pixels(FILES[kind](photo()))
+    assert image.shape == (48, 64, 3)
+    assert np.abs(image.astype(int) - np.asarray(photo()).astype(int)).mean() < 12
 
 
 @pytest.mark.parametrize("file_format", ["PPM", "ICO", "TGA", "EPS", "PCX", "SGI"])
@@ -116,7 +116,7 @@ def test_a_transparent_colour_of_sixteen_bits_is_no_failure() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_turned_upright(orientation: int, file_format: str) -> None:
     upright = photo(48, 32)
-    lying = {  # how a camera that was held so stores the picture
+    lying = {  # how a camera that was held so stores the image
         1: None,
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -136,7 +136,7 @@ def test_every_orientation_is_turned_upright(orientation: int, file_format: str)
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("exif", [b"Exif\x00\x00no such thing", b"Exif\x00\x00MM\x00\x2a\xff\xff\xff\xff"])
-def test_damaged_exif_leaves_the_picture_as_it_lies(exif: bytes) -> None:
+def test_damaged_exif_leaves_the_image_as_it_lies(exif: bytes) -> None:
     assert pixels(encoded(photo(), "JPEG", dpi=(72, 72), exif=exif)).shape == (48, 64, 3)
 
 
@@ -219,7 +219,7 @@ def test_a_large_run_length_bmp_is_refused_and_a_small_one_is_not() -> None:
         pixels(run_length_bmp(3000, 3000, b"\x01\x05\x00\x00" * 3000))
 
 
-def test_a_picture_over_the_budget_alone_is_refused() -> None:
+def test_an_image_over_the_budget_alone_is_refused() -> None:
     with (
         pytest.raises(InvalidImage, match="memory"),
         decoded(encoded(photo(), "PNG"), limits=DecodeLimits(budget_mb=0)),
@@ -257,10 +257,10 @@ def test_a_failed_decode_gives_its_reservation_back() -> None:
 
 def test_a_large_jpeg_is_decoded_small_but_no_side_under_what_was_asked() -> None:
     image_data = encoded(photo(800, 600), "JPEG")
-    with decoded(image_data, at_least=128) as picture:
-        assert picture.size == (200, 150)
-    with decoded(image_data, at_least=301) as picture:
-        assert picture.size == (800, 600)
+    with decoded(image_data, at_least=128) as image:
+        assert image.size == (200, 150)
+    with decoded(image_data, at_least=301) as image:
+        assert image.size == (800, 600)
 
 
 def test_messages_tell_nothing_of_the_inside() -> None:
@@ -270,10 +270,10 @@ def test_messages_tell_nothing_of_the_inside() -> None:
 
 
 def test_small_is_what_its_header_says() -> None:
-    """A file of few bytes may hold many pixels; what is no picture is refused at once wherever it is decoded."""
+    """A file of few bytes may hold many pixels; what is no image is refused at once wherever it is decoded."""
     assert is_small(encoded(Image.new("RGB", (160, 120)), "JPEG"))
     assert not is_small(encoded(Image.new("RGB", (320, 240)), "JPEG"))
     assert not is_small(encoded(Image.new("L", (2000, 2000)), "PNG"))
     assert not is_small(b"\0" * 100_000)
     assert not is_small(png(1, 1, 8, 0, b"\0\0", b"zTXtComment\0\0" + zlib.compress(bytes(500_000))))
-    assert is_small(b"no picture")
+    assert is_small(b"no image")

@@ -1,4 +1,4 @@
-"""The engine answers as transformers does, one bad picture fails alone, and close gives everything back."""
+"""The engine answers as transformers does, one bad image fails alone, and close gives everything back."""
 
 import gc
 import json
@@ -90,7 +90,7 @@ def test_a_dtype_may_be_asked_for(tmp_path: Path) -> None:
     assert half.resident_bytes == full.resident_bytes // 2
 
 
-def test_a_one_channel_model_takes_any_picture(tmp_path: Path) -> None:
+def test_a_one_channel_model_takes_any_image(tmp_path: Path) -> None:
     engine = loaded(saved(tmp_path, "resnet", num_channels=1))
     assert engine.preprocess(encoded(photo())).shape == (1, 32, 32)
     np.testing.assert_allclose(
@@ -130,14 +130,14 @@ def in_batches(engine: ImageClassificationEngine, size: int) -> None:
     engine._forward.form = replace(engine._forward.form, batch_size=size)
 
 
-def test_a_batch_answers_as_its_pictures_alone(engine: ImageClassificationEngine) -> None:
+def test_a_batch_answers_as_its_images_alone(engine: ImageClassificationEngine) -> None:
     in_batches(engine, 16)
     items = [engine.preprocess(encoded(photo(seed=seed))) for seed in range(40)]
     one_by_one = [answers(engine, [item])[0] for item in items]
     np.testing.assert_allclose(answers(engine, items), one_by_one, atol=1e-5)
 
 
-def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Path) -> None:
+def test_images_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Path) -> None:
     engine = loaded(saved(tmp_path, "resnet"))
     in_batches(engine, 8)
     items = [torch.randn(3, side, side) for side in (32, 48, 32, 64, 48)]
@@ -155,7 +155,7 @@ def test_pictures_of_unequal_size_are_grouped_and_answered_in_order(tmp_path: Pa
     assert sizes == [2, 2, 1]
 
 
-def test_a_picture_whose_answer_is_not_finite_fails_alone(engine: ImageClassificationEngine) -> None:
+def test_an_image_whose_answer_is_not_finite_fails_alone(engine: ImageClassificationEngine) -> None:
     good = pixels(engine, encoded(photo()))
     got = engine.classify([good, torch.full_like(good, torch.nan), good])
     assert [type(item) for item in got] == [np.ndarray, Internal, np.ndarray]
@@ -163,7 +163,7 @@ def test_a_picture_whose_answer_is_not_finite_fails_alone(engine: ImageClassific
 
 def test_files_are_answered_beside_pixels_and_a_damaged_one_fails_alone(engine: ImageClassificationEngine) -> None:
     file = encoded(photo())
-    from_file, damaged, from_pixels = engine.classify([file, b"no picture", engine.preprocess(file)])
+    from_file, damaged, from_pixels = engine.classify([file, b"no image", engine.preprocess(file)])
     assert isinstance(damaged, InvalidImage)
     assert isinstance(from_file, np.ndarray)
     assert isinstance(from_pixels, np.ndarray)
@@ -191,13 +191,13 @@ def test_a_forward_that_fails_is_split_until_the_offender_stands_alone(engine: I
     assert "no" not in failed.message.split()
 
 
-def test_pictures_of_the_wrong_shape_fail_alone(engine: ImageClassificationEngine) -> None:
+def test_images_of_the_wrong_shape_fail_alone(engine: ImageClassificationEngine) -> None:
     good = engine.preprocess(encoded(photo()))
     got = engine.classify([torch.zeros(3, 7, 9), good, torch.zeros(1)])
     assert [type(item) for item in got] == [Internal, np.ndarray, Internal]
 
 
-def test_no_pictures_have_no_answers(engine: ImageClassificationEngine) -> None:
+def test_no_images_have_no_answers(engine: ImageClassificationEngine) -> None:
     assert engine.classify([]) == []
 
 
@@ -207,7 +207,7 @@ def test_no_image_is_an_invalid_image(engine: ImageClassificationEngine) -> None
 
 
 @pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
-def test_a_picture_too_narrow_to_resize_is_refused(tmp_path: Path, kind: str) -> None:
+def test_an_image_too_narrow_to_resize_is_refused(tmp_path: Path, kind: str) -> None:
     engine = loaded(saved(tmp_path, kind))
     with pytest.raises(InvalidImage, match="narrow"):
         engine.preprocess(encoded(Image.new("L", (1, 300_000))))

@@ -75,7 +75,7 @@ def twelve_megapixels(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of the damage that it reads around
 @pytest.mark.parametrize("kind", FUZZED)
-def test_a_mutated_file_is_a_picture_or_an_invalid_image_within_a_second(
+def test_a_mutated_file_is_an_image_or_an_invalid_image_within_a_second(
     engine: ImageClassificationEngine, kind: str, request: pytest.FixtureRequest
 ) -> None:
     whole = FUZZED[kind](photo(40, 30))

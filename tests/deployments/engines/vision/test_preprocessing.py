@@ -19,7 +19,7 @@ def test_the_next_load_tries_nothing_and_says_the_same(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, facts = saved(tmp_path / "m", kind), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
-    picture = photo(100, 80)
+    image = photo(100, 80)
     first = loaded(folder, facts=facts)
 
     def tried(*_: object) -> None:
@@ -30,5 +30,5 @@ def test_the_next_load_tries_nothing_and_says_the_same(
     second = loaded(folder, facts=facts)
     assert second.runtime_info[0] == first.runtime_info[0]
     for engine in (first, second):
-        assert np.allclose(answer(engine, encoded(picture)), expected(folder, picture), atol=1e-4)
+        assert np.allclose(answer(engine, encoded(image)), expected(folder, image), atol=1e-4)
         engine.close()

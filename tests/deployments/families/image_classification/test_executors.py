@@ -27,11 +27,11 @@ class Engine:
         self.asked, self.go_on = threading.Semaphore(0), threading.Event()
         self.exclusive: list[bool] = []
 
-    def classify(self, pictures: Sequence[Item | bytes], exclusive: bool = False) -> "list[np.ndarray | ServingError]":
+    def classify(self, images: Sequence[Item | bytes], exclusive: bool = False) -> "list[np.ndarray | ServingError]":
         self.exclusive.append(exclusive)
         self.asked.release()
         assert self.go_on.wait(PATIENCE_S)
-        return [np.array([exclusive, threading.get_ident()])] * len(pictures)
+        return [np.array([exclusive, threading.get_ident()])] * len(images)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def executors() -> Iterator[ForwardExecutors]:
 
 
 def batcher(executors: ForwardExecutors, engine: Engine) -> Batcher[Item | bytes, np.ndarray]:
-    return Batcher(lambda: executors.policy(engine, engine.classify, 8))
+    return Batcher(lambda: executors.policy(engine.classify, engine.at_once, engine.batch_size))
 
 
 async def test_a_light_forward_has_all_cores_while_nothing_else_computes(executors: ForwardExecutors) -> None:

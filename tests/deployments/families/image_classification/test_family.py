@@ -32,9 +32,9 @@ def test_it_serves_classifiers_of_images(architectures: object, served: bool) ->
 
 def test_a_golden_example_asks_for_the_best_label_of_a_file_of_the_model(tmp_path: Path) -> None:
     (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "cat.png").write_bytes(b"picture")
-    assert CAT.request("m", tmp_path) == ImageClassification(model_id="m", image_data=b"picture", top_k=1)
-    with pytest.raises(NotGolden, match="there is no picture 'examples/cat.png'"):
+    (tmp_path / "examples" / "cat.png").write_bytes(b"image")
+    assert CAT.request("m", tmp_path) == ImageClassification(model_id="m", image_data=b"image", top_k=1)
+    with pytest.raises(NotGolden, match="there is no image 'examples/cat.png'"):
         CAT.request("m", tmp_path / "elsewhere")
 
 

@@ -1,4 +1,4 @@
-"""The ImageClassification replica without Ray: the operator's limits, many pictures at a time, a bad one among them."""
+"""The ImageClassification replica without Ray: the operator's limits, many images at a time, a bad one among them."""
 
 import itertools
 from collections.abc import Iterator
@@ -69,13 +69,13 @@ async def test_an_operators_decode_budget_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-async def test_of_64_pictures_at_once_each_gets_its_own_answer_and_bad_ones_fail_alone(
+async def test_of_64_images_at_once_each_gets_its_own_answer_and_bad_ones_fail_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     saved(tmp_path / "m", "vit")
     images = [photo(seed=seed) for seed in range(8)]
     files = [encoded(images[n % 8]) for n in range(64)]
-    files[13], files[40] = b"no picture", files[40][:-60]
+    files[13], files[40] = b"no image", files[40][:-60]
     crowd = replica(tmp_path)
     crowd.cores = cores
     got = await answers(crowd, files)
