@@ -46,7 +46,9 @@ async def carry_out(
     """As the replica does it: decoding in threads, beside the forwards."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(cores) as decoders, closing(ForwardExecutors(cores)) as forwards:
-        batches: Batcher[Any, np.ndarray] = Batcher(lambda: forwards.policy(engine, engine.classify, engine.batch_size))
+        batches: Batcher[Any, np.ndarray] = Batcher(
+            lambda: forwards.policy(engine.classify, engine.at_once, engine.batch_size)
+        )
 
         async def classify(file: bytes) -> np.ndarray:
             if engine.at_once > 1:

@@ -43,7 +43,6 @@ class ForwardExecutors:
         self._on_all_cores = CountingExecutor(1)
         self._side_by_side = CountingExecutor(cores + 1)
 
-<<<<<<< HEAD
     def policy(self, classify: Classify, at_once: int, batch_size: int) -> BatchPolicy["Item | bytes", np.ndarray]:
         """How the next batch runs, of at most `batch_size` images. `classify`: the engine's, or around it."""
         if at_once == 1:
