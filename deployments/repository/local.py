@@ -6,8 +6,7 @@ scanned table; no path is ever made out of a client's string.
 """
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,18 +26,12 @@ class Repository:
     model.yaml may name.
     """
 
-    def __init__(
-        self,
-        root: Path | str,
-        formats: Mapping[str, ModelFormat],
-        clock: Callable[[], float] = time.monotonic,
-        sources: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, root: Path | str, formats: Mapping[str, ModelFormat], sources: Iterable[str] = ()) -> None:
         self.root = root
         self.formats = formats
         self.sources = tuple(sources)
         self._versions: tuple[Model, ...] = ()
-        self._poller = SourcePoller(clock)
+        self._poller = SourcePoller()
 
     def models(self) -> Mapping[str, Model]:
         """Every model by the names it answers to, as `scan` finds it."""

@@ -65,7 +65,7 @@ class Manifest(Strict):
 
     def with_defaults(self, request: RequestT) -> RequestT:
         """The request, if it samples, with this model's generation defaults in the fields that it does not set."""
-        if not self.generation.model_fields_set or not isinstance(request, SamplingDefaults):
+        if not isinstance(request, SamplingDefaults):
             return request
         defaults = self.generation.model_dump(exclude_none=True)
         silent = {name: value for name, value in defaults.items() if getattr(request, name, value) is None}

@@ -35,7 +35,7 @@ def scan_remote(url: str, known: Mapping[str, Model], formats: Mapping[str, Mode
     return found
 
 
-def _model_folders(files: RemoteFiles) -> dict[str, RemoteFiles]:
+def _model_folders(files: RemoteFiles) -> Mapping[str, RemoteFiles]:
     """By the path of each folder with a config.json: its files, each in the nearest such folder above it."""
     models = {path.removesuffix("/config.json") for path in files if path.endswith("/config.json")}
     folders: dict[str, dict[str, RemoteFile]] = defaultdict(dict)
@@ -43,7 +43,7 @@ def _model_folders(files: RemoteFiles) -> dict[str, RemoteFiles]:
         folder = next((parent for parent in map(str, PurePosixPath(path).parents) if parent in models), None)
         if folder is not None:
             folders[folder][path.removeprefix(f"{folder}/")] = file
-    return dict(folders)
+    return folders
 
 
 def _read(model: Model, source: str, files: RemoteFiles, formats: Mapping[str, ModelFormat]) -> Model:

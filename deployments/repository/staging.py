@@ -23,7 +23,10 @@ STAGINGS_KEPT = 2
 """Of one source on disk: the content that serves, and the candidate beside it."""
 CHUNK_BYTES = 4 * 2**20
 """Bounds the memory of a copy. Not measured."""
-_STAGED = re.compile(r"\w[^/\\\x00]*(/\w[^/\\\x00]*)*\.(json|safetensors|txt|jinja|model|yaml|png|jpe?g|webp)")
+# What a library reads of a model's folder; no pickles, nothing with an odd name.
+_STAGED = re.compile(
+    r"(?s)(?!.*\.\.)\w[^/\\\x00]*(/\w[^/\\\x00]*)*\.(json|safetensors|txt|jinja|model|yaml|png|jpe?g|webp)"
+)
 # The keys under which stores describe a file's content, the most exact first.
 _STAMPS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
 
@@ -60,13 +63,12 @@ def listing(url: str, depth: int | None = None) -> dict[str, RemoteFile]:
     except Exception as failure:
         raise Unavailable(f"the source cannot be listed ({type(failure).__name__})") from None
     base = root.rstrip("/") + "/"
-    return {
-        path.removeprefix(base): RemoteFile(
-            int(facts.get("size") or 0), str(next((facts[key] for key in _STAMPS if facts.get(key)), ""))
-        )
-        for path, facts in details.items()
-        if path.startswith(base)
-    }
+    files = {}
+    for path, facts in details.items():
+        if path.startswith(base):
+            content = next((facts[key] for key in _STAMPS if facts.get(key)), "")
+            files[path.removeprefix(base)] = RemoteFile(int(facts.get("size") or 0), str(content))
+    return files
 
 
 def content_digest(files: Mapping[str, RemoteFile]) -> str:
@@ -84,10 +86,9 @@ def read_remote(url: str, name: str, limit: int) -> bytes:
     """At most `limit` bytes of a file below the URL. Raises Unservable, Unavailable."""
     store, root = file_system(url)
     try:
-        content: bytes = store.cat_file(f"{root.rstrip('/')}/{name}", start=0, end=limit)
+        return bytes(store.cat_file(f"{root.rstrip('/')}/{name}", start=0, end=limit))
     except Exception as failure:
         raise Unavailable(f"{name[-64:]} cannot be read from the source ({type(failure).__name__})") from None
-    return content
 
 
 def staged(source: str, digest: str, files: Mapping[str, SourceFile], stagings: Path) -> Path:
@@ -129,7 +130,7 @@ def verify(folder: Path, files: Mapping[str, SourceFile]) -> None:
 
 def _fetch(source: str, files: Mapping[str, SourceFile], draft: Path) -> None:
     remote = listing(source)
-    wanted = {name: file for name, file in remote.items() if (name in files if files else _may_be_staged(name))}
+    wanted = {name: file for name, file in remote.items() if (name in files if files else _STAGED.fullmatch(name))}
     if code := [name for name in remote if name.endswith(".py")]:
         raise Unservable(f"holds code ({code[0][-64:]})")
     for name in files.keys() - remote.keys():
@@ -142,11 +143,6 @@ def _fetch(source: str, files: Mapping[str, SourceFile], draft: Path) -> None:
         _copy(store, f"{root.rstrip('/')}/{name}", draft / name, file.size)
     verify(draft, files)
     logger.info("staged %d files, %.1f MiB", len(wanted), needed / 2**20)
-
-
-def _may_be_staged(name: str) -> bool:
-    """Whether a library reads it of a model's folder; no pickles, nothing with an odd name."""
-    return bool(_STAGED.fullmatch(name)) and ".." not in name
 
 
 def _copy(store: Any, path: str, file: Path, size: int) -> None:

@@ -132,12 +132,10 @@ class ModelRegistry:
         ).encode()
 
     def _drop_outdated_results(self) -> None:
-        """Of versions that are gone or have other files now."""
+        """Of versions that are gone; a validation that could not take place is due again once the files are others."""
         for results in (self._passed, self._faults, self._deferred):
             for name in results.keys() - self._found.keys():
                 del results[name]
-        for name in [n for n, (digest, _) in self._faults.items() if self._found[n].digest != digest]:
-            del self._faults[name]
         for name in self._deferred.keys() & self._unsettled:
             del self._deferred[name]
 

@@ -53,10 +53,7 @@ class ModelLoader(Generic[EngineT]):
         self.build = build
         self.validate = validate
         self.clock = memory.clock
-        self._loads: dict[str, _Load[EngineT]] = {}
-
-    def is_loading(self, key: str) -> bool:
-        return key in self._loads
+        self.loads: dict[str, _Load[EngineT]] = {}
 
     async def lease(self, model: Model, deadline: float) -> Resident[EngineT]:
         """Load the model, or wait for its load, and take one lease of it.
@@ -66,7 +63,7 @@ class ModelLoader(Generic[EngineT]):
         failure = self.memory.history[model.key].failure_at(self.clock())
         if failure is not None:
             raise failure.error_at(self.clock())
-        load = self._loads.get(model.key) or self._begin(model)
+        load = self.loads.get(model.key) or self._begin(model)
         load.callers += 1
         try:
             return await self._outcome(load, deadline)
@@ -76,7 +73,7 @@ class ModelLoader(Generic[EngineT]):
 
     async def close(self) -> None:
         """Withdraw the requests that wait for memory, and wait for the loads that have it."""
-        loads = list(self._loads.values())
+        loads = list(self.loads.values())
         for load in loads:
             load.request.granted.cancel()
         await asyncio.gather(*(load.task for load in loads), return_exceptions=True)
@@ -84,7 +81,7 @@ class ModelLoader(Generic[EngineT]):
     def _begin(self, model: Model) -> _Load[EngineT]:
         load: _Load[EngineT] = _Load(self._request(model))
         load.task = asyncio.create_task(self._run(load))
-        self._loads[model.key] = load
+        self.loads[model.key] = load
         return load
 
     async def _outcome(self, load: _Load[EngineT], deadline: float) -> Resident[EngineT]:
@@ -110,8 +107,8 @@ class ModelLoader(Generic[EngineT]):
         key = load.request.model.key
         if load.resident is not None:  # The caller was cancelled after it had got its lease.
             self.memory.release(key)
-        elif not load.callers and load.request.granted.cancel() and self._loads.get(key) is load:
-            del self._loads[key]
+        elif not load.callers and load.request.granted.cancel() and self.loads.get(key) is load:
+            del self.loads[key]
 
     async def _run(self, load: _Load[EngineT]) -> None:
         key = load.request.model.key
@@ -123,8 +120,8 @@ class ModelLoader(Generic[EngineT]):
         except ServingError as error:
             load.error = error
         finally:
-            if self._loads.get(key) is load:
-                del self._loads[key]
+            if self.loads.get(key) is load:
+                del self.loads[key]
             self.memory.grant_waiting()
 
     async def _load(self, load: _Load[EngineT]) -> Resident[EngineT]:

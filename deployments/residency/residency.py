@@ -147,7 +147,7 @@ class Residency(Generic[EngineT]):
 
     def _status(self, key: str, record: LoadRecord) -> ResidentStatus:
         entry, resident = self.ledger.entries.get(key), self.memory.residents.get(key)
-        absent = "reserved" if self.loader.is_loading(key) else "failed" if record.failure else "available"
+        absent = "reserved" if key in self.loader.loads else "failed" if record.failure else "available"
         return ResidentStatus(
             name=record.name,
             digest=record.digest,

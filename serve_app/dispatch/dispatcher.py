@@ -109,7 +109,7 @@ class Dispatcher:
         if route is None:
             raise InvalidRequest(f"no family serves {type(request).__name__}")
         model = await self._model(request.model_id, route.family) if route.has_models else None
-        if model is not None:
+        if model is not None and model.manifest.generation.model_fields_set:
             request = model.manifest.with_defaults(request)
         timeout_s = route.settings.deadline_s
         if context.caller.deadline_at is not None:

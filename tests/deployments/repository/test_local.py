@@ -9,11 +9,10 @@ import pytest
 from deployments.contract.errors import ModelLoadFailed, ModelNotFound
 from deployments.families.table import FAMILIES
 from deployments.replica.family import model_formats
+from deployments.repository import source_poller
 from deployments.repository.local import Repository
 from deployments.repository.model import find
-from deployments.repository.source_poller import POLL_EVERY_S
 from tests.deployments.repository import stores
-from tests.support.clock import Clock
 from tests.support.until import wait_until
 
 FORMATS = model_formats(FAMILIES)
@@ -146,22 +145,17 @@ def test_a_root_that_cannot_be_read_is_an_error_and_no_empty_repository(tmp_path
 
 
 def test_a_model_with_a_source_has_the_content_that_the_source_has(
-    tmp_path: Path, memory_store: str, text_model: Path
+    tmp_path: Path, memory_store: str, text_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = f"{memory_store}/m"
     stores.put(text_model, source)
     stores.refer(tmp_path / "m", source)
-    clock = Clock()
-    models = Repository(tmp_path, FORMATS, clock, sources=["memory://"])
+    monkeypatch.setattr(source_poller, "POLL_EVERY_S", 0)
+    models = Repository(tmp_path, FORMATS, sources=["memory://"])
     first = find(models.models(), "m", "text_generation")
     assert first.weight_bytes == (text_model / "model.safetensors").stat().st_size
     stores.write(f"{source}/generation_config.json", b'{"eos_token_id": 3}')
-
-    def digest_after_another_poll() -> str:
-        clock.now += POLL_EVERY_S
-        return find(models.models(), "m", "text_generation").digest
-
-    wait_until(lambda: digest_after_another_poll() != first.digest, every_s=0.001)
+    wait_until(lambda: find(models.models(), "m", "text_generation").digest != first.digest, every_s=0.001)
 
 
 def test_a_source_that_the_configuration_does_not_allow_is_the_models_problem(tmp_path: Path) -> None:
