@@ -1,4 +1,7 @@
-"""The session's one Ray and the application on it: three families, five models, a picture."""
+"""The session's one Ray and the application on it: three families, five models, a picture.
+
+What takes long to import is imported by the fixture that uses it: a run of a few tests starts at once.
+"""
 
 import logging
 import os
@@ -9,25 +12,20 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from serve_app.http.haproxy import haproxy_environment
-from serve_app.local import init_on_loopback
-from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
 from tests.support.ports import free_port
 from tests.support.project import PROJECT
 from tests.support.running import CONFIG, Running
-from tests.support.tiny_models import save_image_model, save_picture, save_text_model
-
-PRIVATE = tempfile.TemporaryDirectory(prefix="model-runtime-")  # pytest's are too deep for the name of a socket
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image-mutations", type=int, default=150, help="of each image format; 20,000 in make fuzz-image")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Ray reads its environment when it is imported."""
-    if config.getoption("dist", "no") != "no" and "PYTEST_XDIST_WORKER" not in os.environ:
-        return  # This process only starts workers, which would inherit what is set below before they import Ray.
+def pytest_configure() -> None:
+    """Sets what libraries read from the environment when they are imported, here and in child processes."""
+    # Threads of OpenMP that wait for work leave their core to others at once. They would keep it for some milliseconds,
+    # and where tests, replicas and compilers share two cores, each operation would take that long.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     # Serve's threads outlive the shutdown and would start another Ray.
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
@@ -35,14 +33,10 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
-    import ray.serve  # noqa: F401
 
     # A busy machine is no failure.
     hypothesis.settings.register_profile("patient", deadline=None)
     hypothesis.settings.load_profile("patient")
-
-    # For the processes that Ray starts; this one keeps handles that can be used outside an event loop.
-    os.environ.update(haproxy_environment(Path(PRIVATE.name), CONFIG))
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at `-m`, and before pytest-xdist at groups
@@ -55,13 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("ray"))
 
 
-def pytest_unconfigure() -> None:
-    PRIVATE.cleanup()
-
-
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every kind: good, nested, with versions, broken, too large."""
+    from tests.support.text_models import CHATML, save_chat_model
+    from tests.support.tiny_models import save_image_model, save_text_model
+
     root = tmp_path_factory.mktemp("models")
     save_text_model(root / "text")
     save_chat_model(root / "team" / "nested", CHATML)
@@ -77,26 +70,34 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.support.tiny_models import save_picture
+
     return save_picture(tmp_path_factory.mktemp("pictures") / "picture.png")
 
 
 @pytest.fixture(scope="session")
 def session_ray() -> Iterator[None]:
     """Ray with more CPUs than there are, and one GPU that is only a number; the fast profile in front."""
-    import ray
+    import ray.serve
 
-    init_on_loopback(
-        num_cpus=16,
-        num_gpus=1,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        include_dashboard=False,
-    )
-    yield
-    # Serve's threads outlive Ray and would complain after pytest's last line.
-    logging.getLogger("ray.serve").setLevel(logging.CRITICAL + 1)
-    ray.shutdown()
+    from serve_app.http.haproxy import haproxy_environment
+    from serve_app.local import init_on_loopback
+
+    with tempfile.TemporaryDirectory(prefix="model-runtime-") as private:  # pytest's are too deep for a socket's name
+        # For the processes that Ray starts. This one has imported Serve: its handles can be used outside an event loop.
+        os.environ.update(haproxy_environment(Path(private), CONFIG))
+        init_on_loopback(
+            num_cpus=16,
+            num_gpus=1,
+            object_store_memory=100 * 2**20,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False,
+        )
+        yield
+        # Serve's threads outlive Ray and would complain after pytest's last line.
+        logging.getLogger("ray.serve").setLevel(logging.CRITICAL + 1)
+        ray.shutdown()
 
 
 @pytest.fixture(scope="session")

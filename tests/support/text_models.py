@@ -47,6 +47,10 @@ PROMPTS = [
     "日本語 and naïve 🎉 text",
     "def main():\n    return 1\n",
 ]
+CHATML = (
+    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+)
 
 _ATTENTION: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": CONTEXT}
 _WIDTH: dict[str, Any] = {
@@ -89,6 +93,14 @@ def save_model(folder: Path, kind: str) -> Path:
     torch.manual_seed(7)
     AutoModelForCausalLM.from_config(CONFIGS[kind]).save_pretrained(folder)
     byte_level_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def save_chat_model(folder: Path, template: str) -> Path:
+    save_model(folder, "llama")
+    tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
     return folder
 
 

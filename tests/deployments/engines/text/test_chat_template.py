@@ -9,12 +9,8 @@ from deployments.contract.errors import InvalidRequest
 from deployments.contract.types import Message
 from deployments.engines.text.chat_template import ChatRenderer, ChatTemplate
 from deployments.engines.text.engine import TextGenerationEngine
-from tests.support.text_models import byte_level_tokenizer, load, save_model
+from tests.support.text_models import CHATML, byte_level_tokenizer, load, save_chat_model, save_model
 
-CHATML = (
-    "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}</s>\n{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
-)
 MESSAGES = [
     Message(role="system", content="Be brief."),
     Message(role="user", content=" What is </s> and <|endoftext|>? naïve 日本語 🎉 "),
@@ -30,14 +26,6 @@ HOSTILE = {
     "wants out": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
     "is no template": "{% for %}",
 }
-
-
-def save_chat_model(folder: Path, template: str) -> Path:
-    save_model(folder, "llama")
-    tokenizer = byte_level_tokenizer()
-    tokenizer.chat_template = template
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

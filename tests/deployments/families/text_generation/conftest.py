@@ -14,7 +14,7 @@ from deployments.replica.calls import Call
 from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import find
-from tests.deployments.engines.text.test_chat_template import CHATML, save_chat_model
+from tests.support.text_models import CHATML, save_chat_model
 
 
 class RayMetric:
