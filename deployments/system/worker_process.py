@@ -184,7 +184,10 @@ def serve(
     What `answer` raises is the answer to that request alone, but for MemoryError. The operating system limits
     `memory_bytes` of address space, beyond what the process takes by now, and `file_bytes` of each file that it writes.
     """
-    _end_with_parent(int(sys.argv[1]))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):  # the parent ended before that
+        sys.exit(1)
     channel = socket.socket(fileno=int(sys.argv[2]))
     channel.set_inheritable(False)
     requests, replies = channel.makefile("r"), channel.makefile("w")
@@ -210,10 +213,3 @@ def serve(
             reply("out of memory", None)
         except Exception as failure:
             reply("failed", f"{type(failure).__name__}: {str(failure).strip().rpartition(chr(10))[2]}")
-
-
-def _end_with_parent(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before that
-        sys.exit(1)

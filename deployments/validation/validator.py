@@ -3,7 +3,6 @@
 A verdict holds for one content of a folder. It is kept on disk, with the other facts of that content.
 """
 
-import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +24,7 @@ FACTS_BYTES = 4 * 2**20
 
 
 class ModelValidator:
-    """For any thread. Inspects one folder at a time."""
+    """For any thread."""
 
     def __init__(self, root: Path | str, cache: Path, sandbox: Sandbox | None = None) -> None:
         """`cache`: for facts and staged models. Raises PermissionError where others may write there."""
@@ -33,7 +32,6 @@ class ModelValidator:
         self._facts = ArtifactCache(cache / "facts", FACTS_BYTES)
         self._staged = private_folder(cache / "staged")
         self._sandbox = sandbox or Sandbox()
-        self._lock = threading.Lock()
 
     def validate(self, model: Model) -> Path:
         """The folder to load the model from, staged if need be.
@@ -68,8 +66,7 @@ class ModelValidator:
         try:
             check_files(folder, root.resolve())
             verify(folder, files)
-            with self._lock:
-                fault = self._sandbox.inspect(folder)
+            fault = self._sandbox.inspect(folder)
         except Unservable as unservable:
             fault = str(unservable)
         # Where the folder changed meanwhile, it is not known which content was judged.

@@ -55,9 +55,8 @@ class ImageClassificationEngine:
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
         `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
-        to compute on; by default as many as torch uses. `cache`: of compiled models, made in the
-        background and found by later loads; without one nothing is compiled. `facts`: what earlier loads found by
-        trying.
+        to compute on; by default as many as torch uses. `cache`: of compiled models, made in the background and found
+        by later loads; without one nothing is compiled. `facts`: what earlier loads found by trying.
         """
         cores = cores or torch.get_num_threads()
         probes = ProbeCache(facts)
@@ -196,11 +195,9 @@ def _load_model(folder: Path, device: str, dtype: str | None) -> Any:
 
 
 def _channels(config: Any) -> int:
-    for part in (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None)):
-        channels = getattr(part, "num_channels", None)
-        if isinstance(channels, int):
-            return channels
-    return 3
+    parts = (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None))
+    found = (getattr(part, "num_channels", None) for part in parts)
+    return next((channels for channels in found if isinstance(channels, int)), 3)
 
 
 def _labels(config: Any) -> list[str]:

@@ -90,12 +90,7 @@ class Forward:
 def eager(model: Any) -> Form:
     """The model as transformers runs it."""
     model.to(memory_format=torch.channels_last)
-
-    def logits(batch: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = model(**arguments(batch, model)).logits
-        return answer
-
-    return Form(logits, EAGER, storage_bytes(model))
+    return Form(lambda batch: model(**arguments(batch, model)).logits, EAGER, storage_bytes(model))
 
 
 def best_batch_size(forward_of: Callable[[int], Forward], example: Item, sizes: tuple[int, ...]) -> tuple[int, float]:
@@ -133,8 +128,5 @@ def fastest_of(run: Callable[[], object]) -> float:
 
 def storage_bytes(model: torch.nn.Module) -> int:
     """Bytes of distinct tensor storage under a model's parameters and buffers; tied weights count once."""
-    storages = {
-        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-        for tensor in [*model.parameters(), *model.buffers()]
-    }
-    return sum(storages.values())
+    storages = (tensor.untyped_storage() for tensor in (*model.parameters(), *model.buffers()))
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -75,14 +75,9 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
 
     def load(self, model: Model) -> Classifier:
         manifest = model.manifest
+        facts = self.validator.facts_of(model.folder)
         engine = self.engine_class.load(
-            model.folder,
-            self.device,
-            manifest.dtype,
-            manifest.draft_decoding,
-            self.cores,
-            self.compiled,
-            self.validator.facts_of(model.folder),
+            model.folder, self.device, manifest.dtype, manifest.draft_decoding, self.cores, self.compiled, facts
         )
         limit = self.batch_limit(model)
         classify = self.cpu.working(model.name)(engine.classify)
