@@ -12,14 +12,7 @@ CPU_S_PER_MIB = 0.05
 """Of tokenizer.json: large vocabularies take their time."""
 TIMEOUT_S = 60.0
 """On a machine so busy that a few CPU seconds take this long."""
-_TRIED = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "processor_config.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "additional_chat_templates",
-)
+_TRIED = ("tokenizer*.json", "processor_config.json", "chat_template.*", "additional_chat_templates")
 
 
 class Sandbox:
@@ -31,7 +24,7 @@ class Sandbox:
     def inspect(self, folder: Path) -> str | None:
         """What is wrong with the folder, in one line; None: nothing. Raises Unservable where the child did not end
         by itself."""
-        if not any((folder / name).exists() for name in _TRIED):
+        if not any(any(folder.glob(name)) for name in _TRIED):
             return None
         cpu_s = CPU_S
         with suppress(FileNotFoundError):
