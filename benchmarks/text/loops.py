@@ -26,37 +26,36 @@ from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.loop import DecoderLoop, EngineLoop
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
+from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
 
 ROWS, WAITING = 16, 64
 LEAD_IN_S, SECONDS = 1.0, 3.0
 
-Make = Callable[[CausalModel, StatsRecorder], EngineLoop]
+Make = Callable[[CausalModel, RequestQueue], EngineLoop]
 
 
 def _stepped(decoder: Callable[[CausalModel], Decoder]) -> Make:
-    return lambda loaded, recorder: DecoderLoop(loaded, decoder(loaded), ROWS, WAITING, recorder, ())
+    return lambda loaded, queue: DecoderLoop(loaded, decoder(loaded), queue, "")
 
 
 CONTIGUOUS = _stepped(lambda loaded: SlotDecoder(loaded.model, loaded.nbytes))
 ROW_BY_ROW = _stepped(lambda loaded: SingleDecoder(loaded.model, "past_key_values"))
 
 
-def pages(loaded: CausalModel, recorder: StatsRecorder) -> EngineLoop:
-    return PagedLoop(loaded, ROWS, WAITING, recorder)
-
-
 CONTESTS: dict[str, dict[str, Make]] = {
-    "llama": {"one contiguous cache": CONTIGUOUS, "pages (transformers)": pages, "row by row": ROW_BY_ROW},
-    "mistral": {"pages (transformers)": pages, "row by row": ROW_BY_ROW},
+    "llama": {"one contiguous cache": CONTIGUOUS, "pages (transformers)": PagedLoop, "row by row": ROW_BY_ROW},
+    "mistral": {"pages (transformers)": PagedLoop, "row by row": ROW_BY_ROW},
 }
 
 
 def measure(folder: Path, make: Make, point: Point) -> float:
     """Tokens for each second of CPU time."""
     loaded, recorder = CausalModel.load(folder, default_device(), None, ProbeCache(None)), StatsRecorder()
-    engine = TextGenerationEngine(loaded, Tokenizer.load(folder), make(loaded, recorder), recorder)
+    engine = TextGenerationEngine(
+        loaded, Tokenizer.load(folder), make(loaded, RequestQueue(ROWS, WAITING, recorder)), recorder
+    )
 
     async def ask(prompt: str, length: int) -> int:
         return (await complete(engine, prompt, length))[1]

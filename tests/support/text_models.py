@@ -30,6 +30,7 @@ from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, Finished
+from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
 
@@ -166,7 +167,7 @@ def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> Te
 def load_paged(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
     """An engine on the library's loop, whatever the table says."""
     loaded, recorder = CausalModel.load(folder, "cpu", None, ProbeCache(None)), StatsRecorder()
-    loop = PagedLoop(loaded, max_batch_size, max_waiting, recorder)
+    loop = PagedLoop(loaded, RequestQueue(max_batch_size, max_waiting, recorder))
     return TextGenerationEngine(loaded, Tokenizer.load(folder), loop, recorder)
 
 

@@ -9,11 +9,13 @@ from deployments.contract.types import Message, SamplingOptions
 from deployments.engines.device import end_openmp_pool
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.text.chat_template import ChatRenderer
+from deployments.engines.text.decoders.slots import SlotDecoder
 from deployments.engines.text.loop import DecoderLoop, EngineLoop
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.request import Emit, GenerationRequest
+from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.select_backend import Candidate, select_backend
-from deployments.engines.text.stats import EngineStats, StatsRecorder
+from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.structured_output import Grammars
 from deployments.engines.text.tokenizer import Tokenizer
 
@@ -25,11 +27,11 @@ MAX_WAITING = 1_024
 class TextGenerationEngine:
     """A loaded model and the loop that runs its requests."""
 
-    def __init__(self, loaded: CausalModel, tokenizer: Tokenizer, loop: EngineLoop, recorder: StatsRecorder) -> None:
+    def __init__(self, loaded: CausalModel, tokenizer: Tokenizer, loop: EngineLoop, stats: StatsRecorder) -> None:
         self._loaded: CausalModel | None = loaded
         self._tokenizer = tokenizer
-        self._loop = loop
-        self._recorder = recorder
+        self.loop = loop
+        self.stats = stats
         self._vocabulary = loaded.vocabulary
         self._grammars = Grammars(tokenizer.tokenizer_json, loaded.vocabulary, loaded.stop_ids)
         template = tokenizer.chat_template()
@@ -54,10 +56,11 @@ class TextGenerationEngine:
         probes = ProbeCache(facts, device, dtype)
         try:
             loaded = CausalModel.load(folder, device, dtype, probes)
-            tokenizer, recorder = Tokenizer.load(folder), StatsRecorder()
-            loop = select_backend(Candidate(loaded, tokenizer, max_batch_size, max_waiting, recorder), probes)
-            if compile_steps and isinstance(loop, DecoderLoop):
-                loop.compile_from(folder, loaded.linears, probes)
+            tokenizer, stats = Tokenizer.load(folder), StatsRecorder()
+            queue = RequestQueue(max_batch_size, max_waiting, stats)
+            loop = select_backend(Candidate(loaded, tokenizer, queue), probes)
+            if compile_steps and isinstance(loop, DecoderLoop) and isinstance(loop.decoder, SlotDecoder):
+                loop.decoder.compile_from(folder, loaded.linears, probes)
         except ServingError:
             raise
         except Exception as failure:
@@ -65,35 +68,18 @@ class TextGenerationEngine:
             raise ModelLoadFailed(f"the model cannot be read ({type(failure).__name__})") from None
         finally:
             end_openmp_pool()
-        return cls(loaded, tokenizer, loop, recorder)
+        return cls(loaded, tokenizer, loop, stats)
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
         """How this model runs, for the status page."""
-        return self._loop.runtime_info
+        return self.loop.runtime_info
 
     @property
     def resident_bytes(self) -> int:
         """Measured: the storage of the model's tensors and of the cache."""
         loaded = self._loaded
-        return loaded.nbytes + self._loop.nbytes if loaded else 0
-
-    @property
-    def stats(self) -> EngineStats:
-        """From any thread."""
-        recorder, loop = self._recorder, self._loop
-        return EngineStats(
-            running=loop.running,
-            waiting=loop.waiting,
-            prompt_tokens=recorder.prompt_tokens,
-            shared_tokens=loop.shared_tokens,
-            generated_tokens=recorder.generated_tokens,
-            cache_bytes=loop.nbytes,
-            cache_use=loop.use,
-            queue_s=recorder.queue.read(),
-            first_token_s=recorder.first_token.read(),
-            inter_token_s=recorder.inter_token.read(),
-        )
+        return loaded.nbytes + self.loop.nbytes if loaded else 0
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt that asks for the next message, by the model's own template. May block for seconds.
@@ -119,7 +105,7 @@ class TextGenerationEngine:
         """
         ids = self._tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
         ids = ids or [self._tokenizer.start_token(self._vocabulary)]
-        max_length = self._loop.max_length
+        max_length = self.loop.max_length
         if len(ids) >= max_length:
             raise PromptTooLong(f"the prompt has {len(ids)} tokens, the model takes at most {max_length - 1}")
         if min(ids) < 0 or max(ids) >= self._vocabulary:
@@ -127,12 +113,12 @@ class TextGenerationEngine:
         limit = min(max_new_tokens, max_length - len(ids))
         grammar = None if sampling.json_schema is None else self._grammars.compile(sampling.json_schema)
         request = GenerationRequest(ids, limit, sampling, self._tokenizer, emit, stream, grammar)
-        self._loop.add(request)
+        self.loop.add(request)
         return request
 
     def close(self) -> None:
         """End the threads, fail what is running, give the memory back. May be called more than once."""
         if self._chat:
             self._chat.close()
-        self._loop.close()
+        self.loop.close()
         self._loaded = None

@@ -1,20 +1,16 @@
 """The loop that runs the requests of one model: its interface, and `DecoderLoop`, one thread that steps a batch."""
 
 import threading
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from deployments.engines.probes import ProbeCache
 from deployments.engines.text.decoders.decoder import Cache, Decoder, StepOutput
-from deployments.engines.text.decoders.single import ClosedDecoder
 from deployments.engines.text.decoders.slots import SlotDecoder
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.next_tokens import next_tokens
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler, unloading
-from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.threads import OpenMPPool
 
 
@@ -47,19 +43,9 @@ class EngineLoop(Cache, Protocol):
 class DecoderLoop:
     """Our own loop over a decoder."""
 
-    def __init__(
-        self,
-        loaded: CausalModel,
-        decoder: Decoder,
-        max_rows: int,
-        max_waiting: int,
-        recorder: StatsRecorder,
-        runtime_info: tuple[str, ...],
-    ) -> None:
+    def __init__(self, loaded: CausalModel, decoder: Decoder, queue: RequestQueue, runtime_info: str) -> None:
         self.decoder = decoder
-        self.scheduler = Scheduler(
-            decoder, RequestQueue(max_waiting, max_rows, recorder), loaded.stop_ids, max_rows, recorder
-        )
+        self.scheduler = Scheduler(decoder, queue, loaded.stop_ids)
         self.max_length = loaded.context
         self._runtime_info = runtime_info
         self._pool = OpenMPPool(torch.get_num_threads() if loaded.model.device.type == "cpu" else 1)
@@ -69,7 +55,7 @@ class DecoderLoop:
     @property
     def runtime_info(self) -> tuple[str, ...]:
         aot = self.decoder.aot if isinstance(self.decoder, SlotDecoder) else None
-        return (*self._runtime_info, *aot.runtime_info) if aot else self._runtime_info
+        return (self._runtime_info, *(aot.runtime_info if aot else ()))
 
     @property
     def running(self) -> int:
@@ -90,11 +76,6 @@ class DecoderLoop:
     @property
     def shared_tokens(self) -> int:
         return self.decoder.shared_tokens
-
-    def compile_from(self, folder: Path, linears: str, probes: ProbeCache) -> None:
-        """Use compiled forwards of the folder's model, and compile them once it is used much. Before any request."""
-        if isinstance(self.decoder, SlotDecoder):
-            self.decoder.compile_from(folder, linears, probes)
 
     def add(self, request: GenerationRequest) -> None:
         self.scheduler.queue.add(request)
@@ -138,6 +119,5 @@ class DecoderLoop:
             requests = [*self.scheduler.drop_all(), *queue.waiting]
             queue.waiting.clear()
         self.decoder.close()
-        self.decoder = self.scheduler.decoder = ClosedDecoder()
         for request in requests:
             request.emit(unloading())

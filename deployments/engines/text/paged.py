@@ -9,6 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -27,7 +28,6 @@ from deployments.engines.text.next_tokens import next_tokens
 from deployments.engines.text.paged_logits import NextTokenProcessor
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue, unloading
-from deployments.engines.text.stats import StatsRecorder
 
 log = logging.getLogger(__name__)
 
@@ -37,28 +37,27 @@ LEAST_CACHE_BYTES = 64 << 20
 WATCH_S = 0.1
 
 
+@dataclass(slots=True)
 class Running:
     """A request that the library has. `prefilled`: tokens of its prompt that it computed, not shared."""
 
-    def __init__(self, request: GenerationRequest) -> None:
-        self.request = request
-        self.prefilled = 0
+    request: GenerationRequest
+    prefilled: int = 0
 
 
 class PagedLoop:
-    """Hands at most `max_rows` requests to the library at a time. One thread watches the library's own."""
+    """Hands at most `queue.max_rows` requests to the library at a time. One thread watches the library's own."""
 
-    def __init__(self, loaded: CausalModel, max_rows: int, max_waiting: int, recorder: StatsRecorder) -> None:
+    def __init__(self, loaded: CausalModel, queue: RequestQueue) -> None:
         self._model: PreTrainedModel | None = loaded.model
         self._stop_ids = loaded.stop_ids
-        self._max_rows = max_rows
-        page, pages, page_bytes = _pages(loaded, max_rows)
+        page, pages, page_bytes = _pages(loaded, queue.max_rows)
         self._planned_bytes = pages * page_bytes
-        self._config = _configuration(page, pages, max_rows)
+        self._config = _configuration(page, pages, queue.max_rows)
         self.max_length = min(loaded.context, (pages - 1) * page)
         self.shared_tokens = 0
         self._names = map(str, itertools.count())
-        self._queue = RequestQueue(max_waiting, max_rows, recorder)  # Its lock guards what follows.
+        self._queue = queue  # Its lock guards what follows.
         self._running: dict[str, Running] = {}
         self._suspects: deque[GenerationRequest] = deque()
         """Requests of a step whose logits were not finite. Each begins again, with no other beside it."""
@@ -102,10 +101,6 @@ class PagedLoop:
         if self._alive():
             self._hand_over()
 
-    def record_in(self, recorder: StatsRecorder) -> None:
-        """From now on. While no request runs."""
-        self._queue.recorder = recorder
-
     def close(self) -> None:
         self._queue.close()
         if threading.get_ident() not in (self._thread.ident, self._stepping):
@@ -120,9 +115,7 @@ class PagedLoop:
                 self._start()
             self._hand_over()
             assert self._manager is not None
-            result = self._manager.get_result(timeout=WATCH_S)
-            if result is not None and result.error is not None:
-                self._fail([result.request_id], as_serving_error(RuntimeError(result.error)))
+            self._emit_error(self._manager, WATCH_S)
         self._stop()
         waiting = self._queue.waiting
         with self._queue.changed:
@@ -148,7 +141,8 @@ class PagedLoop:
         if self._manager is not None:
             if not self._tainted:
                 log.error("the library's text engine has ended; it is restarted")
-            self._emit_last_errors(self._manager)
+            while self._emit_error(self._manager, 0):
+                pass  # What it reported before it ended.
             self._fail(list(self._running), Unavailable("the text engine has ended and was started anew"))
             self._stop()
         assert self._model is not None
@@ -159,11 +153,12 @@ class PagedLoop:
         self._manager = manager
         self._tainted = self._exclusive = False
 
-    def _emit_last_errors(self, manager: ContinuousBatchingManager) -> None:
-        """What the library reported of requests before it ended."""
-        while (result := manager.get_result(timeout=0)) is not None:
-            if result.error is not None:
-                self._fail([result.request_id], as_serving_error(RuntimeError(result.error)))
+    def _emit_error(self, manager: ContinuousBatchingManager, timeout_s: float) -> bool:
+        """Fail the request that the library reports next, if it failed; whether it reports one in time."""
+        result = manager.get_result(timeout=timeout_s)
+        if result is not None and result.error is not None:
+            self._fail([result.request_id], as_serving_error(RuntimeError(result.error)))
+        return result is not None
 
     def _stop(self) -> None:
         if self._manager is not None:
@@ -203,7 +198,7 @@ class PagedLoop:
             return None
         if self._suspects:
             return None if self._running else self._suspects
-        return self._queue.waiting if self._queue.waiting and len(self._running) < self._max_rows else None
+        return self._queue.waiting if self._queue.waiting and len(self._running) < self._queue.max_rows else None
 
     def _suspect_all(self, broken: Sequence[str]) -> None:
         """All rows attend under one mask, so one whose logits are not finite may have spoilt the others'."""

@@ -29,15 +29,18 @@ class Batch(NamedTuple):
 
 
 class RequestQueue:
-    """Requests that wait for a row. `changed` guards it, and is notified when a request comes and at `close`."""
+    """At most `max_waiting` requests that wait for one of `max_rows` rows.
 
-    def __init__(self, max_waiting: int, max_rows: int, recorder: StatsRecorder) -> None:
+    `changed` guards it, and is notified when a request comes and at `close`.
+    """
+
+    def __init__(self, max_rows: int, max_waiting: int, recorder: StatsRecorder) -> None:
+        self.max_rows = max_rows
+        self.max_waiting = max_waiting
         self.changed = threading.Condition()
         self.waiting: deque[GenerationRequest] = deque()
         self.closed = False
         self.recorder = recorder
-        self._max_waiting = max_waiting
-        self._max_rows = max_rows
 
     def add(self, request: GenerationRequest) -> None:
         """From any thread. Raises Overloaded with the time after which to come again, and Unavailable once closed."""
@@ -45,9 +48,9 @@ class RequestQueue:
             if self.closed:
                 raise unloading()
             waiting = len(self.waiting)
-            if waiting >= self._max_waiting:
+            if waiting >= self.max_waiting:
                 overloaded = Overloaded(f"{waiting} requests wait for this model already")
-                overloaded.retry_after_ms = self.recorder.expected_wait_ms(waiting, self._max_rows)
+                overloaded.retry_after_ms = self.recorder.expected_wait_ms(waiting, self.max_rows)
                 raise overloaded
             self.waiting.append(request)
             self.changed.notify()
@@ -60,16 +63,13 @@ class RequestQueue:
 
 
 class Scheduler:
-    """Assigns up to `max_rows` rows of the decoder to requests. Everything but the queue belongs to the loop's thread.
+    """Assigns the rows of the decoder to requests. Everything but the queue belongs to the loop's thread.
 
     In a round, requests are admitted and their prompts prefilled, then a long prompt gets one chunk, then every row
-    gets a token. So the running rows never wait
-    longer than for one prefill budget and one chunk.
+    gets a token. So the running rows never wait longer than for one prefill budget and one chunk.
     """
 
-    def __init__(
-        self, decoder: Decoder, queue: RequestQueue, stop_ids: frozenset[int], max_rows: int, recorder: StatsRecorder
-    ) -> None:
+    def __init__(self, decoder: Decoder, queue: RequestQueue, stop_ids: frozenset[int]) -> None:
         self.decoder = decoder
         self.queue = queue
         self.running: list[GenerationRequest] = []  # Row i of the decoder belongs to running[i].
@@ -79,8 +79,6 @@ class Scheduler:
         self._round_ended = True
         self._chunk_done = False
         self._stop_ids = stop_ids
-        self._max_rows = max_rows
-        self._recorder = recorder
 
     @property
     def rows_taken(self) -> int:
@@ -138,7 +136,7 @@ class Scheduler:
                     over.append(request)
                     continue
                 request.admit()
-                self._recorder.prompt_tokens += request.prompt_tokens
+                self.queue.recorder.prompt_tokens += request.prompt_tokens
                 if self._is_long(request):
                     self._chunked = request, self.decoder.begin_chunked(request.tokens)
                 else:
@@ -150,7 +148,7 @@ class Scheduler:
 
     def _fits(self, request: GenerationRequest, group: list[GenerationRequest]) -> bool:
         """Whether a row is free, and the prompt may be computed in one forward with those of `group`."""
-        if self.rows_taken + len(group) >= self._max_rows:
+        if self.rows_taken + len(group) >= self.queue.max_rows:
             return False
         if self._is_long(request):
             return self._chunked is None and not group
@@ -164,7 +162,7 @@ class Scheduler:
         """Gives each request of the batch its token; those that end with it give up their rows."""
         first = 0 if batch.phase == "decode" else len(self.running)
         self._assign_rows(batch)
-        self._recorder.generated_tokens += len(tokens)
+        self.queue.recorder.generated_tokens += len(tokens)
         for n in reversed(range(len(tokens))):
             token = tokens[n]
             if isinstance(token, ServingError):
@@ -173,7 +171,7 @@ class Scheduler:
             request = batch.requests[n]
             reason = request.append(token.token, token.token in self._stop_ids, token.logprobs)
             if reason:
-                self._recorder.finished(request)
+                self.queue.recorder.finished(request)
                 self._release(first + n).finish(reason)
 
     def _assign_rows(self, batch: Batch) -> None:

@@ -20,6 +20,7 @@ from deployments.engines.text.loop import DecoderLoop, EngineLoop
 from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, GenerationRequest
+from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
 
@@ -29,13 +30,11 @@ PROBE_TOKENS = 4
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model and its limits. `max_rows`: requests at a time, `max_waiting`: how many more may wait."""
+    """A model, and the queue of its requests."""
 
     loaded: CausalModel
     tokenizer: Tokenizer
-    max_rows: int
-    max_waiting: int
-    recorder: StatsRecorder
+    queue: RequestQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +52,25 @@ class Backend:
 def select_backend(candidate: Candidate, probes: ProbeCache) -> EngineLoop:
     """The loop, running."""
     model = candidate.loaded.model
-    if (known := probes.recall("engine")) is not None and (
-        loop := BACKENDS[int(known)].make(candidate, True)
-    ) is not None:
+    known = probes.recall("engine")
+    if known is not None and (loop := BACKENDS[int(known)].make(candidate, True)):
         return loop
     for number, backend in enumerate(BACKENDS):
         if model.device.type not in backend.devices or not backend.fits(model):
             continue
-        if (loop := backend.make(candidate, False)) is not None:
+        if loop := backend.make(candidate, False):
             probes.remember("engine", str(number))
             return loop
     raise AssertionError("the last row fits every model")
 
 
 def _paged(candidate: Candidate, known: bool) -> EngineLoop | None:
-    loop = PagedLoop(candidate.loaded, candidate.max_rows, candidate.max_waiting, StatsRecorder())
+    queue = RequestQueue(candidate.queue.max_rows, candidate.queue.max_waiting, StatsRecorder())
+    loop = PagedLoop(candidate.loaded, queue)
     if not known and not _loop_matches(loop, candidate):
         loop.close()
         return None
-    loop.record_in(candidate.recorder)  # The probe does not count.
+    queue.recorder = candidate.queue.recorder  # The probe does not count.
     return loop
 
 
@@ -93,11 +92,9 @@ def _bare(candidate: Candidate, known: bool) -> EngineLoop | None:
 
 
 def _with_decoder(decoder: Decoder, info: str, candidate: Candidate, known: bool) -> EngineLoop | None:
-    if not known and not _decoder_matches(decoder, candidate.loaded):
-        return None
-    return DecoderLoop(
-        candidate.loaded, decoder, candidate.max_rows, candidate.max_waiting, candidate.recorder, (info,)
-    )
+    if known or _decoder_matches(decoder, candidate.loaded):
+        return DecoderLoop(candidate.loaded, decoder, candidate.queue, info)
+    return None
 
 
 def _fits_slots(model: PreTrainedModel) -> bool:

@@ -2,7 +2,6 @@
 
 import time
 from bisect import bisect_left
-from dataclasses import dataclass
 
 from deployments.engines.text.request import GenerationRequest
 
@@ -13,67 +12,38 @@ INTER_TOKEN_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _RECENT = 0.1  # The weight of the newest duration in the moving mean.
 
 
-@dataclass(frozen=True, slots=True)
-class Distribution:
-    """A histogram: `counts[i]` values up to `bounds[i]`, the last one those above all bounds; their sum."""
-
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    total: float
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Tokens and distributions count from the engine's start. `cache_use`: the share of the cache that holds tokens.
-
-    `shared_tokens`: prompt tokens that the prefix cache spared.
-    """
-
-    running: int
-    waiting: int
-    prompt_tokens: int
-    shared_tokens: int
-    generated_tokens: int
-    cache_bytes: int
-    cache_use: float
-    queue_s: Distribution
-    first_token_s: Distribution
-    inter_token_s: Distribution
-
-
 class Histogram:
+    """`counts[i]` values up to `bounds[i]`, the last one those above all bounds; `total`, their sum."""
+
     def __init__(self, bounds: tuple[float, ...]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._total = 0.0
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
 
     def observe(self, value: float | None) -> None:
         if value is not None:
-            self._counts[bisect_left(self._bounds, value)] += 1
-            self._total += value
-
-    def read(self) -> Distribution:
-        return Distribution(self._bounds, tuple(self._counts), self._total)
+            self.counts[bisect_left(self.bounds, value)] += 1
+            self.total += value
 
 
 class StatsRecorder:
-    """Written by the engine's thread, read by any."""
+    """Of one engine, from its start. Written by its thread, read by any."""
 
     def __init__(self) -> None:
         self.prompt_tokens = 0
         self.generated_tokens = 0
-        self.queue = Histogram(QUEUE_BOUNDS)
-        self.first_token = Histogram(FIRST_TOKEN_BOUNDS)
-        self.inter_token = Histogram(INTER_TOKEN_BOUNDS)
+        self.queue_s = Histogram(QUEUE_BOUNDS)
+        self.first_token_s = Histogram(FIRST_TOKEN_BOUNDS)
+        self.inter_token_s = Histogram(INTER_TOKEN_BOUNDS)
         self._mean_running_s = 0.0  # From admission to the last token, lately.
 
     def finished(self, request: GenerationRequest) -> None:
         """Call it when the last token has come."""
         timing = request.timing()
         running_s = time.monotonic() - request.submitted_at - timing.queue_s
-        self.queue.observe(timing.queue_s)
-        self.first_token.observe(timing.first_token_s)
-        self.inter_token.observe(timing.inter_token_s)
+        self.queue_s.observe(timing.queue_s)
+        self.first_token_s.observe(timing.first_token_s)
+        self.inter_token_s.observe(timing.inter_token_s)
         weight = _RECENT if self._mean_running_s else 1.0
         self._mean_running_s += weight * (running_s - self._mean_running_s)
 

@@ -12,7 +12,6 @@ from deployments.metrics.samples import ModelMetric, ModelReport
 if TYPE_CHECKING:
     from deployments.engines.text.engine import TextGenerationEngine
     from deployments.engines.text.request import Finished
-    from deployments.engines.text.stats import Distribution, EngineStats
 
 RUNNING = "text_requests_running"
 WAITING = "text_requests_waiting"
@@ -25,14 +24,18 @@ QUEUE = "text_queue_seconds"
 FIRST_TOKEN = "text_time_to_first_token_seconds"
 INTER_TOKEN = "text_inter_token_seconds"
 
-HELP = {
+GAUGES = {
     RUNNING: "Requests that get tokens now.",
     WAITING: "Requests that wait for a row of the batch.",
     CACHE: "Bytes of the key-value cache.",
     CACHE_USED: "Bytes of the key-value cache that hold tokens.",
+}
+COUNTERS = {
     PROMPT: "Tokens of prompts.",
     SHARED: "Tokens of prompts that the prefix cache had.",
     GENERATED: "Tokens generated.",
+}
+HISTOGRAMS = {
     QUEUE: "Time from a request's arrival at its replica to its row of the batch.",
     FIRST_TOKEN: "Time from a request's arrival at its replica to its first token.",
     INTER_TOKEN: "Mean time between a request's tokens.",
@@ -46,12 +49,10 @@ class TextMetrics:
     def __init__(self) -> None:
         self._sources: weakref.WeakKeyDictionary[TextGenerationEngine, tuple[str, str]] = weakref.WeakKeyDictionary()
         self._watching = threading.Lock()  # Models are loaded in threads.
-        gauges, counters = (RUNNING, WAITING, CACHE, CACHE_USED), (PROMPT, GENERATED)
-        self._gauges = {name: Gauge(name, HELP[name], tag_keys=("model",)) for name in gauges}
-        self._counters = {name: Counter(name, HELP[name], tag_keys=("model",)) for name in counters}
+        self._gauges = {name: Gauge(name, text, tag_keys=("model",)) for name, text in GAUGES.items()}
+        self._counters = {name: Counter(name, COUNTERS[name], tag_keys=("model",)) for name in (PROMPT, GENERATED)}
         self._histograms = {
-            name: Histogram(name, HELP[name], boundaries=_BOUNDS_S, tag_keys=("model",))
-            for name in (QUEUE, FIRST_TOKEN, INTER_TOKEN)
+            name: Histogram(name, text, boundaries=_BOUNDS_S, tag_keys=("model",)) for name, text in HISTOGRAMS.items()
         }
         self._gauges_set: set[tuple[str, str]] = set()  # gauges by name and model
 
@@ -67,11 +68,8 @@ class TextMetrics:
                 self._counters[name].inc(tokens, tags)
         if (timing := end.timing) is None:
             return
-        for name, seconds in {
-            QUEUE: timing.queue_s,
-            FIRST_TOKEN: timing.first_token_s,
-            INTER_TOKEN: timing.inter_token_s,
-        }.items():
+        times = {QUEUE: timing.queue_s, FIRST_TOKEN: timing.first_token_s, INTER_TOKEN: timing.inter_token_s}
+        for name, seconds in times.items():
             if seconds is not None:
                 self._histograms[name].observe(seconds, tags)
 
@@ -79,7 +77,7 @@ class TextMetrics:
         """The counts of all engines so far; also sets the gauges of Ray's metrics."""
         with self._watching:
             sources = list(self._sources.items())
-        reports = [_report(engine.stats, *source) for engine, source in sources]
+        reports = [_report(engine, *source) for engine, source in sources]
         # An unloaded model has no engine; while it is reloaded or changes its version it has two.
         sums = dict.fromkeys(self._gauges_set, 0.0)
         for report in reports:
@@ -93,20 +91,19 @@ class TextMetrics:
         return reports
 
 
-def _report(stats: "EngineStats", source: str, model: str) -> ModelReport:
+def _report(engine: "TextGenerationEngine", source: str, model: str) -> ModelReport:
+    loop, stats = engine.loop, engine.stats
+    cache_bytes = loop.nbytes
     gauges = {
-        RUNNING: stats.running,
-        WAITING: stats.waiting,
-        CACHE: stats.cache_bytes,
-        CACHE_USED: round(stats.cache_bytes * stats.cache_use),
+        RUNNING: loop.running,
+        WAITING: loop.waiting,
+        CACHE: cache_bytes,
+        CACHE_USED: round(cache_bytes * loop.use),
     }
-    counters = {PROMPT: stats.prompt_tokens, SHARED: stats.shared_tokens, GENERATED: stats.generated_tokens}
+    counters = {PROMPT: stats.prompt_tokens, SHARED: loop.shared_tokens, GENERATED: stats.generated_tokens}
     histograms = {QUEUE: stats.queue_s, FIRST_TOKEN: stats.first_token_s, INTER_TOKEN: stats.inter_token_s}
-    metrics = [ModelMetric(name, "gauge", HELP[name], (value,)) for name, value in gauges.items()]
-    metrics += [ModelMetric(name, "counter", HELP[name], (value,)) for name, value in counters.items()]
-    metrics += [_histogram(name, distribution) for name, distribution in histograms.items()]
+    metrics = [ModelMetric(name, "gauge", GAUGES[name], (value,)) for name, value in gauges.items()]
+    metrics += [ModelMetric(name, "counter", COUNTERS[name], (value,)) for name, value in counters.items()]
+    for name, seen in histograms.items():
+        metrics.append(ModelMetric(name, "histogram", HISTOGRAMS[name], (*seen.counts, seen.total), seen.bounds))
     return ModelReport(source, model, tuple(metrics))
-
-
-def _histogram(name: str, distribution: "Distribution") -> ModelMetric:
-    return ModelMetric(name, "histogram", HELP[name], (*distribution.counts, distribution.total), distribution.bounds)

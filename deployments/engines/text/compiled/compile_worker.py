@@ -86,14 +86,7 @@ def _compile(module: nn.Module, given: tuple[Any, ...], sizes: tuple[Any, ...], 
 
 
 def compile_forward(
-    folder: str,
-    dtype: str,
-    attention: str,
-    linears: str,
-    shapes: str,
-    kind: str,
-    threads: str,
-    library: str,
+    folder: str, dtype: str, attention: str, linears: str, shapes: str, kind: str, threads: str, library: str
 ) -> None:
     use_step_attention()
     torch.set_num_threads(int(threads))

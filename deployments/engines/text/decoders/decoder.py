@@ -71,7 +71,7 @@ class Decoder(Cache, Protocol):
         """Give up all rows and their memory."""
 
     def close(self) -> None:
-        """Give up everything. Nothing may be called after it."""
+        """Give up all rows and the model. What it holds may still be read, nothing else called."""
 
 
 def step_output(logits: Tensor) -> StepOutput:

@@ -1,4 +1,4 @@
-"""The decoder of models whose rows cannot share a forward, and the decoder of a closed engine."""
+"""The decoder of models whose rows cannot share a forward."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from deployments.contract.errors import Unavailable
 from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
 
 
@@ -68,29 +67,4 @@ class SingleDecoder:
 
     def close(self) -> None:
         self.clear()
-
-
-class ClosedDecoder:
-    """The decoder of a closed engine: it holds nothing."""
-
-    rows = 0
-    nbytes = 0
-    use = 0.0
-    shared_tokens = 0
-    chunk_size = None
-    prefill_budget = 0
-
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
-        raise Unavailable("the model is being unloaded")
-
-    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
-        raise Unavailable("the model is being unloaded")
-
-    def step(self, tokens: Sequence[int]) -> StepOutput:
-        raise Unavailable("the model is being unloaded")
-
-    def release(self, row: int, broken: bool = False) -> None: ...
-
-    def clear(self) -> None: ...
-
-    def close(self) -> None: ...
+        del self._model

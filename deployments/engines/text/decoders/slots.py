@@ -185,6 +185,7 @@ class SlotDecoder:
         if self.aot:
             self.aot.close()
             self.aot = None
+        del self._model, self._eager_step, self._eager_prompts
 
     def compile_from(self, folder: Path, linears: str, probes: ProbeCache) -> None:
         """Use compiled forwards, and compile them once the model is used much. Only on a CPU."""

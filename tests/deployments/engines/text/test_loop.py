@@ -57,7 +57,7 @@ def test_a_cancelled_request_computes_no_further_token(engine: TextGenerationEng
     assert isinstance(first, Chunk)
     assert end.finish_reason == "cancelled"
     assert end.completion_tokens == first.index
-    assert engine.stats.running == 0
+    assert engine.loop.running == 0
 
 
 def test_a_waiting_request_can_be_cancelled(engine: TextGenerationEngine) -> None:
@@ -83,11 +83,11 @@ def test_1000_requests_with_random_cancellation_leave_no_slot_behind(
             generation.cancel()
     reasons = {listener.finished().finish_reason for listener in listeners}
     assert {"cancelled", "length"} <= reasons
-    assert engine.stats.running == engine.stats.waiting == 0
-    if isinstance(engine._loop, PagedLoop):
-        _wait_until_no_page_is_held(engine._loop)
+    assert engine.loop.running == engine.loop.waiting == 0
+    if isinstance(engine.loop, PagedLoop):
+        _wait_until_no_page_is_held(engine.loop)
     else:
-        assert engine.stats.cache_bytes == 0
+        assert engine.loop.nbytes == 0
     assert all(sum(not isinstance(event, Chunk) for event in listener.events) == 1 for listener in listeners)
     assert threading.active_count() == threads
 

@@ -39,8 +39,8 @@ def engine(folder: Path) -> Iterator[TextGenerationEngine]:
 
 
 def loop_of(engine: TextGenerationEngine) -> PagedLoop:
-    assert isinstance(engine._loop, PagedLoop)
-    return engine._loop
+    assert isinstance(engine.loop, PagedLoop)
+    return engine.loop
 
 
 def kill_the_thread_of(engine: TextGenerationEngine) -> None:
@@ -94,7 +94,7 @@ def test_a_thread_that_dies_fails_its_requests_and_the_next_ones_are_answered(
         assert reference.agrees(PROMPTS[1], 20, listener.text)
     assert "restarted" in caplog.text
     assert reference.agrees(PROMPTS[0], 40, ask(engine, PROMPTS[0], 40).text)
-    assert engine.stats.running == engine.stats.waiting == 0
+    assert engine.loop.running == engine.loop.waiting == 0
 
 
 @dies
@@ -154,7 +154,7 @@ def test_only_the_request_whose_logits_are_nan_fails(
         assert listener.finished().prompt_tokens == len(reference.tokenizer(PROMPTS[2]).input_ids)
         assert reference.agrees(PROMPTS[2], 20, listener.text)
     assert "not finite" in caplog.text
-    assert engine.stats.running == engine.stats.waiting == 0
+    assert engine.loop.running == engine.loop.waiting == 0
 
 
 def test_requests_that_outgrow_the_cache_are_all_answered(
@@ -190,5 +190,5 @@ def test_a_prompt_that_begins_as_an_earlier_one_shares_its_pages(tmp_path: Path)
     for end in ("once", "upon a time"):
         assert reference.agrees(beginning + end, 20, ask(engine, beginning + end, 20).text)
     common = len(reference.tokenizer(beginning).input_ids)
-    assert common - 2 * paged.PAGE["cpu"] < engine.stats.shared_tokens <= common
+    assert common - 2 * paged.PAGE["cpu"] < engine.loop.shared_tokens <= common
     engine.close()

@@ -82,8 +82,8 @@ class Engine:
     def __init__(self, max_waiting: int = 100) -> None:
         self.decoder = PlayedDecoder()
         self.recorder = StatsRecorder()
-        queue = RequestQueue(max_waiting, MAX_ROWS, self.recorder)
-        self.scheduler = Scheduler(self.decoder, queue, frozenset({END}), MAX_ROWS, self.recorder)
+        queue = RequestQueue(MAX_ROWS, max_waiting, self.recorder)
+        self.scheduler = Scheduler(self.decoder, queue, frozenset({END}))
         self.events: dict[GenerationRequest, list[Event]] = {}
 
     def add(self, prompt: list[int], max_new_tokens: int = 5) -> GenerationRequest:

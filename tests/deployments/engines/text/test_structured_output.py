@@ -96,4 +96,4 @@ def test_a_heavy_schema_ends_in_time(engine: TextGenerationEngine, fault: str) -
     except InvalidRequest:
         pass
     assert time.monotonic() - begun < 5
-    assert engine.stats.running == 0
+    assert engine.loop.running == 0

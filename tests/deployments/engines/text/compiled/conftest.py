@@ -24,8 +24,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def aot_of(engine: TextGenerationEngine) -> AotArtifacts:
-    assert isinstance(engine._loop, DecoderLoop)
-    decoder = engine._loop.decoder
+    assert isinstance(engine.loop, DecoderLoop)
+    decoder = engine.loop.decoder
     assert isinstance(decoder, SlotDecoder)
     assert decoder.aot
     return decoder.aot

@@ -52,7 +52,7 @@ def test_compiled_forwards_give_the_text_of_generate(folder: Path, monkeypatch: 
         assert reference.agrees(prompt, 10, ask(engine, prompt, 10).text)
     for prompt in ("zq" * 35 + "1", "zq" * 35 + "2"):  # The second begins with a block that the first has left.
         assert reference.agrees(prompt, 10, ask(engine, prompt, 10).text)
-    assert engine.stats.shared_tokens == 64
+    assert engine.loop.shared_tokens == 64
     listeners = [Listener() for _ in range(9)]
     for number, listener in enumerate(listeners):
         engine.submit(PROMPTS[number % 5], 6 + 6 * number, SamplingOptions(), listener)

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.contract.errors import Unavailable
 from deployments.engines.probes import ProbeCache
-from deployments.engines.text.decoders.single import ClosedDecoder, SingleDecoder
+from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.model import CausalModel
 from tests.support.text_models import save_model
 
@@ -27,10 +26,5 @@ def test_rows_that_move_keep_their_state(state: str | None, tmp_path: Path) -> N
     assert torch.allclose(logits, expected, atol=1e-4)
     decoder.clear()
     assert decoder.rows == 0
-
-
-def test_a_closed_decoder_refuses_and_holds_nothing() -> None:
-    decoder = ClosedDecoder()
-    with pytest.raises(Unavailable):
-        decoder.step([1])
-    assert decoder.nbytes == decoder.rows == 0
+    decoder.close()
+    assert decoder.rows == decoder.nbytes == 0

@@ -36,10 +36,10 @@ def test_a_prompt_that_begins_as_an_earlier_one_computes_only_the_rest(
 ) -> None:
     first, second = LONG + "once", LONG + "upon a time"
     assert reference.agrees(first, 30, ask(engine, first, 30).text)
-    assert engine.stats.shared_tokens == 0
+    assert engine.loop.shared_tokens == 0
     assert reference.agrees(second, 30, ask(engine, second, 30).text)
     common = len(reference.tokenizer(LONG).input_ids)
-    assert common - 2 * BLOCK < engine.stats.shared_tokens <= common
+    assert common - 2 * BLOCK < engine.loop.shared_tokens <= common
     assert reference.agrees(second, 30, ask(engine, second, 30).text)
 
 
@@ -125,4 +125,4 @@ def test_a_long_prompt_can_be_cancelled_between_chunks(
     assert listener.finished().finish_reason == "cancelled"
     assert listener.finished().completion_tokens == 0
     gate.finished()
-    assert engine.stats.running == 0
+    assert engine.loop.running == 0
