@@ -12,8 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support import PROJECT
 from tests.support.ports import free_port
-from tests.support.project import PROJECT
 from tests.support.running import CONFIG, Running
 
 

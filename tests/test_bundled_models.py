@@ -12,7 +12,7 @@ from deployments.contract.errors import PromptTooLong
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.families.image_classification.family import SAMPLE_IMAGE
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 from tests.support.text_models import ask
 
 MODELS = PROJECT / "models"

@@ -22,7 +22,7 @@ serve_app.autoscaling → replica
 serve_app.cli → access client config contract families local replica
 serve_app.client → contract
 serve_app.config → access contract families
-serve_app.dispatch → access contract replica
+serve_app.dispatch → access contract replica repository
 serve_app.http → access config contract replica
 serve_app.ingress → access config contract dispatch http metrics registry replica runtime
 serve_app.local → app client config contract families http replica sample system
@@ -61,6 +61,24 @@ RAY = {
     "serve_app/registry/mirror.py",
 }
 """The only modules that import Ray. None imports torch or transformers but the engines."""
+
+
+TESTED_BY = {
+    "serve_app/dispatch/serve_internals.py": "tests/serve_app/dispatch/test_replica_pool.py",
+    "serve_app/http/interfaces.py": "tests/serve_app/http/test_app.py",
+    "serve_app/ingress.py": "tests/runtime/test_operation.py",
+    "deployments/contract/status.py": "tests/serve_app/registry/test_status.py",
+    "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
+    "deployments/engines/text/chat_template_worker.py": "tests/deployments/engines/text/test_chat_template.py",
+    "deployments/engines/text/paged_logits.py": "tests/deployments/engines/text/test_paged.py",
+    "deployments/engines/vision/forward.py": "tests/deployments/engines/vision/test_compilation.py",
+    "deployments/families/table.py": "tests/serve_app/test_app.py",
+    "deployments/metrics/samples.py": "tests/deployments/metrics/test_totals.py",
+    "deployments/replica/calls.py": "tests/deployments/replica/test_socket_server.py",
+    "deployments/validation/golden.py": "tests/deployments/validation/test_golden_validator.py",
+    "deployments/validation/sandbox_worker.py": "tests/deployments/validation/test_sandbox.py",
+}
+"""Types without behaviour, children's programs and thin shells: by the file that tests them."""
 
 
 def name_of(file: Path) -> str:
@@ -173,3 +191,11 @@ def test_a_folder_holds_few_modules() -> None:
         for file in (PROJECT / tree).rglob("*.py"):
             held[name_of(file.parent)] += file.name != "__init__.py"
     assert {folder: count for folder, count in held.items() if count > MOST_MODULES} == {}
+
+
+def test_each_module_is_tested_by_the_file_of_its_name_in_the_same_place() -> None:
+    modules = [name_of(file) for file in SOURCES if file.name != "__init__.py"]
+    expected = {module: "tests/{}/test_{}".format(*module.rsplit("/", 1)) for module in modules}
+    missing = {module for module, test in expected.items() if not (PROJECT / test).is_file()}
+    assert missing == TESTED_BY.keys()
+    assert [test for test in TESTED_BY.values() if not (PROJECT / test).is_file()] == []

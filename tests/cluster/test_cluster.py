@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.cluster.cluster import BIN, PATIENCE_S, Cluster, started_cluster
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 from tests.support.tiny_models import save_text_model
 from tests.support.until import wait_until
 

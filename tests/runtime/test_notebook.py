@@ -4,8 +4,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.support import PROJECT
 from tests.support.ports import free_port
-from tests.support.project import PROJECT
 
 NOTEBOOK = PROJECT / "notebooks" / "quickstart.ipynb"
 

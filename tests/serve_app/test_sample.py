@@ -17,8 +17,8 @@ from deployments.contract.types import (
 from deployments.families.table import FAMILIES
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.sample import sample_lines
+from tests.support import PROJECT
 from tests.support.echo import ECHO
-from tests.support.project import PROJECT
 
 URL = "http://127.0.0.1:8000"
 

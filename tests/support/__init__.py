@@ -1,0 +1,5 @@
+"""What tests share."""
+
+from pathlib import Path
+
+PROJECT = Path(__file__).parent.parent.parent

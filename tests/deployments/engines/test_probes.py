@@ -6,7 +6,7 @@ import pytest
 
 from deployments.engines import probes
 from deployments.engines.probes import ENGINES, ProbeCache, code_digest
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 
 
 class MemoryFacts:

@@ -13,8 +13,8 @@ from deployments.families.table import FAMILIES
 from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.replica.family import Family, model_formats
 from deployments.replica.replica import Replica
+from tests.support import PROJECT
 from tests.support.echo import ECHO
-from tests.support.project import PROJECT
 
 ROWS = (*FAMILIES, ECHO)
 

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.repository.folder import check_files, digest_of
 from deployments.repository.manifest import Unservable
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 from tests.support.tiny_models import save_image_model
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.system.artifact_cache import DIGESTS, ArtifactCache, digest_key, private_folder
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 
 PATIENCE_S = 60.0
 

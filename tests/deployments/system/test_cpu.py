@@ -9,7 +9,7 @@ import time
 import pytest
 
 from deployments.system.cpu import CpuMeter
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 
 
 class Clock:

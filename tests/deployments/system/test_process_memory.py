@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 from tests.support.tiny_models import save_image_model, save_text_model
 
 CYCLES = """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deployments.system.worker_process import Reason, RequestFailed, WorkerFailed, WorkerProcess
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 from tests.support.until import wait_until
 
 WORKER = "tests.support.worker"

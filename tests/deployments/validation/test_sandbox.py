@@ -12,7 +12,7 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 
 from deployments.repository.manifest import Unservable
 from deployments.validation.sandbox import Sandbox
-from tests.support.project import PROJECT
+from tests.support import PROJECT
 from tests.support.tiny_models import save_text_model
 
 REFUSED_WITHIN_S = 5.0

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from serve_app.cli.main import main
+from tests.support import PROJECT
 from tests.support.ports import free_port
-from tests.support.project import PROJECT
 from tests.support.running import Running
 
 START_TIMEOUT_S = 120

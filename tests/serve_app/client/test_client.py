@@ -14,9 +14,9 @@ import pytest
 from deployments.contract.errors import ModelNotFound, Unavailable
 from deployments.contract.types import Error
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
+from tests.support import PROJECT
 from tests.support.http_server import RESULT, STALLED, Answering
 from tests.support.ports import free_port
-from tests.support.project import PROJECT
 
 PUBLIC = {
     name for name, method in vars(AsyncModelRuntimeClient).items() if inspect.isfunction(method) and name[0] != "_"

@@ -15,8 +15,8 @@ from deployments.engines.device import resize_openmp_pool, use_threads
 from deployments.engines.text import threads
 from deployments.engines.text.request import Event
 from deployments.engines.text.threads import FIRST_REST_S, LONGEST_REST_S, WINDOW_S, Clocks, OpenMPPool
+from tests.support import PROJECT
 from tests.support.native_threads import native_threads
-from tests.support.project import PROJECT
 from tests.support.text_models import PROMPTS, Listener, ask, load_slots
 
 

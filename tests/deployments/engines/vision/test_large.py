@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import PROJECT
 from tests.support.image_files import encoded
-from tests.support.project import PROJECT
 
 SIZE = (4000, 3000)
 FEW_MB = 8
