@@ -46,7 +46,7 @@ def from_object(value: object, union: type[Union]) -> Union:
     ((name, fields),) = value.items()
     kind = union.variants.get(name)
     if kind is None:
-        raise InvalidRequest(f"unknown variant {quoted(name)}, expected one of {', '.join(union.variants)}")
+        raise InvalidRequest(f"unknown variant {quoted(str(name))}, expected one of {', '.join(union.variants)}")
     if not isinstance(fields, dict):
         raise InvalidRequest(f"{name}: expected an object of fields")
     for twice in _duplicates(fields) & kind.model_fields.keys():

@@ -24,13 +24,6 @@ class EvictionPolicy(Protocol):
 
 
 @dataclass
-class _Uses:
-    count: float = 0.0
-    at: int = 0
-    """The number of uses of all models when this count was right."""
-
-
-@dataclass
 class CostAware:
     """Frequency of use × cost of a reload ÷ bytes: the seconds of loading that a byte saves.
 
@@ -39,22 +32,19 @@ class CostAware:
     """
 
     half_life: int = HALF_LIFE_USES
-    _uses: dict[str, _Uses] = field(default_factory=dict)
-    _total: int = 0
+    _uses: dict[str, float] = field(default_factory=dict)
+    """log2(decayed count) + age when it was counted: so a decay changes nothing, and a small count does not underflow
+    to zero, which could not be ordered."""
+    _age: float = 0.0
+    """The uses of all models so far, in half-lives."""
 
     def record_use(self, name: str, now: float) -> None:
-        self._total += 1
-        uses = self._uses[name] = self._uses.pop(name, _Uses())  # The dict's order is that of the last uses.
+        self._age += 1 / self.half_life
+        count = 1 + math.exp2(self._uses.pop(name, -math.inf) - self._age)
+        self._uses[name] = math.log2(count) + self._age  # Behind all others: the dict's order is that of the last uses.
         if len(self._uses) > MAX_REMEMBERED:
             del self._uses[next(iter(self._uses))]
-        uses.count = 1 + uses.count * math.exp2((uses.at - self._total) / self.half_life)
-        uses.at = self._total
 
     def eviction_score(self, name: str, size: int, load_s: float, now: float) -> float:
-        uses = self._uses.get(name)
-        if uses is None:
-            return -math.inf
-        # The logarithm of the product. The product itself underflows to zero for all models that were not used for
-        # long, and zeros cannot be ordered.
-        frequency = math.log2(uses.count) + (uses.at - self._total) / self.half_life
+        frequency = self._uses.get(name, -math.inf) - self._age
         return frequency + math.log2(max(load_s, 1e-3)) - math.log2(max(size, 1))

@@ -160,6 +160,12 @@ def test_messagepack_has_bytes_as_bin() -> None:
     assert wire.decode(body, wire.MSGPACK, InferRequest) == ImageClassification(model_id="m", image_data=b"\0\xff")
 
 
+@pytest.mark.parametrize("value", [{b"x": {}}, {b"TextGeneration": {}}, {1: {}}, {"TextGeneration": {b"x": 1}}])
+def test_messagepack_keys_that_are_no_text_are_refused(value: object) -> None:
+    with pytest.raises(InvalidRequest):
+        wire.decode(msgpack.packb(value), wire.MSGPACK, InferRequest)
+
+
 def test_an_index_can_not_be_taken_twice() -> None:
     with pytest.raises(TypeError, match="index 0 .* is taken"):
 
