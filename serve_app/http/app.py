@@ -107,12 +107,7 @@ def _operations_routes(operations: Operations) -> list[BaseRoute]:
     async def metrics(request: Request) -> Response:
         return PlainTextResponse(await operations.metrics(), media_type="text/plain; version=0.0.4")
 
-    return [
-        *model_routes(operations),
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/metrics", metrics),
-    ]
+    return [*model_routes(operations), Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
 def _openapi_routes(apis: Sequence[MountedApi], forms: Sequence[Form]) -> list[BaseRoute]:

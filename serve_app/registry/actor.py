@@ -42,11 +42,7 @@ class ModelRegistryActor:
     family."""
 
     def __init__(
-        self,
-        models: str,
-        formats: Mapping[str, object],
-        sources: Sequence[str],
-        deployments: Mapping[str, str],
+        self, models: str, formats: Mapping[str, object], sources: Sequence[str], deployments: Mapping[str, str]
     ) -> None:
         remote = is_url(models)
         imported = {family: ModelFormat.model_validate(form) for family, form in formats.items()}
@@ -54,11 +50,11 @@ class ModelRegistryActor:
         self.scan_every_s = LIST_EVERY_S if remote else SCAN_EVERY_S
         self.deployments = deployments
         self.application = serve.get_deployment_actor_context().app_name
+        self._storage_key = f"model-registry:{self.application}".encode()
         self._persisted = _internal_kv_get(self._storage_key, namespace=_NAMESPACE)
         self.registry = ModelRegistry(self._persisted)
-        self._name = uuid.uuid4().hex[:8]
         self._table = Table()
-        self._number = 0
+        self._generation = uuid.uuid4().hex
         self._changed = asyncio.Condition()
         self._scanned = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
@@ -87,14 +83,6 @@ class ModelRegistryActor:
         self.registry.retry_failed(name)
         await self._publish()
 
-    @property
-    def _generation(self) -> str:
-        return f"{self._name}-{self._number}"
-
-    @property
-    def _storage_key(self) -> bytes:
-        return f"model-registry:{self.application}".encode()
-
     async def _ready(self) -> None:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
@@ -122,7 +110,7 @@ class ModelRegistryActor:
         if (table := self.registry.table()) != self._table:
             async with self._changed:
                 self._table = table
-                self._number += 1
+                self._generation = uuid.uuid4().hex
                 self._changed.notify_all()
 
     def _start_actions(self) -> None:
@@ -145,9 +133,8 @@ class ModelRegistryActor:
                 error: Error | None = await handle.load_model.remote(model, VALIDATION_TIMEOUT_S)
                 if error is None and (serving := self.registry.serving(model.model_id)) is not None:
                     # Callers of replicas that hold the old version need not wait for the new one.
-                    await broadcast(
-                        handle, "load_beside", serving, model, VALIDATION_TIMEOUT_S, timeout_s=VALIDATION_TIMEOUT_S
-                    )
+                    limit_s = VALIDATION_TIMEOUT_S
+                    await broadcast(handle, "load_beside", serving, model, limit_s, timeout_s=limit_s)
             failure: ServingError | None = error.exception() if error else None
         except Exception as cause:  # no replica, or one that was lost
             failure = Unavailable(f"the validation was interrupted ({type(cause).__name__})")

@@ -1,7 +1,7 @@
 """An operator's requests: show, load, unload, pin and plan a model. Decides nothing: replicas and registry do."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -33,17 +33,15 @@ class RegistryAdmin:
 
     async def do(self, verb: Verb, name: str) -> AdminResult:
         """The model's status afterwards, or its plans. Raises ServingError."""
-        match verb:
-            case Verb.SHOW:
-                return await self.model(name)
-            case Verb.LOAD:
-                return await self.load(name)
-            case Verb.UNLOAD:
-                return await self.unload(name)
-            case Verb.PIN | Verb.UNPIN:
-                return await self.pin(name, verb is Verb.PIN)
-            case Verb.PLAN:
-                return await self.plan(name)
+        if verb in (Verb.PIN, Verb.UNPIN):
+            return await self.pin(name, verb is Verb.PIN)
+        verbs: dict[Verb, Callable[[str], Awaitable[AdminResult]]] = {
+            Verb.SHOW: self.model,
+            Verb.LOAD: self.load,
+            Verb.UNLOAD: self.unload,
+            Verb.PLAN: self.plan,
+        }
+        return await verbs[verb](name)
 
     async def model(self, name: str) -> ModelStatus:
         """Raises ModelNotFound."""
@@ -89,8 +87,7 @@ class RegistryAdmin:
 
     async def _known(self, name: str) -> Model:
         await self.mirror.ready()
-        model = self.mirror.models().get(name)
-        return find(self.mirror.models(), name, "") if model is None else model
+        return self.mirror.models().get(name) or find(self.mirror.models(), name, "")
 
     def _handle(self, model: Model) -> DeploymentHandle[Any]:
         handle = self.handles.get(model.family or "")

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 
 from deployments.contract.status import ModelStatus, ReplicaStatus, Residence, ResidentStatus
-from deployments.repository.model import Model
 from deployments.repository.versions import Table
 
 _STATES = {"ready": "ready", "reserved": "loading", "loading": "loading", "unloading": "unloading", "failed": "failed"}
@@ -36,43 +35,33 @@ def _by_model(replicas: Iterable[ReplicaStatus]) -> _Residents:
 
 def _status(name: str, table: Table, residents: _Residents) -> ModelStatus:
     model = table.models[name]
-    residences = [
-        (replica, status) for replica, status in residents.get(model.model_id, []) if _belongs(status, name, model)
-    ]
+    # A model has the residences of all its versions, a version only its own.
+    everywhere = residents.get(model.model_id, [])
+    residences = [(replica, one) for replica, one in everywhere if name in (model.model_id, one.name)]
     serving = [status for _, status in residences if (status.name, status.digest) == (model.name, model.digest)]
     states = {_STATES.get(status.state) for status in serving}
     state = next((state for state in ("ready", "loading", "unloading", "failed") if state in states), "available")
     refused = {other: reason for other, reason in table.reasons.items() if other.partition("@")[0] == model.model_id}
     failures = [status.reason for status in serving if status.state == "failed"]
-    other_versions = [f"{other}: {reason}" for other, reason in refused.items()]
-    uses = [status.last_use for status in serving if status.last_use is not None]
+    reasons = failures if state == "failed" else [f"{other}: {reason}" for other, reason in refused.items()]
+    versions = {other.version for other in table.models.values() if other.model_id == model.model_id}
     return ModelStatus(
         model_id=name,
         version=model.version,
-        versions=_versions(model, table),
+        versions=sorted(version for version in versions if version is not None),
         family=model.family,
         state="failed" if model.problem else state,
-        reason=model.problem or next(iter(failures if state == "failed" else other_versions), None),
+        reason=model.problem or next(iter(reasons), None),
         pinned=model.pinned,
         declared_bytes=model.declared_bytes,
         resident_bytes=[status.bytes for status in serving if status.state == "ready"],
         loads=sum(status.loads for status in serving),
         evictions=sum(status.evictions for status in serving),
-        last_use=max(uses, default=None),
+        last_use=max((status.last_use for status in serving if status.last_use is not None), default=None),
         replicas=[_residence(replica, status) for replica, status in residences],
         notes=list(dict.fromkeys(note for status in serving for note in status.notes)),
         refused=refused,
     )
-
-
-def _belongs(status: ResidentStatus, name: str, model: Model) -> bool:
-    """A model has the residences of all its versions, a version only its own."""
-    return name == model.model_id or status.name == name
-
-
-def _versions(model: Model, table: Table) -> list[int]:
-    versions = (other.version for other in table.models.values() if other.model_id == model.model_id)
-    return sorted({version for version in versions if version is not None})
 
 
 def _residence(replica: ReplicaStatus, status: ResidentStatus) -> Residence:
