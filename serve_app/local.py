@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -53,8 +54,8 @@ def serve_until_interrupted(
         _deploy(config, port, families, started)
         _send_samples(config, port, families, started)
         while not stop.wait(RELOAD_EVERY_S):
-            if reload and (changed := reload.poll(_print)):
-                _reconfigure(changed, families)
+            if reload and (changed := reload.poll(partial(print, flush=True))):
+                _run(changed, families)
     except KeyboardInterrupt:
         pass
     finally:
@@ -107,8 +108,8 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
         RAY_ENABLE_AUTO_CONNECT="0",
         RAY_worker_niceness="0",
         RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
+        **ONE_ARENA,
     )
-    os.environ.update(ONE_ARENA)
     with _progress("importing Ray", started):
         from ray import serve  # noqa: F401
 
@@ -150,25 +151,19 @@ def _stop_ray() -> None:
 def _deploy(config: RuntimeConfig, port: int, families: Sequence[Family], started: float) -> None:
     from ray import serve
 
-    from serve_app.app import compose
-
     with _progress("starting the runtime", started):
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": config.host, "port": port}, logging_config={"log_level": "WARNING"})
-        serve.run(compose(config, families), name=APPLICATION)
+        _run(config, families)
 
 
-def _reconfigure(config: RuntimeConfig, families: Sequence[Family]) -> None:
-    """Passes what may change to the running replicas. None is restarted."""
+def _run(config: RuntimeConfig, families: Sequence[Family]) -> None:
+    """Starts the application. To one that runs it passes what may change; none of its replicas is restarted."""
     from ray import serve
 
     from serve_app.app import compose
 
     serve.run(compose(config, families), name=APPLICATION)
-
-
-def _print(line: str) -> None:
-    print(line, flush=True)
 
 
 def _send_samples(config: RuntimeConfig, port: int, families: Sequence[Family], started: float) -> None:

@@ -109,9 +109,8 @@ class Access:
             return
         usage = self._used(caller.name, key)
         if key.requests_per_second is not None and usage.allowance < 1:
-            raise _overloaded(
-                "too many requests a second for this key", (1 - usage.allowance) / key.requests_per_second
-            )
+            wait_s = (1 - usage.allowance) / key.requests_per_second
+            raise _overloaded("too many requests a second for this key", wait_s)
         tomorrow_s = (usage.day + 1) * DAY_S - self.wall_clock()
         if key.requests_per_day is not None and usage.requests >= key.requests_per_day:
             raise _overloaded("this key's requests of today are used up", tomorrow_s)
@@ -140,13 +139,11 @@ class Access:
         if scheme.lower() != "bearer" or not given.strip():
             raise Unauthenticated("send an API key: `authorization: Bearer KEY`")
         digest = hashlib.sha256(given.strip().encode("utf-8", "surrogatepass")).hexdigest()
-        known = ""
-        for sha256, name in self._names.items():  # Every key, each in constant time: the duration reveals nothing.
-            if hmac.compare_digest(sha256, digest):
-                known = name
+        # Every key is compared, each in constant time: the duration reveals nothing.
+        known = [name for sha256, name in self._names.items() if hmac.compare_digest(sha256, digest)]
         if not known:
             raise Unauthenticated("unknown API key")
-        return known
+        return known[0]
 
     def _priority(self, name: str, value: str | None) -> Priority:
         if value is None:

@@ -5,8 +5,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from typing import Any
+
+from pydantic_core import to_jsonable_python
 
 from deployments.contract.status import AdminResult, ModelStatus, Plan, Residence, Verb
 from serve_app.cli import connection
@@ -29,17 +29,13 @@ def run(options: argparse.Namespace) -> int | None:
         print(f"usage: model-runtime models [{'|'.join(Verb)} MODEL]", file=sys.stderr)
         return 2
     with connection.connect(options) as client:
-        if options.verb is None:
-            statuses = client.models()
-            print(_json(statuses) if options.json else table([_row(status) for status in statuses]))
-            return None
-        result = _administer(client, options.verb, options.model)
+        result = _administer(client, options.verb, options.model) if options.verb else client.models()
     if options.json:
-        print(_json(result))
+        print(json.dumps(to_jsonable_python(result), indent=2))
     elif isinstance(result, ModelStatus):
         print(_details(result))
     else:
-        print(table([_plan(plan) for plan in result]))
+        print(table([_plan(one) if isinstance(one, Plan) else _row(one) for one in result]))
     return None
 
 
@@ -95,12 +91,11 @@ def _details(status: ModelStatus) -> str:
 def _replica(residence: Residence) -> str:
     version = f"version {residence.version}, " if residence.version is not None else ""
     process, unload = residence.process, residence.last_unload
-    last_unload = (
-        f"its last unload, of {_mib(unload.bytes)}, took the process from {_mib(unload.process_bytes_before)} to "
-        f"{_mib(unload.process_bytes_after)}; "
-        if unload
-        else ""
-    )
+    if unload:
+        size, before, after = map(_mib, (unload.bytes, unload.process_bytes_before, unload.process_bytes_after))
+        last_unload = f"its last unload, of {size}, took the process from {before} to {after}; "
+    else:
+        last_unload = ""
     return (
         f"{residence.replica}: {version}{residence.state}, {_mib(residence.bytes)}, {residence.loads} loads "
         f"(the last in {residence.load_s:.2f} s), {residence.evictions} evictions, {residence.leases} requests; "
@@ -126,12 +121,3 @@ def _ago(at: float | None) -> str:
 
 def _mib(size: int) -> str:
     return f"{size / MIB:.1f} MiB"
-
-
-def _json(result: list[ModelStatus] | AdminResult) -> str:
-    plain: Any = result.model_dump() if isinstance(result, ModelStatus) else [_plain(one) for one in result]
-    return json.dumps(plain, indent=2)
-
-
-def _plain(one: ModelStatus | Plan) -> dict[str, Any]:
-    return one.model_dump() if isinstance(one, ModelStatus) else asdict(one)

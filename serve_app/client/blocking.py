@@ -4,14 +4,13 @@ import functools
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import CancelledError, Future
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakSet
 
 from anyio.from_thread import BlockingPortal, BlockingPortalProvider
 
 from deployments.contract.errors import Cancelled
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -30,23 +29,19 @@ class Portal:
         self._portal = _provider(self.pid).__enter__()
         self._calls: WeakSet[Call[Any]] = WeakSet()
 
-    def start(
-        self, function: Callable[Arguments, Awaitable[Result]], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> "Call[Result]":
+    def start(self, function: Callable[[], Awaitable[Result]]) -> "Call[Result]":
         """Starts the call in the event loop's thread and does not wait for it."""
         if not self.is_open:
             raise RuntimeError("the client is closed")
-        call = Call(self._portal, functools.partial(function, *args, **kwargs))
+        call = Call(self._portal, function)
         self._calls.add(call)
         if not self.is_open:  # Closed meanwhile by another thread, which may not have seen this call.
             call.cancel()
         return call
 
-    def call(
-        self, function: Callable[Arguments, Awaitable[Result]], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Result:
+    def call(self, function: Callable[[], Awaitable[Result]]) -> Result:
         """The result of the call. An interrupt meanwhile, as by Ctrl-C, cancels it."""
-        call = self.start(function, *args, **kwargs)
+        call = self.start(function)
         try:
             return call.result()
         finally:

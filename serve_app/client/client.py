@@ -10,19 +10,13 @@ An `Error` is raised as the ServingError that its code names: `except ModelNotFo
 import functools
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from deployments.contract import types
 from deployments.contract.errors import Unavailable
 from deployments.contract.status import ModelStatus, Plan, Verb
-from deployments.contract.types import (
-    ImageClassification,
-    ImageClassificationResult,
-    InferRequest,
-    InferResponse,
-    TextGeneration,
-    TextGenerationResult,
-)
 from serve_app.client.blocking import Portal
 from serve_app.client.streaming import AsyncTextStream, TextStream
 from serve_app.client.transports import HttpTransport, ServeHandleTransport, Transport, raised
@@ -36,7 +30,7 @@ Result = TypeVar("Result")
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
-class AsyncModelRuntimeClient:
+class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClient"]):
     """`target` is the runtime's URL, or the application's handle (`serve.get_app_handle("model-runtime")`)."""
 
     def __init__(self, target: str | Any = DEFAULT_URL, timeout_s: float = 120, api_key: str | None = None) -> None:
@@ -45,28 +39,29 @@ class AsyncModelRuntimeClient:
             HttpTransport(target, timeout_s, api_key) if http else ServeHandleTransport(target, timeout_s)
         )
 
-    async def infer(self, request: InferRequest) -> InferResponse:
+    async def infer(self, request: types.InferRequest) -> types.InferResponse:
         """The answer to any request. Raises ServingError."""
         return raised(await self._transport.infer(request))
 
-    async def classify(self, model_id: str, image: Image, top_k: int | None = None) -> ImageClassificationResult:
+    async def classify(self, model_id: str, image: Image, top_k: int | None = None) -> types.ImageClassificationResult:
         """The labels of a picture, most probable first: the best five, `top_k` of them, or with 0 all."""
         image_data = image.read_bytes() if isinstance(image, Path) else image
-        request = ImageClassification(model_id=model_id, image_data=image_data, top_k=top_k)
-        return _as(ImageClassificationResult, await self.infer(request))
+        request = types.ImageClassification(model_id=model_id, image_data=image_data, top_k=top_k)
+        return _as(types.ImageClassificationResult, await self.infer(request))
 
-    async def generate(self, /, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextGenerationResult:
+    async def generate(
+        self, /, model_id: str, prompt: str, max_tokens: int, **options: Any
+    ) -> types.TextGenerationResult:
         """The prompt's continuation. `options` are TextGeneration's: temperature, top_p, stop, seed, …"""
-        request = TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, **options)
-        return _as(TextGenerationResult, await self.infer(request))
+        request = types.TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, **options)
+        return _as(types.TextGenerationResult, await self.infer(request))
 
     def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> AsyncTextStream:
         """The same as it is written: iterate over its chunks."""
-        return self.stream(
-            TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, stream=True, **options)
-        )
+        options |= {"model_id": model_id, "prompt": prompt, "max_tokens": max_tokens, "stream": True}
+        return self.stream(types.TextGeneration.model_validate(options))
 
-    def stream(self, request: InferRequest) -> AsyncTextStream:
+    def stream(self, request: types.InferRequest) -> AsyncTextStream:
         """The answer to any request whose family streams text, and whose `stream` is true."""
         return AsyncTextStream(self._transport.stream(request))
 
@@ -97,9 +92,6 @@ class AsyncModelRuntimeClient:
     async def close(self) -> None:
         await self._transport.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
     async def __aexit__(self, *failure: object) -> None:
         await self.close()
 
@@ -115,12 +107,12 @@ def _blocking(
     @functools.wraps(method, assigned=("__module__", "__name__", "__doc__"))
     def wait(self: "ModelRuntimeClient", /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         client, portal = self._connected()
-        return portal.call(method, client, *args, **kwargs)
+        return portal.call(functools.partial(method, client, *args, **kwargs))
 
     return wait
 
 
-class ModelRuntimeClient:
+class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
     """AsyncModelRuntimeClient without the `await`. For any thread, also one in which an event loop runs, as in Jupyter.
 
     `target` is the runtime's URL, or the application's handle (`serve.get_app_handle("model-runtime")`).
@@ -146,7 +138,7 @@ class ModelRuntimeClient:
         client, portal = self._connected()
         return TextStream(client.generate_stream(model_id, prompt, max_tokens, **options), portal)
 
-    def stream(self, request: InferRequest) -> TextStream:
+    def stream(self, request: types.InferRequest) -> TextStream:
         """The answer to any request whose family streams text, and whose `stream` is true."""
         client, portal = self._connected()
         return TextStream(client.stream(request), portal)
@@ -155,9 +147,6 @@ class ModelRuntimeClient:
         if self._portal.is_open:
             self._portal.call(self._client.close)
             self._portal.close()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *failure: object) -> None:
         self.close()

@@ -8,25 +8,26 @@
 Leaving a stream early cancels its request.
 """
 
-import json
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
+from functools import partial
 from queue import SimpleQueue
-from typing import Self
 
 import httpx
 from httpx_sse import EventSource
+from pydantic import TypeAdapter
 
 from deployments.contract import wire
 from deployments.contract.errors import Unavailable
-from deployments.contract.types import Chunk, Error, InferResponse, TextGenerationResult, TokenLogprob
+from deployments.contract.types import Chunk, Error, InferResponse, TextGenerationResult
 from serve_app.client.blocking import Call, Portal
 
 Replies = AsyncGenerator[Chunk | InferResponse, None]
 """Any number of chunks, then the response."""
+_CHUNK = TypeAdapter(Chunk)
 
 
-class AsyncTextStream:
+class AsyncTextStream(AbstractAsyncContextManager["AsyncTextStream"]):
     """Chunks of a text, for `async for`; `result` is there after the last. Raises ServingError."""
 
     def __init__(self, replies: Replies) -> None:
@@ -53,14 +54,11 @@ class AsyncTextStream:
     async def close(self) -> None:
         await self._replies.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
-
     async def __aexit__(self, *failure: object) -> None:
         await self.close()
 
 
-class TextStream:
+class TextStream(AbstractContextManager["TextStream"]):
     """AsyncTextStream for `for` and `with`. Chunks are read as they arrive, also while the caller does other things."""
 
     def __init__(self, stream: AsyncTextStream, portal: Portal) -> None:
@@ -76,7 +74,7 @@ class TextStream:
 
     def __iter__(self) -> Iterator[Chunk]:
         # One switch between threads for each chunk, where asking for it would take two.
-        self._reading = self._reading or self._portal.start(_read, self._stream, self._chunks)
+        self._reading = self._reading or self._portal.start(partial(_read, self._stream, self._chunks))
         while (chunk := self._chunks.get()) is not None:
             yield chunk
         self._chunks.put(None)
@@ -85,9 +83,6 @@ class TextStream:
     def close(self) -> None:
         if self._reading:
             self._reading.cancel()
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *failure: object) -> None:
         self.close()
@@ -110,12 +105,6 @@ async def replies_in(response: httpx.Response) -> Replies:
     async with aclosing(EventSource(response).aiter_sse()) as events:
         async for event in events:
             if event.event == "token":
-                yield _chunk(event.data)
+                yield _CHUNK.validate_json(event.data)
             elif event.event == "result":
                 yield wire.decode(event.data.encode(), wire.JSON, InferResponse)
-
-
-def _chunk(data: str) -> Chunk:
-    token = json.loads(data)
-    logprobs = tuple(TokenLogprob.model_validate(logprob) for logprob in token.get("logprobs", ()))
-    return Chunk(token["text"], token["index"], logprobs)

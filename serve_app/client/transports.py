@@ -44,7 +44,7 @@ class HttpTransport:
         body = wire.encode(request, wire.MSGPACK)
         with _unreachable_raised():
             async with self.http.stream("POST", "/infer", content=body, headers=_HEADERS) as reply:
-                if not _is_event_stream(reply):
+                if not reply.headers.get("content-type", "").startswith("text/event-stream"):
                     await reply.aread()
                     yield _response_in(reply)
                     return
@@ -131,11 +131,6 @@ async def _within(timeout_s: float, response: Any) -> Any:
     except TimeoutError:
         response.cancel()
         raise DeadlineExceeded(f"no answer within {timeout_s:g} s") from None
-
-
-def _is_event_stream(reply: httpx.Response) -> bool:
-    content_type: str = reply.headers.get("content-type", "")
-    return content_type.startswith("text/event-stream")
 
 
 def _response_in(reply: httpx.Response) -> InferResponse:
