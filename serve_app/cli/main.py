@@ -36,36 +36,27 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="model-runtime", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C"))
+    serve = commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C")
     infer.add_arguments(commands.add_parser("infer", help="send one request to a running runtime"))
-    models.add_arguments(
-        commands.add_parser("models", help="list the models; show, load, unload, pin, unpin, plan one")
-    )
+    listing = "list the models; show, load, unload, pin, unpin, plan one"
+    models.add_arguments(commands.add_parser("models", help=listing))
     _add_keys(commands.add_parser("keys", help="make API keys"))
-    _add_config(commands.add_parser("config", help="check the configuration and print it, defaults included"))
+    config = commands.add_parser("config", help="check the configuration and print it, defaults included")
+    for command, run in ((serve, _serve), (config, _config)):
+        repository = "the model repository, a folder or a URL (default: models)"
+        command.add_argument("--models", type=_repository, help=repository)
+        command.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
+        command.set_defaults(run=run)
+    serve.add_argument("--port", type=int, default=8000)
     return parser
 
 
-def _add_serve(serve: argparse.ArgumentParser) -> None:
-    serve.add_argument("--models", type=_repository, help="the model repository, a folder or a URL (default: models)")
-    serve.add_argument("--port", type=int, default=8000)
-    serve.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
-    serve.set_defaults(run=_serve)
-
-
 def _add_keys(keys: argparse.ArgumentParser) -> None:
-    new = keys.add_subparsers(required=True, metavar="ACTION").add_parser(
-        "new", help="print a new key, and the lines that let the runtime know it"
-    )
+    actions = keys.add_subparsers(required=True, metavar="ACTION")
+    new = actions.add_parser("new", help="print a new key, and the lines that let the runtime know it")
     new.add_argument("name", help="whom the key is for")
     new.add_argument("--administrator", action="store_true", help="may load, unload and pin models")
     new.set_defaults(run=_new_key)
-
-
-def _add_config(config: argparse.ArgumentParser) -> None:
-    config.add_argument("--config", type=Path)
-    config.add_argument("--models", type=_repository)
-    config.set_defaults(run=_config)
 
 
 def _repository(text: str) -> Path | str:

@@ -53,20 +53,24 @@ class HttpTransport:
                         yield one
 
     async def models(self) -> list[ModelStatus]:
-        with _unreachable_raised():
-            reply = await self.http.get("/models")
-        return [ModelStatus.model_validate(status) for status in _json_in(reply)["models"]]
+        answer = await self._json("GET", "/models", self.http.timeout)
+        return [ModelStatus.model_validate(status) for status in answer["models"]]
 
     async def administer(self, verb: Verb, name: str) -> AdminResult:
         path = f"/models/{quote(name)}"
         method, path = ("GET", path) if verb is Verb.SHOW else ("POST", f"{path}/{verb}")
-        with _unreachable_raised():
-            reply = await self.http.request(method, path, timeout=ADMINISTRATION_S)
-        answer = _json_in(reply)
+        answer = await self._json(method, path, httpx.Timeout(ADMINISTRATION_S))
         return _PLANS.validate_python(answer["plans"]) if "plans" in answer else ModelStatus.model_validate(answer)
 
     async def close(self) -> None:
         await self.http.aclose()
+
+    async def _json(self, method: str, path: str, timeout: httpx.Timeout) -> Any:
+        with _unreachable_raised():
+            reply = await self.http.request(method, path, timeout=timeout)
+        if reply.status_code != 200:
+            raised(_response_in(reply))
+        return reply.json()
 
 
 class ServeHandleTransport:
@@ -138,9 +142,3 @@ def _response_in(reply: httpx.Response) -> InferResponse:
         return wire.decode(reply.content, reply.headers.get("content-type", "").split(";")[0], InferResponse)
     except ServingError:
         raise Unavailable(f"HTTP {reply.status_code} with a body that is no InferResponse") from None
-
-
-def _json_in(reply: httpx.Response) -> Any:
-    if reply.status_code != 200:
-        raised(_response_in(reply))
-    return reply.json()

@@ -59,7 +59,6 @@ async def decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) -> 
 
 
 async def _decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) -> InferRequest:
-    _check_encoding(request)
     body = await _read_body(request, limit_bytes)
     if forms and media_type(request) == FORM:
         return await _read_form(request, body, forms)
@@ -68,7 +67,6 @@ async def _decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) ->
 
 async def read_json(request: Request, limit_bytes: int) -> object:
     """The value of a JSON body. Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType, Cancelled."""
-    _check_encoding(request)
     if media_type(request) != wire.JSON:
         raise UnsupportedMediaType(f"content type {quoted(media_type(request))} is not supported; send {wire.JSON}")
     return await _parsed(wire.parse_json, await _read_body(request, limit_bytes))
@@ -89,16 +87,15 @@ def _check_encoding(request: Request) -> None:
 
 async def _read_body(request: Request, limit_bytes: int) -> bytes:
     """The body. At most `limit_bytes` of it are held at any time."""
+    _check_encoding(request)
     too_large = PayloadTooLarge(f"the body is larger than {limit_bytes} bytes")
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
         raise too_large
-    chunks: list[bytes] = []
-    left = limit_bytes
+    chunks, size = [], 0
     try:
         async for chunk in request.stream():
-            left -= len(chunk)
-            if left < 0:
+            if (size := size + len(chunk)) > limit_bytes:
                 raise too_large
             chunks.append(chunk)
     except ClientDisconnect:
