@@ -65,9 +65,9 @@ class HttpTransport:
     async def close(self) -> None:
         await self.http.aclose()
 
-    async def _json(self, method: str, path: str, timeout: httpx.Timeout) -> Any:
+    async def _json(self, method: str, path: str, limit: httpx.Timeout) -> Any:
         with _unreachable_raised():
-            reply = await self.http.request(method, path, timeout=timeout)
+            reply = await self.http.request(method, path, timeout=limit)
         if reply.status_code != 200:
             raised(_response_in(reply))
         return reply.json()
