@@ -38,14 +38,11 @@ class Strict(BaseModel):
 
 def mistakes(invalid: ValidationError, *below: str | int) -> list[str]:
     """One line for each mistake: where it is, `below` these keys, and what is wrong."""
-    return [
-        ": ".join(
-            part
-            for part in (".".join(map(str, (*below, *error["loc"]))), error["msg"].removeprefix("Value error, "))
-            if part
-        )
-        for error in invalid.errors()
-    ]
+    lines = []
+    for error in invalid.errors():
+        where, what = ".".join(map(str, (*below, *error["loc"]))), error["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {what}" if where else what)
+    return lines
 
 
 class Autoscaling(Strict):

@@ -234,8 +234,6 @@ MEDIA_TYPES = tuple(_FORMATS)
 
 
 def _format(media_type: str) -> _Format:
-    try:
-        return _FORMATS[media_type]
-    except KeyError:
-        known = ", ".join(MEDIA_TYPES)
-        raise UnsupportedMediaType(f"content type {quoted(media_type)} is not supported; send {known}") from None
+    if media_type not in _FORMATS:
+        raise UnsupportedMediaType(f"content type {quoted(media_type)} is not supported; send {', '.join(MEDIA_TYPES)}")
+    return _FORMATS[media_type]

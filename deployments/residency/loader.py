@@ -60,8 +60,7 @@ class ModelLoader(Generic[EngineT]):
 
         Raises ModelLoadFailed, OutOfMemory, Overloaded where leases hold the memory, DeadlineExceeded.
         """
-        failure = self.memory.history[model.key].failure_at(self.clock())
-        if failure is not None:
+        if (failure := self.memory.history[model.key].failure_at(self.clock())) is not None:
             raise failure.error_at(self.clock())
         load = self.loads.get(model.key) or self._begin(model)
         load.callers += 1
@@ -87,14 +86,13 @@ class ModelLoader(Generic[EngineT]):
     async def _outcome(self, load: _Load[EngineT], deadline: float) -> Resident[EngineT]:
         """What the load came to, within the caller's time."""
         request = load.request  # A load may replace it by a larger one; its callers wait for memory once.
-        name = request.model.name
         wait_s = (deadline - self.clock()) * MEMORY_WAIT_SHARE
         await asyncio.wait({load.task, request.granted}, timeout=wait_s, return_when="FIRST_COMPLETED")
         if request.queued_at is not None and not request.granted.done():
             raise self.memory.overloaded(request)
         await asyncio.wait({load.task}, timeout=deadline - self.clock())
         if not load.task.done():
-            raise DeadlineExceeded(f"{name} is still being loaded")
+            raise DeadlineExceeded(f"{request.model.name} is still being loaded")
         load.task.result()  # Raises only where our own code is at fault.
         if load.error is not None:
             raise load.error.again()

@@ -105,8 +105,7 @@ class MemoryManager(Generic[EngineT]):
         """End one lease. The last lease of a draining model unloads it."""
         self.ledger.release(key)
         self.measure(key)  # This may evict the model itself, where it has outgrown the budget.
-        resident = self.residents.get(key)
-        if resident is not None and resident.draining:
+        if (resident := self.residents.get(key)) is not None and resident.draining:
             self.drain(key)
         self.grant_waiting()
 
@@ -247,8 +246,7 @@ class MemoryManager(Generic[EngineT]):
         loop = asyncio.get_running_loop()
 
         def make_free(size: int) -> None:
-            entry = self.ledger.entries.get(key)
-            if entry is not None:
+            if (entry := self.ledger.entries.get(key)) is not None:
                 self._evict_for(max(0, size - entry.bytes))
 
         def grant(size: int) -> bool:  # Runs in the engine's thread; the ledger has a lock.
