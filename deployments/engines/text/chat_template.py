@@ -1,7 +1,7 @@
 """Renders chats with the model's own chat template, in a child process: a template may loop or take all memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from deployments.contract.errors import InvalidRequest, quoted
 from deployments.contract.types import Message
@@ -29,14 +29,9 @@ class ChatRenderer:
         self._render_s = render_s
         self._worker = WorkerProcess(WORKER)
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:
+    def render(self, messages: Sequence[Message]) -> str:
         """The chat as one text, with control tokens in messages marked. Raises InvalidRequest."""
-        request = {
-            "template": self._template.source,
-            "messages": [message.model_dump() for message in messages],
-            "variables": self._template.variables | {"add_generation_prompt": add_generation_prompt},
-            "added_tokens": self._template.added_tokens,
-        }
+        request = asdict(self._template) | {"messages": [message.model_dump() for message in messages]}
         try:
             rendered: dict[str, str] = self._worker.ask(request, self._render_s)
         except WorkerFailed as failure:

@@ -5,12 +5,7 @@ Knows neither the model nor its tokenizer.
 
 from typing import Any
 
-from transformers.utils.chat_template_utils import (
-    _get_control_token_patterns,
-    _get_template_literal_text,
-    mark_control_tokens,
-    render_jinja_template,
-)
+from transformers.utils import chat_template_utils as templates
 
 from deployments.system.worker_process import Report, serve
 
@@ -18,24 +13,25 @@ MEMORY_BYTES = 3 << 27
 MAX_CHARACTERS = 1 << 22
 
 
-def rendered(template: str, order: dict[str, Any]) -> str:
+def rendered(order: dict[str, Any]) -> str:
     """The chat as one text; control tokens that the messages spell are marked, as `encode_marked_chat` reads them."""
-    literals = _get_template_literal_text(template)
+    source = order["source"]
+    literals = templates._get_template_literal_text(source)
     control = tuple(
         token
         for token, special in order["added_tokens"]
         if special or (token in literals and not token.isspace())  # As transformers chooses them.
     )
-    pattern, _ = _get_control_token_patterns(control)
-    messages = mark_control_tokens(order["messages"], pattern)
-    texts = render_jinja_template([messages], chat_template=template, **order["variables"])
-    return texts[0][0]
+    pattern, _ = templates._get_control_token_patterns(control)
+    messages = templates.mark_control_tokens(order["messages"], pattern)
+    options = order["variables"] | {"chat_template": source, "add_generation_prompt": True}
+    return templates.render_jinja_template([messages], **options)[0][0]
 
 
 def answer(order: dict[str, Any], report: Report) -> dict[str, str]:
     """`text`, or why there is none: `refused` by the template itself, else `failed`."""
     try:
-        text = rendered(order["template"], order)
+        text = rendered(order)
     except MemoryError:
         return {"failed": "takes too much memory"}
     except Exception as failure:

@@ -108,7 +108,7 @@ class DecoderLoop:
     def _forward(self, batch: Batch) -> StepOutput | None:
         """The logits that follow each request; None after a chunk that is not the last one of its prompt."""
         if batch.chunked:
-            return batch.chunked.next_chunk()
+            return next(batch.chunked)
         if batch.phase == "prefill":
             return self.decoder.prefill([request.tokens for request in batch.requests])
         return self.decoder.step([request.tokens[-1] for request in batch.requests])

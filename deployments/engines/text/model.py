@@ -16,16 +16,8 @@ from deployments.engines.probes import ProbeCache
 from deployments.engines.text.layers.int8 import quantise_linears
 from deployments.engines.text.layers.linear import may_pack, swap_linears, trace_linears
 
-DTYPES = {
-    None: "auto",
-    "int8": torch.float32,  # The dtype of the computation.
-    "fp32": torch.float32,
-    "float32": torch.float32,
-    "fp16": torch.float16,
-    "float16": torch.float16,
-    "bf16": torch.bfloat16,
-    "bfloat16": torch.bfloat16,
-}
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}  # int8 is computed in float32.
 UNBOUNDED_CONTEXT = 32_768  # For models without a longest sequence (Mamba, RWKV).
 
 
@@ -45,7 +37,8 @@ class CausalModel:
     @classmethod
     def load(cls, folder: Path, device: str, dtype: str | None, probes: ProbeCache) -> "CausalModel":
         """Raises ModelLoadFailed."""
-        if dtype not in DTYPES:
+        computed = "auto" if dtype is None else DTYPES.get(SHORT.get(dtype, dtype))
+        if computed is None:
             raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16 and int8")
         if not (folder / "config.json").is_file():
             raise ModelLoadFailed("there is no config.json")
@@ -56,10 +49,10 @@ class CausalModel:
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise ModelLoadFailed(f"a model of type {config.model_type!r} does not generate text")
         if dtype == "int8":
-            model, linears = _read(folder, config, device, DTYPES[dtype]), "int8"
+            model, linears = _read(folder, config, device, computed), "int8"
             quantise_linears(model)
         else:
-            model, linears = _packed(lambda: _read(folder, config, device, DTYPES[dtype]), probes)
+            model, linears = _packed(lambda: _read(folder, config, device, computed), probes)
         if linears != "plain":
             leave_file(model)
         return cls(model, _context(config), _vocabulary(model), _stop_ids(model), linears)

@@ -48,6 +48,8 @@ class Running:
 class PagedLoop:
     """Hands at most `queue.max_rows` requests to the library at a time. One thread watches the library's own."""
 
+    runtime_info = ("paged continuous batching of transformers",)
+
     def __init__(self, loaded: CausalModel, queue: RequestQueue) -> None:
         self._model: PreTrainedModel | None = loaded.model
         self._stop_ids = loaded.stop_ids
@@ -70,10 +72,6 @@ class PagedLoop:
         """The library's thread, once it has made a step."""
         self._thread = threading.Thread(target=self._watch, name="text-paged", daemon=True)
         self._thread.start()
-
-    @property
-    def runtime_info(self) -> tuple[str, ...]:
-        return ("paged continuous batching of transformers",)
 
     @property
     def running(self) -> int:

@@ -37,10 +37,8 @@ class Logprobs:
 def sample(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
     """The next token of each row. Logits float [rows, vocabulary], finite."""
     logits = logits.float()
-    if any(_penalty(row.options) != 1 for row in rows):
-        logits = _penalised(logits, rows)
-    if any(row.allowed is not None for row in rows):
-        logits = _restricted(logits, rows)
+    if any(row.allowed is not None or _penalty(row.options) != 1 for row in rows):
+        logits = _constrained(logits, rows)
     tokens: list[int] = logits.argmax(-1).tolist()
     drawn = [n for n, row in enumerate(rows) if row.options.temperature]
     # Two groups, so that the arithmetic of a row depends on nothing but the row itself.
@@ -84,20 +82,14 @@ def _truncates(options: SamplingOptions) -> bool:
     return bool(options.top_k or options.min_p) or (options.top_p or 1.0) < 1
 
 
-def _penalised(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
+def _constrained(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
+    """With the repetition penalty of each row, and only its allowed tokens."""
     logits = logits.clone()
     for n, row in enumerate(rows):
-        penalty = _penalty(row.options)
-        if penalty != 1:
+        if (penalty := _penalty(row.options)) != 1:
             seen = torch.tensor(sorted(set(row.seen)), device=logits.device)
             scores = logits[n, seen]
             logits[n, seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
-    return logits
-
-
-def _restricted(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
-    logits = logits.clone()
-    for n, row in enumerate(rows):
         if row.allowed is not None:
             logits[n].masked_fill_(~row.allowed.to(logits.device), -math.inf)
     return logits

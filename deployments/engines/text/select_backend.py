@@ -79,16 +79,14 @@ def _slots(candidate: Candidate, known: bool) -> EngineLoop | None:
     return _with_decoder(decoder, "all rows in one forward", candidate, known)
 
 
-def _single(state_name: str, candidate: Candidate, known: bool) -> EngineLoop | None:
-    why = "its KV cache does not fit a shared batch" if state_name == "past_key_values" else "no KV cache"
-    decoder = SingleDecoder(candidate.loaded.model, state_name)
-    return _with_decoder(decoder, f"plain generation, row by row: {why}", candidate, known)
-
-
-def _bare(candidate: Candidate, known: bool) -> EngineLoop | None:
-    """There is nothing to probe: it is the plain forward."""
-    info = "plain generation without a cache: every token costs the whole text again"
-    return _with_decoder(SingleDecoder(candidate.loaded.model, None), info, candidate, True)
+def _single(state_name: str | None, candidate: Candidate, known: bool) -> EngineLoop | None:
+    info = {
+        "past_key_values": "plain generation, row by row: its KV cache does not fit a shared batch",
+        None: "plain generation without a cache: every token costs the whole text again",
+    }.get(state_name, "plain generation, row by row: no KV cache")
+    # Without a state there is nothing to probe: it is the plain forward.
+    known = known or state_name is None
+    return _with_decoder(SingleDecoder(candidate.loaded.model, state_name), info, candidate, known)
 
 
 def _with_decoder(decoder: Decoder, info: str, candidate: Candidate, known: bool) -> EngineLoop | None:
@@ -139,7 +137,7 @@ BACKENDS = (
     Backend(ANYWHERE, _fits_slots, _slots),
     Backend(CPU, _fits_pages, _paged),
     *(Backend(ANYWHERE, partial(_takes, name), partial(_single, name)) for name in STATES),
-    Backend(ANYWHERE, lambda model: True, _bare),
+    Backend(ANYWHERE, lambda model: True, partial(_single, None)),
 )
 
 

@@ -1,6 +1,7 @@
 """The row of the TextGeneration family. Imports neither torch nor Ray."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -46,10 +47,6 @@ def _with_its_prompt(result: TextGenerationResult) -> str:
     return (SAMPLE_PROMPT + result.generated_text).strip()
 
 
-def _text(result: TextGenerationResult) -> str:
-    return result.generated_text
-
-
 TEXT_GENERATION = Family(
     name="text_generation",
     request=TextGeneration,
@@ -67,7 +64,7 @@ TEXT_GENERATION = Family(
             Argument("--temperature", "temperature", float),
             Argument("--seed", "seed", int),
         ),
-        _text,
+        attrgetter("generated_text"),
         streams=True,
     ),
 )

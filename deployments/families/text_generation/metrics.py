@@ -3,6 +3,7 @@
 import threading
 import uuid
 import weakref
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from ray.util.metrics import Counter, Gauge, Histogram
@@ -79,12 +80,11 @@ class TextMetrics:
             sources = list(self._sources.items())
         reports = [_report(engine, *source) for engine, source in sources]
         # An unloaded model has no engine; while it is reloaded or changes its version it has two.
-        sums = dict.fromkeys(self._gauges_set, 0.0)
+        sums = defaultdict(float, dict.fromkeys(self._gauges_set, 0.0))
         for report in reports:
             for metric in report.metrics:
                 if metric.kind == "gauge":
-                    key = metric.name, report.model
-                    sums[key] = sums.get(key, 0.0) + metric.values[0]
+                    sums[metric.name, report.model] += metric.values[0]
         for (name, model), value in sums.items():
             self._gauges[name].set(value, {"model": model})
         self._gauges_set = set(sums)

@@ -50,21 +50,17 @@ class GenerationOutput:
     def __init__(self, notifier: LoopNotifier, on_chunk: OnChunk | None) -> None:
         self._notifier = notifier
         self._on_chunk = on_chunk
-        self._text: list[str] = []
+        self.texts: list[str] = []
         self.logprobs: list[TokenLogprob] = []
         self.finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         """Raises the ServingError that the request failed with."""
-
-    @property
-    def text(self) -> str:
-        return "".join(self._text)
 
     def emit(self, event: "Event") -> None:
         """Called in the engine's thread."""
         if not isinstance(event, Chunk):
             self._notifier.run_soon(partial(self._end, event))
             return
-        self._text.append(event.text)
+        self.texts.append(event.text)
         self.logprobs += event.logprobs
         if self._on_chunk:
             self._notifier.run_soon(partial(self._on_chunk, event))
@@ -99,13 +95,8 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     def load(self, model: Model) -> "TextGenerationEngine":
-        engine = self.load_engine(
-            model.folder,
-            self.device,
-            model.manifest.dtype,
-            self.batch_limit(model),
-            facts=self.validator.facts_of(model.folder),
-        )
+        limit, facts = self.batch_limit(model), self.validator.facts_of(model.folder)
+        engine = self.load_engine(model.folder, self.device, model.manifest.dtype, limit, facts=facts)
         self.metrics.watch(engine, model.name)
         logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))
         return engine
@@ -127,7 +118,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             output.finished.cancel()
         self.metrics.finished(model.name, end)
         return TextGenerationResult(
-            generated_text=output.text,
+            generated_text="".join(output.texts),
             model_id=model.name,
             finish_reason=end.finish_reason,
             usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),

@@ -121,11 +121,10 @@ class AotArtifacts:
         versions = [torch.__version__, transformers.__version__, torch.backends.cpu.get_cpu_capability()]
         return digest_key(versions, config, self._arguments(kind), sources)
 
-    def _arguments(self, kind: Kind) -> list[str]:
-        shapes = ",".join(f"{heads}x{dim}" for heads, dim in self._shapes)
+    def _arguments(self, kind: Kind) -> list[Any]:
         dtype, kernel = str(self._model.dtype).removeprefix("torch."), self._model.config._attn_implementation
         form = "blocked" if kind == "single" and self._blocked_weights else kind
-        return [dtype, kernel, self._linears, shapes, form, str(self._threads)]
+        return [dtype, kernel, self._linears, self._shapes, form, self._threads]
 
     def _make(self, kind: Kind, cache: ArtifactCache) -> Path | None:
         """Compiles in a child once it is requested; None without a compiler, or once closed."""
@@ -145,7 +144,7 @@ class AotArtifacts:
         try:
             with cache.draft(self._key(kind)) as draft:
                 library = str(draft / LIBRARY)
-                self._worker.ask([NICENESS, [str(self._folder), *self._arguments(kind), library]], COMPILE_S)
+                self._worker.ask([NICENESS, library, str(self._folder), *self._arguments(kind)], COMPILE_S)
         except (RequestFailed, WorkerFailed) as failure:
             log.info("a forward does not compile: %s", failure)
             return None

@@ -85,25 +85,18 @@ def _compile(module: nn.Module, given: tuple[Any, ...], sizes: tuple[Any, ...], 
     library.write_bytes(code)
 
 
-def compile_forward(
-    folder: str, dtype: str, attention: str, linears: str, shapes: str, kind: str, threads: str, library: str
-) -> None:
-    use_step_attention()
-    torch.set_num_threads(int(threads))
-    # Code for as many threads as the machine has takes fewer, too. Code for any other number takes no other.
-    os.cpu_count = lambda: int(threads)
-    model = blank_model(folder, getattr(torch, dtype), attention, linears, "blocked" if kind == "blocked" else "plain")
-    sizes = [(int(heads), int(dim)) for heads, dim in (shape.split("x") for shape in shapes.split(","))]
-    if kind == "prompts":
-        compile_prompts(model, sizes, Path(library))
-    else:
-        compile_step(model, sizes, kind == "many", Path(library))
-
-
-def _answer(order: tuple[int, list[str]], report: Report) -> None:
-    niceness, arguments = order
+def _answer(order: list[Any], report: Report) -> None:
+    niceness, library, folder, dtype, kernel, linears, shapes, kind, threads = order
     os.nice(niceness)
-    compile_forward(*arguments)
+    use_step_attention()
+    torch.set_num_threads(threads)
+    # Code for as many threads as the machine has takes fewer, too. Code for any other number takes no other.
+    os.cpu_count = lambda: threads
+    model = blank_model(folder, getattr(torch, dtype), kernel, linears, "blocked" if kind == "blocked" else "plain")
+    if kind == "prompts":
+        compile_prompts(model, shapes, Path(library))
+    else:
+        compile_step(model, shapes, kind == "many", Path(library))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The interface of decoders. A decoder has one row for each running request, numbered from 0 without a gap."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -20,11 +20,9 @@ class StepOutput(NamedTuple):
         return StepOutput(self.logits[list(rows)], [self.best[n] for n in rows], [self.finite[n] for n in rows])
 
 
-class ChunkedPrefill(Protocol):
-    """A long prompt that is computed in chunks."""
-
-    def next_chunk(self) -> StepOutput | None:
-        """Compute one chunk. With the last one the prompt gets the next row; the logits that follow it."""
+ChunkedPrefill = Iterator[StepOutput | None]
+"""A long prompt: each `next` computes one chunk. With the last one the prompt gets the next row, and only that gives
+the logits that follow."""
 
 
 class Cache(Protocol):

@@ -16,15 +16,19 @@ BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """For each layer the keys and the values of 64 tokens, [heads, 64, dim]."""
+class PrefixKV:
+    """Keys and values [heads, tokens, dim] of each layer for a part of a prompt; no layers for no tokens."""
 
-    keys: list[Tensor]
-    values: list[Tensor]
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+    @property
+    def tokens(self) -> int:
+        return self.keys[0].shape[1] if self.keys else 0
 
     @property
     def nbytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.keys + self.values)
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
 
 class Prefixes:
@@ -33,9 +37,9 @@ class Prefixes:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.nbytes = 0
-        self._blocks: OrderedDict[bytes, Block] = OrderedDict()
+        self._blocks: OrderedDict[bytes, PrefixKV] = OrderedDict()
 
-    def find(self, tokens: Sequence[int]) -> list[Block]:
+    def find(self, tokens: Sequence[int]) -> list[PrefixKV]:
         """The blocks that `tokens` begin with; never all of them, since the last token has to be computed."""
         names = []
         for name in _names(tokens[:-1]):
@@ -54,7 +58,7 @@ class Prefixes:
                 self._blocks.move_to_end(name)
                 continue
             columns = slice(number * BLOCK, (number + 1) * BLOCK)
-            block = Block([key[:, columns].clone() for key in keys], [value[:, columns].clone() for value in values])
+            block = PrefixKV(*([layer[:, columns].clone() for layer in kind] for kind in (keys, values)))
             if block.nbytes * len(names) > self.most_bytes:
                 return
             self._blocks[name] = block

@@ -18,27 +18,14 @@ from deployments.engines.probes import ProbeCache
 from deployments.engines.text.compiled.artifacts import AotArtifacts
 from deployments.engines.text.compiled.modules import PromptModule, StepModule
 from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
-from deployments.engines.text.decoders.prefixes import BLOCK, Prefixes
-from deployments.engines.text.layers.kv_cache import COLUMNS, SlotCache, layer_shapes, power_of_two, whole_columns
+from deployments.engines.text.decoders.prefixes import BLOCK, Prefixes, PrefixKV
+from deployments.engines.text.layers.kv_cache import COLUMNS, SlotCache, layer_tensors, power_of_two, whole_columns
 
 SHRINK_AFTER_STEPS = 16
 PREFILL_BUDGET = {"cpu": 128}  # So many prompt tokens keep a CPU busy; more would only delay first tokens.
-CHUNK_SIZE = 512  # Tokens of a long prompt that are computed between two steps of the running rows.
 MIB = 1 << 20
 NO_PROMPT = -1
 PREFIX_BYTES = (8 * MIB, 64 * MIB)  # At least and at most; between them a quarter of the weights.
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixKV:
-    """Keys and values [heads, tokens, dim] of each layer for the beginning of a prompt; no layers for no tokens."""
-
-    keys: Sequence[Tensor]
-    values: Sequence[Tensor]
-
-    @property
-    def tokens(self) -> int:
-        return self.keys[0].shape[1] if self.keys else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +38,9 @@ class PromptKV(PrefixKV):
 class SlotDecoder:
     """A row is a slot of the cache. `weight_bytes` bounds the prefix cache."""
 
+    chunk_size = 512
+    """Tokens of a long prompt that are computed between two steps of the running rows."""
+
     def __init__(self, model: PreTrainedModel, weight_bytes: int) -> None:
         self._model = model
         self._eager_step = StepModule(model)
@@ -60,6 +50,7 @@ class SlotDecoder:
         self._oversized_steps = 0  # Since the cache was last no larger than it has to be.
         self._prefixes = Prefixes(min(max(PREFIX_BYTES[0], weight_bytes // 4), PREFIX_BYTES[1]))
         self.shared_tokens = 0
+        self.prefill_budget = PREFILL_BUDGET.get(model.device.type, 2_048)
         self.aot: AotArtifacts | None = None
         self._unseen = PrefixKV([], [])  # For compiled forwards: two columns that no prompt sees.
 
@@ -76,21 +67,17 @@ class SlotDecoder:
         columns = self._cache.slots * self._cache.capacity
         return sum(self._lengths) / columns if columns else 0.0
 
-    @property
-    def chunk_size(self) -> int | None:
-        return CHUNK_SIZE
-
-    @property
-    def prefill_budget(self) -> int:
-        return PREFILL_BUDGET.get(self._model.device.type, 2_048)
-
     def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         each = list(dict.fromkeys(map(tuple, prompts)))
         computed = dict(zip(each, self._compute([self._prefix_of(prompt) for prompt in each], each), strict=True))
         return self._add(prompts, [computed[tuple(prompt)] for prompt in prompts])
 
     def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
-        return _ChunkedPrefill(self, prompt)
+        known = self._prefix_of(prompt)
+        while known.tokens < len(prompt):
+            [computed] = self._compute([known], [prompt[: known.tokens + self.chunk_size]])
+            known = computed
+            yield self._add([prompt], [computed]) if known.tokens == len(prompt) else None
 
     def _prefix_of(self, prompt: Sequence[int]) -> PrefixKV:
         """What the prefix cache has of this prompt."""
@@ -199,25 +186,13 @@ class SlotDecoder:
 
     @torch.inference_mode()
     def _shapes(self) -> list[tuple[int, int]]:
+        """Heads and dim of each layer."""
         probe = DynamicCache(config=self._model.config)
         self._model(input_ids=self._tensor([0])[None], past_key_values=probe, use_cache=True)
-        return layer_shapes(probe)
+        return [(keys.shape[0], keys.shape[2]) for keys in layer_tensors(probe)[0]]
 
     def _tensor(self, numbers: Sequence[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self._model.device)
-
-
-class _ChunkedPrefill:
-    def __init__(self, decoder: SlotDecoder, prompt: Sequence[int]) -> None:
-        self._decoder = decoder
-        self._prompt = prompt
-        self._prefix: PrefixKV | None = None
-
-    def next_chunk(self) -> StepOutput | None:
-        prefix = self._decoder._prefix_of(self._prompt) if self._prefix is None else self._prefix
-        [computed] = self._decoder._compute([prefix], [self._prompt[: prefix.tokens + CHUNK_SIZE]])
-        self._prefix = computed
-        return self._decoder._add([self._prompt], [computed]) if computed.tokens == len(self._prompt) else None
 
 
 def _chain(parts: Iterable[Iterable[int]]) -> list[int]:

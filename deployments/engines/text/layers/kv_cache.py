@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer
 
 COLUMNS = 64  # The capacity of a cache is a multiple of this.
 
@@ -119,11 +119,6 @@ class SlotCache:
     def clear(self) -> None:
         """Give all memory back."""
         self.keys, self.values = [], []
-
-
-def layer_shapes(prefilled: DynamicCache) -> list[tuple[int, int]]:
-    """Heads and dim of each layer."""
-    return [(keys.shape[0], keys.shape[2]) for keys in layer_tensors(prefilled)[0]]
 
 
 def layer_tensors(prefilled: Cache) -> tuple[list[Tensor], list[Tensor]]:

@@ -6,8 +6,10 @@ bound by memory, reads the blocked weights from end to end.
 """
 
 import ctypes
+import itertools
 import math
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -112,9 +114,8 @@ def swap_linears(model: PreTrainedModel, siblings: Siblings, layout: Layout) -> 
 
     One layer after the other, so that no more than one weight is held twice.
     """
-    shared = _shared_weights(model)
-    for module in list(model.modules()):
-        layers = {name: child for name, child in module.named_children() if _is_linear(child, shared)}
+    for module, owned in itertools.groupby(own_linears(model), lambda one: one[0]):
+        layers = {name: module.get_submodule(name) for _, name in owned}
         for group in siblings:
             if all(name in layers for name in group):
                 _fuse(module, [(name, layers.pop(name)) for name in group], layout)
@@ -161,18 +162,14 @@ def linear_tensors(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     return weight.t().contiguous() if isinstance(layer, Conv1D) else weight, None if bias is None else bias.detach()
 
 
-def _is_linear(layer: nn.Module, shared: set[int]) -> bool:
-    return type(layer) in (nn.Linear, Conv1D) and id(layer.weight) not in shared
-
-
 def own_linears(model: PreTrainedModel) -> list[tuple[nn.Module, str]]:
-    """Module and name of every linear layer whose weight no other layer shares."""
-    shared = _shared_weights(model)
+    """Module and name of every linear layer whose weight no other layer shares: both owners must see one tensor."""
+    owners = Counter(id(weight) for module in model.modules() for weight in module.parameters(recurse=False))
     return [
         (module, name)
         for module in model.modules()
         for name, child in module.named_children()
-        if _is_linear(child, shared)
+        if type(child) in (nn.Linear, Conv1D) and owners[id(child.weight)] == 1
     ]
 
 
@@ -190,20 +187,6 @@ def trace_linears(model: PreTrainedModel, ids: Tensor) -> tuple[Tensor, Siblings
     finally:
         for handle in handles:
             handle.remove()
-    groups: list[list[tuple[nn.Module, str, Tensor]]] = []
-    for call in calls:
-        if groups and groups[-1][0][0] is call[0] and groups[-1][0][2] is call[2]:
-            groups[-1].append(call)
-        else:
-            groups.append([call])
-    return logits, tuple(dict.fromkeys(tuple(name for _, name, _ in group) for group in groups if len(group) > 1))
-
-
-def _shared_weights(model: PreTrainedModel) -> set[int]:
-    """Weights with two owners, such as an embedding that is the output layer too: both must see one tensor."""
-    seen: set[int] = set()
-    shared: set[int] = set()
-    for module in model.modules():
-        for parameter in module.parameters(recurse=False):
-            (shared if id(parameter) in seen else seen).add(id(parameter))
-    return shared
+    groups = itertools.groupby(calls, lambda call: (id(call[0]), id(call[2])))
+    names = dict.fromkeys(tuple(name for _, name, _ in group) for _, group in groups)
+    return logits, tuple(group for group in names if len(group) > 1)

@@ -50,7 +50,8 @@ class PlayedDecoder:
         return self.output(len(prompts))
 
     def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
-        return PlayedChunks(self, prompt)
+        for end in range(CHUNK, len(prompt) + CHUNK, CHUNK):
+            yield self.prefill([prompt]) if end >= len(prompt) else None
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
         return self.output(self.rows)
@@ -63,17 +64,6 @@ class PlayedDecoder:
         self.lengths = []
 
     def close(self) -> None: ...
-
-
-class PlayedChunks:
-    def __init__(self, decoder: PlayedDecoder, prompt: Sequence[int]) -> None:
-        self.decoder = decoder
-        self.prompt = prompt
-        self.computed = 0
-
-    def next_chunk(self) -> StepOutput | None:
-        self.computed += CHUNK
-        return self.decoder.prefill([self.prompt]) if self.computed >= len(self.prompt) else None
 
 
 class Engine:
@@ -99,7 +89,7 @@ class Engine:
             return None
         try:
             if batch.chunked:
-                output = batch.chunked.next_chunk()
+                output = next(batch.chunked)
             elif batch.phase == "prefill":
                 output = self.decoder.prefill([request.tokens for request in batch.requests])
             else:

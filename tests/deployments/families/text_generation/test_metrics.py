@@ -38,3 +38,9 @@ async def test_gauges_of_an_unloaded_model_are_zero(replica: TextGenerationRepli
     gc.collect()
     assert replica.metrics.read() == []
     assert cache.values == {"m": 0}
+
+
+async def test_a_model_is_counted_from_its_load_on(replica: TextGenerationReplica) -> None:
+    model = find(replica.options.repository().models(), "m", "text_generation")
+    assert await replica.load_model(model, 60) is None
+    assert values(replica.metrics, metrics.GENERATED) == [(0,)]

@@ -151,7 +151,7 @@ async def test_chunks_come_in_order_and_the_end_after_them() -> None:
     in_a_thread(generate)
     assert await output.finished == END
     assert [chunk.text for chunk in chunks] == ["a", "b"]
-    assert output.text == "ab"
+    assert output.texts == ["a", "b"]
     assert output.logprobs == [logprob]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.decoders import slots
+from deployments.engines.text.decoders.decoder import ChunkedPrefill
 from deployments.engines.text.decoders.prefixes import BLOCK
 from deployments.engines.text.engine import TextGenerationEngine
 from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load, save_long_model
@@ -92,7 +93,7 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
 def test_a_long_prompt_is_prefilled_in_chunks_while_others_run(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "CHUNK_SIZE", 32)
+    monkeypatch.setattr(slots.SlotDecoder, "chunk_size", 32)
     gate, long, after = PausedListener(), Listener(), Listener()
     engine.submit(PROMPTS[0], 40, SamplingOptions(), gate)
     assert gate.started.wait(60)
@@ -108,15 +109,16 @@ def test_a_long_prompt_is_prefilled_in_chunks_while_others_run(
 def test_a_long_prompt_can_be_cancelled_between_chunks(
     engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots, "CHUNK_SIZE", 32)
+    monkeypatch.setattr(slots.SlotDecoder, "chunk_size", 32)
     listener = Listener()
-    next_chunk = slots._ChunkedPrefill.next_chunk
+    begin = slots.SlotDecoder.begin_chunked
 
-    def cancelled(self: slots._ChunkedPrefill) -> object:
-        generation.cancel()
-        return next_chunk(self)
+    def cancelled(self: slots.SlotDecoder, prompt: list[int]) -> ChunkedPrefill:
+        for output in begin(self, prompt):
+            generation.cancel()
+            yield output
 
-    monkeypatch.setattr(slots._ChunkedPrefill, "next_chunk", cancelled)
+    monkeypatch.setattr(slots.SlotDecoder, "begin_chunked", cancelled)
     gate = PausedListener()
     engine.submit(PROMPTS[0], 3, SamplingOptions(), gate)
     assert gate.started.wait(60)
