@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from deployments.repository.model import Model
+from deployments.residency.ledger import Entry
 
 
 class Engine(Protocol):
@@ -41,6 +42,8 @@ class Resident(Generic[EngineT]):
 
     model: Model
     engine: EngineT
+    entry: Entry
+    """Its account in the ledger."""
     since: float
     measured_at: float = field(init=False)
     draining: bool = False

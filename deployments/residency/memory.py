@@ -87,7 +87,7 @@ class MemoryManager(Generic[EngineT]):
             return size
         self.ledger.begin_unload(key)
         left = self.ledger.budget_bytes - (self.ledger.used_bytes - size)
-        await self._unload(Resident(request.model, engine, self.clock()))
+        await self._unload(Resident(request.model, engine, self.ledger.entries[key], self.clock()))
         raise OutOfMemory(
             f"takes {size / MIB:.0f} MiB, {request.size / MIB:.0f} MiB were declared, "
             f"{left / MIB:.0f} MiB are left: state memory_mb in model.yaml"
@@ -96,7 +96,7 @@ class MemoryManager(Generic[EngineT]):
     def add_ready(self, model: Model, engine: EngineT, protected_until: float) -> Resident[EngineT]:
         """From now on the model can be leased."""
         self.ledger.finish_load(model.key, protected_until)
-        resident = self.residents[model.key] = Resident(model, engine, self.clock())
+        resident = self.residents[model.key] = Resident(model, engine, self.ledger.entries[model.key], self.clock())
         if isinstance(engine, GrowingEngine):
             engine.ask_before_growing(self._grant_to(model.key))
         return resident

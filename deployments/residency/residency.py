@@ -66,7 +66,7 @@ class Residency(Generic[EngineT]):
     async def _leased(self, model: Model, deadline: float) -> Resident[EngineT]:
         while (resident := self.memory.residents.get(model.key)) is not None:
             if not resident.draining:
-                self.ledger.lease(model.key)
+                resident.entry.leases += 1  # What `Ledger.lease` does; a resident that is not draining is ready.
                 return resident
             try:
                 await asyncio.wait_for(resident.unloaded.wait(), deadline - self.clock())

@@ -24,9 +24,7 @@ class Pending:
     caller: Caller
     deadline: float
     """On the loop's clock."""
-    response: "asyncio.Future[InferResponse]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    response: "asyncio.Future[InferResponse]" = field(default_factory=asyncio.Future)
     arrived: bool = False
     """Whether a replica has received it."""
     repeated: bool = False

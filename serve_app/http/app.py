@@ -19,12 +19,19 @@ from serve_app.access.api_keys import Access
 from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.batch import NDJSON, JsonLinesResponse, answer_list
-from serve_app.http.disconnect import cancel_on_disconnect
 from serve_app.http.interfaces import Asked, MountedApi, Operations, Runtime
 from serve_app.http.middleware import LimitsMiddleware
 from serve_app.http.models import model_routes
 from serve_app.http.openapi import openapi_document, openapi_page
-from serve_app.http.requests import accepted, context_of, decoded, media_type, read_json, request_id_of
+from serve_app.http.requests import (
+    accepted,
+    cancel_on_disconnect,
+    context_of,
+    decoded,
+    media_type,
+    read_json,
+    request_id_of,
+)
 from serve_app.http.responses import error_response, rendered
 from serve_app.http.sse import EventStream, started, union_events
 

@@ -15,8 +15,8 @@ from deployments.contract import wire
 from deployments.contract.errors import InvalidRequest, PayloadTooLarge, ServingError
 from deployments.contract.types import InferRequest, InferResponse
 from serve_app.access.caller import Caller, RequestContext
-from serve_app.http.disconnect import wait_for_disconnect
 from serve_app.http.interfaces import Asked, Runtime
+from serve_app.http.requests import wait_for_disconnect
 
 NDJSON = "application/x-ndjson"
 MAX_ITEMS = 1024

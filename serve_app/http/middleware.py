@@ -6,7 +6,9 @@ earlier and at lower cost, but a replica's port can be reached without HAProxy.
 """
 
 import asyncio
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -14,11 +16,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.contract import wire
-from deployments.contract.errors import NotFound, Overloaded, RequestTimeout, ServingError
+from deployments.contract.errors import HeadersTooLarge, NotFound, Overloaded, RequestTimeout, ServingError
 from deployments.contract.types import Error
 from serve_app.access.api_keys import Access
 from serve_app.http.batch import NDJSON
-from serve_app.http.header_limits import check_header_limits, without_control_headers
+from serve_app.http.header_limits import CONTROL_HEADERS, MAX_HEADER_BYTES, MAX_HEADERS
 from serve_app.http.requests import request_id_of
 from serve_app.http.responses import rendered
 
@@ -156,3 +158,46 @@ class Body:
 
 def _error(scope: Scope, failure: ServingError) -> Error:
     return Error.of(failure, request_id_of(Headers(scope=scope)))
+
+
+def with_request_id(app: ASGIApp) -> ASGIApp:
+    """Gives every request and its response an `x-request-id`, as Serve's own server does."""
+
+    async def identified(scope: Scope, receive: Receive, send: Send) -> None:
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+        request_id = given or uuid.uuid4().hex.encode()
+        if given is None:
+            scope["headers"].append((b"x-request-id", request_id))
+
+        async def send_identified(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"].append((b"x-request-id", request_id))
+            await send(message)
+
+        await app(scope, receive, send_identified)
+
+    return identified
+
+
+def check_header_limits(scope: Mapping[str, Any]) -> None:
+    """`scope` is that of ASGI. Raises HeadersTooLarge."""
+    headers = scope["headers"]
+    if len(headers) > MAX_HEADERS:
+        raise HeadersTooLarge(f"more than {MAX_HEADERS} headers")
+    size = len(scope.get("raw_path") or b"") + len(scope.get("query_string", b""))
+    for name, value in headers:
+        size += len(name) + len(value)
+    if size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"more than {MAX_HEADER_BYTES} bytes of path and headers")
+
+
+def without_control_headers(headers: Iterable[tuple[bytes, bytes]]) -> Iterable[tuple[bytes, bytes]]:
+    """The headers except Serve's control headers and those that are not UTF-8."""
+    for name, value in headers:
+        try:
+            known = name.decode("ascii").lower().replace("-", "_")
+            value.decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if known not in CONTROL_HEADERS:
+            yield name, value

@@ -1,16 +1,17 @@
-"""From an HTTP request to an InferRequest and its context. Reads bodies within their limits; knows no routes."""
+"""From an HTTP request to an InferRequest and its context, and whether its client is still connected. Reads bodies
+within their limits; knows no routes."""
 
 import asyncio
 import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message
+from starlette.types import Message, Receive
 
 from deployments.contract import wire
 from deployments.contract.errors import Cancelled, InvalidRequest, PayloadTooLarge, UnsupportedMediaType, quoted
@@ -88,19 +89,22 @@ def _check_encoding(request: Request) -> None:
 async def _read_body(request: Request, limit_bytes: int) -> bytes:
     """The body. At most `limit_bytes` of it are held at any time."""
     _check_encoding(request)
-    too_large = PayloadTooLarge(f"the body is larger than {limit_bytes} bytes")
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
-        raise too_large
+        raise _too_large(limit_bytes)
     chunks, size = [], 0
     try:
         async for chunk in request.stream():
             if (size := size + len(chunk)) > limit_bytes:
-                raise too_large
+                raise _too_large(limit_bytes)
             chunks.append(chunk)
     except ClientDisconnect:
         raise Cancelled("the client disconnected") from None
     return b"".join(chunks)
+
+
+def _too_large(limit_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"the body is larger than {limit_bytes} bytes")
 
 
 async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> InferRequest:
@@ -125,3 +129,30 @@ async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> In
         if isinstance(digits, str) and digits.isdecimal():
             fields[name] = int(digits)
     return wire.from_object({form.request.__name__: fields}, InferRequest)
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Returns when the client has disconnected. The request's body must have been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def cancel_on_disconnect(request: Request, work: Awaitable[Result]) -> Result:
+    """The result of `work`. If the client disconnects first, `work` is cancelled and Cancelled is raised."""
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def watch() -> None:
+        await wait_for_disconnect(request.receive)
+        task.cancel()
+
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        # Cancelled by `watch` alone; a cancellation from outside as well is passed on.
+        if watching.done() and task.uncancel() == 0:
+            raise Cancelled("the client disconnected") from None
+        raise
+    finally:
+        watching.cancel()

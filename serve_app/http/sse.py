@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from deployments.contract import wire
 from deployments.contract.types import InferResponse
 from deployments.replica.calls import Reply
-from serve_app.http.disconnect import wait_for_disconnect
+from serve_app.http.requests import wait_for_disconnect
 
 FIRST_REPLY_WAIT_S = 10.0
 """How long the status line waits for the first reply, so that an error before it has its own status. Afterwards the

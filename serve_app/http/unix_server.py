@@ -8,12 +8,13 @@ Serve's port, so that Serve still starts, drains and stops replicas. Without HAP
 import asyncio
 import contextlib
 import socket
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
+
+from serve_app.http.middleware import with_request_id
 
 BACKLOG = 4096
 SHUTDOWN_TIMEOUT_S = 5
@@ -57,22 +58,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Captures none: Ray handles the process's signals."""
         yield
-
-
-def with_request_id(app: ASGIApp) -> ASGIApp:
-    """Gives every request and its response an `x-request-id`, as Serve's own server does."""
-
-    async def identified(scope: Scope, receive: Receive, send: Send) -> None:
-        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
-        request_id = given or uuid.uuid4().hex.encode()
-        if given is None:
-            scope["headers"].append((b"x-request-id", request_id))
-
-        async def send_identified(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"x-request-id", request_id))
-            await send(message)
-
-        await app(scope, receive, send_identified)
-
-    return identified

@@ -3,12 +3,8 @@
 import pytest
 
 from deployments.contract.errors import HeadersTooLarge
-from serve_app.http.header_limits import (
-    MAX_HEADER_BYTES,
-    MAX_HEADERS,
-    check_header_limits,
-    without_control_headers,
-)
+from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS
+from serve_app.http.middleware import check_header_limits, without_control_headers
 
 Headers = list[tuple[bytes, bytes]]
 MANY = [(b"x-%d" % number, b"1") for number in range(MAX_HEADERS + 1)]

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from deployments.contract.errors import Cancelled
-from serve_app.http.disconnect import cancel_on_disconnect
+from serve_app.http.requests import cancel_on_disconnect
 
 
 class Client:
