@@ -3,6 +3,7 @@
 What takes long to import is imported by the fixture that uses it: a run of a few tests starts at once.
 """
 
+import gc
 import logging
 import os
 import tempfile
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.ray)
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+def pytest_collection_finish() -> None:
+    """The modules that are imported by now stay. The garbage collector need not look at them again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
