@@ -15,9 +15,9 @@ PARALLEL := -n $(TEST_WORKERS) --dist loadgroup
 test: .venv/dev.stamp
 	$(BIN)/pytest $(PARALLEL)
 
-# What needs no Ray and no compiler: under a minute, to be run while one works.
+# What needs no Ray, no compiler and no long computation: under a minute, to be run while one works.
 test-fast: .venv/dev.stamp
-	$(BIN)/pytest $(PARALLEL) -m 'not ray and not cluster and not compiles'
+	$(BIN)/pytest $(PARALLEL) -m 'not ray and not cluster and not compiles and not slow'
 
 # More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp

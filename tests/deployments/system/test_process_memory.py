@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import PROJECT
 from tests.support.tiny_models import save_image_model, save_text_model
 
@@ -30,6 +32,7 @@ print(max(sizes[4:]) - min(sizes[4:]))
 """
 
 
+@pytest.mark.slow
 def test_loads_and_unloads_leave_the_process_as_large_as_it_was(tmp_path: Path) -> None:
     folders = [str(save_text_model(tmp_path / "text")), str(save_image_model(tmp_path / "image"))]
     run = subprocess.run(

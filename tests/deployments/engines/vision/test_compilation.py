@@ -29,7 +29,7 @@ from tests.support.image_models import (
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
+pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

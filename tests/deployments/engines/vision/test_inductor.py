@@ -18,7 +18,7 @@ from tests.support.image_models import (
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
+pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 
 
 def test_inductor_compiles_where_the_model_is_not_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

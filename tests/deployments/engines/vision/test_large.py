@@ -60,6 +60,7 @@ KINDS: dict[str, Callable[[Image.Image], bytes]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_large_file_takes_no_longer_than_a_second_nor_more_than_its_reservation(

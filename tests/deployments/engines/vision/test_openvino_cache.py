@@ -14,7 +14,7 @@ from tests.support.image_models import CONFIGS, LABELS, answer, encoded, loaded,
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
+pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 
 
 @pytest.mark.parametrize(

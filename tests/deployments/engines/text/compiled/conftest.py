@@ -1,6 +1,7 @@
 """What the tests of compiled forwards share."""
 
 import shutil
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +14,10 @@ from deployments.engines.text.loop import DecoderLoop
 COMPILE_S = 280.0
 
 
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
+def needs_compiler(test: Callable[..., None]) -> Callable[..., None]:
+    without = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="there is no C++ compiler")
+    marked: Callable[..., None] = pytest.mark.compiles(without(test))
+    return marked
 
 
 @pytest.fixture(autouse=True)
