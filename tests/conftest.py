@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -42,12 +42,15 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at `-m`, and before pytest-xdist at groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What uses the session's Ray is marked so. One worker of pytest-xdist runs all that starts a Ray."""
+    """What uses the session's Ray is marked so. Of pytest-xdist's workers one starts all Rays, and one HAProxy."""
     for item in items:
-        if "session_ray" in getattr(item, "fixturenames", ()):
+        fixtures: Collection[str] = getattr(item, "fixturenames", ())
+        if "session_ray" in fixtures:
             item.add_marker(pytest.mark.ray)
         if item.get_closest_marker("ray") or item.get_closest_marker("cluster"):
             item.add_marker(pytest.mark.xdist_group("ray"))
+        elif "front" in fixtures:
+            item.add_marker(pytest.mark.xdist_group("front"))
 
 
 def pytest_collection_finish() -> None:

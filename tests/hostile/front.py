@@ -5,7 +5,6 @@ Starts no Ray.
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from serve_app.config.config import IngressSettings, RuntimeConfig
 from serve_app.http.haproxy import BUFFER_BYTES, IDLE_CONNECTION_S, MAX_CONNECTIONS, haproxy_binary, haproxy_environment
 from serve_app.http.haproxy_config import adapted
 from tests.support.ports import free_port
+from tests.support.until import wait_until
 
 CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
 
@@ -91,19 +91,22 @@ def running(folder: Path) -> Iterator[Front]:
     with log.open("wb") as sink:
         proxy = subprocess.Popen([program, "-db", "-f", str(file)], stdout=sink, stderr=sink)
     try:
-        give_up = time.monotonic() + 60
-        while True:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert time.monotonic() < give_up
-            assert proxy.poll() is None, log.read_text()
-            assert server.poll() is None
-            time.sleep(0.1)
+        wait_until(lambda: _answers(port) or _ended(proxy, server, log), "HAProxy and the server behind it answer")
         yield Front(port, server_port, {"haproxy": proxy.pid, "server": server.pid})
     finally:
         for process in (proxy, server):
             process.kill()
             process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def _ended(proxy: subprocess.Popen[bytes], server: subprocess.Popen[bytes], log: Path) -> bool:
+    assert proxy.poll() is None, log.read_text()
+    assert server.poll() is None
+    return False

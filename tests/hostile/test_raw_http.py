@@ -2,12 +2,9 @@
 
 import os
 import socket
-import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import psutil
@@ -15,18 +12,12 @@ import pytest
 
 from serve_app.http.haproxy import haproxy_binary
 from serve_app.http.header_limits import MAX_HEADERS
-from tests.hostile.front import Front, running
+from tests.hostile.front import Front
 from tests.hostile.raw import BODY, CHUNKED, CLOSE, GOOD, HOST, LENGTH, Received, chunks, corpus, exchange, head
 from tests.support.until import wait_until
 
 REQUESTS = int(os.environ.get("HOSTILE_REQUESTS", "4000"))
 pytestmark = pytest.mark.skipif(haproxy_binary() is None, reason="there is no HAProxy")
-
-
-@pytest.fixture(scope="module")
-def front() -> Iterator[Front]:
-    with tempfile.TemporaryDirectory(prefix="front-") as folder, running(Path(folder)) as front:
-        yield front
 
 
 REFUSED = {
@@ -135,6 +126,7 @@ def slowly(port: int, sent_bytes: bytes, at_once: int) -> Received:
     return Received(received, True, time.monotonic() - begin)
 
 
+@pytest.mark.slow
 def test_slow_heads_and_slow_bodies_end_while_others_are_answered(front: Front) -> None:
     endless = b"POST /infer HTTP/1.1\r\nHost: runtime\r\nx: " + b"a" * 10_000
     body = head(HOST, CLOSE, b"Content-Length: 100000") + b'{"' + b"x" * 10_000

@@ -6,27 +6,19 @@ The times of the others are printed, not held to anything: besiegers, others and
 import asyncio
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from benchmarks.http.open_loop import Caller, percentile
 from serve_app.http.haproxy import haproxy_binary
-from tests.hostile.front import Front, running
+from tests.hostile.front import Front
 from tests.hostile.raw import BODY
 
-RATE, SECONDS = 100, 4
+RATE, SECONDS = 100, 2
 pytestmark = pytest.mark.skipif(haproxy_binary() is None, reason="there is no HAProxy")
 
 
-@pytest.fixture(scope="module")
-def front() -> Iterator[Front]:
-    with tempfile.TemporaryDirectory(prefix="front-") as folder, running(Path(folder)) as front:
-        yield front
-
-
+@pytest.mark.slow
 async def test_a_siege_costs_others_no_request(front: Front) -> None:
     caller = Caller(f"{front.url}/infer", BODY)
     await caller.at(RATE, 1)

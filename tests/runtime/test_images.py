@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from deployments.contract.types import InferRequest
 from deployments.families.image_classification.replica import ImageClassificationReplica
 from deployments.replica.calls import Call, Reply
+from deployments.repository.model import find
 from tests.deployments.engines.vision.test_fuzzing import mutated
 from tests.deployments.families.image_classification.test_replica import replica
 from tests.support.http_runtimes import FakeRuntime, Script, http_app
@@ -28,7 +29,7 @@ def answered_by_a_replica(models: Path) -> Script:
     async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
         if not replicas:  # It needs the running loop.
             replicas.append(replica(models))
-        model = replicas[0].options.repository().find(request.model_id, "image_classification")
+        model = find(replicas[0].options.repository().models(), request.model_id, "image_classification")
         call_id = uuid.uuid4().hex
         yield await replicas[0].infer(Call(request, call_id, 60, model, call_id=call_id))
 

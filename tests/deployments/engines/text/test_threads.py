@@ -181,6 +181,7 @@ class PoolWatcher(Listener):
         super().__call__(event)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads cannot be listed here")
 def test_an_idle_engine_has_no_pool(folder: Path) -> None:
     """An idle pool slows the steps of every other model. In a process of its own: other tests have pools too."""

@@ -128,6 +128,7 @@ def test_a_model_that_takes_something_else_has_batches_and_narrow_floats_too(tmp
     np.testing.assert_allclose(answer(narrow, encoded(images[0])), together[0], atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_processor_may_ask_for_as_many_pixels_as_it_likes(tmp_path: Path) -> None:
     """Donut's asks for 2560 × 1920; the limit is for images that would grow."""
     square = {"size": {"height": 2560, "width": 1920}, "do_center_crop": False}

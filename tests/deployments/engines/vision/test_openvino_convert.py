@@ -11,7 +11,7 @@ from transformers import AutoModelForImageClassification
 from deployments.engines.vision.openvino_convert import MOST_AT_ONCE, convert
 from tests.support.image_models import saved
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of torch's own, while it exports
+pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # of torch's own, while it exports
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
