@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -43,7 +44,8 @@ def test_the_generator_says_what_transformers_says(generator: TextGenerationEngi
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "gpt-nano")
     model = AutoModelForCausalLM.from_pretrained(MODELS / "gpt-nano")
     prompt = tokenizer("ROMEO:", return_tensors="pt", return_token_type_ids=False)
-    ids = model.generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt.input_ids.shape[1] :]
+    generate: Any = model.generate
+    ids = generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt.input_ids.shape[1] :]
     assert ask(generator, "ROMEO:", 30).text == tokenizer.decode(ids, skip_special_tokens=True)
 
 

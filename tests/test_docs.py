@@ -116,7 +116,10 @@ def test_benchmarks_and_their_arguments_exist(page: Path) -> None:
         path = module.replace(".", "/")
         file = next((name for name in (f"{path}.py", f"{path}/__main__.py") if exists(name)), None)
         assert file, f"{page.name} runs {module}"
-        literals = {node.value for node in ast.walk(ast.parse((PROJECT / file).read_text("utf-8"))) if _is_text(node)}
+        tree = ast.parse((PROJECT / file).read_text("utf-8"))
+        literals = {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
         assert set(arguments.split()) <= literals, f"{page.name} runs {module}{arguments}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import httpx
 import psutil
 import pytest
@@ -49,7 +49,7 @@ def refuses_without_rays_token(port: int) -> bool:
         try:
             channel.unary_unary("/ray.serve.ASGIService/HandleRequest")(b"", timeout=10)
         except grpc.RpcError as refused:
-            return refused.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
+            return refused.code() is grpc.StatusCode.UNAUTHENTICATED
     return False
 
 
@@ -90,7 +90,7 @@ def test_keys_come_and_go_and_no_replica_is_started_anew(runtime: Running) -> No
 def calls_under_way() -> float:
     """In all of Echo's replicas, by their own count."""
     handle = serve.get_deployment_handle("Echo", "model-runtime")
-    return sum(stats[CALLS_UNDER_WAY] for stats in asyncio.run(broadcast(handle, "record_autoscaling_stats")))
+    return sum(float(stats[CALLS_UNDER_WAY]) for stats in asyncio.run(broadcast(handle, "record_autoscaling_stats")))
 
 
 def test_clients_that_leave_free_their_slots_and_their_places(runtime: Running) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -167,7 +168,7 @@ def test_pins_outlive_the_registry_actor_and_requests_go_on_without_it(
     assert not client.model("changing").pinned
     assert client.pin("changing").pinned
     with load(runtime, "changing") as answers:
-        killed = registry_actor()
+        killed: Any = registry_actor()
         ray.kill(killed)
         put_version(shelf, 2)
         # Only another actor can have seen it.

@@ -21,8 +21,10 @@ class Running:
 
 def replica_pids(application: str, deployment: str) -> list[int]:
     """The processes of a deployment's replicas that run."""
-    from ray.serve.api import _get_global_client
+    from ray.serve.context import _get_global_client
 
-    details = _get_global_client().get_serve_details()
+    client = _get_global_client()
+    assert client is not None
+    details = client.get_serve_details()
     replicas = details["applications"][application]["deployments"][deployment]["replicas"]
     return [replica["pid"] for replica in replicas if replica["state"] == "RUNNING"]

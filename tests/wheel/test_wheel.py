@@ -31,8 +31,9 @@ def bin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The programs of an environment that holds the wheel and its dependencies, nothing of the checkout."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
-    install = [folder / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "-c", PROJECT / "constraints.txt", WHEEL], check=True, cwd=folder)
+    assert WHEEL is not None
+    install = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*install, "-c", str(PROJECT / "constraints.txt"), WHEEL], check=True, cwd=folder)
     return folder / "bin"
 
 
@@ -53,7 +54,7 @@ def url(bin_folder: Path, place: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [bin_folder / "model-runtime", "serve", "--models", "repository", "--port", str(port)]
+    command = [str(bin_folder / "model-runtime"), "serve", "--models", "repository", "--port", str(port)]
     with subprocess.Popen(command, cwd=place, env=environment(), stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
         lines = []

@@ -25,7 +25,7 @@ def cpu_seconds() -> float:
     ends it: also the seconds in which it imported its module.
     """
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
-    running = [sum(child.cpu_times()[:4]) for child in psutil.Process().children()]
+    running: list[float] = [sum(child.cpu_times()[:4]) for child in psutil.Process().children()]
     return time.thread_time() + ended.ru_utime + ended.ru_stime + sum(running)
 
 

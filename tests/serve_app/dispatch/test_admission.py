@@ -48,7 +48,7 @@ def test_slots_of_a_new_replica_are_used_at_once() -> None:
 def test_requests_that_wait_go_in_order() -> None:
     service = Service(slots=1)
     slots = [service.ask() for _ in range(5)]
-    service.finish(), service.finish(), service.finish(), service.finish()
+    service.finish(4)
     assert service.sent == slots
 
 

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
+from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
@@ -48,7 +49,12 @@ async def test_a_deployment_that_does_not_answer_in_time_has_no_answers() -> Non
 
 @pytest.mark.parametrize(
     ("raised", "ready"),
-    [(None, True), (RayActorError(), False), (TimeoutError(), False), (DeploymentUnavailableError("Text"), False)],
+    [
+        (None, True),
+        (RayActorError(), False),
+        (TimeoutError(), False),
+        (DeploymentUnavailableError(DeploymentID("Text")), False),
+    ],
 )
 async def test_a_deployment_is_ready_where_a_replica_answers(raised: Exception | None, ready: bool) -> None:
     assert await is_ready(Answering(raises=raised).handle()) is ready

@@ -59,6 +59,13 @@ def picked_socket(pool: ReplicaPool, model: str = "m") -> SocketTransport | None
     return transport if isinstance(transport, SocketTransport) else None
 
 
+async def socket_of(pool: ReplicaPool) -> SocketTransport:
+    """The picked socket, once there is one."""
+    socket = await until(lambda: picked_socket(pool))
+    assert socket is not None
+    return socket
+
+
 def pending(prompt: str) -> Pending:
     request = TextGeneration(model_id="m", prompt=prompt, max_tokens=1)
     return pending_of(Call(request, "r", 60, call_id=f"call-{next(numbers)}"))
@@ -93,10 +100,10 @@ async def test_a_lost_connection_is_made_again_while_its_replica_runs(
 ) -> None:
     replica = SocketReplica(folder / "a.sock")
     handle.show(table(a={}))
-    first = await until(lambda: picked_socket(pool))
+    first = await socket_of(pool)
     await replica.drop_connections()
     await until(lambda: not first.open)
-    second = await until(lambda: picked_socket(pool))
+    second = await socket_of(pool)
     assert second is not first
     assert await second.send(pending("b")) == TextGenerationResult(generated_text="b")
     await replica.close()
@@ -109,7 +116,7 @@ async def test_a_replica_that_cannot_be_reached_gets_no_call(
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(folder / "dead.sock"))
     handle.show(table(dead={}, alive={}))
-    picked = await until(lambda: picked_socket(pool))
+    picked = await socket_of(pool)
     assert await picked.send(pending("a")) == TextGenerationResult(generated_text="a")
     await alive.close()
 

@@ -8,7 +8,7 @@ import pytest
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.decoders import slots
 from deployments.engines.text.decoders.decoder import ChunkedPrefill
-from deployments.engines.text.decoders.prefixes import BLOCK
+from deployments.engines.text.decoders.prefixes import BLOCK, PrefixKV
 from deployments.engines.text.engine import TextGenerationEngine
 from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load, save_long_model
 
@@ -50,7 +50,7 @@ def test_equal_prompts_at_once_are_computed_once(
     computed: list[int] = []
     compute = slots.SlotDecoder._compute
 
-    def counted(self: slots.SlotDecoder, begun: list[slots.PrefixKV], prompts: list[tuple[int, ...]]) -> object:
+    def counted(self: slots.SlotDecoder, begun: list[PrefixKV], prompts: list[tuple[int, ...]]) -> object:
         computed.append(len(prompts))
         return compute(self, begun, prompts)
 
@@ -74,7 +74,7 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
     gate, crowd = PausedListener(), [Listener() for _ in range(6)]
     compute = slots.SlotDecoder._compute
 
-    def watched(self: slots.SlotDecoder, begun: list[slots.PrefixKV], prompts: list[tuple[int, ...]]) -> object:
+    def watched(self: slots.SlotDecoder, begun: list[PrefixKV], prompts: list[tuple[int, ...]]) -> object:
         told.append(sum(bool(listener.events) for listener in crowd))
         return compute(self, begun, prompts)
 
