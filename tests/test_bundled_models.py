@@ -42,10 +42,10 @@ def test_the_classifier_knows_the_sample() -> None:
 
 def test_the_generator_says_what_transformers_says(generator: TextGenerationEngine) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "gpt-nano")
-    model = AutoModelForCausalLM.from_pretrained(MODELS / "gpt-nano")
+    model: Any = AutoModelForCausalLM.from_pretrained(MODELS / "gpt-nano")
     prompt = tokenizer("ROMEO:", return_tensors="pt", return_token_type_ids=False)
-    generate: Any = model.generate
-    ids = generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt.input_ids.shape[1] :]
+
+    ids = model.generate(**prompt, max_new_tokens=30, do_sample=False)[0, prompt.input_ids.shape[1] :]
     assert ask(generator, "ROMEO:", 30).text == tokenizer.decode(ids, skip_special_tokens=True)
 
 
