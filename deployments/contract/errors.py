@@ -86,6 +86,8 @@ class OutOfMemory(ServingError):
 
 class Overloaded(ServingError):
     code, status, grpc, retryable = "overloaded", 429, "RESOURCE_EXHAUSTED", True
+    retry_after_ms: int | None = 1000
+    """Where the raiser knows no better: an `overloaded` always says when to retry."""
 
 
 class DeadlineExceeded(ServingError):

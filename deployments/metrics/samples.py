@@ -9,8 +9,8 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class ModelMetric:
-    """One metric of one model. `values`: one number, or of a histogram the count in each bucket, with one more above
-    the last of `bounds`, and the sum."""
+    """One metric of one model. `values`: one number; for a histogram the count of each bucket, the count above the
+    last of `bounds`, and the sum."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]

@@ -20,12 +20,12 @@ class LauncherProfile:
 
     @classmethod
     def found(cls, binary: str, configuration: str) -> Self | None:
-        """That of the two variables as Serve read them; None where the fast profile is off."""
+        """The profile by the paths of HAProxy's program and configuration; None where HAProxy does not run in front."""
         return cls(Path(configuration).parent) if Path(binary).name == HAPROXY else None
 
     @classmethod
     def around(cls, configuration: Path) -> Self:
-        """That of a configuration as Serve writes it: into a folder of its own for each node."""
+        """The profile by HAProxy's configuration file, which Serve writes into one folder for each node."""
         return cls(configuration.parent.parent)
 
     def environment(self, program: str) -> dict[str, str]:

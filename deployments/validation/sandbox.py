@@ -11,7 +11,7 @@ CPU_S = 2.0
 CPU_S_PER_MIB = 0.05
 """Of tokenizer.json: large vocabularies take their time."""
 TIMEOUT_S = 60.0
-"""On a machine so busy that a few CPU seconds take this long."""
+"""Wall-clock limit for one folder. The CPU limit comes first, but on a very busy machine."""
 _TRIED = ("tokenizer*.json", "processor_config.json", "chat_template.*", "additional_chat_templates")
 
 

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from deployments.contract.errors import InvalidRequest, Overloaded, PermissionDenied, Unauthenticated, quoted
 from deployments.contract.settings import Strict
-from serve_app.access.caller import ANONYMOUS, Caller, Priority
+from serve_app.access.caller import ANONYMOUS, DEADLINE_HEADER, PRIORITY_HEADER, Caller, Priority
 
 KEY_PREFIX = "mr-"
 HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
@@ -96,7 +96,7 @@ class Access:
         name = self._name(headers) if self._names and path not in HEALTH_PATHS else ""
         if name and not self.settings.keys[name].administrator and administers(method, path):
             raise PermissionDenied("this route needs an administrator's key")
-        priority, deadline = headers.get("x-priority"), headers.get("x-deadline-ms")
+        priority, deadline = headers.get(PRIORITY_HEADER), headers.get(DEADLINE_HEADER)
         if not name and priority is None and deadline is None:
             return ANONYMOUS
         share = self.settings.keys[name].share if name else 1
@@ -150,7 +150,7 @@ class Access:
             return Priority.NORMAL
         priority = _PRIORITIES.get(value.strip().lower())
         if priority is None:
-            raise InvalidRequest(f"x-priority: {quoted(value)} is none of {', '.join(_PRIORITIES)}")
+            raise InvalidRequest(f"{PRIORITY_HEADER}: {quoted(value)} is none of {', '.join(_PRIORITIES)}")
         if priority is Priority.HIGH and name and not self.settings.keys[name].may_prioritise:
             raise PermissionDenied("this key may not ask for high priority")
         return priority
@@ -159,7 +159,7 @@ class Access:
         if value is None:
             return None
         if not (value.isascii() and value.isdigit() and len(value) <= 12 and int(value) > 0):
-            raise InvalidRequest(f"x-deadline-ms: {quoted(value)} is no positive number of milliseconds")
+            raise InvalidRequest(f"{DEADLINE_HEADER}: {quoted(value)} is no positive number of milliseconds")
         return self.clock() + int(value) / 1000
 
     def _used(self, name: str, key: KeySettings) -> Usage:

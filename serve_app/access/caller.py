@@ -3,6 +3,10 @@
 import enum
 from dataclasses import dataclass
 
+PRIORITY_HEADER = "x-priority"
+DEADLINE_HEADER = "x-deadline-ms"
+"""Milliseconds from now for which the caller has use of an answer."""
+
 
 class Priority(enum.IntEnum):
     """Of two waiting requests, the one with the lower value is sent first."""

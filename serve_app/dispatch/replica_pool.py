@@ -76,8 +76,8 @@ class ReplicaPool:
             return _NONE
 
     def _best(self, sockets: list[SocketTransport], model: str) -> SocketTransport:
-        """That of a replica that holds the model; where all of them are busy, of the one with most free memory; else of
-        the one with the fewest calls under way."""
+        """A replica that holds the model; where all of them are busy, the one with most free memory; else the one with
+        the fewest calls under way."""
         free = [socket for socket in sockets if len(socket.pending) < self._target_ongoing]
         holders = [socket for socket in free if self._holds(socket, model)]
         if holders:

@@ -19,6 +19,7 @@ from deployments.contract import wire
 from deployments.contract.errors import HeadersTooLarge, NotFound, Overloaded, RequestTimeout, ServingError
 from deployments.contract.types import Error
 from serve_app.access.api_keys import Access
+from serve_app.access.caller import DEADLINE_HEADER, PRIORITY_HEADER
 from serve_app.http.batch import NDJSON
 from serve_app.http.header_limits import CONTROL_HEADERS, MAX_HEADER_BYTES, MAX_HEADERS
 from serve_app.http.requests import request_id_of
@@ -29,7 +30,7 @@ SLOW_BODY_S = 10.0
 MIN_BYTES_PER_S = 16 * 1024
 IDLE_STREAM_S = 25.0
 """How long a stream of lines may send nothing."""
-_READ_HEADERS = frozenset({b"authorization", b"x-priority", b"x-deadline-ms", b"content-type"})
+_READ_HEADERS = frozenset({b"authorization", b"content-type", PRIORITY_HEADER.encode(), DEADLINE_HEADER.encode()})
 
 
 class ControlHeaderFilter:

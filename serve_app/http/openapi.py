@@ -13,6 +13,7 @@ from deployments.contract.errors import ERRORS
 from deployments.contract.status import ModelStatus, Plan
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.family import Form
+from serve_app.access.caller import DEADLINE_HEADER, PRIORITY_HEADER
 from serve_app.http.batch import MAX_ITEMS, NDJSON
 from serve_app.http.interfaces import MountedApi
 from serve_app.http.requests import FORM
@@ -149,8 +150,8 @@ _BINARY = {"type": "string", "format": "binary"}
 STRING = {"type": "string"}
 _DEADLINE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}
 _SCHEDULING_HEADERS = [
-    {"name": "x-deadline-ms", "in": "header", "schema": _DEADLINE, "description": "For how long an answer is of use"},
-    {"name": "x-priority", "in": "header", "schema": {"enum": ["high", "normal", "low"]}},
+    {"name": DEADLINE_HEADER, "in": "header", "schema": _DEADLINE, "description": "For how long an answer is of use"},
+    {"name": PRIORITY_HEADER, "in": "header", "schema": {"enum": ["high", "normal", "low"]}},
 ]
 MODEL_ID = {"name": "model_id", "in": "path", "required": True, "schema": STRING}
 """The parameter of a path."""

@@ -4,6 +4,7 @@ from starlette.responses import Response
 
 from deployments.contract.errors import ERRORS, Internal, InvalidRequest
 from deployments.contract.types import Error
+from serve_app.http.responses import headers_of
 from serve_app.http.sse import data
 
 # Errors for which OpenAI has another status and code than the contract.
@@ -31,9 +32,8 @@ def error_object(error: Error, param: str | None = None) -> dict[str, object]:
 def render_error(error: Error, param: str | None = None) -> Response:
     """The response, with the headers that OpenAI's clients read before they retry."""
     retryable = ERRORS.get(error.code or "", Internal).retryable
-    headers = {"x-should-retry": "true" if retryable else "false"}
+    headers = headers_of(error) | {"x-should-retry": "true" if retryable else "false"}
     if error.retry_after_ms is not None:
-        headers["retry-after"] = str(-(-error.retry_after_ms // 1000))
         headers["retry-after-ms"] = str(error.retry_after_ms)
     status, _ = _status_and_code(error)
     return Response(data(error_object(error, param)), status, headers, "application/json")

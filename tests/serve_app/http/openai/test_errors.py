@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deployments.contract.errors import ERRORS, InvalidRequest, ModelNotFound, Overloaded, PromptTooLong
+from deployments.contract.errors import ERRORS, InvalidRequest, ModelNotFound, Overloaded, PromptTooLong, Unavailable
 from deployments.contract.types import Error
 from serve_app.http.openai.errors import error_object, render_error
 
@@ -40,3 +40,5 @@ def test_the_headers_say_whether_and_when_to_retry() -> None:
     headers = render_error(Error.of(failure)).headers
     assert (headers["x-should-retry"], headers["retry-after"], headers["retry-after-ms"]) == ("true", "2", "1200")
     assert render_error(Error.of(InvalidRequest("m"))).headers["x-should-retry"] == "false"
+    for without_time in (Overloaded("m"), Unavailable("m")):
+        assert render_error(Error.of(without_time)).headers["retry-after"] == "1"
