@@ -11,13 +11,17 @@ serve: .venv/serve.stamp
 # One of the workers runs what starts a Ray. Its waits are long: the other one computes meanwhile.
 TEST_WORKERS ?= 2
 PARALLEL := -n $(TEST_WORKERS) --dist loadgroup
+FAST := -m 'not ray and not cluster and not compiles and not slow' --hypothesis-profile fast --image-mutations 50
+
+# Else each of the many processes that tests start compiles its modules anew.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
 test: .venv/dev.stamp
 	$(BIN)/pytest $(PARALLEL)
 
 # What needs no Ray, no compiler and no long computation: under a minute, to be run while one works.
 test-fast: .venv/dev.stamp
-	$(BIN)/pytest $(PARALLEL) -m 'not ray and not cluster and not compiles and not slow'
+	$(BIN)/pytest $(PARALLEL) $(FAST)
 
 # More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp

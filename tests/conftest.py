@@ -22,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image-mutations", type=int, default=150, help="of each image format; 20,000 in make fuzz-image")
 
 
+# A busy machine is no failure.
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=50)
+hypothesis.settings.load_profile("thorough")
+
+
 def pytest_configure() -> None:
     """Sets what libraries read from the environment when they are imported, here and in child processes."""
     # Threads of OpenMP that wait for work leave their core to others at once. They would keep it for some milliseconds,
@@ -34,10 +40,6 @@ def pytest_configure() -> None:
     os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
-
-    # A busy machine is no failure.
-    hypothesis.settings.register_profile("patient", deadline=None)
-    hypothesis.settings.load_profile("patient")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at `-m`, and before pytest-xdist at groups

@@ -4,7 +4,7 @@ import json
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as some
 
 from deployments.contract import wire
@@ -57,7 +57,6 @@ def test_what_is_written_reads_back_the_same(media_type: str, union: str) -> Non
     kind: type[Variant] = InferRequest if union == "request" else InferResponse
 
     @given(REQUESTS if union == "request" else RESPONSES)
-    @settings(max_examples=150, deadline=None)
     def claim(variant: Variant) -> None:
         read = wire.decode(wire.encode(variant, media_type), media_type, kind)
         if media_type == wire.BINCODE:
@@ -97,7 +96,6 @@ def refused_or_read(body: bytes, media_type: str) -> None:
 @pytest.mark.parametrize("media_type", wire.MEDIA_TYPES)
 def test_no_bytes_make_anything_but_a_clean_refusal(media_type: str) -> None:
     @given(some.binary() | REQUESTS.flatmap(lambda request: broken(wire.encode(request, media_type))))
-    @settings(max_examples=400, deadline=None)
     def claim(body: bytes) -> None:
         refused_or_read(body, media_type)
 
@@ -117,7 +115,6 @@ def _changed(body: bytes, changes: list[tuple[int, bytes]]) -> bytes:
 
 
 @given(NEARLY)
-@settings(max_examples=400, deadline=None)
 def test_nearly_a_request_is_read_or_refused(value: dict[str, object]) -> None:
     refused_or_read(msgpack.packb(value, default=str) if _packs(value) else b"", wire.MSGPACK)
     refused_or_read(json.dumps(value, default=lambda data: data.decode("latin-1")).encode(), wire.JSON)
@@ -154,7 +151,6 @@ VALUES = some.recursive(
 
 
 @given(VALUES, some.booleans(), some.sampled_from([None, 1]))
-@settings(max_examples=300, deadline=None)
 def test_json_means_what_the_standard_library_says(value: object, ascii_only: bool, indent: int | None) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     read = wire.parse_json(body.encode())

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -196,26 +195,32 @@ class Reference:
         self.context = context
         self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.continuation = cache(self._continuation)
+        self._known: dict[str, tuple[int, list[int], list[int]]] = {}
 
-    def _continuation(self, prompt: str, tokens: int) -> tuple[str, bool]:
+    def continuation(self, prompt: str, tokens: int) -> tuple[str, bool]:
         """The text, and whether it is whole: it ends early where the two best logits lie within 1e-4."""
+        asked, ids, ties = self._known.get(prompt) or (0, [], [])
+        if asked < tokens:  # However long it becomes, a greedy text begins in the same way.
+            asked, ids, ties = self._known[prompt] = tokens, *self._generate(prompt, tokens)
+        end = min([tokens, *ties])
+        text = self.tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text), end >= min(tokens, len(ids))
+
+    def _generate(self, prompt: str, tokens: int) -> tuple[list[int], list[int]]:
+        """New tokens, and the places where the choice hangs on rounding."""
         inputs = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
-        room = min(tokens, self.context - inputs.input_ids.shape[1])
+        length = inputs.input_ids.shape[1]
         answer = self.model.generate(
             **inputs,
-            max_new_tokens=room,
+            max_new_tokens=min(tokens, self.context - length),
             do_sample=False,
             return_dict_in_generate=True,
             output_logits=True,
             pad_token_id=1,
         )
-        ids = answer.sequences[0, inputs.input_ids.shape[1] :].tolist()
         best = torch.cat(answer.logits).topk(2).values
         ties = ((best[:, 0] - best[:, 1]) < 1e-4).nonzero().flatten().tolist()
-        certain = ids[: ties[0]] if ties else ids
-        text = self.tokenizer.decode(certain, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text), not ties
+        return answer.sequences[0, length:].tolist(), ties
 
     def agrees(self, prompt: str, tokens: int, text: str) -> bool:
         expected, whole = self.continuation(prompt, tokens)

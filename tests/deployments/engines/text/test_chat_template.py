@@ -66,6 +66,7 @@ def test_a_template_may_refuse_messages_with_a_reason() -> None:
     renderer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", HOSTILE)
 def test_a_hostile_template_fails_in_time_and_ends_its_process(fault: str) -> None:
     renderer = ChatRenderer(ChatTemplate(HOSTILE[fault], {}, ()))

@@ -102,6 +102,7 @@ def see_images(model: Any, norms: list[Any]) -> None:
     model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 def test_it_answers_as_in_transformers(tmp_path: Path, model_type: str) -> None:
