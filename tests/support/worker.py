@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def answer(request: Any, report: Report) -> object:
         case ["hang", str(step)]:
             report("first")
             report(step)
-            time.sleep(600)
+            signal.pause()
         case ["burn"]:
             while True:
                 pass
@@ -42,7 +41,7 @@ def answer(request: Any, report: Report) -> object:
         case ["write", str(path), int(size)]:
             return Path(path).write_bytes(bytes(size))
         case ["child"]:
-            return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
+            return subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]).pid
     return None
 
 

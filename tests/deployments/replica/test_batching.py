@@ -8,7 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import pytest
 
 from deployments.replica.batching import Batcher, BatchPolicy
-from tests.support.until import until
+from tests.support.until import turns, until
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def test_an_item_cancelled_while_it_waits_is_not_computed(executor: Execut
     first = asyncio.create_task(batcher.submit(1))
     await until(lambda: len(batches) == 1)
     cancelled, last = asyncio.create_task(batcher.submit(2)), asyncio.create_task(batcher.submit(3))
-    await asyncio.sleep(0)
+    await turns()
     cancelled.cancel()
     gate.set()
     assert [*await asyncio.gather(first, last)] == [1, 3]

@@ -11,7 +11,7 @@ import pytest
 from deployments.contract.types import Chunk, ImageClassification, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.socket_server import LEAVING, FramedConnection, ReplicaSocketServer
-from tests.support.until import until
+from tests.support.until import turns, until
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_what_is_written_arrives_whole_however_it_is_cut(cut: int) -> None
     for frame in frames:
         for item in frame:
             sender.write(item)
-        await asyncio.sleep(0)
+        await turns()
     sent = memoryview(b"".join(wire.pieces))
     while sent:
         buffer = receiver.get_buffer(-1)
@@ -69,7 +69,7 @@ async def test_an_image_is_written_without_a_copy() -> None:
     sender, wire, image = Receiver(), Wire(), bytes(1 << 20)
     sender.connection_made(wire)
     sender.write(ImageClassification(model_id="m", image_data=image))
-    await asyncio.sleep(0)
+    await turns()
     assert any(piece is image for piece in wire.pieces)
 
 

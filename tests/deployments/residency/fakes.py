@@ -12,7 +12,7 @@ from deployments.residency.ledger import MIB
 from deployments.residency.residency import Residency
 from deployments.residency.threads import Threads
 from tests.support.clock import Clock
-from tests.support.until import until
+from tests.support.until import turns, until
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class PlayedThreads(Threads):
         self.closed = False
 
     async def validate(self, work: Callable[[], T]) -> T:
-        await asyncio.sleep(0)
+        await turns()
         return work()
 
     async def load(self, work: Callable[[], T]) -> T:
@@ -95,7 +95,7 @@ class PlayedThreads(Threads):
 
     async def _do(self, work: Callable[[], T], held: list[Work], hold: bool) -> T:
         if not hold:
-            await asyncio.sleep(0)
+            await turns()
             return work()
         item = Work(work, asyncio.get_running_loop().create_future())
         held.append(item)

@@ -20,6 +20,7 @@ from deployments.repository.model import Model
 from deployments.residency.ledger import MIB, Ledger, State
 from deployments.residency.residency import Residency
 from tests.deployments.residency.fakes import PlayedThreads
+from tests.support.until import turns
 
 BUDGET = 100
 SIZES = (10, 25, 40, 55, 70, 120)
@@ -81,8 +82,7 @@ class Machine(RuleBasedStateMachine):
 
     def run_tasks(self) -> None:
         """Until every task waits for something that the machine has to do."""
-        for _ in range(40):
-            self.loop.run_until_complete(asyncio.sleep(0))
+        self.loop.run_until_complete(turns(40))
 
     @rule(number=st.integers(0, len(SIZES) - 1))
     def lease(self, number: int) -> None:

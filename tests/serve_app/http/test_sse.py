@@ -13,7 +13,7 @@ from deployments.contract.types import Chunk, InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.http import sse
 from tests.support.http_runtimes import FakeRuntime, Script, http_app
-from tests.support.until import until
+from tests.support.until import turns, until
 
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5,"stream":true}}'
 RESULT = TextGenerationResult(generated_text="a\u2028b", model_id="m", finish_reason="stop")
@@ -42,7 +42,7 @@ async def endless(request: InferRequest) -> AsyncGenerator[Reply, None]:
     while True:
         number += 1
         yield Chunk("a", number)
-        await asyncio.sleep(0)
+        await turns()
 
 
 async def silent(request: InferRequest) -> AsyncGenerator[Reply, None]:

@@ -12,6 +12,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from serve_app.http.unix_server import UnixServer
+from tests.support.until import turns
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ async def test_a_request_that_is_being_answered_delays_the_shutdown(path: Path) 
         response = asyncio.create_task(client.post("/", content=b"hi"))
         await app.received.wait()
         closing = asyncio.create_task(server.close())
-        await asyncio.sleep(0)
+        await turns()
         app.answers.set()
         assert (await response).text == "hi"
         await closing

@@ -3,7 +3,6 @@
 import gc
 import random
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,10 +95,10 @@ def _wait_until_no_page_is_held(loop: PagedLoop) -> None:
     """The library lets go of cancelled requests before its next step, or within 0.1 s where there is none."""
     assert loop._manager is not None
     assert loop._manager.batch_processor is not None
-    cache, give_up = loop._manager.batch_processor.cache, time.monotonic() + PATIENCE_S
-    while any(allocator.block_table for allocator in cache.cache_allocators.values()):
-        assert time.monotonic() < give_up, "pages are held for requests that have ended"
-        time.sleep(0.01)
+    cache = loop._manager.batch_processor.cache
+    wait_until(
+        lambda: not any(allocator.block_table for allocator in cache.cache_allocators.values()), "no page is held"
+    )
     cache.evict_cached_blocks()
     cache.pool.try_to_free_sectors()
     assert cache.compute_free_capacity() == 1

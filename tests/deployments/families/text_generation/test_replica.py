@@ -166,7 +166,7 @@ async def test_the_end_of_a_cancelled_request_is_dropped() -> None:
     output = GenerationOutput(LoopNotifier(asyncio.get_running_loop()), None)
     output.finished.cancel()
     output.emit(END)
-    await asyncio.sleep(0)
+    await turns()
     assert output.finished.cancelled()
 
 
