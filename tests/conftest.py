@@ -6,6 +6,7 @@ What takes long to import is imported by the fixture that uses it: a run of a fe
 import gc
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -38,6 +39,9 @@ def pytest_configure() -> None:
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     # An ingress that is to go waits for load balancers to notice. There is none.
     os.environ["RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S"] = "0"
+    # A shell's background jobs ignore SIGINT, and so would all that they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
 

@@ -18,7 +18,7 @@ from tests.support.ports import free_port
 from tests.support.until import wait_until
 
 BIN = Path(sys.executable).parent
-PATIENCE_S = 120
+PATIENCE_S = 240
 
 
 @dataclass(frozen=True)

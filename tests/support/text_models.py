@@ -24,6 +24,7 @@ from transformers import (
 
 from deployments.contract.errors import ServingError
 from deployments.contract.types import Chunk, SamplingOptions
+from deployments.engines.loading import build_in_turn
 from deployments.engines.probes import ProbeCache
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.model import CausalModel
@@ -51,6 +52,8 @@ CHATML = (
     "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}</s>\n{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
+
+build_in_turn()  # as replicas do: another test's thread may still load a model
 
 _ATTENTION: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": CONTEXT}
 _WIDTH: dict[str, Any] = {

@@ -11,6 +11,7 @@ from ray import serve
 from deployments.repository.versions import Table
 from serve_app.registry import actor
 from serve_app.registry.actor import ModelRegistryActor
+from tests.support.until import until
 
 STORE: dict[bytes, bytes] = {}
 UNREACHABLE: list[Exception] = []
@@ -60,7 +61,7 @@ async def test_scanning_goes_on_after_rays_store_was_unreachable(tmp_path: Path)
     registry = ModelRegistryActor(str(model_folder(tmp_path, "m")), {}, [], {})
     _, table = await table_of(registry)
     assert table.models.keys() == {"m"}
-    assert not UNREACHABLE
+    await until(lambda: not UNREACHABLE)
     await stop(registry)
 
 
