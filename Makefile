@@ -66,8 +66,20 @@ audit: .venv/serve.stamp
 	  --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1; }
 	@mkdir -p dist
 	.audit/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/bom.cdx.json $(BIN)/python
-	@.audit/bin/pip-audit --progress-spinner off --skip-editable --path $(BIN)/../lib/python3*/site-packages 2> dist/audit.log \
-	  || { grep -q 'Found .* vulnerabilit' dist/audit.log || echo 'pip-audit: no service was reached; see dist/audit.log'; }
+	@rm -f dist/audit.json; .audit/bin/pip-audit --progress-spinner off --skip-editable -f json -o dist/audit.json \
+	  --path $(BIN)/../lib/python3*/site-packages 2> dist/audit.log; true
+	@.audit/bin/python -c "$$AUDIT"
+
+define AUDIT
+import json, pathlib
+file = pathlib.Path("dist/audit.json")
+packages = json.loads(file.read_text())["dependencies"] if file.exists() else []
+known = [package for package in packages if "vulns" in package]
+found = [f"{package['name']} {package['version']}: {fault['id']}" for package in known for fault in package["vulns"]]
+print("\n".join(found) or f"pip-audit: nothing is known against {len(known)} packages" if known
+      else "pip-audit: no service was reached")
+endef
+export AUDIT
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m benchmarks
