@@ -1,5 +1,6 @@
 """Runs coroutines for callers that have no event loop, in one thread that all sync clients of a process share."""
 
+import ctypes
 import functools
 import os
 from collections.abc import Awaitable, Callable
@@ -17,7 +18,10 @@ Result = TypeVar("Result")
 @functools.cache
 def _provider(pid: int) -> BlockingPortalProvider:
     """By process: a forked child has a copy of its parent's event loop, but not the thread that runs it."""
-    return BlockingPortalProvider()
+    provider = BlockingPortalProvider()
+    # Never freed: it would wait for its thread, for ever once the interpreter has stopped all daemon threads.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(provider))
+    return provider
 
 
 class Portal:

@@ -1,6 +1,8 @@
 """Calls run in one thread that exists while someone uses it."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +11,7 @@ import pytest
 
 from deployments.contract.errors import Cancelled
 from serve_app.client.blocking import Portal
+from tests.support import PROJECT
 
 
 async def thread_id() -> int:
@@ -79,3 +82,19 @@ def test_what_a_call_raises_is_raised() -> None:
     with pytest.raises(ZeroDivisionError):
         portal.call(fail)
     portal.close()
+
+
+EXIT = """
+from serve_app.client.blocking import Portal
+
+async def answer() -> int:
+    return 5
+
+kept = Portal()
+print(kept.call(answer), Portal().call(answer))
+"""
+
+
+def test_a_process_whose_portals_nobody_closed_ends() -> None:
+    ended = subprocess.run([sys.executable, "-c", EXIT], cwd=PROJECT, stdout=subprocess.PIPE, timeout=60, check=True)
+    assert ended.stdout == b"5 5\n"
