@@ -23,8 +23,8 @@ if ROOT and OUTPUT:
         if event != "call":
             return
         file = frame.f_code.co_filename
-        if "/engines/text/compiled/" in file and file.endswith("runner.py"):
-            module = TENSOR  # a compiled forward enters no torch module
+        if frame.f_code.co_name == "_compute" and file.endswith("/text/decoders/slots.py"):
+            module = TENSOR  # eager or compiled: a compiled forward enters no torch module
         elif file.startswith(OURS):
             module = file[len(ROOT) + 1 :]
         elif frame.f_code.co_name == "_call_impl" and file.endswith(FORWARD):
