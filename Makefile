@@ -11,14 +11,14 @@ serve: .venv/serve.stamp
 # One of the workers runs what starts a Ray. Its waits are long: the other one computes meanwhile.
 TEST_WORKERS ?= 2
 PARALLEL := -n $(TEST_WORKERS) --dist loadgroup
-FAST := -m 'not interrupts and not ray and not cluster and not compiles and not slow' --hypothesis-profile fast --image-mutations 50
+FAST := -m 'not alone and not ray and not cluster and not compiles and not slow' --hypothesis-profile fast --image-mutations 50
 
 # Else each of the many processes that tests start compiles its modules anew.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
 test: .venv/dev.stamp
-	$(BIN)/pytest $(PARALLEL) -m 'not interrupts'
-	$(BIN)/pytest -m interrupts
+	$(BIN)/pytest $(PARALLEL) -m 'not alone'
+	$(BIN)/pytest -m alone
 
 # What needs no Ray, no compiler and no long computation: under a minute, to be run while one works.
 test-fast: .venv/dev.stamp

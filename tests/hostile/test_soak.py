@@ -6,6 +6,7 @@
 import asyncio
 
 import psutil
+import pytest
 
 from benchmarks.http.mixed import kinds
 from benchmarks.http.soak import Holdings, holdings, soak
@@ -23,6 +24,7 @@ def is_ours(process: psutil.Process) -> bool:
     return "ServeReplica" in process.name() or "haproxy" in process.name()
 
 
+@pytest.mark.alone
 def test_mixed_requests_are_answered_and_nothing_leaks(runtime: Running) -> None:
     of_kinds = kinds("image", "text", runtime.picture.read_bytes())
     soaked = asyncio.run(soak(runtime.url, of_kinds, REQUESTS, look, WARM_UP))

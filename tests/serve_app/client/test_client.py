@@ -78,7 +78,7 @@ def test_threads_share_one_client(server: Answering) -> None:
         assert list(answers) == [RESULT] * 40
 
 
-@pytest.mark.interrupts
+@pytest.mark.alone
 def test_an_interrupt_cancels_the_request_and_leaves_the_client_usable(server: Answering) -> None:
     interrupt_once(server.arrived)
     with ModelRuntimeClient(server.url) as client:

@@ -159,7 +159,7 @@ def test_dropping_a_sync_stream_cancels_the_request(server: Answering) -> None:
         assert server.cancelled.wait(30)
 
 
-@pytest.mark.interrupts
+@pytest.mark.alone
 def test_an_interrupt_of_a_sync_stream_cancels_the_request(server: Answering) -> None:
     interrupt_once(server.arrived)
     with ModelRuntimeClient(server.url) as client:
