@@ -20,7 +20,7 @@ test: .venv/dev.stamp
 	$(BIN)/pytest $(PARALLEL) -m 'not alone'
 	$(BIN)/pytest -m alone
 
-# What needs no Ray, no compiler and no long computation: under a minute, to be run while one works.
+# What needs no Ray, no compiler and no long computation: to be run while one works.
 test-fast: .venv/dev.stamp
 	$(BIN)/pytest $(PARALLEL) $(FAST)
 
