@@ -32,6 +32,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(actor, "_internal_kv_get", get)
     monkeypatch.setattr(actor, "_internal_kv_put", put)
     monkeypatch.setattr(actor, "SCAN_EVERY_S", 0.0)
+    monkeypatch.setattr(actor, "MAX_SCAN_SHARE", 1.0)  # else a slow scan on a busy machine delays the next one long
     yield
     STORE.clear()
     UNREACHABLE.clear()
