@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from deployments.contract.errors import ERRORS, Internal, ServingError
 
@@ -21,9 +21,15 @@ def _unicode(text: str) -> str:
     return text
 
 
+def _decimal(key: object) -> object:
+    return int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10 else key
+
+
 Text = Annotated[str, AfterValidator(_unicode)]
 U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
 U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
+TokenId = Annotated[U32, BeforeValidator(_decimal)]
+"""As a key of a JSON object, which is always a string."""
 
 
 class Variant(BaseModel):
@@ -109,7 +115,7 @@ class Prompt(BaseModel):
 class SamplingDefaults(BaseModel):
     """How the next token is chosen, as the owner of a model may set it too. None is the neutral value.
 
-    The options apply in the order of `transformers`: repetition penalty, temperature, top_k, top_p, min_p.
+    The options apply in the order of `transformers`: penalties, temperature, top_k, top_p, min_p.
     """
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -118,6 +124,10 @@ class SamplingDefaults(BaseModel):
     top_k: U32 | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Taken once from the logit of each token that the text so far holds; the prompt does not count."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    """Taken as often as the text so far holds the token."""
     stop: Text | Annotated[list[Text], Field(max_length=16)] | None = None
     """The text ends before any of these."""
 
@@ -132,11 +142,25 @@ class SamplingOptions(SamplingDefaults):
     json_schema: dict[str, Any] | None = None
     """The text is JSON that this schema allows; `{}` for any JSON."""
     seed: U64 | None = None
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    """Added to the logits of these tokens."""
+    min_tokens: U32 | None = None
+    """The text does not end before it has so many tokens: neither at a token nor at a stop string."""
+    stop_token_ids: Annotated[list[U32], Field(max_length=256)] | None = None
+    """The text ends before any of these, as before the model's own end tokens."""
+    ignore_eos: bool | None = None
+    """The text goes on after the model's own end tokens."""
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """Whether an option, other than a schema, changes which logit is the largest."""
+        penalty = self.repetition_penalty not in (None, 1) or self.presence_penalty or self.frequency_penalty
+        return bool(penalty or self.logit_bias or self.min_tokens)
 
     @property
     def greedy(self) -> bool:
         """Whether the next token is always the one with the largest of the model's own logits."""
-        return not self.temperature and self.repetition_penalty in (None, 1) and self.json_schema is None
+        return not (self.temperature or self.adjusts_logits or self.json_schema is not None)
 
 
 class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):

@@ -14,11 +14,12 @@ _MAX_UNDECODED = 32
 class Detokenizer:
     """Releases whole characters, and nothing that may still become a stop string."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: tuple[str, ...] = ()) -> None:
         self.stopped = False
         """Whether a stop string is complete; it is no part of the text."""
+        self.stop = stop
+        """Strings that end the text, none of them empty. Text that is released already is not searched for them."""
         self._tokenizer = tokenizer
-        self._stop = tuple(s for s in stop if s)
         self._window = list(prompt[-_CONTEXT_TOKENS:])
         self._prefix_text = tokenizer.decode(self._window)  # What the window's released tokens spell.
         self._released = len(self._window)  # Tokens of the window.
@@ -60,12 +61,12 @@ class Detokenizer:
         return text
 
     def _release(self) -> str:
-        found = [at for at in (self._held.find(s) for s in self._stop) if at >= 0]
+        found = [at for at in (self._held.find(s) for s in self.stop) if at >= 0]
         if found:
             self.stopped = True
             text, self._held = self._held[: min(found)], ""
             return text
-        cut = len(self._held) - max((_overlap(self._held, s) for s in self._stop), default=0)
+        cut = len(self._held) - max((_overlap(self._held, s) for s in self.stop), default=0)
         text, self._held = self._held[:cut], self._held[cut:]
         return text
 

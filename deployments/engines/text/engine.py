@@ -33,6 +33,7 @@ class TextGenerationEngine:
         self.loop = loop
         self.stats = stats
         self._vocabulary = loaded.vocabulary
+        self._stop_ids = loaded.stop_ids
         self._grammars = Grammars(tokenizer.tokenizer_json, loaded.vocabulary, loaded.stop_ids)
         template = tokenizer.chat_template()
         self._chat = ChatRenderer(template) if template else None
@@ -110,9 +111,11 @@ class TextGenerationEngine:
             raise PromptTooLong(f"the prompt has {len(ids)} tokens, the model takes at most {max_length - 1}")
         if min(ids) < 0 or max(ids) >= self._vocabulary:
             raise InvalidRequest(f"the prompt holds a token that is not one of the model's {self._vocabulary}")
+        if max(sampling.logit_bias or (), default=0) >= self._vocabulary:
+            raise InvalidRequest(f"logit_bias holds a token that is not one of the model's {self._vocabulary}")
         limit = min(max_new_tokens, max_length - len(ids))
         grammar = None if sampling.json_schema is None else self._grammars.compile(sampling.json_schema)
-        request = GenerationRequest(ids, limit, sampling, self._tokenizer, emit, stream, grammar)
+        request = GenerationRequest(ids, limit, sampling, self._tokenizer, emit, stream, grammar, self._stop_ids)
         self.loop.add(request)
         return request
 

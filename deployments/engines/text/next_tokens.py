@@ -37,7 +37,9 @@ def _sample(output: StepOutput, requests: Sequence[GenerationRequest], tokens: l
         elif not request.greedy:
             try:
                 allowed = request.grammar.allowed() if request.grammar else None
-                sampled[n] = RowSampling(request.sampling, request.seed, request.tokens, allowed)
+                sampled[n] = RowSampling(
+                    request.sampling, request.seed, request.tokens, allowed, request.prompt_tokens, request.barred
+                )
             except ServingError as failure:
                 failed[n] = failure
     if sampled:

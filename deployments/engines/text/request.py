@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from deployments.contract.errors import ServingError
@@ -56,6 +56,7 @@ class GenerationRequest:
         emit: Emit,
         stream: bool = True,
         grammar: Grammar | None = None,
+        eos_ids: frozenset[int] = frozenset(),
     ) -> None:
         self.prompt_tokens = len(prompt)
         self.tokens = prompt  # The prompt, then what is generated.
@@ -63,9 +64,12 @@ class GenerationRequest:
         self.sampling = sampling
         self.greedy = sampling.greedy
         self.grammar = grammar
+        self._stop_ids = frozenset(sampling.stop_token_ids or ())
+        self._end_ids = self._stop_ids if sampling.ignore_eos else self._stop_ids | eos_ids
         self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.cancelled = False
-        self._stop = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop or []
+        stop = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop or []
+        self._stop = tuple(string for string in stop if string)
         self._tokenizer = tokenizer
         self._detokenizer: Detokenizer  # From the first token on.
         self._emit = emit
@@ -92,15 +96,27 @@ class GenerationRequest:
         return len(self.tokens) - self.prompt_tokens
 
     @property
+    def barred(self) -> Collection[int]:
+        """Tokens that must not come next, since the text would end too early. A schema decides that by itself."""
+        early = self.grammar is None and self.generated < (self.sampling.min_tokens or 0)
+        return self._end_ids if early else ()
+
+    @property
     def over(self) -> bool:
         """Whether it needs no token at all."""
         return self.cancelled or self.max_new_tokens <= 0
 
     def append(self, token: int, is_end: bool, logprobs: Logprobs | None = None) -> str | None:
-        """Takes the next token and emits its text; returns the finish reason if it is the last one."""
+        """Takes the next token and emits its text; returns the finish reason if it is the last one.
+
+        `is_end`: whether it is one of the model's end tokens.
+        """
+        is_end = token in self._stop_ids or (is_end and not self.sampling.ignore_eos)
         if self.first_token_at is None:
             self.first_token_at = time.monotonic()
-            self._detokenizer = Detokenizer(self._tokenizer, self.tokens, self._stop)
+            self._detokenizer = Detokenizer(self._tokenizer, self.tokens)
+        if self.generated >= (self.sampling.min_tokens or 0):
+            self._detokenizer.stop = self._stop
         self.tokens.append(token)
         if logprobs is not None and not is_end:
             self._logprobs.append(self._token_logprob(token, logprobs))

@@ -1,7 +1,7 @@
 """The next token of each row from its logits. Knows logits, sampling options and seeds, not models or requests."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,15 +15,17 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True, slots=True)
 class RowSampling:
-    """What the sampler needs for one row. `seen`: the tokens of the prompt and of the text so far.
+    """What the sampler needs for one row. `seen`: the tokens of the prompt, `prompt_tokens` of them, and of the text.
 
-    `allowed`, bool [vocabulary]: the only tokens that may be chosen; None for all.
+    `allowed`, bool [vocabulary]: the only tokens that may be chosen; None for all. `barred`: tokens that may not.
     """
 
     options: SamplingOptions
     seed: int
     seen: Sequence[int]
     allowed: Tensor | None = None
+    prompt_tokens: int = 0
+    barred: Collection[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Logprobs:
 def sample(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
     """The next token of each row. Logits float [rows, vocabulary], finite."""
     logits = logits.float()
-    if any(row.allowed is not None or _penalty(row.options) != 1 for row in rows):
+    if any(row.allowed is not None or row.options.adjusts_logits for row in rows):
         logits = _constrained(logits, rows)
     tokens: list[int] = logits.argmax(-1).tolist()
     drawn = [n for n, row in enumerate(rows) if row.options.temperature]
@@ -73,26 +75,38 @@ def _mix(z: int) -> int:
     return (z ^ (z >> 31)) & ~0x7FF  # 53 bits: exact in a double, never rounded up to 1
 
 
-def _penalty(options: SamplingOptions) -> float:
-    return options.repetition_penalty or 1.0
-
-
 def _truncates(options: SamplingOptions) -> bool:
     """Whether some tokens are never drawn."""
     return bool(options.top_k or options.min_p) or (options.top_p or 1.0) < 1
 
 
 def _constrained(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
-    """With the repetition penalty of each row, and only its allowed tokens."""
+    """With the penalties and biases of each row, and only its allowed tokens."""
     logits = logits.clone()
     for n, row in enumerate(rows):
-        if (penalty := _penalty(row.options)) != 1:
-            seen = torch.tensor(sorted(set(row.seen)), device=logits.device)
-            scores = logits[n, seen]
-            logits[n, seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
+        if row.options.adjusts_logits:
+            _adjust(logits[n], row)
         if row.allowed is not None:
             logits[n].masked_fill_(~row.allowed.to(logits.device), -math.inf)
     return logits
+
+
+def _adjust(logits: Tensor, row: RowSampling) -> None:
+    """Changes the logits of one row, float [vocabulary], in place."""
+    options = row.options
+    if (penalty := options.repetition_penalty or 1.0) != 1:
+        seen = torch.tensor(sorted(set(row.seen)), device=logits.device)
+        scores = logits[seen]
+        logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
+    text = row.seen[row.prompt_tokens :]
+    if text and (options.presence_penalty or options.frequency_penalty):
+        said, times = torch.tensor(text, device=logits.device).unique(return_counts=True)
+        logits[said] -= (options.presence_penalty or 0.0) + (options.frequency_penalty or 0.0) * times
+    if options.logit_bias:
+        tokens = torch.tensor(list(options.logit_bias), device=logits.device)
+        logits[tokens] += torch.tensor(list(options.logit_bias.values()), device=logits.device)
+    if row.barred:
+        logits[[token for token in row.barred if token < len(logits)]] = -math.inf
 
 
 def _draw_truncated(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:

@@ -4,10 +4,12 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from deployments.contract.errors import InvalidRequest
 from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import LEAST_LOGPROB, Event, GenerationRequest
@@ -115,3 +117,37 @@ def test_a_request_whose_emit_raises_is_cancelled() -> None:
     request = GenerationRequest([3], 9, SamplingOptions(), Tokenizer(byte_level_tokenizer()), broken)
     request.append(40, False)
     assert request.cancelled
+
+
+def test_a_text_ends_at_the_stop_tokens_of_its_request_and_goes_on_after_the_model_s_own(
+    engine: TextGenerationEngine, folder: Path
+) -> None:
+    said = tokens_of(engine, PROMPTS[0], 20)
+    stop = next(token for n, token in enumerate(said) if n > 3 and token not in said[:n])
+    end = ask(engine, PROMPTS[0], 20, SamplingOptions(stop_token_ids=[stop, 4_000]))
+    assert (end.finished().finish_reason, end.finished().completion_tokens) == ("stop", said.index(stop) + 1)
+    bias = {1: 100.0}  # </s>
+    ended = ask(engine, PROMPTS[0], 5, SamplingOptions(logit_bias=bias)).finished()
+    assert (ended.finish_reason, ended.completion_tokens) == ("stop", 1)
+    ignored = ask(engine, PROMPTS[0], 5, SamplingOptions(logit_bias=bias, ignore_eos=True)).finished()
+    assert (ignored.finish_reason, ignored.completion_tokens) == ("length", 5)
+
+
+@pytest.mark.parametrize("end", [{"logit_bias": {1: 100.0}}, {"stop_token_ids": range(256)}, {"stop": ["e", "o", "a"]}])
+def test_a_text_does_not_end_before_its_least_number_of_tokens(engine: TextGenerationEngine, end: dict[str, Any]) -> None:
+    def tokens(**options: object) -> int:
+        sampling = SamplingOptions.model_validate({**end, **options})
+        return ask(engine, PROMPTS[0], 60, sampling).finished().completion_tokens
+
+    assert tokens() < 25 <= tokens(min_tokens=25) < 60
+
+
+def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused(engine: TextGenerationEngine) -> None:
+    with pytest.raises(InvalidRequest, match=f"one of the model's {VOCABULARY}"):
+        ask(engine, "a", 1, SamplingOptions(logit_bias={VOCABULARY: 1.0}))
+
+
+def tokens_of(engine: TextGenerationEngine, prompt: str, tokens: int) -> list[int]:
+    id_of = {bytes(engine._tokenizer.token_bytes(token)): token for token in range(VOCABULARY)}
+    told = chunks(ask(engine, prompt, tokens, SamplingOptions(logprobs=0)))
+    return [id_of[bytes(one.utf8)] for chunk in told for one in chunk.logprobs]

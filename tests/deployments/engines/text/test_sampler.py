@@ -67,6 +67,33 @@ def test_greedy_rows_and_penalised_greedy_rows_do_not_draw() -> None:
     assert sample(LOGITS.expand(2, -1), rows) == [best, int(penalised.argmax())]
 
 
+def test_presence_and_frequency_penalties_count_the_text_and_not_the_prompt() -> None:
+    logits = torch.zeros(1, 40)
+    logits[0, [3, 7, 20, 9]] = torch.tensor([5.0, 4.9, 4.0, 3.9])
+    said = (3, 3, 3, 7, 20, 20)  # The first of them is the prompt.
+
+    def best(**options: float) -> int:
+        return sample(logits, [RowSampling(SamplingOptions.model_validate(options), 1, said, prompt_tokens=1)])[0]
+
+    assert best() == 3
+    assert best(frequency_penalty=0.2) == 7  # 5.0 - 0.4 against 4.9 - 0.2
+    assert best(presence_penalty=2.0) == 9
+    assert best(presence_penalty=0.5) == 3
+    assert best(frequency_penalty=-2.0) == 3
+    assert best(presence_penalty=0.5, frequency_penalty=2.0) == 9
+
+
+def test_a_bias_moves_a_logit_and_a_barred_token_is_never_chosen() -> None:
+    second = int(LOGITS.topk(2).indices[1])
+    best = int(LOGITS.argmax())
+    biased = RowSampling(SamplingOptions(logit_bias={second: 20.0}), 1, SEEN)
+    banned = RowSampling(SamplingOptions(logit_bias={best: -100.0}), 1, SEEN)
+    early = RowSampling(SamplingOptions(min_tokens=9), 1, SEEN, barred={best, 4_000})
+    drawn = [RowSampling(SamplingOptions(min_tokens=9, temperature=0.1), n, SEEN, barred={best}) for n in range(50)]
+    assert sample(LOGITS.expand(3, -1), [biased, banned, early]) == [second] * 3
+    assert best not in sample(LOGITS.expand(50, -1), drawn)
+
+
 def test_a_draw_does_not_depend_on_other_rows() -> None:
     hot = RowSampling(SamplingOptions(temperature=2.0, seed=9), 9, SEEN)
     alone = sample(LOGITS[None], [hot])
