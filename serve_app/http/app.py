@@ -23,6 +23,7 @@ from serve_app.http.interfaces import Asked, MountedApi, Operations, Runtime
 from serve_app.http.middleware import LimitsMiddleware
 from serve_app.http.models import model_routes
 from serve_app.http.openapi import openapi_document, openapi_page
+from serve_app.http.paths import path_of
 from serve_app.http.requests import (
     accepted,
     cancel_on_disconnect,
@@ -48,11 +49,11 @@ def build_http_app(
     render_error = partial(error_response, renderers={api.prefix: api.render_error for api in apis})
 
     async def failed(request: Request, cause: Exception) -> Response:
-        return render_error(request.url.path, error_of(cause, request_id_of(request.headers)))
+        return render_error(path_of(request.scope), error_of(cause, request_id_of(request.headers)))
 
     async def not_routed(request: Request, cause: Exception) -> Response:
         assert isinstance(cause, HTTPException)
-        path = quoted(request.url.path)
+        path = quoted(path_of(request.scope))
         wrong_method = cause.status_code == 405
         error = (
             MethodNotAllowed(f"{request.method} is not for {path}")
@@ -119,7 +120,9 @@ def _operations_routes(operations: Operations) -> list[BaseRoute]:
 
 def _openapi_routes(apis: Sequence[MountedApi], forms: Sequence[Form]) -> list[BaseRoute]:
     async def openapi(request: Request) -> Response:
-        return JSONResponse(openapi_document(apis, forms))
+        prefix = request.scope.get("root_path", "")
+        servers = {"servers": [{"url": prefix}]} if prefix else {}
+        return JSONResponse(openapi_document(apis, forms) | servers)
 
     async def docs(request: Request) -> Response:
         return HTMLResponse(openapi_page(openapi_document(apis, forms)))

@@ -13,6 +13,7 @@ from deployments.contract.types import Error
 from deployments.contract.wire import JSON, to_object
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS
+from serve_app.http.paths import PREFIX_HEADER
 
 HEADERS_TIMEOUT_S = 10
 """How long a client may take to send a request's headers."""
@@ -58,6 +59,9 @@ def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
     server = re.compile(r"^( *server \S+-(\w+) )(\S+):(\d+)( check.*)$", re.MULTILINE)
     text = server.sub(lambda line: _through_socket(line, profile), text)
     text = re.sub(r"(frontend http_frontend\n *bind .*\n)", lambda bind: bind[1] + _front_rules(profile), text, count=1)
+    for backend, prefix in re.findall(r"^ *acl is_(\S+) path (/\S+)$", text, re.MULTILINE):
+        mark = f"    http-request set-header {PREFIX_HEADER} {prefix}\n"
+        text = re.sub(rf"^backend {re.escape(backend)}\n", rf"\g<0>{mark}", text, flags=re.MULTILINE)
     text = re.sub(r"http-request return .* if routes\n", lambda _: _returned(_NO_ROUTE, "routes") + "\n", text)
     not_found = r"http-request return status 404 content-type text/plain lf-string .*"
     return re.sub(not_found, lambda _: _returned(_NO_ROUTE), text)
@@ -81,6 +85,7 @@ def _front_rules(profile: LauncherProfile) -> str:
         _returned(_NO_HOST, "HTTP_1.1 !{ req.fhdr_cnt(host) eq 1 }"),
         _returned(_NO_HOST, "{ req.fhdr(host) -m found } !{ req.fhdr(host) -m reg ^[]A-Za-z0-9._:[-]*$ }"),
         "http-request del-header upgrade",
+        f"http-request del-header {PREFIX_HEADER}",
     ]
     if max_body_bytes:
         # In a stream of JSON lines the limit holds for each line, not for the whole body.

@@ -22,6 +22,7 @@ from serve_app.access.api_keys import Access
 from serve_app.access.caller import DEADLINE_HEADER, PRIORITY_HEADER
 from serve_app.http.batch import NDJSON
 from serve_app.http.header_limits import CONTROL_HEADERS, MAX_HEADER_BYTES, MAX_HEADERS
+from serve_app.http.paths import path_of
 from serve_app.http.requests import request_id_of
 from serve_app.http.responses import rendered
 
@@ -41,7 +42,7 @@ class ControlHeaderFilter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            if scope["path"] == "/-/routes":
+            if path_of(scope) == "/-/routes":
                 response = rendered(_error(scope, NotFound("there is no such route")), wire.JSON)
                 await response(scope, receive, send)
                 return
@@ -79,10 +80,10 @@ class LimitsMiddleware:
             check_header_limits(scope)
             headers = scope["headers"]
             given = {name.decode(): value.decode("latin-1") for name, value in headers if name in _READ_HEADERS}
-            caller = self.access.caller(scope["method"], scope["path"], given)
+            caller = self.access.caller(scope["method"], path_of(scope), given)
             self.access.check(caller)
         except ServingError as failure:
-            await self.render_error(scope["path"], _error(scope, failure))(scope, receive, send)
+            await self.render_error(path_of(scope), _error(scope, failure))(scope, receive, send)
             return
         scope.setdefault("state", {})["caller"] = caller
         body = Body(receive, self.body_memory, is_stream=given.get("content-type", "").lower().startswith(NDJSON))

@@ -15,6 +15,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from serve_app.http.middleware import with_request_id
+from serve_app.http.paths import below_prefix
 
 BACKLOG = 4096
 SHUTDOWN_TIMEOUT_S = 5
@@ -26,7 +27,7 @@ class UnixServer:
 
     def __init__(self, app: ASGIApp, path: Path) -> None:
         config = uvicorn.Config(
-            with_request_id(app),
+            with_request_id(below_prefix(app)),
             http="httptools",
             ws="none",
             lifespan="off",

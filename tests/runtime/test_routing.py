@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import httpx
+
 from deployments.contract.settings import Autoscaling, FamilySettings
 from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.table import FAMILIES
@@ -48,5 +50,9 @@ def test_two_replicas_share_the_models_and_a_hot_one_spreads(serve_url: str, tmp
             ask("a")
         assert len(holders("a")) == len(holders("b")) == 1
         wait_until(spread)
+        # Below its prefix it answers over HTTP as any other does.
+        wait_until(lambda: httpx.get(f"{serve_url}/two/healthz").status_code == 200)
+        assert {model["id"] for model in httpx.get(f"{serve_url}/two/v1/models").json()["data"]} == {"a", "b", "warm"}
+        assert httpx.get(f"{serve_url}/two/v1/nope").json()["error"]["code"] == "not_found"
     finally:
         serve.delete("two")

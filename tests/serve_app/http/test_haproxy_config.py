@@ -56,3 +56,12 @@ def test_the_body_limit_is_that_of_the_launcher(folder: Path) -> None:
 def test_a_configuration_is_rewritten_once(folder: Path) -> None:
     once = rewritten(folder, DEFAULTS)
     assert rewritten(folder, once) == once
+
+
+def test_an_ingress_below_a_route_prefix_is_told_so_and_clients_cannot_say_it(folder: Path) -> None:
+    backends = "    acl is_{0} path_beg {1}\n    acl is_{0} path {1}\n"
+    routes = backends.format("llm", "/llm") + backends.format("root", "/")
+    configuration = rewritten(folder, DEFAULTS + routes + "backend llm\n    log global\nbackend root\n    log global\n")
+    assert "backend llm\n    http-request set-header x-model-runtime-prefix /llm\n" in configuration
+    assert "backend root\n    http-request" not in configuration
+    assert "    http-request del-header x-model-runtime-prefix\n" in configuration.split("acl is_llm")[0]

@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
+from serve_app.http.paths import PREFIX_HEADER
 from serve_app.http.unix_server import UnixServer
+from tests.support.http_runtimes import FakeRuntime, http_app
 from tests.support.until import turns
 
 
@@ -68,4 +70,13 @@ async def test_request_and_response_have_one_request_id(path: Path, sent: str | 
     (request_id,) = response.headers.get_list("x-request-id")
     assert response.headers["x-seen"] == request_id
     assert request_id == sent if sent else len(request_id) == 32
+    await server.close()
+
+
+async def test_an_application_below_a_prefix_is_reached_through_the_socket(path: Path) -> None:
+    server = UnixServer(http_app(FakeRuntime()), path)
+    async with client_of(path) as client:
+        assert (await client.get("/llm/healthz", headers={PREFIX_HEADER: "/llm"})).text == "alive\n"
+        assert (await client.get("/healthz")).text == "alive\n"
+        assert (await client.get("/llm/healthz")).status_code == 404
     await server.close()
