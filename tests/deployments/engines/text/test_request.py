@@ -133,8 +133,12 @@ def test_a_text_ends_at_the_stop_tokens_of_its_request_and_goes_on_after_the_mod
     assert (ignored.finish_reason, ignored.completion_tokens) == ("length", 5)
 
 
-@pytest.mark.parametrize("end", [{"logit_bias": {1: 100.0}}, {"stop_token_ids": range(256)}, {"stop": ["e", "o", "a"]}])
-def test_a_text_does_not_end_before_its_least_number_of_tokens(engine: TextGenerationEngine, end: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "end", [{"logit_bias": {1: 100.0}}, {"stop_token_ids": list(range(256))}, {"stop": ["e", "o", "a"]}]
+)
+def test_a_text_does_not_end_before_its_least_number_of_tokens(
+    engine: TextGenerationEngine, end: dict[str, Any]
+) -> None:
     def tokens(**options: object) -> int:
         sampling = SamplingOptions.model_validate({**end, **options})
         return ask(engine, PROMPTS[0], 60, sampling).finished().completion_tokens
