@@ -132,7 +132,20 @@ class SamplingDefaults(BaseModel):
     """The text ends before any of these."""
 
 
-class SamplingOptions(SamplingDefaults):
+class TokenOptions(BaseModel):
+    """Options that name tokens of one model, or count them."""
+
+    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
+    """Added to the logits of these tokens."""
+    min_tokens: U32 | None = None
+    """The text does not end before it has so many tokens: neither at a token nor at a stop string."""
+    stop_token_ids: Annotated[list[U32], Field(max_length=256)] | None = None
+    """The text ends before any of these, as before the model's own end tokens."""
+    ignore_eos: bool | None = None
+    """The text goes on after the model's own end tokens."""
+
+
+class SamplingOptions(TokenOptions, SamplingDefaults):
     """How one request chooses its tokens, and what it wants to know of them. Without any it decodes greedily."""
 
     model_config = ConfigDict(frozen=True)
@@ -142,14 +155,6 @@ class SamplingOptions(SamplingDefaults):
     json_schema: dict[str, Any] | None = None
     """The text is JSON that this schema allows; `{}` for any JSON."""
     seed: U64 | None = None
-    logit_bias: Annotated[dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)] | None = None
-    """Added to the logits of these tokens."""
-    min_tokens: U32 | None = None
-    """The text does not end before it has so many tokens: neither at a token nor at a stop string."""
-    stop_token_ids: Annotated[list[U32], Field(max_length=256)] | None = None
-    """The text ends before any of these, as before the model's own end tokens."""
-    ignore_eos: bool | None = None
-    """The text goes on after the model's own end tokens."""
 
     @property
     def adjusts_logits(self) -> bool:

@@ -3,7 +3,9 @@
 from typing import Any
 
 from deployments.contract.wire import JSON
-from serve_app.http.openai.requests import Body, ChatBody, CompletionBody
+from serve_app.http.openai.chat import ChatBody
+from serve_app.http.openai.fields import HINTS, OFF
+from serve_app.http.openai.requests import Body, CompletionBody
 from serve_app.http.openapi import MIDDLEWARE_STATUSES, MODEL_ID, REFERENCE, STRING, answer_of, list_of, object_of, ref
 
 Schema = dict[str, Any]
@@ -51,9 +53,12 @@ def _answers(schema: str) -> Schema:
 def _post(summary: str, body: type[Body], answer: str, schemas: Schema) -> Schema:
     schema = body.model_json_schema(ref_template=REFERENCE)
     schemas.update(schema.pop("$defs", {}))
-    # Fields that are ignored or refused have no type.
-    typed = ("type", "anyOf", "$ref")
-    schema["properties"] = {name: field for name, field in schema["properties"].items() if any(map(field.get, typed))}
+    fields = schema["properties"]
+    for name in fields.keys() & OFF.keys():
+        fields[name] = {"anyOf": [fields[name], {"enum": [said for said, _ in OFF[name]]}]}
+    fields |= {name: {"enum": [*values, None]} for name, values in body.unsupported.items()}
+    fields |= {name: {} for name in sorted(HINTS)}
+    schema["additionalProperties"] = {"type": "null"}
     schemas[body.__name__] = schema
     answers = _answers(answer)
     answers["200"]["content"] |= {"text/event-stream": {}}  # with `stream`

@@ -18,9 +18,10 @@ from deployments.replica.calls import Reply
 from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.interfaces import MountedApi, Operations, Runtime
+from serve_app.http.openai.chat import ChatBody
 from serve_app.http.openai.errors import InvalidField, error_object, render_error
 from serve_app.http.openai.openapi import openai_paths
-from serve_app.http.openai.requests import Body, ChatBody, CompletionBody, body_of
+from serve_app.http.openai.requests import Body, CompletionBody, body_of
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from serve_app.http.requests import cancel_on_disconnect, context_of, read_json
 from serve_app.http.sse import Events, EventStream, StartedStream, data, started

@@ -82,7 +82,7 @@ async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runt
         messages=USER,
         top_p=0.5,
         stop=["x", "y"],
-        seed=-1,
+        seed=-2,
         logprobs=True,
         top_logprobs=2,
         response_format={"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}},
@@ -92,7 +92,7 @@ async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runt
     )
     (asked,) = runtime.texts
     assert (asked.temperature, asked.top_p, asked.top_k, asked.min_p) == (1.0, 0.5, 3, 0.1)
-    assert (asked.repetition_penalty, asked.stop, asked.seed) == (1.1, ["x", "y"], 2**64 - 1)
+    assert (asked.repetition_penalty, asked.stop, asked.seed) == (1.1, ["x", "y"], 2**64 - 2)
     assert (asked.logprobs, asked.json_schema) == (2, schema)
     await client.chat.completions.create(model="m", messages=USER, response_format={"type": "json_object"})
     assert runtime.texts[-1].json_schema == {"type": "object"}
