@@ -20,10 +20,9 @@ from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.batch import NDJSON, JsonLinesResponse, answer_list
 from serve_app.http.interfaces import Asked, MountedApi, Operations, Runtime
-from serve_app.http.middleware import LimitsMiddleware
+from serve_app.http.middleware import LimitsMiddleware, path_of
 from serve_app.http.models import model_routes
 from serve_app.http.openapi import openapi_document, openapi_page
-from serve_app.http.paths import path_of
 from serve_app.http.requests import (
     accepted,
     cancel_on_disconnect,

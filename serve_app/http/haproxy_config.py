@@ -12,8 +12,7 @@ from deployments.contract import errors
 from deployments.contract.types import Error
 from deployments.contract.wire import JSON, to_object
 from deployments.replica.launcher_profile import LauncherProfile
-from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS
-from serve_app.http.paths import PREFIX_HEADER
+from serve_app.http.header_limits import MAX_HEADER_BYTES, MAX_HEADERS, PREFIX_HEADER
 
 HEADERS_TIMEOUT_S = 10
 """How long a client may take to send a request's headers."""

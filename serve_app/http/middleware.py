@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from starlette._utils import get_route_path
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.responses import Response
@@ -21,8 +22,7 @@ from deployments.contract.types import Error
 from serve_app.access.api_keys import Access
 from serve_app.access.caller import DEADLINE_HEADER, PRIORITY_HEADER
 from serve_app.http.batch import NDJSON
-from serve_app.http.header_limits import CONTROL_HEADERS, MAX_HEADER_BYTES, MAX_HEADERS
-from serve_app.http.paths import path_of
+from serve_app.http.header_limits import CONTROL_HEADERS, MAX_HEADER_BYTES, MAX_HEADERS, PREFIX_HEADER
 from serve_app.http.requests import request_id_of
 from serve_app.http.responses import rendered
 
@@ -32,6 +32,12 @@ MIN_BYTES_PER_S = 16 * 1024
 IDLE_STREAM_S = 25.0
 """How long a stream of lines may send nothing."""
 _READ_HEADERS = frozenset({b"authorization", b"content-type", PRIORITY_HEADER.encode(), DEADLINE_HEADER.encode()})
+
+
+def path_of(scope: Scope) -> str:
+    """The path without the prefix that Serve, a proxy or an ASGI server has put before it: what the router matches."""
+    # The router's own function: another reading of the path would let requests pass the checks of their routes.
+    return get_route_path(scope) or "/"
 
 
 class ControlHeaderFilter:
@@ -160,6 +166,22 @@ class Body:
 
 def _error(scope: Scope, failure: ServingError) -> Error:
     return Error.of(failure, request_id_of(Headers(scope=scope)))
+
+
+def below_prefix(app: ASGIApp) -> ASGIApp:
+    """Mounts the application below the prefix that HAProxy names, as Serve's own server does."""
+    name = PREFIX_HEADER.encode()
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = scope["headers"]
+        for number, (header, prefix) in enumerate(headers):
+            if header == name:
+                del headers[number]
+                scope["root_path"] = prefix.decode("latin-1")
+                break
+        await app(scope, receive, send)
+
+    return mounted
 
 
 def with_request_id(app: ASGIApp) -> ASGIApp:

@@ -14,8 +14,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from serve_app.http.middleware import with_request_id
-from serve_app.http.paths import below_prefix
+from serve_app.http.middleware import below_prefix, with_request_id
 
 BACKLOG = 4096
 SHUTDOWN_TIMEOUT_S = 5

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from serve_app.http.paths import PREFIX_HEADER
+from serve_app.http.header_limits import PREFIX_HEADER
 from serve_app.http.unix_server import UnixServer
 from tests.support.http_runtimes import FakeRuntime, http_app
 from tests.support.until import turns

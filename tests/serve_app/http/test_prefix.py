@@ -8,7 +8,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from serve_app.access.api_keys import Access, AccessSettings, KeySettings, new_key
-from serve_app.http.paths import path_of
+from serve_app.http.middleware import path_of
 from tests.support import PROJECT
 from tests.support.http_runtimes import FakeRuntime, http_app
 
