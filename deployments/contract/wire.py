@@ -6,6 +6,7 @@ as base64. bincode carries the union's own fields only (those without a default)
 
 import binascii
 import json
+import re
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -51,6 +52,9 @@ def from_object(value: object, union: type[Union]) -> Union:
         raise InvalidRequest(f"{name}: expected an object of fields")
     for twice in _duplicates(fields) & kind.model_fields.keys():
         raise InvalidRequest(f"{name}.{twice}: duplicate field")
+    for known in kind.model_fields.keys() & fields.keys() if isinstance(fields, _Object) else ():
+        if (nested := _duplicate_within(fields[known])) is not None:
+            raise InvalidRequest(f"{name}.{known}: duplicate field {quoted(nested)}")
     return cast(Union, _build(kind, _adapt_fields(kind, fields, name)))
 
 
@@ -128,12 +132,15 @@ def _bytes_of(value: object, where: str) -> object:
 
 
 class _Object(dict[str, object]):
-    """A JSON object with the set of its duplicate keys."""
+    """A JSON object with the set of its duplicate keys. Raises InvalidRequest for a key that is not Unicode text."""
 
     duplicates: frozenset[str] = frozenset()
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         super().__init__(pairs)
+        for name in self:
+            if not name.isascii() and _SURROGATE.search(name):
+                raise InvalidRequest(f"malformed JSON: the key {quoted(name)} has a lone surrogate")
         if len(self) < len(pairs):
             counts = Counter(name for name, _ in pairs)
             self.duplicates = frozenset(name for name, count in counts.items() if count > 1)
@@ -143,15 +150,36 @@ def _duplicates(value: dict[str, object]) -> frozenset[str]:
     return value.duplicates if isinstance(value, _Object) else frozenset()
 
 
+def _duplicate_within(value: object) -> str | None:
+    """A duplicate key of an object at any depth of the value."""
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, _Object) and value.duplicates:
+            return min(value.duplicates)
+        inner = value.values() if isinstance(value, _Object) else value if isinstance(value, list) else ()
+        pending += [item for item in inner if isinstance(item, list | _Object)]
+    return None
+
+
+def _integer(digits: str) -> int | float:
+    """serde reads `-0` as a float, for which no integer field has room."""
+    return -0.0 if digits == "-0" else int(digits)
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-_json = json.JSONDecoder(object_pairs_hook=_Object, parse_constant=_no_constant)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_NEGATIVE_ZERO = re.compile(rb"-0(?![\d.eE])")
+_json = json.JSONDecoder(object_pairs_hook=_Object, parse_int=_integer, parse_constant=_no_constant)
 
 
 def parse_json(body: bytes) -> object:
     """Any JSON value, strictly: no BOM, NaN, trailing bytes or invalid UTF-8. Raises InvalidRequest."""
+    if b"-0" in body and _NEGATIVE_ZERO.search(body):  # jiter makes it 0.
+        return _explained(body)
     try:
         # Eight times as fast on an image. The standard library reads what jiter refuses, or explains the error.
         return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)

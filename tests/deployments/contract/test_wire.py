@@ -52,8 +52,28 @@ def test_both_encodings_of_a_request_mean_the_same() -> None:
         )
 
 
+SERDE = Path(__file__).with_name("serde.jsonl")
+"""Whether serde_json 1.0.87 (serde 1.0.152, `derive(Deserialize)`) takes a body, written as Latin-1."""
+
+
+def test_what_serde_refuses_is_refused_and_what_it_takes_is_taken() -> None:
+    wrong = []
+    for line in SERDE.read_text("ascii").splitlines():
+        taken_by_serde, body = json.loads(line)
+        try:
+            wire.decode(body.encode("latin-1"), wire.JSON, InferRequest)
+            taken = True
+        except InvalidRequest:
+            taken = False
+        if taken != taken_by_serde:
+            wrong.append((body, taken))
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
-    "max_tokens", ["5.0", '"5"', "true", "null", "-1", "4294967296", "[5]", "{}", "9" * 30], ids=lambda value: value[:9]
+    "max_tokens",
+    ["5.0", '"5"', "true", "null", "-1", "4294967296", "-0", "[5]", "{}", "9" * 30],
+    ids=lambda value: value[:9],
 )
 def test_a_wrong_number_is_refused_by_its_field(max_tokens: str) -> None:
     with pytest.raises(InvalidRequest, match=r"TextGeneration\.max_tokens"):
@@ -71,6 +91,11 @@ def test_what_is_no_json_number_is_malformed(max_tokens: str) -> None:
     [
         (b'{"TextGeneration":{"model_id":"m","max_tokens":1}}', r"TextGeneration\.prompt: Field required"),
         (text_request(extra=',"prompt":"q"'), r"TextGeneration\.prompt: duplicate field"),
+        (text_request(extra=',"\\ud800":1'), r"malformed JSON: the key '\\ud800' has a lone surrogate"),
+        (
+            text_request(extra=',"messages":[{"role":"user","content":"","role":"user"}]'),
+            r"TextGeneration\.messages: duplicate field 'role'",
+        ),
         (text_request() + b"x", "malformed JSON"),
         (b"\xef\xbb\xbf" + text_request(), "malformed JSON"),
         (text_request().replace(b'"p"', b'"\x01"'), "malformed JSON"),
@@ -87,6 +112,7 @@ def test_what_is_no_json_number_is_malformed(max_tokens: str) -> None:
         (b"[" * 100_000, "nested too deeply"),
         (b'{"ImageClassification":{"model_id":"m","image_data":[1,true]}}', "image_data: every element"),
         (b'{"ImageClassification":{"model_id":"m","image_data":[1.0]}}', "image_data: every element"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":[1,-0]}}', "image_data: every element"),
         (b'{"ImageClassification":{"model_id":"m","image_data":[256]}}', "image_data: .*0 to 255"),
         (b'{"ImageClassification":{"model_id":"m","image_data":"a-_="}}', "image_data: the string is not base64"),
         (b'{"ImageClassification":{"model_id":"m","image_data":"\xc3\xa9"}}', "image_data: .*not base64"),
@@ -103,6 +129,12 @@ def test_a_duplicate_among_many_keys_is_found_in_linear_time() -> None:
     many = "".join(f',"{number}":0' for number in range(300_000))
     with pytest.raises(InvalidRequest, match=r"TextGeneration\.prompt: duplicate field"):
         wire.decode(text_request(extra=many + ',"prompt":"q"'), wire.JSON, InferRequest)
+
+
+@pytest.mark.parametrize("prompt", ["-0", "-0.5 and -0e1", "x-0,"])
+def test_a_text_may_speak_of_a_negative_zero(prompt: str) -> None:
+    body = text_request().replace(b'"p"', json.dumps(prompt).encode())
+    assert wire.decode(body, wire.JSON, InferRequest) == TextGeneration(model_id="m", prompt=prompt, max_tokens=5)
 
 
 def test_unknown_fields_any_order_and_null_options_are_accepted() -> None:
