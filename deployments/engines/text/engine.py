@@ -56,8 +56,9 @@ class TextGenerationEngine:
         """
         probes = ProbeCache(facts, device, dtype)
         try:
-            loaded = CausalModel.load(folder, device, dtype, probes)
             tokenizer, stats = Tokenizer.load(folder), StatsRecorder()
+            loaded = CausalModel.load(folder, device, dtype, probes).ending_at(tokenizer.stop_ids)
+            tokenizer.check(loaded.vocabulary)
             queue = RequestQueue(max_batch_size, max_waiting, stats)
             loop = select_backend(Candidate(loaded, tokenizer, queue), probes)
             if compile_steps and isinstance(loop, DecoderLoop) and isinstance(loop.decoder, SlotDecoder):

@@ -1,24 +1,24 @@
 """A causal language model from a folder. Knows tensors, not text or requests."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.loading import leave_file
 from deployments.engines.probes import ProbeCache
+from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
 from deployments.engines.text.layers.int8 import quantise_linears
 from deployments.engines.text.layers.linear import may_pack, swap_linears, trace_linears
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}  # int8 is computed in float32.
-UNBOUNDED_CONTEXT = 32_768  # For models without a longest sequence (Mamba, RWKV).
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,6 @@ class CausalModel:
             raise ModelLoadFailed("there are no safetensors weights")
         local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         config = AutoConfig.from_pretrained(folder, **local)
-        if type(config) not in AutoModelForCausalLM._model_mapping:
-            raise ModelLoadFailed(f"a model of type {config.model_type!r} does not generate text")
         if dtype == "int8":
             model, linears = _read(folder, config, device, computed), "int8"
             quantise_linears(model)
@@ -55,7 +53,13 @@ class CausalModel:
             model, linears = _packed(lambda: _read(folder, config, device, computed), probes)
         if linears != "plain":
             leave_file(model)
-        return cls(model, _context(config), _vocabulary(model), _stop_ids(model), linears)
+        ends = stop_ids(model.generation_config, config)
+        return cls(model, context_of(config), _vocabulary(model), ends, linears)
+
+    def ending_at(self, stop_ids: Iterable[int]) -> "CausalModel":
+        """The same model, whose texts end with any of these tokens too."""
+        more = {token for token in stop_ids if 0 <= token < self.vocabulary}
+        return replace(self, stop_ids=self.stop_ids | more)
 
     @property
     def nbytes(self) -> int:
@@ -71,13 +75,12 @@ def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> Pr
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     # transformers would raise for weights of another shape; they are refused below, with the reason.
     local |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=dtype, **local)
-    model, report = loaded
+    model, report = auto_class(config).from_pretrained(folder, config=config, dtype=dtype, **local)
     for fault in ("missing_keys", "mismatched_keys"):
         if report[fault]:
             raise ModelLoadFailed(f"the weights do not fit the configuration: {len(report[fault])} {fault}")
     read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
-    return read
+    return text_part(read)
 
 
 def _packed(read: Callable[[], PreTrainedModel], probes: ProbeCache) -> tuple[PreTrainedModel, str]:
@@ -127,19 +130,3 @@ def _tensors(model: PreTrainedModel) -> Iterator[Tensor]:
 def _vocabulary(model: PreTrainedModel) -> int:
     embeddings: Any = model.get_input_embeddings()
     return int(embeddings.weight.shape[0])
-
-
-def _context(config: PretrainedConfig) -> int:
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "context_length"):
-        limit = getattr(config, name, None)
-        if isinstance(limit, int) and limit > 0:
-            return limit
-    return UNBOUNDED_CONTEXT
-
-
-def _stop_ids(model: PreTrainedModel) -> frozenset[int]:
-    ids: set[int] = set()
-    for source in (model.generation_config, model.config):
-        eos = getattr(source, "eos_token_id", None)
-        ids.update([eos] if isinstance(eos, int) else eos or [])
-    return frozenset(ids)

@@ -92,6 +92,22 @@ class Tokenizer:
         with self._lock:
             return list(encode_marked_chat(self._tokenizer, chat))
 
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The token that ends a text, if the tokenizer has one."""
+        eos = self._tokenizer.eos_token_id
+        return frozenset([eos] if isinstance(eos, int) else eos or [])
+
+    def check(self, vocabulary: int) -> None:
+        """Raises ModelLoadFailed where it cannot spell most of the model's tokens, or most of its own are not the
+        model's. A few on either side are usual: embeddings are padded, tokens are added later."""
+        with self._lock:
+            ids = set(self._tokenizer.get_vocab().values())
+        shared = sum(token < vocabulary for token in ids)
+        if 2 * shared < max(vocabulary, len(ids)) or not self.encode("a"):
+            counts = f"the tokenizer has {len(ids)} tokens, the model {vocabulary}"
+            raise ModelLoadFailed(f"{counts}: add the files of the model's own tokenizer (tokenizer.json …)")
+
     def start_token(self, vocabulary: int) -> int:
         """What an empty prompt becomes: BOS, else EOS, else token 0. Less than `vocabulary`."""
         for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):

@@ -40,7 +40,12 @@ class GoldenText(GoldenExample):
 
 
 def matches(config: Mapping[str, object]) -> bool:
-    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures(config))
+    """Also models for texts and pictures, whose texts are served. T5 and Whisper, which have no part that continues
+    texts, have the ending too."""
+    endings: tuple[str, ...] = ("ForCausalLM", "LMHeadModel")
+    if "text_config" in config or "vision_config" in config:
+        endings += ("ForConditionalGeneration",)
+    return any(name.endswith(endings) for name in architectures(config))
 
 
 def _with_its_prompt(result: TextGenerationResult) -> str:

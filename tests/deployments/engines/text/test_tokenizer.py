@@ -1,7 +1,10 @@
 """Text becomes tokens and text again, and each token is spelled in bytes."""
 
+from contextlib import nullcontext
+
 import pytest
 
+from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.text.tokenizer import Tokenizer
 from tests.deployments.engines.text.test_detokenizer import TEXT, metaspace_tokenizer
 from tests.support.text_models import PROMPTS, SPECIAL, VOCABULARY, byte_level_tokenizer
@@ -42,3 +45,12 @@ def test_an_empty_prompt_starts_with_bos_else_eos_else_the_first_token() -> None
 def test_byte_level_tokenizer_knows_every_prompt() -> None:
     tokenizer = byte_level_tokenizer()
     assert all(tokenizer.decode(tokenizer(prompt).input_ids, skip_special_tokens=True) == prompt for prompt in PROMPTS)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "fits"), [(VOCABULARY, True), (VOCABULARY + 64, True), (5000, False), (7, False)]
+)
+def test_a_tokenizer_of_another_model_does_not_fit(vocabulary: int, fits: bool) -> None:
+    tokenizer = Tokenizer(byte_level_tokenizer())
+    with nullcontext() if fits else pytest.raises(ModelLoadFailed, match=f"has 320 tokens, the model {vocabulary}"):
+        tokenizer.check(vocabulary)

@@ -23,6 +23,13 @@ def test_it_serves_causal_language_models(architecture: str, served: bool) -> No
     assert matches({"architectures": [architecture]}) == served
 
 
+@pytest.mark.parametrize(("part", "served"), [({"text_config": {}}, True), ({"vision_config": {}}, True), ({}, False)])
+def test_a_model_for_pictures_and_texts_is_served_and_a_translator_is_not(
+    part: dict[str, object], served: bool
+) -> None:
+    assert matches({"architectures": ["SomeForConditionalGeneration"], **part}) == served
+
+
 def test_a_golden_example_is_decoded_greedily_whatever_the_models_defaults_are(tmp_path: Path) -> None:
     greedy = TextGeneration(model_id="m", prompt="ROMEO:", max_tokens=3, temperature=0.0)
     assert VERSE.request("m", tmp_path) == greedy

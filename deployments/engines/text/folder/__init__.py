@@ -1,0 +1,1 @@
+"""What a text model's folder says of it. Knows configurations, not requests."""
