@@ -33,6 +33,7 @@ POST /models/{model_id:path}/unpin
 POST /models/{model_id:path}/plan
 GET /models/{model_id:path}
 GET /healthz
+GET /health
 GET /readyz
 GET /metrics
 GET /openapi.json
@@ -69,7 +70,7 @@ IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepte
 
 CONFIGURATION = {
     "": "models sources cache host",
-    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb",
+    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins",
     "ingress.autoscaling.": AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,
     "families.image_classification.autoscaling.": AUTOSCALING,
@@ -77,7 +78,7 @@ CONFIGURATION = {
     "families.text_generation.autoscaling.": AUTOSCALING,
     "access.": "keys",
 }
-KEY = "sha256 administrator share may_prioritise requests_per_second burst requests_per_day tokens_per_day"
+KEY = "sha256 administrator metrics_only share may_prioritise requests_per_second burst requests_per_day tokens_per_day"
 
 COMMANDS = {
     "serve": "--models --port --config",
@@ -85,7 +86,7 @@ COMMANDS = {
     "infer text": "--max-tokens --temperature --seed --stream --url --key-file model prompt",
     "infer json": "--url --key-file request",
     "models": "--json --url --key-file {show,load,unload,pin,unpin,plan} model",
-    "keys new": "--administrator name",
+    "keys new": "--administrator | --metrics-only name",
     "config": "--config --models",
 }
 

@@ -21,7 +21,8 @@ from deployments.contract.settings import Strict
 from serve_app.access.caller import ANONYMOUS, DEADLINE_HEADER, PRIORITY_HEADER, Caller, Priority
 
 KEY_PREFIX = "mr-"
-HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+HEALTH_PATHS = frozenset({"/healthz", "/health", "/readyz"})
+METRICS_PATH = "/metrics"
 READ_METHODS = frozenset({"GET", "HEAD"})
 DAY_S = 86400
 
@@ -34,6 +35,8 @@ class KeySettings(Strict):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     administrator: bool = False
     """Whether the key may load, unload and pin models."""
+    metrics_only: bool = False
+    """Whether the key may do nothing but read `/metrics`, as Prometheus does."""
     share: Annotated[int, Field(ge=1)] = 1
     """Where requests wait, this many are sent for each one of a key with share 1."""
     may_prioritise: bool = False
@@ -44,6 +47,12 @@ class KeySettings(Strict):
     requests_per_day: Annotated[int, Field(ge=1)] | None = None
     tokens_per_day: Annotated[int, Field(ge=1)] | None = None
     """Prompt tokens and generated tokens. A day is one of UTC."""
+
+    @model_validator(mode="after")
+    def _one_role(self) -> "KeySettings":
+        if self.administrator and self.metrics_only:
+            raise ValueError("an administrator's key cannot be metrics_only")
+        return self
 
 
 class AccessSettings(Strict):
@@ -94,8 +103,8 @@ class Access:
     def caller(self, method: str, path: str, headers: Mapping[str, str]) -> Caller:
         """`headers`: by lower-case name. Raises Unauthenticated, PermissionDenied, InvalidRequest."""
         name = self._name(headers) if self._names and path not in HEALTH_PATHS else ""
-        if name and not self.settings.keys[name].administrator and administers(method, path):
-            raise PermissionDenied("this route needs an administrator's key")
+        if name:
+            self._check_role(self.settings.keys[name], method, path)
         priority, deadline = headers.get(PRIORITY_HEADER), headers.get(DEADLINE_HEADER)
         if not name and priority is None and deadline is None:
             return ANONYMOUS
@@ -133,6 +142,13 @@ class Access:
         key = self.settings.keys.get(caller.name)
         if key is not None:
             self._used(caller.name, key).tokens += tokens
+
+    def _check_role(self, key: KeySettings, method: str, path: str) -> None:
+        """Raises PermissionDenied."""
+        if not key.administrator and administers(method, path):
+            raise PermissionDenied("this route needs an administrator's key")
+        if key.metrics_only and path != METRICS_PATH:
+            raise PermissionDenied(f"this key may only read {METRICS_PATH}")
 
     def _name(self, headers: Mapping[str, str]) -> str:
         scheme, _, given = headers.get("authorization", "").partition(" ")

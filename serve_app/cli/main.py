@@ -55,7 +55,9 @@ def _add_keys(keys: argparse.ArgumentParser) -> None:
     actions = keys.add_subparsers(required=True, metavar="ACTION")
     new = actions.add_parser("new", help="print a new key, and the lines that let the runtime know it")
     new.add_argument("name", help="whom the key is for")
-    new.add_argument("--administrator", action="store_true", help="may load, unload and pin models")
+    role = new.add_mutually_exclusive_group()
+    role.add_argument("--administrator", action="store_true", help="may load, unload and pin models")
+    role.add_argument("--metrics-only", action="store_true", help="may read /metrics and nothing else")
     new.set_defaults(run=_new_key)
 
 
@@ -82,7 +84,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _new_key(options: argparse.Namespace) -> None:
     key, sha256 = new_key()
-    settings = {"sha256": sha256} | ({"administrator": True} if options.administrator else {})
+    roles = {"administrator": options.administrator, "metrics_only": options.metrics_only}
+    settings = {"sha256": sha256} | {role: True for role, given in roles.items() if given}
     print(f"# The key, which is nowhere kept:\n#   {key}\n# For the configuration:")
     print(yaml.safe_dump({"access": {"keys": {options.name: settings}}}, sort_keys=False), end="")
 

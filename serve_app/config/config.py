@@ -14,6 +14,7 @@ from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import AccessSettings
 
 Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
+Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +30,8 @@ class IngressSettings(Strict):
     """What the bodies of all requests under way may take together."""
     max_prompt_kb: Annotated[float, Field(gt=0)] = 1024
     """A longer prompt is refused with `prompt_too_long` before it is tokenised."""
+    allowed_origins: tuple[Origin, ...] = ()
+    """Web origins (`https://chat.example.com`, or `*` for all) whose scripts a browser lets call the runtime (CORS)."""
 
     @property
     def max_body_bytes(self) -> int:

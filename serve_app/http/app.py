@@ -15,10 +15,11 @@ from deployments.contract.errors import MethodNotAllowed, NotFound, ServingError
 from deployments.contract.failures import error_of
 from deployments.contract.types import Error, InferRequest
 from deployments.replica.family import Form
-from serve_app.access.api_keys import Access
+from serve_app.access.api_keys import METRICS_PATH, Access
 from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.batch import NDJSON, JsonLinesResponse, answer_list
+from serve_app.http.cors import cors
 from serve_app.http.interfaces import Asked, MountedApi, Operations, Runtime
 from serve_app.http.middleware import LimitsMiddleware, path_of
 from serve_app.http.models import model_routes
@@ -63,6 +64,7 @@ def build_http_app(
         response.headers.update(cause.headers or {})  # Allow
         return response
 
+    limits = Middleware(LimitsMiddleware, access, int(settings.max_held_mb * 2**20), render_error)
     app = Starlette(
         routes=[
             *_inference_routes(runtime, settings.max_body_bytes, forms),
@@ -70,7 +72,7 @@ def build_http_app(
             *_openapi_routes(apis, forms),
             *(route for api in apis for route in api.routes),
         ],
-        middleware=[Middleware(LimitsMiddleware, access, int(settings.max_held_mb * 2**20), render_error)],
+        middleware=[*cors(settings.allowed_origins, failed), limits],
         exception_handlers={HTTPException: not_routed, ServingError: failed, Exception: failed},
     )
     app.router.redirect_slashes = False  # /infer/ is another path than /infer.
@@ -114,7 +116,8 @@ def _operations_routes(operations: Operations) -> list[BaseRoute]:
     async def metrics(request: Request) -> Response:
         return PlainTextResponse(await operations.metrics(), media_type="text/plain; version=0.0.4")
 
-    return [*model_routes(operations), Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    health = [Route("/healthz", healthz), Route("/health", healthz), Route("/readyz", readyz)]
+    return [*model_routes(operations), *health, Route(METRICS_PATH, metrics)]
 
 
 def _openapi_routes(apis: Sequence[MountedApi], forms: Sequence[Form]) -> list[BaseRoute]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -17,6 +18,7 @@ from deployments.contract.types import InferRequest, InferResponse
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.http.interfaces import Asked, Runtime
 from serve_app.http.requests import wait_for_disconnect
+from serve_app.http.sse import STREAM_HEADERS
 
 NDJSON = "application/x-ndjson"
 MAX_ITEMS = 1024
@@ -49,7 +51,7 @@ class JsonLinesResponse(Response):
     caller: Caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(b"content-type", NDJSON.encode())]
+        headers = Headers(STREAM_HEADERS | {"content-type": NDJSON}).raw
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         answers: Answers = asyncio.Queue(MAX_CONCURRENT_LINES)
         writing = asyncio.create_task(_write(answers, send))

@@ -38,6 +38,7 @@ def openapi_document(apis: Iterable[MountedApi], forms: Sequence[Form]) -> dict[
         "/models/{model_id}/unpin": {"post": _model("Lets it be evicted again")},
         "/models/{model_id}/plan": {"post": _model("What loading it would take, replica by replica", _PLANS)},
         "/healthz": {"get": _get("200 while the process is alive", TEXT, STRING)},
+        "/health": {"get": _get("The same as /healthz", TEXT, STRING)},
         "/readyz": {"get": _get("200 once every family can answer, else 503", TEXT, STRING)},
         "/metrics": {"get": _get("The metrics in Prometheus' text format", TEXT, STRING)},
         "/openapi.json": {"get": _get("This document", wire.JSON, {"type": "object"})},

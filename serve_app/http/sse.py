@@ -88,11 +88,15 @@ _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _dump = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
+STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+"""So that no proxy keeps the parts of a stream back: to compress them, or to send them together (nginx)."""
+
+
 class EventStream(Response):
     """Sends events as they arrive, and comments while none does. Ends when the client disconnects or stops reading."""
 
-    def __init__(self, events: Events, headers: dict[str, str] | None = None) -> None:
-        super().__init__(None, 200, {"cache-control": "no-cache"} | (headers or {}), "text/event-stream")
+    def __init__(self, events: Events) -> None:
+        super().__init__(None, 200, STREAM_HEADERS, "text/event-stream")
         del self.headers["content-length"]
         self.events = events
         self._writing = asyncio.Lock()

@@ -45,7 +45,7 @@ def test_with_keys_every_route_needs_one(path: str, headers: dict[str, str]) -> 
         access().caller("GET", path, headers)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/healthz", "/health", "/readyz"])
 def test_health_needs_no_key(path: str) -> None:
     assert access().caller("GET", path, {}) is ANONYMOUS
 
@@ -61,6 +61,22 @@ def test_changing_models_needs_an_administrators_key(path: str) -> None:
         access().caller("POST", path, bearer(KEY))
     assert access().caller("POST", path, bearer(ADMIN)).name == "root"
     assert access().caller("GET", path, bearer(KEY)).name == "team"
+
+
+def test_a_key_for_metrics_reads_nothing_else() -> None:
+    keys = access(metrics_only=True)
+    assert keys.caller("GET", "/metrics", bearer(KEY)).name == "team"
+    for method, path in [
+        ("GET", "/models"),
+        ("POST", "/infer"),
+        ("POST", "/models/m/load"),
+        ("GET", "/metrics/"),
+        ("GET", "/"),
+    ]:
+        with pytest.raises(PermissionDenied):
+            keys.caller(method, path, bearer(KEY))
+    with pytest.raises(ValidationError, match="administrator"):
+        access(metrics_only=True, administrator=True)
 
 
 def test_the_rate_limits_after_a_burst_and_gives_the_time_to_retry() -> None:

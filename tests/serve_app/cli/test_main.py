@@ -1,7 +1,9 @@
 """The command line: what people type, what it prints, and how it reports errors."""
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 from serve_app.cli.main import main
+from serve_app.config.config import read_config
 from tests.support import PROJECT
 from tests.support.ports import free_port
 from tests.support.running import Running
@@ -57,6 +60,22 @@ def test_config_reports_a_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[
     file.write_text("famlies: {}")
     assert main(["config", "--config", str(file)]) == 1
     assert capsys.readouterr().err == "runtime.yaml: unknown key 'famlies'; did you mean 'families'?\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "roles"),
+    [([], {}), (["--administrator"], {"administrator": True}), (["--metrics-only"], {"metrics_only": True})],
+)
+def test_a_new_key_is_printed_with_the_lines_that_let_the_runtime_know_it(
+    options: list[str], roles: dict[str, bool], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", "new", "someone", *options]) == 0
+    file = tmp_path / "key.yaml"
+    file.write_text(capsys.readouterr().out)
+    key = read_config(file).access.keys["someone"]
+    assert key.model_dump(exclude_defaults=True, exclude={"sha256"}) == roles
+    (printed,) = re.findall(r"mr-\S+", file.read_text())
+    assert key.sha256 == hashlib.sha256(printed.encode()).hexdigest()
 
 
 def test_serve_refuses_a_taken_port_and_a_missing_folder(

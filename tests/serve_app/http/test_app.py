@@ -60,7 +60,7 @@ def test_a_method_that_a_path_does_not_have_is_answered_with_those_it_has(http: 
 
 
 def test_health_readiness_and_metrics(http: TestClient, runtime: FakeRuntime) -> None:
-    assert http.get("/healthz").text == "alive\n"
+    assert http.get("/healthz").text == http.get("/health").text == "alive\n"
     assert http.get("/readyz").status_code == 200
     runtime.is_ready = False
     assert http.get("/readyz").status_code == 503

@@ -14,10 +14,16 @@ from tests.support.http_runtimes import FakeRuntime, http_app
 
 KEY, SHA256 = new_key()
 ADMIN, ADMIN_SHA256 = new_key()
-KEYS = {"user": KeySettings(sha256=SHA256), "root": KeySettings(sha256=ADMIN_SHA256, administrator=True)}
+SCRAPER, SCRAPER_SHA256 = new_key()
+KEYS = {
+    "user": KeySettings(sha256=SHA256),
+    "scraper": KeySettings(sha256=SCRAPER_SHA256, metrics_only=True),
+    "root": KeySettings(sha256=ADMIN_SHA256, administrator=True),
+}
 CALLERS = {
     "nobody": {},
     "user": {"authorization": f"Bearer {KEY}"},
+    "scraper": {"authorization": f"Bearer {SCRAPER}"},
     "administrator": {"authorization": f"Bearer {ADMIN}"},
 }
 Request = tuple[str, str, str]

@@ -12,7 +12,7 @@ from deployments.contract.errors import Overloaded
 from deployments.contract.types import Chunk, InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.http import sse
-from tests.support.http_runtimes import FakeRuntime, Script, http_app
+from tests.support.http_runtimes import FakeRuntime, Script, http_app, saying_hey
 from tests.support.until import turns, until
 
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5,"stream":true}}'
@@ -99,6 +99,27 @@ def test_a_stream_is_token_events_closed_by_the_whole_result() -> None:
         'data: {"TextGenerationResult":{"generated_text":"a\\u2028b","model_id":"m","finish_reason":"stop"}}',
         "",
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        ("/infer", REQUEST, "text/event-stream"),
+        ("/v1/completions", b'{"model":"m","prompt":"p","stream":true}', "text/event-stream"),
+        (
+            "/v1/chat/completions",
+            b'{"model":"m","messages":[{"role":"user","content":""}],"stream":true}',
+            "text/event-stream",
+        ),
+        ("/infer/batch", REQUEST, "application/x-ndjson"),
+    ],
+)
+def test_proxies_are_told_to_keep_no_part_of_a_stream_back(path: str, body: bytes, kind: str) -> None:
+    with TestClient(http_app(FakeRuntime(saying_hey()))) as http:
+        reply = http.post(path, content=body, headers={"content-type": kind} if "ndjson" in kind else {})
+    assert reply.headers["content-type"].startswith(kind)
+    assert reply.headers["x-accel-buffering"] == "no"
+    assert reply.headers["cache-control"] == "no-cache, no-transform"
 
 
 def test_a_failure_before_the_first_token_has_its_own_status() -> None:
