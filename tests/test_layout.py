@@ -67,6 +67,8 @@ TESTED_BY = {
     "serve_app/dispatch/serve_internals.py": "tests/serve_app/dispatch/test_replica_pool.py",
     "serve_app/http/interfaces.py": "tests/serve_app/http/test_app.py",
     "serve_app/ingress.py": "tests/runtime/test_operation.py",
+    "deployments/contract/chat.py": "tests/deployments/contract/test_wire.py",
+    "deployments/contract/scalars.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/status.py": "tests/serve_app/registry/test_status.py",
     "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
     "deployments/engines/text/chat_template_worker.py": "tests/deployments/engines/text/test_chat_template.py",

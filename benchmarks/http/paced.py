@@ -3,7 +3,8 @@
 Imports no Ray.
 """
 
-from deployments.contract.types import InferRequest, InferResponse, Text
+from deployments.contract.scalars import Text
+from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.family import Family
 
 TAKES_S = 0.01

@@ -8,28 +8,13 @@ every format. Fields with one are optional extras: `None` means absent, and binc
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from deployments.contract.chat import ChatOptions, Message
 from deployments.contract.errors import ERRORS, Internal, ServingError
-
-
-def _unicode(text: str) -> str:
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("lone surrogates are not Unicode text")
-    return text
-
-
-def _decimal(key: object) -> object:
-    return int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) <= 10 else key
-
-
-Text = Annotated[str, AfterValidator(_unicode)]
-U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
-U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
-TokenId = Annotated[U32, BeforeValidator(_decimal)]
-"""As a key of a JSON object, which is always a string."""
+from deployments.contract.scalars import U32, U64, Text, TokenId
 
 
 class Variant(BaseModel):
@@ -87,28 +72,29 @@ class ImageClassification(InferRequest, index=0):
     top_k: U32 | None = None
 
 
-class Message(BaseModel):
-    """One turn of a conversation."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
-    role: Literal["system", "user", "assistant"]
-    content: Text
-
-
-class Prompt(BaseModel):
+class Prompt(ChatOptions):
     """What a text model continues: a text, a chat for the model's own template, or token ids; new tokens at most."""
 
     prompt: Text
     max_tokens: U32
     messages: Annotated[list[Message], Field(min_length=1)] | None = None
     prompt_ids: list[U32] | None = None
+    control_tokens: bool | None = None
+    """Whether control tokens that the prompt spells are those tokens, and not the text that spells them."""
+    suffix: Text | None = None
+    """What follows the text: the model fills in between it and the prompt."""
     stream: bool | None = None
 
     @model_validator(mode="after")
     def _one_prompt(self) -> Self:
         if bool(self.prompt) + (self.messages is not None) + (self.prompt_ids is not None) > 1:
             raise ValueError("only one of prompt, messages and prompt_ids may be given")
+        if self.suffix and (self.messages is not None or self.prompt_ids is not None):
+            raise ValueError("a suffix needs a prompt that is text")
+        if self.continue_final_message and (not self.messages or self.messages[-1].role != "assistant"):
+            raise ValueError("continue_final_message needs a last message of the assistant")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValueError("continue_final_message and add_generation_prompt exclude each other")
         return self
 
 
@@ -182,7 +168,8 @@ class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
 
     @property
     def texts(self) -> Sequence[str]:
-        return [self.prompt, *(message.content for message in self.messages or ())]
+        messages = [text for message in self.messages or () for text in message.texts]
+        return [self.prompt, self.suffix or "", *messages, *self.option_texts]
 
     def repeatable(self) -> Self:
         if not self.temperature or self.seed is not None:

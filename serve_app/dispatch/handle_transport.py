@@ -14,8 +14,9 @@ from typing import Any
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
+from deployments.contract.chat import Message
 from deployments.contract.errors import Overloaded
-from deployments.contract.types import InferResponse, Message
+from deployments.contract.types import InferResponse
 from serve_app.dispatch.broadcast import LOST, broadcast
 from serve_app.dispatch.pending import Pending, ReplicaLost
 

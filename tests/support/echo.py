@@ -4,7 +4,8 @@ import asyncio
 
 from ray.serve import Application
 
-from deployments.contract.types import InferRequest, InferResponse, Text
+from deployments.contract.scalars import Text
+from deployments.contract.types import InferRequest, InferResponse
 from deployments.families.table import FAMILIES
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.family import Family

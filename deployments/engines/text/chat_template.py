@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from deployments.contract.chat import ChatOptions, Message
 from deployments.contract.errors import InvalidRequest, quoted
-from deployments.contract.types import Message
 from deployments.system.worker_process import WorkerFailed, WorkerProcess
 
 WORKER = "deployments.engines.text.chat_template_worker"
@@ -14,9 +14,13 @@ _FAILURES = {"timeout": "takes too long", "out of memory": "takes too much memor
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A template and what it may use. `added_tokens`: each with whether it is a special one."""
+    """A template and what it may use. `added_tokens`: each with whether it is a special one.
+
+    `tool_source`: the template for chats with tools, which often is the same.
+    """
 
     source: str
+    tool_source: str
     variables: dict[str, str]
     added_tokens: tuple[tuple[str, bool], ...]
 
@@ -29,9 +33,15 @@ class ChatRenderer:
         self._render_s = render_s
         self._worker = WorkerProcess(WORKER)
 
-    def render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message], options: ChatOptions) -> str:
         """The chat as one text, with control tokens in messages marked. Raises InvalidRequest."""
-        request = asdict(self._template) | {"messages": [message.model_dump() for message in messages]}
+        request = asdict(self._template) | {
+            "messages": [message.model_dump(exclude_none=True) for message in messages],
+            "tools": options.tools,
+            "chat_template_kwargs": options.chat_template_kwargs or {},
+            "continue_final_message": bool(options.continue_final_message),
+            "add_generation_prompt": options.begins_turn,
+        }
         try:
             rendered: dict[str, str] = self._worker.ask(request, self._render_s)
         except WorkerFailed as failure:

@@ -4,8 +4,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from deployments.contract.chat import ChatOptions, Message
 from deployments.contract.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, ServingError
-from deployments.contract.types import Message, SamplingOptions
+from deployments.contract.types import Prompt, SamplingOptions
 from deployments.engines.device import end_openmp_pool
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.text.chat_template import ChatRenderer
@@ -22,6 +23,7 @@ from deployments.engines.text.tokenizer import Tokenizer
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 1_024
+_DEFAULT_CHAT = ChatOptions()
 
 
 class TextGenerationEngine:
@@ -83,14 +85,21 @@ class TextGenerationEngine:
         loaded = self._loaded
         return loaded.nbytes + self.loop.nbytes if loaded else 0
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message], options: ChatOptions = _DEFAULT_CHAT) -> list[int]:
         """Token ids of the prompt that asks for the next message, by the model's own template. May block for seconds.
 
         Control tokens that a message spells stay text. Raises InvalidRequest without a template, or if it fails.
         """
         if self._chat is None:
             raise InvalidRequest("the model has no chat template")
-        return self._tokenizer.encode_chat(self._chat.render(messages))
+        return self._tokenizer.encode_chat(self._chat.render(messages, options))
+
+    def encode(self, request: Prompt) -> list[int]:
+        """Token ids of a prompt that is text. Raises InvalidRequest for a suffix that the tokenizer cannot mark."""
+        control_tokens = bool(request.control_tokens)
+        if request.suffix:
+            return self._tokenizer.encode_between(request.prompt, request.suffix, control_tokens)
+        return self._tokenizer.encode(request.prompt, control_tokens)
 
     def submit(
         self,

@@ -10,11 +10,19 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils.chat_template_utils import encode_marked_chat
 
-from deployments.contract.errors import ModelLoadFailed
+from deployments.contract.errors import InvalidRequest, ModelLoadFailed
 from deployments.engines.text.chat_template import ChatTemplate
 
 log = logging.getLogger(__name__)
 
+# Before the prompt, between it and the suffix, and after that.
+_FILL_IN_TOKENS = (
+    ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen, CodeGemma
+    ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
+    ("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),  # SantaCoder
+    ("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),  # DeepSeek
+    ("<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"),  # GLM
+)
 _BYTE_OF = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
 
 
@@ -38,10 +46,30 @@ class Tokenizer:
             log.exception("a tokenizer did not load")
             raise ModelLoadFailed(f"the tokenizer cannot be read ({type(failure).__name__})") from None
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids, with BOS where the tokenizer adds one. Text that spells a special token stays text."""
+    def encode(self, text: str, control_tokens: bool = False) -> list[int]:
+        """Token ids, with BOS where the tokenizer adds one.
+
+        `control_tokens`: whether text that spells a special token becomes it; otherwise it stays text.
+        """
         with self._lock:
-            return list(self._tokenizer.encode(text, split_special_tokens=True))
+            return list(self._tokenizer.encode(text, split_special_tokens=not control_tokens))
+
+    def encode_between(self, prompt: str, suffix: str, control_tokens: bool = False) -> list[int]:
+        """Token ids of the prompt for a text between these two, with the tokenizer's own fill-in-the-middle tokens.
+
+        Raises InvalidRequest where it has none.
+        """
+        with self._lock:
+            known = self._tokenizer.get_added_vocab()
+            tokens = next((tokens for tokens in _FILL_IN_TOKENS if known.keys() >= set(tokens)), None)
+            if tokens is None:
+                raise InvalidRequest("the model's tokenizer has no fill-in-the-middle tokens, which a suffix needs")
+            before, after = (
+                self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not control_tokens)
+                for text in (prompt, suffix)
+            )
+            first, middle, last = (known[token] for token in tokens)
+            return [*self._tokenizer.encode(""), first, *before, middle, *after, last]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids without special tokens."""
@@ -81,11 +109,12 @@ class Tokenizer:
         """The model's own template, if it has one."""
         try:
             source = self._tokenizer.get_chat_template()
+            tool_source = self._tokenizer.get_chat_template(tools=[{}])
         except ValueError:
             return None
         variables = {name: str(token) for name, token in self._tokenizer.special_tokens_map.items()}
         added = tuple((token.content, token.special) for token in self._tokenizer.added_tokens_decoder.values())
-        return ChatTemplate(source, variables, added)
+        return ChatTemplate(source, tool_source, variables, added)
 
     def encode_chat(self, chat: str) -> list[int]:
         """Token ids of a rendered chat. Control tokens come from the template only: in a message they stay text."""

@@ -132,13 +132,16 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         self, engine: "TextGenerationEngine", request: TextGeneration, output: GenerationOutput, stream: bool
     ) -> "GenerationRequest":
         """In a thread: a long prompt takes a while to tokenise, a chat to render."""
-        prompt = request.prompt if request.prompt_ids is None else request.prompt_ids
         if request.messages is not None:
             # A model renders one chat at a time: those that wait must not hold the threads that others need.
             async with self.chats.setdefault(engine, asyncio.Lock()):
                 if output.finished.done():
                     raise Cancelled("the request was given up")
-                prompt = await asyncio.to_thread(engine.chat, request.messages)
+                prompt = await asyncio.to_thread(engine.chat, request.messages, request)
+        elif request.prompt_ids is not None:
+            prompt = request.prompt_ids
+        else:
+            prompt = await asyncio.to_thread(engine.encode, request)
         return await asyncio.to_thread(engine.submit, prompt, request.max_tokens, request, output.emit, stream)
 
 

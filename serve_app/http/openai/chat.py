@@ -1,11 +1,14 @@
 """The body of OpenAI's chats, and the TextGeneration requests that it becomes. Pure; knows no HTTP."""
 
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import WithJsonSchema
 
-from deployments.contract.types import Message, Text, TextGeneration
+from deployments.contract.chat import Message
+from deployments.contract.scalars import Text
+from deployments.contract.types import TextGeneration
 from serve_app.http.openai.fields import NOTHING, UNSUPPORTED, WHOLE_CONTEXT
 from serve_app.http.openai.requests import Body
 
@@ -40,6 +43,8 @@ class _ChatMessage(BaseModel):
     tool_calls: Unsupported = None
     function_call: Unsupported = None
     audio: Unsupported = None
+    prefix: bool | None = None
+    """DeepSeek's and Mistral's way to say `continue_final_message`."""
 
     def message(self) -> Message:
         return Message(role="system" if self.role == "developer" else self.role, content=self.content)
@@ -57,8 +62,6 @@ class ChatBody(Body):
         )
         | {
             "modalities": (["text"],),
-            # OpenAI's defaults, and what a model without them does.
-            "reasoning_effort": ("none", "medium"),
             "verbosity": ("medium",),
             # Without tools they ask for nothing.
             "tool_choice": ("none", "auto"),
@@ -72,6 +75,12 @@ class ChatBody(Body):
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**32 - 1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    reasoning_effort: Text | None = None
+    """For templates that read it, as gpt-oss's does; "none" also as `enable_thinking`, which Qwen's and others read."""
+    # vLLM's
+    chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
     @model_validator(mode="after")
     def _servable(self) -> Self:
@@ -79,9 +88,22 @@ class ChatBody(Body):
             raise ValueError("top_logprobs is only allowed when logprobs is true")
         return self
 
+    @cached_property
     def requests(self) -> list[TextGeneration]:
         """One for each choice."""
-        limit = self.max_completion_tokens or self.max_tokens or WHOLE_CONTEXT
-        request = self._without_prompt(limit, (self.top_logprobs or 0) if self.logprobs else None)
-        messages = [message.message() for message in self.messages]
-        return self._each_choice(request.model_copy(update={"messages": messages}))
+        continues = self.continue_final_message or self.messages[-1].prefix
+        request = self._request(
+            max_tokens=self.max_completion_tokens or self.max_tokens or WHOLE_CONTEXT,
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            messages=[message.message() for message in self.messages],
+            chat_template_kwargs=self._variables() or None,
+            continue_final_message=continues or None,
+            add_generation_prompt=self.add_generation_prompt,
+        )
+        return self._each_choice(request)
+
+    def _variables(self) -> dict[str, Any]:
+        effort: dict[str, Any] = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
+        if self.reasoning_effort == "none":
+            effort["enable_thinking"] = False
+        return effort | (self.chat_template_kwargs or {})

@@ -4,7 +4,7 @@ A field is used, ignored if it does not change the text, or refused by its name.
 """
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, cached_property
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.functional_validators import WrapValidator
 
 from deployments.contract.errors import quoted
-from deployments.contract.types import U32, SamplingDefaults, Text, TextGeneration, TokenOptions
+from deployments.contract.scalars import U32, Text
+from deployments.contract.types import SamplingDefaults, TextGeneration, TokenOptions
 from serve_app.http.openai.errors import InvalidField
-from serve_app.http.openai.fields import NOTHING, UNSUPPORTED, used_fields
+from serve_app.http.openai.fields import UNSUPPORTED, used_fields
 
 MAX_CHOICES = 128
 
@@ -85,6 +86,11 @@ class Body(TokenOptions, SamplingDefaults, Fields):
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
 
+    @cached_property
+    def requests(self) -> list[TextGeneration]:
+        """One for each choice. Raises ValidationError."""
+        raise NotImplementedError
+
     @property
     def choices(self) -> int:
         """How many texts are generated for each prompt."""
@@ -94,18 +100,17 @@ class Body(TokenOptions, SamplingDefaults, Fields):
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
-    def _without_prompt(self, max_tokens: int, logprobs: int | None) -> TextGeneration:
+    def _request(self, **fields: object) -> TextGeneration:
+        """With these fields and those that say how tokens are chosen. Raises ValidationError."""
         sampling = {name: getattr(self, name) for name in (*SamplingDefaults.model_fields, *TokenOptions.model_fields)}
         sampling["temperature"] = 1.0 if self.temperature is None else self.temperature
-        return TextGeneration(
-            model_id=self.model,
-            prompt="",
-            max_tokens=max_tokens,
-            seed=None if self.seed is None else self.seed % 2**64,
-            logprobs=logprobs,
-            json_schema=None if self.response_format is None else self.response_format.schema_object(),
-            **sampling,
-        )
+        chosen = {
+            "model_id": self.model,
+            "prompt": "",
+            "seed": None if self.seed is None else self.seed % 2**64,
+            "json_schema": None if self.response_format is None else self.response_format.schema_object(),
+        }
+        return TextGeneration.model_validate(sampling | chosen | fields)
 
     def _each_choice(self, request: TextGeneration) -> list[TextGeneration]:
         return [request.model_copy(update={"seed": _seed(request.seed, choice)}) for choice in range(self.choices)]
@@ -124,13 +129,14 @@ _Prompts = Text | _Several[Text] | _Several[U32] | _Several[_Several[U32]]
 
 
 class CompletionBody(Body):
-    unsupported = UNSUPPORTED | {"suffix": NOTHING, "add_special_tokens": (True,)}
+    unsupported = UNSUPPORTED | {"add_special_tokens": (True,)}
 
     prompt: Annotated[_Prompts, WrapValidator(_prompts)]
     max_tokens: U32 | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     best_of: int | None = None
+    suffix: Text | None = None
 
     @model_validator(mode="after")
     def _servable(self) -> Self:
@@ -140,15 +146,25 @@ class CompletionBody(Body):
             raise ValueError("echo with logprobs is not supported by this server")
         if self.echo and not all(isinstance(prompt, str) for prompt in self.prompt):
             raise ValueError("echo is supported for prompts that are text only")
+        if self.suffix and not all(isinstance(prompt, str) for prompt in self.prompt):
+            raise ValueError("suffix is supported for prompts that are text only")
         if len(self.prompt) * self.choices > MAX_CHOICES:
             raise ValueError(f"prompts times n may be at most {MAX_CHOICES}")
         return self
 
+    @cached_property
     def requests(self) -> list[TextGeneration]:
         """One for each choice, in the order of the choices: prompt · n + j."""
-        request = self._without_prompt(16 if self.max_tokens is None else self.max_tokens, self.logprobs)
-        each = ({"prompt": prompt} if isinstance(prompt, str) else {"prompt_ids": prompt} for prompt in self.prompt)
-        return [one for update in each for one in self._each_choice(request.model_copy(update=update))]
+        request = self._request(max_tokens=16 if self.max_tokens is None else self.max_tokens, logprobs=self.logprobs)
+        return [
+            one for prompt in self.prompt for one in self._each_choice(request.model_copy(update=self._asks(prompt)))
+        ]
+
+    def _asks(self, prompt: object) -> dict[str, object]:
+        if not isinstance(prompt, str):
+            return {"prompt_ids": prompt}
+        # Clients that write a model's template or its fill-in-the-middle tokens themselves expect these to be tokens.
+        return {"prompt": prompt, "suffix": self.suffix or None, "control_tokens": True}
 
     def echoes(self) -> list[str]:
         """The text before that of each choice."""
@@ -160,7 +176,9 @@ def body_of(kind: type[AnyBody], value: object) -> AnyBody:
     if not isinstance(value, dict):
         raise InvalidField("expected a JSON object")
     try:
-        return kind.model_validate(used_fields(value, kind.unsupported))
+        body = kind.model_validate(used_fields(value, kind.unsupported))
+        _ = body.requests  # Raises as well.
+        return body
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
     # Of the location's parts some are names of types, and keys that the client made up.

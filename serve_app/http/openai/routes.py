@@ -75,7 +75,7 @@ class _OpenAI:
             assert isinstance(error, Error)
             return render_error(error, failure.param if isinstance(failure, InvalidField) else None)
         answer = self._streamed if body.stream else self._whole
-        return await cancel_on_disconnect(request, answer(body, body.requests(), context))
+        return await cancel_on_disconnect(request, answer(body, body.requests, context))
 
     async def _whole(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
         """Every choice's text, or the first error, which cancels the other choices."""

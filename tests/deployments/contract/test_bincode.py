@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 
 from deployments.contract import bincode, wire
 from deployments.contract.errors import InvalidRequest
-from deployments.contract.types import U32, U64, Text, Variant
+from deployments.contract.scalars import U32, U64, Text
+from deployments.contract.types import Variant
 
 
 class Shapes(Variant):

@@ -7,8 +7,9 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 
+from deployments.contract.chat import Message
 from deployments.contract.errors import Overloaded
-from deployments.contract.types import InferResponse, Message, TextGeneration, TextGenerationResult
+from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
 from serve_app.dispatch.handle_transport import CALLS_TOGETHER, HandleTransport, size_of
 from serve_app.dispatch.pending import Pending, ReplicaLost

@@ -1,12 +1,15 @@
 """Chats are rendered as transformers renders them, and no template can take the process along."""
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deployments.contract.chat import ChatOptions, Function, Message, ToolCall
 from deployments.contract.errors import InvalidRequest
-from deployments.contract.types import Message
 from deployments.engines.text.chat_template import ChatRenderer, ChatTemplate
 from deployments.engines.text.engine import TextGenerationEngine
 from tests.support.text_models import CHATML, byte_level_tokenizer, load, save_chat_model, save_model
@@ -26,6 +29,23 @@ HOSTILE = {
     "wants out": "{{ messages.__class__.__mro__[1].__subclasses__() }}",
     "is no template": "{% for %}",
 }
+
+
+PLAIN = ChatOptions()
+QUESTION = [Message(role="user", content="why")]
+
+
+def template(source: str, tool_source: str = "") -> ChatTemplate:
+    return ChatTemplate(source, tool_source or source, {}, (("<s>", True),))
+
+
+@contextmanager
+def renderer_of(*sources: str) -> Iterator[ChatRenderer]:
+    renderer = ChatRenderer(template(*sources))
+    try:
+        yield renderer
+    finally:
+        renderer.close()
 
 
 @pytest.fixture(scope="module")
@@ -60,27 +80,89 @@ def test_a_model_without_a_template_refuses_chats(tmp_path: Path) -> None:
 
 
 def test_a_template_may_refuse_messages_with_a_reason() -> None:
-    renderer = ChatRenderer(ChatTemplate("{{ raise_exception('roles must alternate') }}", {}, ()))
+    renderer = ChatRenderer(template("{{ raise_exception('roles must alternate') }}"))
     with pytest.raises(InvalidRequest, match=r"refuses these messages: 'roles must alternate'$"):
-        renderer.render(MESSAGES)
+        renderer.render(MESSAGES, PLAIN)
     renderer.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", HOSTILE)
 def test_a_hostile_template_fails_in_time_and_ends_its_process(fault: str) -> None:
-    renderer = ChatRenderer(ChatTemplate(HOSTILE[fault], {}, ()))
+    renderer = ChatRenderer(template(HOSTILE[fault]))
     with pytest.raises(InvalidRequest, match="the model's chat template"):
-        renderer.render(MESSAGES[:1])
+        renderer.render(MESSAGES[:1], PLAIN)
     renderer.close()
     assert renderer._worker.process is None
 
 
 def test_a_child_that_was_killed_is_started_again() -> None:
-    template = "{% if messages[0]['content'] == 'bad' %}" + HOSTILE["never ends"] + "{% endif %}fine"
-    renderer = ChatRenderer(ChatTemplate(template, {}, ()), render_s=0.5)
-    assert renderer.render(MESSAGES) == "fine"
+    source = "{% if messages[0]['content'] == 'bad' %}" + HOSTILE["never ends"] + "{% endif %}fine"
+    renderer = ChatRenderer(template(source), render_s=0.5)
+    assert renderer.render(MESSAGES, PLAIN) == "fine"
     with pytest.raises(InvalidRequest, match="takes too long"):
-        renderer.render([Message(role="user", content="bad")])
-    assert renderer.render(MESSAGES) == "fine"
+        renderer.render([Message(role="user", content="bad")], PLAIN)
+    assert renderer.render(MESSAGES, PLAIN) == "fine"
     renderer.close()
+
+
+def test_variables_of_a_request_reach_the_template_and_nothing_that_it_does_not_bound() -> None:
+    source = "{% if enable_thinking is defined and not enable_thinking %}no{% endif %}{{ note }}"
+    with renderer_of(source) as renderer:
+        options = ChatOptions(chat_template_kwargs={"enable_thinking": False, "note": "<s>", "unknown": [1]})
+        assert [part for part in renderer.render(QUESTION, options) if part.isprintable()] == list("no<s>")
+        assert "<s>" in renderer.render(QUESTION, options)
+        assert renderer.render(QUESTION, options) != "no<s>"  # The control token is marked: it stays text.
+        assert renderer.render(QUESTION, PLAIN) == ""
+    endless = ChatOptions(chat_template_kwargs={"n": 99_999})
+    with (
+        renderer_of("{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}") as renderer,
+        pytest.raises(InvalidRequest, match="takes too long|fails"),
+    ):
+        renderer.render(QUESTION, endless)
+    for name in ("messages", "tools", "chat_template", "add_generation_prompt"):
+        with pytest.raises(ValueError, match=f"{name} is no variable"):
+            ChatOptions(chat_template_kwargs={name: 1})
+
+
+@pytest.mark.parametrize("text", ["It is", "It is ", "", "<s>"])
+def test_the_last_message_is_continued_with_the_tokens_that_transformers_gives_it(
+    engine: TextGenerationEngine, text: str
+) -> None:
+    messages = [*QUESTION, Message(role="assistant", content=text)]
+    expected = byte_level_tokenizer().apply_chat_template(
+        [message.model_dump(exclude_none=True) for message in messages],
+        chat_template=CHATML,
+        continue_final_message=True,
+        return_dict=False,
+        sanitize_control_tokens=True,
+    )
+    ids = engine.chat(messages, ChatOptions(continue_final_message=True))
+    assert ids == expected
+    assert ids != engine.chat(messages)
+
+
+def test_a_prompt_need_not_begin_the_assistants_turn() -> None:
+    with renderer_of("{{ messages[0].content }}{% if add_generation_prompt %} A:{% endif %}") as renderer:
+        assert renderer.render(QUESTION, ChatOptions(add_generation_prompt=False)) == "why"
+        assert renderer.render(QUESTION, PLAIN) == "why A:"
+
+
+def test_a_template_gets_the_tools_and_the_calls_with_their_arguments_as_objects() -> None:
+    tools: list[dict[str, Any]] = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+    call = ToolCall(id="1", function=Function(name="f", arguments='{"a": 1}'))
+    broken = ToolCall(id="2", function=Function(name="f", arguments="{"))
+    messages = [
+        *QUESTION,
+        Message(role="assistant", content="", tool_calls=[call, broken]),
+        Message(role="tool", content="2", tool_call_id="1", name="f"),
+    ]
+    source = (
+        "{{ tools | tojson }}{% for m in messages %}{% for c in m.tool_calls or [] %}[{{ c.function.arguments.a }}]"
+        "{% endfor %}{{ m.tool_call_id }}{% endfor %}"
+    )
+    with renderer_of("no tools", source) as renderer:
+        assert renderer.render(messages, ChatOptions(tools=tools)) == json.dumps(tools) + "[1][]1"
+        assert renderer.render(messages, PLAIN) == "no tools"
+    with renderer_of("{% for c in messages[1].tool_calls %}{{ '>' + c.function.arguments }}{% endfor %}") as renderer:
+        assert renderer.render(messages, PLAIN) == '>{"a": 1}>{'

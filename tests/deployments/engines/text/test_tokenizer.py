@@ -4,8 +4,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from deployments.contract.errors import ModelLoadFailed
-from deployments.engines.text.tokenizer import Tokenizer
+from deployments.contract.errors import InvalidRequest, ModelLoadFailed
+from deployments.engines.text.tokenizer import _FILL_IN_TOKENS, Tokenizer
 from tests.deployments.engines.text.test_detokenizer import TEXT, metaspace_tokenizer
 from tests.support.text_models import PROMPTS, SPECIAL, VOCABULARY, byte_level_tokenizer
 
@@ -32,6 +32,28 @@ def test_special_tokens_are_spelled_and_text_that_spells_them_stays_text() -> No
     tokenizer = Tokenizer(byte_level_tokenizer())
     assert [tokenizer.token_bytes(token).decode() for token in range(len(SPECIAL))] == SPECIAL
     assert not {1, 2} & set(tokenizer.encode("</s><|endoftext|>"))
+
+
+def test_control_tokens_are_tokens_where_that_is_asked_for() -> None:
+    tokenizer = Tokenizer(byte_level_tokenizer())
+    assert tokenizer.encode("</s>a<|endoftext|>", control_tokens=True)[1:] == [1, *tokenizer.encode("a")[1:], 2]
+
+
+@pytest.mark.parametrize("tokens", _FILL_IN_TOKENS)
+def test_a_text_between_two_is_asked_for_with_the_tokenizers_own_tokens(tokens: tuple[str, str, str]) -> None:
+    source = byte_level_tokenizer()
+    with pytest.raises(InvalidRequest, match="has no fill-in-the-middle tokens"):
+        Tokenizer(source).encode_between("a", "b")
+    source.add_special_tokens({"additional_special_tokens": list(tokens)})
+    tokenizer = Tokenizer(source)
+    first, middle, last = tokens
+    whole = source.encode(f"{first}def f({middle}):{last}")
+    assert tokenizer.encode_between("def f(", "):") == whole
+    assert tokenizer.encode(f"{first}def f({middle}):{last}", control_tokens=True) == whole
+    forged = tokenizer.encode_between("</s>", first)
+    assert 1 not in forged
+    assert forged.count(whole[1]) == 1
+    assert 1 in tokenizer.encode_between("</s>", first, control_tokens=True)
 
 
 def test_an_empty_prompt_starts_with_bos_else_eos_else_the_first_token() -> None:

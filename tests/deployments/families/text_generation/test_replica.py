@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from deployments.contract.chat import Message
 from deployments.contract.errors import Internal, InvalidRequest
-from deployments.contract.types import Chunk, Message, TextGenerationResult, TokenLogprob
+from deployments.contract.types import Chunk, TextGenerationResult, TokenLogprob
 from deployments.engines.text.chat_template import ChatRenderer
 from deployments.engines.text.request import Finished
 from deployments.families.text_generation.replica import GenerationOutput, LoopNotifier, TextGenerationReplica
@@ -100,7 +101,7 @@ async def test_slow_chats_do_not_delay_prompts(replica: TextGenerationReplica, m
         submitting += 1
         return await submit(*request)
 
-    def slowly(renderer: ChatRenderer, messages: object) -> str:
+    def slowly(renderer: ChatRenderer, messages: object, options: object) -> str:
         assert rendered.wait(60)
         return "why"
 

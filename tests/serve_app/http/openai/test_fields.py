@@ -25,11 +25,11 @@ PROMPT: dict[str, Any] = {"model": "m", "prompt": "p"}
     ],
 )
 def test_a_request_that_asks_for_nothing_by_a_field_is_the_request_without_it(fields: dict[str, Any]) -> None:
-    request = body_of(CompletionBody, PROMPT | fields).requests()[0]
+    request = body_of(CompletionBody, PROMPT | fields).requests[0]
     neutral = {"presence_penalty": None, "frequency_penalty": None, "logit_bias": None, "min_p": None}
     neutral |= {"repetition_penalty": None, "stop": None, "stop_token_ids": None, "min_tokens": None}
-    assert request.greedy == body_of(CompletionBody, PROMPT).requests()[0].greedy
-    assert request.model_copy(update=neutral) == body_of(CompletionBody, PROMPT).requests()[0]
+    assert request.greedy == body_of(CompletionBody, PROMPT).requests[0].greedy
+    assert request.model_copy(update=neutral) == body_of(CompletionBody, PROMPT).requests[0]
 
 
 @pytest.mark.parametrize("field", UNSUPPORTED)

@@ -16,7 +16,7 @@ PROMPT: dict[str, Any] = {"model": "m", "prompt": "p"}
     "fields",
     [
         {"best_of": 2},
-        {"suffix": "x"},
+        {"prompt": [1], "suffix": "x"},
         {"prompt": []},
         {"prompt": ["a", 1]},
         {"prompt": [True]},
@@ -45,8 +45,8 @@ def test_a_body_that_is_no_object_is_refused() -> None:
 
 
 def test_a_completion_has_16_tokens_unless_it_says_otherwise() -> None:
-    assert [request.max_tokens for request in body_of(CompletionBody, PROMPT).requests()] == [16]
-    assert [request.max_tokens for request in body_of(CompletionBody, PROMPT | {"max_tokens": -1}).requests()] == [
+    assert [request.max_tokens for request in body_of(CompletionBody, PROMPT).requests] == [16]
+    assert [request.max_tokens for request in body_of(CompletionBody, PROMPT | {"max_tokens": -1}).requests] == [
         WHOLE_CONTEXT
     ]
 
@@ -63,7 +63,7 @@ def test_a_completion_has_16_tokens_unless_it_says_otherwise() -> None:
     ],
 )
 def test_what_changes_the_text_reaches_the_model(fields: dict[str, Any], meant: dict[str, Any]) -> None:
-    (request,) = body_of(CompletionBody, PROMPT | fields).requests()
+    (request,) = body_of(CompletionBody, PROMPT | fields).requests
     assert {name: getattr(request, name) for name in meant} == meant
 
 
@@ -71,18 +71,25 @@ def test_what_changes_the_text_reaches_the_model(fields: dict[str, Any], meant: 
 def test_a_schema_may_stand_beside_the_type(kind: str) -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     body = body_of(CompletionBody, PROMPT | {"response_format": {"type": kind, "schema": schema}})
-    assert body.requests()[0].json_schema == schema
-    (text,) = body_of(CompletionBody, PROMPT | {"response_format": {"type": "text"}}).requests()
+    assert body.requests[0].json_schema == schema
+    (text,) = body_of(CompletionBody, PROMPT | {"response_format": {"type": "text"}}).requests
     assert text.json_schema is None
 
 
 def test_each_choice_has_its_own_seed_and_the_first_one_the_given_seed() -> None:
-    seeds = [request.seed for request in body_of(CompletionBody, PROMPT | {"n": 3, "seed": 5}).requests()]
+    seeds = [request.seed for request in body_of(CompletionBody, PROMPT | {"n": 3, "seed": 5}).requests]
     assert seeds[0] == 5
     assert len(set(seeds)) == 3
-    assert [request.seed for request in body_of(CompletionBody, PROMPT | {"n": 3}).requests()] == [None] * 3
+    assert [request.seed for request in body_of(CompletionBody, PROMPT | {"n": 3}).requests] == [None] * 3
 
 
 def test_echo_puts_its_prompt_before_each_choice() -> None:
     body = body_of(CompletionBody, PROMPT | {"prompt": ["a", "b"], "n": 2, "echo": True})
     assert body.echoes() == ["a", "a", "b", "b"]
+
+
+def test_control_tokens_of_a_prompt_are_tokens_and_a_suffix_reaches_the_model() -> None:
+    text, ids = (body_of(CompletionBody, PROMPT | {"prompt": prompt}).requests[0] for prompt in ("<s>", [1]))
+    assert (text.control_tokens, ids.control_tokens) == (True, None)
+    (between,) = body_of(CompletionBody, PROMPT | {"suffix": "x"}).requests
+    assert (between.prompt, between.suffix) == ("p", "x")

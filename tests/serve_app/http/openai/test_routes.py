@@ -9,6 +9,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from deployments.contract.chat import Message
 from deployments.contract.errors import (
     InvalidImage,
     ModelNotFound,
@@ -17,7 +18,7 @@ from deployments.contract.errors import (
     ServingError,
     Unavailable,
 )
-from deployments.contract.types import InferRequest, Message, TextGeneration
+from deployments.contract.types import InferRequest, TextGeneration
 from deployments.replica.calls import Reply
 from tests.support.http_runtimes import FakeRuntime, http_app, saying_hey, status
 from tests.support.until import until
@@ -53,7 +54,9 @@ async def test_a_completion(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
     assert (choice.index, choice.text, choice.finish_reason, choice.logprobs) == (0, "hey", "stop", None)
     assert answer.usage
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 2, 5)
-    assert runtime.texts == [TextGeneration(model_id="m", prompt="p", max_tokens=16, temperature=1.0)]
+    assert runtime.texts == [
+        TextGeneration(model_id="m", prompt="p", max_tokens=16, temperature=1.0, control_tokens=True)
+    ]
 
 
 async def test_a_chat(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
