@@ -134,6 +134,8 @@ class ModelStatus(BaseModel):
     reason: str | None
     """Why it failed; for a model that serves, why another version does not."""
     pinned: bool
+    context: int | None = None
+    """How many tokens prompt and text may have together, where config.json says it."""
     declared_bytes: int
     resident_bytes: list[int]
     """Its size in each replica that holds it."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import InferRequest, InferResponse
-from deployments.repository.families import Matches, ModelFormat
+from deployments.repository.families import Context, Matches, ModelFormat
 from deployments.validation.golden import GoldenExample
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Family:
     """What an operator may set under `families.<name>`."""
     matches: Matches | None = None
     """Whether it serves a model, by its config.json. A function of a module: the registry imports it by its path."""
+    context: Context | None = None
+    """How many tokens a request and its answer may have together, by config.json; a function of a module too."""
     golden: type[GoldenExample] | None = None
     form: Form | None = None
     sample: Sample | None = None
@@ -98,4 +100,8 @@ class Family:
 
 def model_formats(families: Iterable[Family]) -> dict[str, ModelFormat]:
     """By family, of those that have models."""
-    return {f.name: ModelFormat(matches=f.matches, golden=f.golden) for f in families if f.matches is not None}
+    return {
+        family.name: ModelFormat(matches=family.matches, context=family.context, golden=family.golden)
+        for family in families
+        if family.matches is not None
+    }

@@ -12,12 +12,17 @@ Matches = Callable[[Mapping[str, object]], bool]
 """Whether a family serves the model with this config.json."""
 
 
+Context = Callable[[Mapping[str, object]], int | None]
+"""How many tokens the model with this config.json takes, question and answer together; None where it does not say."""
+
+
 class ModelFormat(BaseModel):
-    """What the repository has to know of a family. `model_dump(mode="json")` gives both as import paths."""
+    """What the repository has to know of a family. `model_dump(mode="json")` gives import paths."""
 
     model_config = ConfigDict(frozen=True)
 
     matches: ImportString[Matches]
+    context: ImportString[Context] | None = None
     golden: ImportString[type[Strict]] | None = None
     """An entry of model.yaml's `golden`."""
 
@@ -41,6 +46,12 @@ def family_of(manifest: Manifest, config: Mapping[str, object], formats: Mapping
         except ValidationError as invalid:
             raise Unservable(f"model.yaml: {mistakes(invalid, 'golden', number)[0]}") from None
     return family
+
+
+def context_of(family: str, config: Mapping[str, object], formats: Mapping[str, ModelFormat]) -> int | None:
+    """How many tokens a model of this family takes, if the family counts them and config.json says it."""
+    context = formats[family].context
+    return context(config) if context is not None else None
 
 
 def architectures(config: Mapping[str, object]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deployments.repository.families import ModelFormat, family_of
+from deployments.repository.families import ModelFormat, context_of, family_of
 from deployments.repository.folder import MANIFEST, check_names, digest_of, read_config, read_manifest, weight_files
 from deployments.repository.manifest import Unservable
 from deployments.repository.model import LEVELS, Model, by_name, id_and_version, may_name_a_model
@@ -73,7 +73,9 @@ class Repository:
                 if not allowed(manifest.source, self.sources):
                     raise Unservable("model.yaml: its source is none that the configuration allows")
                 return replace(model, family=family_of(manifest, {}, self.formats))
-            model = replace(model, family=family_of(manifest, read_config(model.folder), self.formats))
+            config = read_config(model.folder)
+            family = family_of(manifest, config, self.formats)
+            model = replace(model, family=family, context=context_of(family, config, self.formats))
             return replace(model, weight_bytes=sum(file.stat().st_size for file in weight_files(model.folder)))
         except Unservable as unservable:
             return replace(model, problem=str(unservable))

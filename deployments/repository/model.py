@@ -25,6 +25,8 @@ class Model:
     family: str | None = None
     manifest: Manifest = field(default_factory=Manifest)
     weight_bytes: int = 0
+    context: int | None = None
+    """How many tokens it takes, where its family counts them and config.json says it."""
     problem: str | None = None
     """Why the model cannot be served, in one line, if so."""
     pinned: bool = False

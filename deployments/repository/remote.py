@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from deployments.repository.families import ModelFormat, family_of
+from deployments.repository.families import ModelFormat, context_of, family_of
 from deployments.repository.folder import CONFIG_BYTES, MANIFEST, PICKLES, parse_config
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.model import LEVELS, Model, id_and_version, may_name_a_model, versioned
@@ -57,7 +57,8 @@ def _read(model: Model, source: str, files: RemoteFiles, formats: Mapping[str, M
         if code := [name for name in files if name.endswith(".py")]:
             raise Unservable(f"holds code ({code[0][-64:]})")
         config = parse_config(read_remote(source, "config.json", CONFIG_BYTES + 1))
-        model = replace(model, family=family_of(manifest, config, formats))
+        family = family_of(manifest, config, formats)
+        model = replace(model, family=family, context=context_of(family, config, formats))
         if not weights_of(files):
             pickles = any(Path(name).suffix in PICKLES for name in files)
             raise Unservable("its weights are pickles, which may run code" if pickles else "no *.safetensors weights")

@@ -53,6 +53,7 @@ def _status(name: str, table: Table, residents: _Residents) -> ModelStatus:
         state="failed" if model.problem else state,
         reason=model.problem or next(iter(reasons), None),
         pinned=model.pinned,
+        context=model.context,
         declared_bytes=model.declared_bytes,
         resident_bytes=[status.bytes for status in serving if status.state == "ready"],
         loads=sum(status.loads for status in serving),

@@ -14,6 +14,12 @@ from deployments.repository.families import architectures
 from deployments.validation.golden import GoldenExample
 
 SAMPLE_PROMPT = "ROMEO:"
+# As deployments.engines.text.folder.architecture reads them from the configuration of a model that is loaded.
+_LENGTHS = (
+    *("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"),
+    *("seq_length", "context_length", "model_max_length"),
+)
+_STRETCHED = ("linear", "dynamic", "yarn")
 
 
 class GoldenText(GoldenExample):
@@ -48,6 +54,26 @@ def matches(config: Mapping[str, object]) -> bool:
     return any(name.endswith(endings) for name in architectures(config))
 
 
+def context_of(config: Mapping[str, object]) -> int | None:
+    """Tokens of prompt and text together; None where config.json leaves it to its class in transformers."""
+    parts = [config.get(name) for name in ("text_config", "decoder", "generator")]
+    for part in (*parts, config):
+        if isinstance(part, Mapping):
+            lengths = [part.get(name) for name in _LENGTHS]
+            length = next((one for one in lengths if type(one) is int and one > 0), None)
+            if length is not None:
+                return max(length, _stretched(part.get("rope_parameters") or part.get("rope_scaling"), length))
+    return None
+
+
+def _stretched(rope: object, length: int) -> int:
+    """What a scaled rope makes of the length."""
+    if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in _STRETCHED:
+        return length
+    original, factor = rope.get("original_max_position_embeddings") or length, rope.get("factor") or 1.0
+    return int(original * factor) if isinstance(original, int) and isinstance(factor, int | float) else length
+
+
 def _with_its_prompt(result: TextGenerationResult) -> str:
     return (SAMPLE_PROMPT + result.generated_text).strip()
 
@@ -58,6 +84,7 @@ TEXT_GENERATION = Family(
     result=TextGenerationResult,
     deployment="deployments.families.text_generation.replica:TextGenerationReplica",
     matches=matches,
+    context=context_of,
     golden=GoldenText,
     sample=Sample({"prompt": SAMPLE_PROMPT, "max_tokens": 40}, _with_its_prompt),
     client=Command(

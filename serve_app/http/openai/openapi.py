@@ -15,6 +15,7 @@ def openai_paths(schemas: Schema) -> Schema:
     """The paths below /v1. Adds their schemas to `schemas`."""
     model = _object(id=STRING, object={"const": "model"}, created=_INTEGER, owned_by=STRING)
     schemas["OpenAIFailure"] = _object(error=_object(message=STRING, type=STRING, param=_OR_NULL, code=STRING))
+    model["properties"]["max_model_len"] = _INTEGER  # where config.json says it
     schemas["OpenAIModel"] = model
     schemas["OpenAIModels"] = _object(object={"const": "list"}, data=list_of(model))
     named: Schema = {"id": STRING, "created": _INTEGER, "model": STRING}

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from deployments.contract import wire
 from deployments.contract.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
+from deployments.contract.status import ModelStatus
 from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.access.caller import RequestContext
@@ -52,7 +53,7 @@ class _OpenAI:
 
     async def models(self, request: Request) -> Response:
         statuses = await self.operations.models()
-        listed = [self._model(status.model_id) for status in statuses if status.family == FAMILY]
+        listed = [self._model(status.model_id, status) for status in statuses if status.family == FAMILY]
         return JSONResponse({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
@@ -60,11 +61,13 @@ class _OpenAI:
         for status in await self.operations.models():
             names = (status.model_id, *(f"{status.model_id}@{version}" for version in status.versions))
             if status.family == FAMILY and model_id in names:
-                return JSONResponse(self._model(model_id))
+                return JSONResponse(self._model(model_id, status))
         raise ModelNotFound(f"there is no text model {quoted(model_id)}")
 
-    def _model(self, model_id: str) -> dict[str, object]:
-        return {"id": model_id, "object": "model", "created": self.created, "owned_by": "model-runtime"}
+    def _model(self, model_id: str, status: ModelStatus) -> dict[str, object]:
+        # The name under which vLLM and the clients that were written for it have it.
+        context = {} if status.context is None else {"max_model_len": status.context}
+        return {"id": model_id, "object": "model", "created": self.created, "owned_by": "model-runtime"} | context
 
     async def generate(self, kind: type[CompletionBody] | type[ChatBody], request: Request) -> Response:
         context = context_of(request)

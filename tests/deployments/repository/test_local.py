@@ -43,6 +43,14 @@ def test_the_architecture_in_config_json_decides_the_family(tmp_path: Path, arch
     assert find(repository(tmp_path).models(), "m", family).family == family
 
 
+def test_the_context_is_that_of_config_json_where_the_family_counts_tokens(tmp_path: Path) -> None:
+    put(tmp_path / "text", max_position_embeddings=512)
+    put(tmp_path / "silent")
+    put(tmp_path / "image", "ViTForImageClassification", max_position_embeddings=512)
+    models = repository(tmp_path).models()
+    assert [models[name].context for name in ("text", "silent", "image")] == [512, None, None]
+
+
 def test_the_size_is_that_of_the_weight_files_unless_the_manifest_declares_it(tmp_path: Path) -> None:
     put(tmp_path / "plain")
     (put(tmp_path / "stated") / "model.yaml").write_text("memory_mb: 2\npinned: true\n")

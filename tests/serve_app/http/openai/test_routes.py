@@ -234,6 +234,14 @@ async def test_only_text_models_are_listed(client: AsyncOpenAI) -> None:
             await client.models.retrieve(model_id)
 
 
+async def test_a_models_context_is_listed_where_it_is_known(http: httpx2.AsyncClient, runtime: FakeRuntime) -> None:
+    long = status("long", "text_generation").model_copy(update={"context": 4096})
+    runtime.statuses = [long, status("silent", "text_generation")]
+    listed = (await http.get("/v1/models")).json()["data"]
+    assert [model.get("max_model_len") for model in listed] == [4096, None]
+    assert (await http.get("/v1/models/long")).json()["max_model_len"] == 4096
+
+
 async def test_an_error_cancels_the_other_choices(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
     async def stuck(request: InferRequest) -> AsyncGenerator[Reply, None]:
         assert isinstance(request, TextGeneration)
