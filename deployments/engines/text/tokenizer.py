@@ -12,6 +12,8 @@ from transformers.utils.chat_template_utils import encode_marked_chat
 
 from deployments.contract.errors import InvalidRequest, ModelLoadFailed
 from deployments.engines.text.chat_template import ChatTemplate
+from deployments.engines.text.spelling.pieces import Pieces
+from deployments.engines.text.spelling.streams import TextStream, text_stream
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ class Tokenizer:
         self._lock = threading.Lock()
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
         self._byte_level = self._backend is not None and "ByteLevel" in repr(self._backend.decoder)
+        self._pieces = None if self._backend is None else Pieces.of(self._backend)
+        is_bpe = self._backend is not None and type(self._backend.model).__name__ == "BPE"
+        force = tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
+        # Spaces before punctuation are taken out of the text, but not from that of BPE.
+        self._cleans_up = bool(tokenizer.clean_up_tokenization_spaces and (force or not is_bpe))
         self._token_bytes: dict[int, bytes] = {}
         self.encode("a")  # The first call sets options on the tokenizer; later ones only read.
 
@@ -72,11 +79,15 @@ class Tokenizer:
             return [*self._tokenizer.encode(""), first, *before, middle, *after, last]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids without special tokens."""
-        if self._backend is not None:
+        """The text of the ids without special tokens, as the library gives it."""
+        if self._backend is not None and not self._cleans_up:
             return str(self._backend.decode(ids, skip_special_tokens=True))
         with self._lock:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def text_after(self, prompt: Sequence[int]) -> TextStream:
+        """The text of the tokens that follow."""
+        return text_stream(self._pieces, self.decode, self._cleans_up, prompt)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of one token, which need not be whole characters."""

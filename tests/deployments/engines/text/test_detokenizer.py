@@ -1,31 +1,14 @@
 """Text grows by whole characters, and no part of a stop string is released."""
 
-import random
-
 import pytest
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
 from deployments.engines.text.detokenizer import Detokenizer
 from deployments.engines.text.tokenizer import Tokenizer
+from tests.deployments.engines.text.spelling.tokenizers import TEXT, llama_tokenizer
 from tests.support.text_models import byte_level_tokenizer
 
-TEXT = "Once upon a time, naïve 日本語 🎉 e\u0301 words  two spaces\nand lines"
 
-
-def metaspace_tokenizer() -> PreTrainedTokenizerFast:
-    """Pieces with a leading `▁` and bytes for what has no piece, as Llama 2 has it."""
-    pieces = [f"<0x{byte:02X}>" for byte in range(256)] + sorted({*TEXT.replace(" ", "▁")} & {*"▁,abcdeimnopstuwz"})
-    vocabulary = {piece: number for number, piece in enumerate(["<unk>", "<s>", "</s>", *pieces])}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    tokenizer.decoder = decoders.Sequence(steps)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
-
-
-@pytest.fixture(params=[byte_level_tokenizer, metaspace_tokenizer], scope="module")
+@pytest.fixture(params=[byte_level_tokenizer, llama_tokenizer], scope="module")
 def tokens(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer(request.param())
 
@@ -51,22 +34,6 @@ def test_a_continuation_is_the_whole_text_less_the_prompt(tokens: Tokenizer, cut
     assert not any("\ufffd" in part for part in parts)
 
 
-def test_random_tokens_give_the_text_of_a_decode_at_once() -> None:
-    tokens, dice = Tokenizer(byte_level_tokenizer()), random.Random(1)
-    for _ in range(200):
-        ids = [dice.randrange(3, 300) for _ in range(dice.randrange(1, 40))]
-        assert "".join(told(tokens, [], ids)) == tokens.decode(ids)
-
-
-def test_bytes_that_never_become_characters_are_released_after_32_tokens() -> None:
-    tokens = Tokenizer(byte_level_tokenizer())
-    lone = tokens.encode("日")[-1]
-    text = Detokenizer(tokens, [])
-    parts = [text.add(lone) for _ in range(500)]
-    assert sum(map(len, parts)) > 400
-    assert len(text._window) < 200
-
-
 @pytest.mark.parametrize("stop", ["time", " naïve", "語 🎉", "e\u0301 w", "  two", "\nand"])
 def test_a_stop_string_is_cut_off_wherever_tokens_split_it(tokens: Tokenizer, stop: str) -> None:
     ids = tokens.encode(TEXT)
@@ -84,3 +51,24 @@ def test_the_beginning_of_a_stop_string_is_held_back_until_it_is_none(tokens: To
 def test_special_tokens_are_no_text(tokens: Tokenizer) -> None:
     ids = tokens.encode("a time")
     assert "".join(told(tokens, ids[:1], [*ids[1:3], 1, *ids[3:], 2])) == "a time"
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a 🎉 b"])
+def test_a_stop_string_of_byte_tokens_ends_the_text_with_its_last_token(text: str) -> None:
+    tokens = Tokenizer(llama_tokenizer())
+    ids, stop = tokens.encode(text), text[1:-1].strip(" ")
+    detokenizer = Detokenizer(tokens, [], (stop,))
+    parts = []
+    while not detokenizer.stopped:
+        parts.append(detokenizer.add(ids.pop(0)))
+    assert "".join(parts) == text[: text.index(stop)]
+    assert tokens.decode(ids).strip() == "b"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_streamed_and_whole_are_the_same_text_where_it_is_cut(tokens: Tokenizer, cut: int) -> None:
+    ids = tokens.encode("naïve 日本🎉")[:-cut]
+    parts = told(tokens, ids[:1], ids[1:])
+    whole = Detokenizer(tokens, ids[:1]).add_all(ids[1:])
+    assert "".join(parts) == whole
+    assert whole.rstrip("\ufffd").endswith("日本")

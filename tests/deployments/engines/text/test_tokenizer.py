@@ -6,11 +6,11 @@ import pytest
 
 from deployments.contract.errors import InvalidRequest, ModelLoadFailed
 from deployments.engines.text.tokenizer import _FILL_IN_TOKENS, Tokenizer
-from tests.deployments.engines.text.test_detokenizer import TEXT, metaspace_tokenizer
+from tests.deployments.engines.text.spelling.tokenizers import TEXT, llama_tokenizer
 from tests.support.text_models import PROMPTS, SPECIAL, VOCABULARY, byte_level_tokenizer
 
 
-@pytest.fixture(params=[byte_level_tokenizer, metaspace_tokenizer], scope="module")
+@pytest.fixture(params=[byte_level_tokenizer, llama_tokenizer], scope="module")
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
     return Tokenizer(request.param())
 
