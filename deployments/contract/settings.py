@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -81,8 +81,20 @@ class FamilySettings(Strict):
     """How many of those may be for one model."""
     max_batch_size: Annotated[int, Field(ge=1)] = 16
     deadline_s: Annotated[float, Field(gt=0)] = 60
-    """How long a request may take if it sets no deadline of its own."""
+    """How long a request may take if it sets no deadline of its own; a stream, how long it may be silent."""
+    max_deadline_s: Annotated[float, Field(gt=0)] | None = None
+    """The longest deadline that a caller may set with `x-deadline-ms`. Absent: `deadline_s`."""
     unload_idle_s: Annotated[float, Field(gt=0)] | None = None
     """A model unused for so long is unloaded. Absent: only when another model needs its memory."""
     preload: tuple[str, ...] = ()
     """Models that every replica loads before it accepts requests."""
+
+    @model_validator(mode="after")
+    def _deadlines_ordered(self) -> Self:
+        if self.max_deadline_s is not None and self.max_deadline_s < self.deadline_s:
+            raise ValueError(f"max_deadline_s {self.max_deadline_s:g} is below deadline_s {self.deadline_s:g}")
+        return self
+
+    @property
+    def longest_deadline_s(self) -> float:
+        return self.max_deadline_s or self.deadline_s

@@ -207,7 +207,10 @@ class ImageClassificationResult(InferResponse, index=0):
 
 
 class TextGenerationResult(InferResponse, index=1):
-    """The continuation without the prompt. `finish_reason` is "stop" (the model's end or a stop string) or "length"."""
+    """The continuation without the prompt.
+
+    `finish_reason` is "stop" (the model's end or a stop string), "length", or "deadline" where its time was over.
+    """
 
     generated_text: str
     model_id: str | None = None

@@ -1,6 +1,9 @@
 """What travels between the ingress and the replicas of a family. Imports neither torch nor Ray."""
 
+import asyncio
+import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -28,7 +31,10 @@ class RoutingStats(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request on its way to a family. `timeout_s` is what is left of its deadline when it is sent."""
+    """One request on its way to a family.
+
+    `timeout_s` is what is left, when it is sent, of the time until its response, or until the first chunk of a stream.
+    """
 
     request: InferRequest
     request_id: str
@@ -39,3 +45,27 @@ class Call:
     """Whether chunks are wanted."""
     call_id: str = ""
     """Unique, unlike the request id, which the sender may choose."""
+    silence_s: float | None = None
+    """Of a stream: how long it may be silent from its first chunk on."""
+    total_s: float = math.inf
+    """Of a stream: what is left of the time that its caller gives it as a whole."""
+
+
+@dataclass(slots=True)
+class TimeLimit:
+    """Until when a call may go on, on the loop's clock. Each chunk of a stream puts that off, to `ends_at` at most."""
+
+    at: float
+    ends_at: float
+    silence_s: float | None = None
+    """None: nothing puts it off."""
+    timeout: asyncio.Timeout | None = None
+    """What ends the work under way."""
+
+    def put_off(self) -> None:
+        """A chunk came."""
+        if self.silence_s is not None:
+            self.at = min(asyncio.get_running_loop().time() + self.silence_s, self.ends_at)
+            if self.timeout is not None:
+                with suppress(RuntimeError):  # It is over: the chunk was on its way when the call ended.
+                    self.timeout.reschedule(self.at)

@@ -15,9 +15,9 @@ from deployments.contract.errors import ModelLoadFailed, ServingError, WrongFami
 from deployments.contract.failures import error_of
 from deployments.contract.settings import DEFAULT_CACHE, FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
-from deployments.contract.types import Error, InferRequest, InferResponse
+from deployments.contract.types import Chunk, Error, InferRequest, InferResponse
 from deployments.metrics.samples import ModelMetric, ModelReport
-from deployments.replica.calls import Call, OnChunk, RoutingStats
+from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
 from deployments.replica.context import replica_name
 from deployments.replica.family import Family
 from deployments.replica.gpu import gpu_utilization
@@ -93,18 +93,26 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """The answer. `on_chunk`, where the caller wants chunks, takes them as they come. Raises ServingError; leaves
         nothing running when cancelled."""
 
+    async def answer_by(
+        self, ends_at: float, request: RequestT, model: Model, engine: EngineT, on_chunk: OnChunk | None
+    ) -> InferResponse:
+        """`answer`. At `ends_at`, on the loop's clock, it is cancelled: a family that can ends with what there is."""
+        return await self.answer(request, model, engine, on_chunk)
+
     async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert call.model is not None
         self._apply_pin(call.model)
-        deadline = asyncio.get_running_loop().time() + call.timeout_s
+        limit = _limit_of(call)
         if call.model.manifest.golden:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(limit.at):
                 await self.golden.validate(call.model)
-        # The lease keeps the deadline itself: its error names what took too long.
-        remaining_s = deadline - asyncio.get_running_loop().time()
-        async with self.residency.lease(call.model, remaining_s) as engine, asyncio.timeout_at(deadline):
-            # The dispatcher sends each family its own variant.
-            return await self.answer(cast(RequestT, call.request), call.model, engine, on_chunk)
+        # The lease keeps the limit itself: its error names what took too long.
+        remaining_s = limit.at - asyncio.get_running_loop().time()
+        async with self.residency.lease(call.model, remaining_s) as engine:
+            async with asyncio.timeout_at(limit.at) as limit.timeout:
+                # The dispatcher sends each family its own variant.
+                request, told = cast(RequestT, call.request), _putting_off(limit, on_chunk)
+                return await self.answer_by(limit.ends_at, request, call.model, engine, told)
 
     def _apply_pin(self, model: Model) -> None:
         """The registry decides on pins. Its newest decision comes with each call."""
@@ -226,6 +234,23 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()
+
+
+def _limit_of(call: Call) -> TimeLimit:
+    now = asyncio.get_running_loop().time()
+    longest_s = call.timeout_s if call.silence_s is None else call.total_s
+    return TimeLimit(now + min(call.timeout_s, longest_s), now + longest_s, call.silence_s)
+
+
+def _putting_off(limit: TimeLimit, on_chunk: OnChunk | None) -> OnChunk | None:
+    if on_chunk is None:
+        return None
+
+    def came(chunk: Chunk) -> None:
+        limit.put_off()
+        on_chunk(chunk)
+
+    return came
 
 
 def _cpu_seconds(seconds: float) -> ModelMetric:

@@ -6,6 +6,7 @@ Knows nothing of admission: a call that is sent has its slot.
 import asyncio
 import itertools
 import logging
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Mapping
@@ -15,9 +16,9 @@ from typing import Protocol, TypeVar
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import InferRequest, InferResponse
-from deployments.replica.calls import Call, Reply
+from deployments.replica.calls import Call, Reply, TimeLimit
 from deployments.repository.model import Model
-from serve_app.access.caller import RequestContext
+from serve_app.access.caller import Caller, RequestContext
 from serve_app.dispatch.pending import Pending, PendingStream, ReplicaLost
 from serve_app.dispatch.replica_pool import ReplicaPool
 
@@ -75,22 +76,26 @@ class Dispatcher:
     async def send(self, call: Pending) -> InferResponse:
         """Raises Overloaded, Unavailable, DeadlineExceeded."""
         pool = self.pools[call.family]
+        limit, now = call.limit, asyncio.get_running_loop().time()
         # The call may have waited for its slot.
-        call.call = replace(call.call, timeout_s=max(call.deadline - asyncio.get_running_loop().time(), 0.0))
+        call.call = replace(call.call, timeout_s=max(limit.at - now, 0.0), total_s=max(limit.ends_at - now, 0.0))
         try:
-            async with asyncio.timeout_at(call.deadline):
+            async with asyncio.timeout_at(limit.at) as limit.timeout:
                 try:
                     return await pool.pick(call.model).send(call)
                 except ReplicaLost:
                     logger.warning("request %s: its replica was lost", call.call.request_id)
                     call.repeat()
+                    limit.put_off()
                     # Serve's handle waits for another replica, if need be.
                     return await pool.by_handle(call.model).send(call)
         except ReplicaLost:
             raise Unavailable("the replica was lost, twice") from None
         except TimeoutError:
             if call.arrived:
-                raise DeadlineExceeded("no answer within the deadline") from None
+                silent = limit.silence_s is not None and limit.at < limit.ends_at
+                late = f"no text for {limit.silence_s:g} s" if silent else "no answer within the deadline"
+                raise DeadlineExceeded(late) from None
             raise Unavailable(f"no replica of {call.family} took the request within the deadline") from None
 
     async def stream(self, call: PendingStream) -> AsyncGenerator[Reply, None]:
@@ -111,19 +116,23 @@ class Dispatcher:
         model = await self._model(request.model_id, route.family) if route.has_models else None
         if model is not None and model.manifest.generation.model_fields_set:
             request = model.manifest.with_defaults(request)
-        timeout_s = route.settings.deadline_s
-        if context.caller.deadline_at is not None:
-            timeout_s = min(timeout_s, context.caller.deadline_at - time.monotonic())
-        call_id = f"{self._name}-{next(self._numbers)}"
+        stream = issubclass(kind, PendingStream)
+        limit, timeout_s = _limit_of(route.settings, context.caller, stream)
         call = Call(
-            request.repeatable(), context.request_id, timeout_s, model, issubclass(kind, PendingStream), call_id
+            request.repeatable(),
+            context.request_id,
+            timeout_s,
+            model,
+            stream,
+            f"{self._name}-{next(self._numbers)}",
+            limit.silence_s,
         )
         return kind(
             call=call,
             family=route.family,
             model=model.name if model else "",
             caller=context.caller,
-            deadline=asyncio.get_running_loop().time() + timeout_s,
+            limit=limit,
         )
 
     async def _model(self, model_id: str, family: str) -> Model:
@@ -131,3 +140,16 @@ class Dispatcher:
         if model is None or model.problem is not None or model.family != family:
             return await self.registry.find_model(model_id, family)  # waits for the first table, or raises the reason
         return model
+
+
+def _limit_of(settings: FamilySettings, caller: Caller, stream: bool) -> tuple[TimeLimit, float]:
+    """The call's limit, and the seconds until it.
+
+    A caller's deadline bounds the whole of a call. The family's own bounds an answer, and the silence of a stream.
+    """
+    now = asyncio.get_running_loop().time()
+    left_s = math.inf if caller.deadline_at is None else caller.deadline_at - time.monotonic()
+    timeout_s = settings.deadline_s if caller.deadline_at is None else min(left_s, settings.longest_deadline_s)
+    if stream:
+        return TimeLimit(now + timeout_s, now + left_s, timeout_s), timeout_s
+    return TimeLimit(now + timeout_s, now + timeout_s), timeout_s

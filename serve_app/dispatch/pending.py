@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from deployments.contract.types import Chunk, InferResponse
-from deployments.replica.calls import Call, Reply
+from deployments.replica.calls import Call, Reply, TimeLimit
 from serve_app.access.caller import Caller
 
 
@@ -22,8 +22,7 @@ class Pending:
     model: str
     """Its model's name, "" where the family has no models."""
     caller: Caller
-    deadline: float
-    """On the loop's clock."""
+    limit: TimeLimit
     response: "asyncio.Future[InferResponse]" = field(default_factory=asyncio.Future)
     arrived: bool = False
     """Whether a replica has received it."""
@@ -73,9 +72,11 @@ class PendingStream(Pending):
     def deliver(self, reply: Reply) -> None:
         if isinstance(reply, InferResponse):
             super().deliver(reply)
-        elif not self.response.done() and (chunk := self._new_part(reply)):
-            self._unread = self._unread.joined(chunk) if self._unread else chunk
-            self._news.set()
+        elif not self.response.done():
+            self.limit.put_off()
+            if chunk := self._new_part(reply):
+                self._unread = self._unread.joined(chunk) if self._unread else chunk
+                self._news.set()
 
     def repeat(self) -> None:
         super().repeat()

@@ -55,7 +55,7 @@ def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
     first_port = _free_range()
     profile = LauncherProfile(folder)
     profile.max_body_file.write_text(str(config.ingress.max_body_bytes), "utf-8")
-    longest_s = max(settings.deadline_s for settings in (FamilySettings(), *config.families.values()))
+    longest_s = max(settings.longest_deadline_s for settings in (FamilySettings(), *config.families.values()))
     return middleware_environment() | {
         **profile.environment(wrapper),
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

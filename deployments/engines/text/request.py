@@ -30,7 +30,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """`finish_reason`: "stop", "length" or "cancelled"."""
+    """`finish_reason`: "stop", "length", "deadline" or "cancelled"."""
 
     finish_reason: str
     prompt_tokens: int
@@ -68,6 +68,7 @@ class GenerationRequest:
         self._end_ids = self._stop_ids if sampling.ignore_eos else self._stop_ids | eos_ids
         self.seed = secrets.randbits(63) if sampling.seed is None else sampling.seed
         self.cancelled = False
+        self._ends_early = False
         stop = [sampling.stop] if isinstance(sampling.stop, str) else sampling.stop or []
         self._stop = tuple(string for string in stop if string)
         self._tokenizer = tokenizer
@@ -85,6 +86,11 @@ class GenerationRequest:
 
     def cancel(self) -> None:
         """End it within one step. May be called from any thread, at any time, more than once."""
+        self.cancelled = True
+
+    def end_early(self) -> None:
+        """End it within one step, with the text that there is: its time is over. May be called from any thread."""
+        self._ends_early = True
         self.cancelled = True
 
     def admit(self) -> None:
@@ -167,6 +173,9 @@ class GenerationRequest:
             self.cancelled = True
 
     def finish(self, reason: str) -> None:
+        if reason == "cancelled" and self._ends_early and self.generated:
+            self._add_text(self._last_text(False), ended=True)
+            reason = "deadline"
         self.emit(Finished(reason, self.prompt_tokens, self.generated, self.timing()))
 
     def timing(self) -> Timing:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +22,12 @@ logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 if TYPE_CHECKING:
     from deployments.engines.text.engine import TextGenerationEngine
     from deployments.engines.text.request import Event, Finished, GenerationRequest
+
+
+EARLY_S = 1.0
+EARLY_SHARE = 0.1
+"""A text is ended so long before its deadline, by the lesser of both: a step is under way, and the answer has to travel.
+The share is of the time that is left when it begins."""
 
 
 class LoopNotifier:
@@ -104,18 +111,35 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
     async def answer(
         self, request: TextGeneration, model: Model, engine: "TextGenerationEngine", on_chunk: OnChunk | None
     ) -> TextGenerationResult:
+        return await self.answer_by(math.inf, request, model, engine, on_chunk)
+
+    async def answer_by(
+        self,
+        ends_at: float,
+        request: TextGeneration,
+        model: Model,
+        engine: "TextGenerationEngine",
+        on_chunk: OnChunk | None,
+    ) -> TextGenerationResult:
+        """Ends shortly before `ends_at` with the text that there is by then. Raises TimeoutError if there is none."""
         if self.notifier is None:
             self.notifier = LoopNotifier(asyncio.get_running_loop())
         output = GenerationOutput(self.notifier, on_chunk)
+        ending: asyncio.TimerHandle | None = None
         submitting = asyncio.create_task(self._submit(engine, request, output, on_chunk is not None))
         try:
-            await asyncio.shield(submitting)
+            submitted = await asyncio.shield(submitting)
+            ending = _end_before(ends_at, submitted)
             with self.cpu.working(model.name, one_thread=True):
                 end = await output.finished
         finally:
+            if ending is not None:
+                ending.cancel()
             # Also where the caller was cancelled before the request was submitted.
             submitting.add_done_callback(_cancel)
             output.finished.cancel()
+        if end.finish_reason == "cancelled":
+            raise TimeoutError
         self.metrics.finished(model.name, end)
         return TextGenerationResult(
             generated_text="".join(output.texts),
@@ -143,6 +167,15 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         else:
             prompt = await asyncio.to_thread(engine.encode, request)
         return await asyncio.to_thread(engine.submit, prompt, request.max_tokens, request, output.emit, stream)
+
+
+def _end_before(ends_at: float, request: "GenerationRequest") -> asyncio.TimerHandle | None:
+    """Ends the request so early that its answer arrives in time."""
+    if math.isinf(ends_at):
+        return None
+    loop = asyncio.get_running_loop()
+    early_s = min(EARLY_S, (ends_at - loop.time()) * EARLY_SHARE)
+    return loop.call_at(ends_at - early_s, request.end_early)
 
 
 def _cancel(submitted: "asyncio.Task[GenerationRequest]") -> None:

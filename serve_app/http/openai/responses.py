@@ -125,6 +125,8 @@ class ChatBuilder(ResponseBuilder):
 
 
 def _choice(index: int, content: Object, logprobs: Object | None = None, finish_reason: str | None = None) -> Object:
+    # OpenAI names no deadline; its clients know "length" as the end of a text that is not complete.
+    finish_reason = "length" if finish_reason == "deadline" else finish_reason
     return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish_reason}
 
 

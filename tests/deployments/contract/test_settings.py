@@ -27,6 +27,13 @@ def test_autoscaling_refuses_a_minimum_above_its_maximum() -> None:
         Autoscaling(min_replicas=3)
 
 
+def test_the_longest_deadline_is_the_ordinary_one_unless_the_operator_allows_more() -> None:
+    assert FamilySettings(deadline_s=5).longest_deadline_s == 5
+    assert FamilySettings(deadline_s=5, max_deadline_s=50).longest_deadline_s == 50
+    with pytest.raises(ValidationError, match="max_deadline_s 4 is below deadline_s 5"):
+        FamilySettings(deadline_s=5, max_deadline_s=4)
+
+
 @pytest.mark.parametrize(
     ("location", "url"), [("s3://bucket/models", True), ("models", False), ("/a/b", False), ("a:b", False)]
 )

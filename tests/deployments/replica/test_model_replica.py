@@ -34,12 +34,13 @@ class Engine:
 
 
 class CapitalsReplica(ModelReplica[TextGeneration, Engine]):
-    """Answers in capitals, a letter a chunk; it never answers the prompt "wait"."""
+    """Answers in capitals, a letter a chunk; never the prompt "wait", and "go on" once it `goes_on`."""
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
         self.loads = 0
         self.prompts: list[str] = []
+        self.goes_on = asyncio.Event()
 
     def load(self, model: Model) -> Engine:
         self.loads += 1
@@ -55,6 +56,8 @@ class CapitalsReplica(ModelReplica[TextGeneration, Engine]):
         if on_chunk is not None:
             for index, letter in enumerate(capitals, 1):
                 on_chunk(Chunk(letter, index))
+        if request.prompt == "go on":
+            await self.goes_on.wait()
         return TextGenerationResult(generated_text=capitals)
 
 
@@ -112,6 +115,31 @@ async def test_a_call_that_takes_longer_than_its_deadline_fails(models: Path, st
     answer = await started().respond(call(found(models), "wait", timeout_s=0.2), None)
     assert isinstance(answer, Error)
     assert (answer.code, answer.request_id) == ("deadline_exceeded", "request-1")
+
+
+async def test_a_stream_goes_on_while_it_is_not_silent(models: Path, started: Started) -> None:
+    replica = started()
+    assert await replica.infer(call(found(models), "a")) == TextGenerationResult(generated_text="A")
+    clock, begun = asyncio.get_running_loop().time, asyncio.Event()
+    stream = replace(call(found(models), "go on", timeout_s=0.2), stream=True, silence_s=60.0)
+    before = clock()
+    going = asyncio.create_task(replica.respond(stream, lambda chunk: begun.set()))
+    await begun.wait()
+    await until(lambda: clock() > before + 0.3)
+    replica.goes_on.set()
+    assert await going == TextGenerationResult(generated_text="GO ON")
+
+
+@pytest.mark.parametrize(("silence_s", "total_s"), [(0.02, 60.0), (60.0, 0.2)])
+async def test_a_stream_ends_when_it_falls_silent_and_when_its_caller_has_no_more_time(
+    models: Path, started: Started, silence_s: float, total_s: float
+) -> None:
+    replica, chunks = started(), list[Chunk]()
+    assert await replica.infer(call(found(models), "a")) == TextGenerationResult(generated_text="A")
+    stream = replace(call(found(models), "go on"), stream=True, silence_s=silence_s, total_s=total_s)
+    answer = await replica.respond(stream, chunks.append)
+    assert isinstance(answer, Error)
+    assert (answer.code, len(chunks)) == ("deadline_exceeded", 5)
 
 
 async def test_a_cancelled_call_gives_its_lease_back(models: Path, started: Started) -> None:

@@ -1,6 +1,7 @@
 """From a request to a call, and from a call to its response, a repeat, or an error."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -36,9 +37,11 @@ class NoModels:
         raise AssertionError("the family has no models")
 
 
-def dispatcher(script: Sequence[list[tuple[int, Reply]]] = (), deadline_s: float = 60) -> tuple[Dispatcher, FakeHandle]:
+def dispatcher(
+    script: Sequence[list[tuple[int, Reply]]] = (), deadline_s: float = 60, max_deadline_s: float | None = None
+) -> tuple[Dispatcher, FakeHandle]:
     """Each handle call has the script's replies; then nothing more comes of it."""
-    settings, handle = FamilySettings(deadline_s=deadline_s), FakeHandle(script)
+    settings, handle = FamilySettings(deadline_s=deadline_s, max_deadline_s=max_deadline_s), FakeHandle(script)
     route = Route("text", TextGeneration, has_models=False, settings=settings, on_gpu=False, may_be_empty=False)
     return Dispatcher((route,), {"text": ReplicaPool(handle.handle(), 2, None)}, NoModels()), handle
 
@@ -109,10 +112,57 @@ async def test_a_call_has_what_is_left_of_the_nearer_deadline(left_s: float | No
     assert longest_s - 1 < call.call.timeout_s <= longest_s
 
 
+@pytest.mark.parametrize(("asked_s", "given_s"), [(None, 60), (20, 20), (100, 100), (1000, 300)])
+async def test_a_caller_may_ask_for_as_much_time_as_the_operator_allows(asked_s: float | None, given_s: float) -> None:
+    dispatch, _ = dispatcher(deadline_s=60, max_deadline_s=300)
+    caller = Caller(deadline_at=None if asked_s is None else time.monotonic() + asked_s)
+    call = await dispatch.prepare(REQUEST, RequestContext("r", caller))
+    assert call.call.timeout_s == pytest.approx(given_s, abs=1)
+
+
+@pytest.mark.parametrize("asked_s", [None, 20, 1000])
+async def test_a_stream_goes_on_while_it_is_not_silent_until_its_callers_deadline(asked_s: float | None) -> None:
+    dispatch, handle = dispatcher(deadline_s=60)
+    caller = Caller(deadline_at=None if asked_s is None else time.monotonic() + asked_s)
+    call = await dispatch.prepare_stream(REQUEST, RequestContext("r", caller))
+    reading = asyncio.create_task(listed(dispatch.stream(call)))
+    await until(lambda: handle.exchanges)
+    now = asyncio.get_running_loop().time()
+    assert call.limit.ends_at - now == pytest.approx(math.inf if asked_s is None else asked_s, abs=1)
+    call.limit.at -= 19  # As long as nothing has come.
+    handle.exchanges[0].reply((0, Chunk("a", 1)))
+    await until(lambda: call.limit.at > now + min(asked_s or 60, 60) - 1)
+    assert call.limit.timeout
+    assert call.limit.timeout.when() == call.limit.at
+    handle.exchanges[0].reply((0, RESULT))
+    assert await reading == [Chunk("a", 1), RESULT]
+
+
+async def test_a_stream_that_falls_silent_has_exceeded_its_deadline() -> None:
+    dispatch, _ = dispatcher([[(0, Chunk("a", 1))]], 0.01)
+    with pytest.raises(DeadlineExceeded, match=r"no text for 0\.01 s"):
+        await listed(dispatch.stream(await dispatch.prepare_stream(REQUEST, CONTEXT)))
+
+
+async def test_a_stream_whose_callers_deadline_passes_ends_however_much_it_says() -> None:
+    dispatch, handle = dispatcher(deadline_s=60)
+    context = RequestContext("r", Caller(deadline_at=time.monotonic() + 0.05))
+    reading = asyncio.create_task(listed(dispatch.stream(await dispatch.prepare_stream(REQUEST, context))))
+    await until(lambda: handle.exchanges)
+
+    def says_more() -> bool:
+        handle.exchanges[0].reply((0, Chunk("a", 1)))
+        return reading.done()
+
+    await until(says_more)
+    with pytest.raises(DeadlineExceeded, match="within the deadline"):
+        await reading
+
+
 async def test_a_call_is_sent_with_what_is_left_of_its_time() -> None:
     dispatch, _ = dispatcher([[(0, RESULT)]])
     call = await dispatch.prepare(REQUEST, CONTEXT)
-    call.deadline -= 40
+    call.limit.at -= 40
     await dispatch.send(call)
     assert 19 < call.call.timeout_s <= 20
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from deployments.contract.settings import FamilySettings
 from serve_app.config.config import IngressSettings, RuntimeConfig
 from serve_app.http import haproxy
 from serve_app.http.haproxy import PORT_RANGE, haproxy_environment, missing_haproxy
@@ -36,6 +37,8 @@ def test_the_ports_of_a_runtime_do_not_overlap(tmp_path: Path) -> None:
 def test_haproxy_waits_longer_than_the_longest_deadline_and_knows_the_body_limit(tmp_path: Path) -> None:
     environment = haproxy_environment(tmp_path, CONFIG)
     assert environment["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "75"
+    patient = CONFIG.model_copy(update={"families": {"f": FamilySettings(max_deadline_s=600)}})
+    assert haproxy_environment(tmp_path, patient)["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "615"
     assert (tmp_path / "max-body-bytes").read_text() == str(2**20)
 
 

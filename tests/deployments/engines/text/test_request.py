@@ -12,10 +12,11 @@ import torch
 from deployments.contract.errors import InvalidRequest
 from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
-from deployments.engines.text.request import LEAST_LOGPROB, Event, GenerationRequest
+from deployments.engines.text.request import LEAST_LOGPROB, Event, Finished, GenerationRequest
 from deployments.engines.text.sampler import Logprobs
 from deployments.engines.text.tokenizer import Tokenizer
 from tests.support.text_models import LOADERS, PROMPTS, VOCABULARY, Listener, Reference, ask, byte_level_tokenizer
+from tests.support.until import wait_until
 
 
 @pytest.fixture(scope="module", params=LOADERS)
@@ -117,6 +118,48 @@ def test_a_request_whose_emit_raises_is_cancelled() -> None:
     request = GenerationRequest([3], 9, SamplingOptions(), Tokenizer(byte_level_tokenizer()), broken)
     request.append(40, False)
     assert request.cancelled
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("stop", [None, ["never said"]])
+def test_a_request_whose_time_is_over_ends_with_the_text_that_there_is(stream: bool, stop: list[str] | None) -> None:
+    events: list[Event] = []
+    tokenizer = Tokenizer(byte_level_tokenizer())
+    request = GenerationRequest([3], 9, SamplingOptions(stop=stop), tokenizer, events.append, stream)
+    for token in (40, 41, 42):
+        assert request.append(token, False) is None
+    request.end_early()
+    assert request.cancelled
+    request.finish("cancelled")
+    *chunks, end = events
+    expected = b"".join(map(tokenizer.token_bytes, (40, 41, 42))).decode()
+    assert "".join(chunk.text for chunk in chunks if isinstance(chunk, Chunk)) == expected
+    assert isinstance(end, Finished)
+    assert (end.finish_reason, end.completion_tokens) == ("deadline", 3)
+
+
+def test_a_request_whose_time_is_over_before_its_first_token_is_cancelled() -> None:
+    events: list[Event] = []
+    request = GenerationRequest([3], 9, SamplingOptions(), Tokenizer(byte_level_tokenizer()), events.append)
+    request.end_early()
+    request.finish("cancelled")
+    assert [event.finish_reason for event in events if isinstance(event, Finished)] == ["cancelled"]
+
+
+def test_an_engine_ends_a_request_whose_time_is_over(engine: TextGenerationEngine, reference: Reference) -> None:
+    listener, submitted = Listener(), list[GenerationRequest]()
+
+    def end_at_the_first_chunk(event: Event) -> None:
+        if isinstance(event, Chunk):
+            wait_until(lambda: submitted)
+            submitted[0].end_early()
+        listener(event)
+
+    submitted.append(engine.submit(PROMPTS[0], 60, SamplingOptions(ignore_eos=True), end_at_the_first_chunk))
+    end = listener.finished()
+    assert end.finish_reason == "deadline"
+    assert 0 < end.completion_tokens < 60
+    assert reference.agrees(PROMPTS[0], end.completion_tokens, listener.text)
 
 
 def test_a_text_ends_at_the_stop_tokens_of_its_request_and_goes_on_after_the_model_s_own(

@@ -5,6 +5,7 @@ Events of the engine's thread reach the event loop in their order, at the price 
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,19 @@ import pytest
 
 from deployments.contract.chat import Message
 from deployments.contract.errors import Internal, InvalidRequest
-from deployments.contract.types import Chunk, TextGenerationResult, TokenLogprob
+from deployments.contract.types import Chunk, SamplingOptions, TextGenerationResult, TokenLogprob
 from deployments.engines.text.chat_template import ChatRenderer
-from deployments.engines.text.request import Finished
-from deployments.families.text_generation.replica import GenerationOutput, LoopNotifier, TextGenerationReplica
+from deployments.engines.text.request import Finished, GenerationRequest
+from deployments.engines.text.tokenizer import Tokenizer
+from deployments.families.text_generation import replica as replica_module
+from deployments.families.text_generation.replica import (
+    GenerationOutput,
+    LoopNotifier,
+    TextGenerationReplica,
+    _end_before,
+)
 from tests.deployments.families.text_generation.conftest import ask
-from tests.support.text_models import CONTEXT, PROMPTS, Reference
+from tests.support.text_models import CONTEXT, PROMPTS, Reference, byte_level_tokenizer
 from tests.support.until import turns, until
 
 END = Finished("stop", 1, 2)
@@ -119,6 +127,54 @@ async def test_slow_chats_do_not_delay_prompts(replica: TextGenerationReplica, m
         rendered.set()
     answers = await asyncio.gather(*chats, return_exceptions=True)
     assert [isinstance(answer, TextGenerationResult) for answer in answers] == [True] * 39 + [False]
+
+
+async def test_a_text_that_is_not_done_in_time_is_the_text_that_there_is(
+    replica: TextGenerationReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = await ask(replica, prompt="a", max_tokens=CONTEXT)
+    append, ending = GenerationRequest.append, list[float]()
+
+    def at_the_third_token(request: GenerationRequest, *arguments: Any) -> str | None:
+        if request.generated == 2:
+            request.end_early()
+        return append(request, *arguments)
+
+    def end_before(ends_at: float, request: GenerationRequest) -> None:
+        ending.append(ends_at - asyncio.get_running_loop().time())
+
+    monkeypatch.setattr(GenerationRequest, "append", at_the_third_token)
+    monkeypatch.setattr(replica_module, "_end_before", end_before)
+    cut = await ask(replica, prompt="a", max_tokens=CONTEXT)
+    assert cut.usage
+    assert (cut.finish_reason, cut.usage.completion_tokens) == ("deadline", 3)
+    assert whole.generated_text.startswith(cut.generated_text)
+    assert ending == [pytest.approx(60, abs=10)]
+
+
+async def test_a_text_that_has_not_begun_in_time_has_exceeded_its_deadline(
+    replica: TextGenerationReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over(request: GenerationRequest) -> bool:
+        request.end_early()
+        return True
+
+    monkeypatch.setattr(GenerationRequest, "over", property(over))
+    with pytest.raises(TimeoutError):
+        await ask(replica, prompt="a")
+
+
+@pytest.mark.parametrize(("left_s", "early_s"), [(60.0, 1.0), (2.0, 0.2)])
+async def test_a_text_ends_so_early_that_its_answer_arrives_in_time(left_s: float, early_s: float) -> None:
+    request = GenerationRequest([3], 9, SamplingOptions(), Tokenizer(byte_level_tokenizer()), lambda event: None)
+    now = asyncio.get_running_loop().time()
+    timer = _end_before(now + left_s, request)
+    assert timer is not None
+    assert timer.when() - now == pytest.approx(left_s - early_s, abs=0.1)
+    timer._run()  # What the event loop calls then.
+    assert request.cancelled
+    timer.cancel()
+    assert _end_before(math.inf, request) is None
 
 
 async def test_cancelled_calls_leave_no_request_behind(replica: TextGenerationReplica) -> None:

@@ -28,6 +28,13 @@ def test_a_completion_repeats_its_prompt_if_it_echoes() -> None:
     assert CompletionBuilder("cmpl-1", 7, "m", 1, [""]).first_chunk(0) is None
 
 
+def test_a_text_that_its_deadline_cut_has_the_finish_reason_of_one_that_is_not_complete() -> None:
+    late = result("b").model_copy(update={"finish_reason": "deadline"})
+    for chunk in (completion().response([late]), completion().last_chunk(0, late)):
+        (choice,) = chunk["choices"]
+        assert choice["finish_reason"] == "length"
+
+
 @pytest.mark.parametrize("builder", [completion(), ChatBuilder("chatcmpl-1", 7, "m", 1)])
 def test_the_usage_chunk_has_no_choices(builder: ResponseBuilder) -> None:
     chunk = builder.usage_chunk([result("x")])
