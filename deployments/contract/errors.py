@@ -19,8 +19,12 @@ class ServingError(Exception):
 
     def again(self) -> "ServingError":
         """A copy to raise again, without the first one's traceback."""
-        copy = type(self)(self.message)
-        copy.retry_after_ms = self.retry_after_ms
+        return self.saying(self.message)
+
+    def saying(self, message: str) -> "ServingError":
+        """The same failure in other words."""
+        copy = type(self)(message)
+        copy.retryable, copy.retry_after_ms = self.retryable, self.retry_after_ms
         return copy
 
 
@@ -77,7 +81,16 @@ class PromptTooLong(ServingError):
 
 
 class ModelLoadFailed(ServingError):
-    code, status, grpc, retryable = "model_load_failed", 503, "FAILED_PRECONDITION", True
+    """Not retryable where the model's folder is at fault: until it changes, the next load fails too."""
+
+    code, status, grpc = "model_load_failed", 503, "FAILED_PRECONDITION"
+
+    @classmethod
+    def for_now(cls, message: str) -> "ModelLoadFailed":
+        """A failure whose cause may pass, such as a disk that is full. Retryable."""
+        failure = cls(message)
+        failure.retryable = True
+        return failure
 
 
 class OutOfMemory(ServingError):

@@ -246,6 +246,8 @@ class Error(InferResponse, index=2):
         """The exception this error stands for, for callers that raise."""
         failure = ERRORS.get(self.code or "", Internal)(self.message)
         failure.retry_after_ms = self.retry_after_ms
+        if self.retryable is not None:
+            failure.retryable = self.retryable
         return failure
 
 

@@ -1,4 +1,4 @@
-"""Builds models one at a time, since `from_pretrained` is not thread-safe.
+"""Reads configurations, and builds models one at a time, since `from_pretrained` is not thread-safe.
 
 While it builds, transformers changes torch's default dtype and functions of `torch.nn.init` for the whole process.
 Two builds at once gave tensors of the wrong dtype in 96 of 160 models, and the changes stayed. Only the building is
@@ -7,11 +7,47 @@ serialised, a tenth of a second for 15 MB; the rest of a load runs beside others
 
 import functools
 import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+import transformers
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from deployments.contract.errors import ModelLoadFailed, quoted
+
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""Nothing is fetched, and no code of the folder is run."""
 
 _one_at_a_time = threading.RLock()
+
+
+def configuration(folder: Path) -> PretrainedConfig:
+    """The folder's, for a class of the library. Raises ModelLoadFailed for a type that the library does not know.
+
+    The library chooses how attention is computed: what the folder asks for may be a kernel that would be fetched.
+    """
+    values, _ = PretrainedConfig.get_config_dict(folder, local_files_only=True)
+    kind = values.get("model_type")
+    if kind is not None and kind not in CONFIG_MAPPING:
+        why = f"transformers {transformers.__version__} knows no models of type {quoted(str(kind))}"
+        raise ModelLoadFailed(f"{why}, and code of the folder is not run")
+    config: PretrainedConfig = AutoConfig.from_pretrained(folder, **LOCAL)
+    config._attn_implementation = None
+    config._experts_implementation = None
+    return config
+
+
+def check_report(report: Mapping[str, Collection[Any]]) -> None:
+    """Of a model that was just read: the library would answer with random numbers in the place of what did not fit.
+
+    Raises ModelLoadFailed.
+    """
+    for key, fault in (("missing_keys", "are missing"), ("mismatched_keys", "have another shape")):
+        if found := sorted(entry if isinstance(entry, str) else entry[0] for entry in report[key]):
+            what = f"{len(found)} tensors {fault} ({found[0][-64:]} …)"
+            raise ModelLoadFailed(f"the weights do not fit config.json: {what}; take both from one place")
 
 
 def leave_file(model: PreTrainedModel) -> None:

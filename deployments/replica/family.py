@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import InferRequest, InferResponse
-from deployments.repository.families import Context, Matches, ModelFormat
+from deployments.repository.families import Context, Lacks, Matches, ModelFormat
 from deployments.validation.golden import GoldenExample
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class Family:
     context: Context | None = None
     """How many tokens a request and its answer may have together, by config.json; a function of a module too."""
     golden: type[GoldenExample] | None = None
+    lacks: Lacks | None = None
+    """What a folder lacks that it matches, by its config.json and the names of its files. A function of a module."""
     form: Form | None = None
     sample: Sample | None = None
     client: Command | None = None
@@ -101,7 +103,7 @@ class Family:
 def model_formats(families: Iterable[Family]) -> dict[str, ModelFormat]:
     """By family, of those that have models."""
     return {
-        family.name: ModelFormat(matches=family.matches, context=family.context, golden=family.golden)
-        for family in families
-        if family.matches is not None
+        f.name: ModelFormat(matches=f.matches, context=f.context, golden=f.golden, lacks=f.lacks)
+        for f in families
+        if f.matches is not None
     }

@@ -1,15 +1,18 @@
 """Which family serves a model, by its model.yaml or its config.json. Knows no engine, no Ray."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from pydantic import BaseModel, ConfigDict, ImportString, ValidationError
 
 from deployments.contract.errors import quoted
 from deployments.contract.settings import Strict, mistakes, nearest
+from deployments.repository.diagnosis import check_quantisation, kind_without_family
 from deployments.repository.manifest import Manifest, Unservable
 
 Matches = Callable[[Mapping[str, object]], bool]
 """Whether a family serves the model with this config.json."""
+Lacks = Callable[[Mapping[str, object], Collection[str]], str | None]
+"""What a folder with this config.json and files of these names lacks, in one line, though the family matches."""
 
 
 Context = Callable[[Mapping[str, object]], int | None]
@@ -25,16 +28,20 @@ class ModelFormat(BaseModel):
     context: ImportString[Context] | None = None
     golden: ImportString[type[Strict]] | None = None
     """An entry of model.yaml's `golden`."""
+    lacks: ImportString[Lacks] | None = None
 
 
-def family_of(manifest: Manifest, config: Mapping[str, object], formats: Mapping[str, ModelFormat]) -> str:
-    """The family that model.yaml names, else the first that matches config.json.
+def family_of(
+    manifest: Manifest, config: Mapping[str, object], formats: Mapping[str, ModelFormat], names: Collection[str] = ()
+) -> str:
+    """The family that model.yaml names, else the first that matches config.json. `names`: of the folder's files.
 
     Raises Unservable where there is none, or where model.yaml is wrong for it.
     """
     family = manifest.family or next((name for name, form in formats.items() if form.matches(config)), None)
     if family is None:
-        raise Unservable(f"no family serves architecture {quoted(', '.join(architectures(config)) or 'none')}")
+        named = f"no family serves architecture {quoted(', '.join(architectures(config)) or 'none')}"
+        raise Unservable(kind_without_family(config, names) or named)
     if family not in formats:
         raise Unservable(f"model.yaml: no family {quoted(family)}{nearest(family, formats)}")
     golden = formats[family].golden
@@ -52,6 +59,16 @@ def context_of(family: str, config: Mapping[str, object], formats: Mapping[str, 
     """How many tokens a model of this family takes, if the family counts them and config.json says it."""
     context = formats[family].context
     return context(config) if context is not None else None
+
+
+def check_content(
+    family: str, config: Mapping[str, object], formats: Mapping[str, ModelFormat], names: Collection[str]
+) -> None:
+    """Raises Unservable where the folder is of the family's kind but cannot be read here."""
+    check_quantisation(config)
+    lacks = formats[family].lacks
+    if lacks is not None and (lacking := lacks(config, names)) is not None:
+        raise Unservable(lacking)
 
 
 def architectures(config: Mapping[str, object]) -> list[str]:

@@ -3,19 +3,25 @@
 import hashlib
 import json
 import os
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from deployments.repository.diagnosis import adapted
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.safetensors import check_safetensors
+from deployments.repository.weights import INDEX_BYTES, loaded_weights
 
 MANIFEST = "model.yaml"
+ADAPTER = "adapter_config.json"
 CONFIG_BYTES = 16 * 2**20
 TOKENIZER_BYTES = 64 * 2**20
 MAX_FILES = 4096
 MAX_DEPTH = 4
-PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
+POINTER_BYTES = 1024
+_PLAIN = re.compile(r"\w*")
+_POINTER = b"version https://git-lfs.github.com/spec/"
 # Tables of tokens, whose keys are words and no settings.
 _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", "special_tokens_map.json"})
 
@@ -60,15 +66,16 @@ def digest_of(folder: Path) -> str:
 
 
 def check_names(folder: Path, root: Path) -> None:
-    """Raises Unservable where the folder holds code, links out of `root` (a resolved path), or anything but files."""
+    """Raises Unservable where the folder holds links out of `root` (a resolved path), anything but files, or a file
+    that was not downloaded. Code may lie there: nothing runs it."""
     for name, entry in files_of(folder):
         shown = name[-64:]
-        if name.endswith((".py", ".pyc", ".so")):
-            raise Unservable(f"holds code ({shown})")
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
             raise Unservable(f"a symbolic link leaves the repository ({shown})")
         if not stat.S_ISREG(entry.stat().st_mode):
             raise Unservable(f"holds something that is not a file ({shown})")
+        if entry.stat().st_size <= POINTER_BYTES and _is_pointer(Path(entry.path)):
+            raise Unservable(f"{shown} is a Git LFS pointer, not the file: run `git lfs pull` in the folder")
     if not folder.resolve().is_relative_to(root):
         raise Unservable("a symbolic link leaves the repository")
 
@@ -93,6 +100,18 @@ def read_config(folder: Path) -> dict[str, object]:
         raise Unservable("there is no config.json") from None
 
 
+def read_adapter(folder: Path) -> dict[str, object]:
+    """Its adapter_config.json. Raises Unservable, OSError."""
+    with (folder / ADAPTER).open("rb") as stream:
+        return parse_adapter(stream.read(CONFIG_BYTES + 1))
+
+
+def parse_adapter(text: bytes) -> dict[str, object]:
+    """Raises Unservable."""
+    adapter = _parsed(text, ADAPTER)
+    return adapter if isinstance(adapter, dict) else {}
+
+
 def parse_config(text: bytes) -> dict[str, object]:
     """Raises Unservable."""
     config = _parsed(text, "config.json")
@@ -102,13 +121,24 @@ def parse_config(text: bytes) -> dict[str, object]:
     return config
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors of the folder. Raises Unservable where there are none."""
-    if found := sorted(folder.glob("*.safetensors")):
-        return found
-    if pickles := sorted(file.name[:64] for file in folder.iterdir() if file.suffix in PICKLES):
-        raise Unservable(f"its weights are pickles ({pickles[0]}), which may run code: only safetensors are loaded")
-    raise Unservable("no *.safetensors weights")
+def names_of(folder: Path) -> frozenset[str]:
+    """Of its files. Raises Unservable, OSError."""
+    return frozenset(name for name, _ in files_of(folder))
+
+
+def weight_files(folder: Path, config: Mapping[str, object]) -> list[Path]:
+    """The weights of the folder that are loaded. Raises Unservable where there are none, OSError."""
+
+    def read(name: str) -> bytes:
+        with (folder / name).open("rb") as stream:
+            return stream.read(INDEX_BYTES + 1)
+
+    return [folder / name for name in loaded_weights(names_of(folder), config, read)]
+
+
+def _is_pointer(file: Path) -> bool:
+    with file.open("rb") as stream:
+        return stream.read(len(_POINTER)) == _POINTER
 
 
 def check_files(folder: Path, root: Path) -> None:
@@ -118,14 +148,17 @@ def check_files(folder: Path, root: Path) -> None:
         for name, entry in files_of(folder):
             if name.endswith(".json"):
                 _check_json(Path(entry.path), name)
-        for file in weight_files(folder):
+        for file in weight_files(folder, read_config(folder)):
             check_safetensors(file)
     except OSError as failure:
         raise Unservable(f"a file cannot be read ({type(failure).__name__})") from None
 
 
 def refuse_code(value: object, where: str) -> None:
-    """Raises Unservable where a key, at any depth, makes the library run or fetch code."""
+    """Raises Unservable where a key, at any depth, makes the library run or fetch code.
+
+    `auto_map` does not: code of a folder is run only where the caller trusts it, and no caller of ours does.
+    """
     pending = [value]
     while pending:
         here = pending.pop()
@@ -133,10 +166,9 @@ def refuse_code(value: object, where: str) -> None:
             pending.extend(here)
         elif isinstance(here, dict):
             for key, inner in here.items():
-                if key in ("auto_map", "trust_remote_code"):
+                if key == "trust_remote_code":
                     raise Unservable(f"{where} names code of its own ({key})")
-                # Older versions of the library wrote this flag. It names no implementation.
-                if "_implementation" in key and not (key == "_attn_implementation_autoset" and isinstance(inner, bool)):
+                if "_implementation" in key and not _is_plain(inner):  # `org/name` is a kernel of the Hub.
                     raise Unservable(f"{where} chooses an implementation, which may be code of its own ({key[:64]})")
                 if key == "transformers_weights" and not str(inner).endswith(".safetensors"):
                     raise Unservable(f"{where} names weights that are not safetensors")
@@ -144,10 +176,17 @@ def refuse_code(value: object, where: str) -> None:
                     pending.append(inner)
 
 
+def _is_plain(value: object) -> bool:
+    """Whether it names nothing outside the library, such as "eager"; or a part of the model has each such a name."""
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, bool) or (isinstance(value, str) and bool(_PLAIN.fullmatch(value)))
+
+
 def _check_json(file: Path, name: str) -> None:
     shown = name[-64:]
-    if name == "adapter_config.json":  # The library would load the model that it adapts.
-        raise Unservable("it is an adapter of another model: merge the two")
+    if name == ADAPTER:  # The library would load the model that it adapts.
+        raise Unservable(adapted(read_adapter(file.parent)))
     if file.name in _VOCABULARIES:
         if file.stat().st_size > TOKENIZER_BYTES:
             raise Unservable(f"{shown} is larger than {TOKENIZER_BYTES // 2**20} MiB")
@@ -155,16 +194,6 @@ def _check_json(file: Path, name: str) -> None:
     with file.open("rb") as stream:
         value = _parsed(stream.read(CONFIG_BYTES + 1), shown)
     refuse_code(value, shown)
-    if name.endswith(".safetensors.index.json"):
-        _check_index(value, shown)
-
-
-def _check_index(value: object, shown: str) -> None:
-    """Raises Unservable where it names shards that are no files of this folder."""
-    shards = value.get("weight_map") if isinstance(value, dict) else None
-    names = set(shards.values()) if isinstance(shards, dict) else {None}
-    if not all(isinstance(name, str) and name.endswith(".safetensors") and "/" not in name for name in names):
-        raise Unservable(f"{shown} names weights that are not safetensors of this folder")
 
 
 def _parsed(text: bytes, shown: str) -> object:

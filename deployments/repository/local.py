@@ -1,8 +1,8 @@
 """Which models exist: Hugging Face folders under one root. Reads names and JSON, never weights; no torch, no Ray.
 
 `<root>/<model_id>/config.json` is a model; `<root>/<model_id>/<integer>/config.json` are its versions. A folder with
-nothing but a model.yaml that names a `source` is a model too. A model id may hold slashes. Ids are looked up in the
-scanned table; no path is ever made out of a client's string.
+nothing but a model.yaml that names a `source` is a model too, and one that leads to no model is listed with the reason.
+A model id may hold slashes. Ids are looked up in the scanned table; no path is ever made out of a client's string.
 """
 
 import os
@@ -10,8 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deployments.repository.families import ModelFormat, context_of, family_of
-from deployments.repository.folder import MANIFEST, check_names, digest_of, read_config, read_manifest, weight_files
+from deployments.repository.diagnosis import PIPELINE, adapted, kind_without_config, looks_like_a_model
+from deployments.repository.families import ModelFormat, check_content, context_of, family_of
+from deployments.repository.folder import (
+    ADAPTER,
+    check_names,
+    digest_of,
+    names_of,
+    read_adapter,
+    read_config,
+    read_manifest,
+    weight_files,
+)
 from deployments.repository.manifest import Unservable
 from deployments.repository.model import LEVELS, Model, by_name, id_and_version, may_name_a_model
 from deployments.repository.remote import scan_remote
@@ -60,6 +70,8 @@ class Repository:
                     yield before
                 else:
                     yield self._read(Model(model_id, version, folder, digest), root)
+            except PermissionError:
+                yield Model(model_id, version, folder, "", problem="its folder may not be read by the runtime's user")
             except OSError:  # Removed during the scan.
                 continue
 
@@ -73,10 +85,18 @@ class Repository:
                 if not allowed(manifest.source, self.sources):
                     raise Unservable("model.yaml: its source is none that the configuration allows")
                 return replace(model, family=family_of(manifest, {}, self.formats))
+            names = names_of(model.folder)
+            if ADAPTER in names:
+                raise Unservable(adapted(read_adapter(model.folder)))
+            if "config.json" not in names:
+                raise Unservable(kind_without_config(names))
             config = read_config(model.folder)
-            family = family_of(manifest, config, self.formats)
+            family = family_of(manifest, config, self.formats, names)
             model = replace(model, family=family, context=context_of(family, config, self.formats))
-            return replace(model, weight_bytes=sum(file.stat().st_size for file in weight_files(model.folder)))
+            weights = sum(file.stat().st_size for file in weight_files(model.folder, config))
+            model = replace(model, weight_bytes=weights)
+            check_content(family, config, self.formats, names)
+            return model
         except Unservable as unservable:
             return replace(model, problem=str(unservable))
 
@@ -96,24 +116,37 @@ def _folder_digest(model: Model) -> str:
 
 
 def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:
-    """(model id, version, folder) for every folder that is a model, at most three levels down.
+    """(model id, version, folder) for every folder that is or should be a model, at most three levels down.
 
     Raises OSError where the root itself cannot be read.
     """
-    pending: list[tuple[str, ...]] = [(name,) for name in _folders(root)]
-    while pending:
-        parts = pending.pop()
-        folder = root.joinpath(*parts)
-        try:
-            inner = _folders(folder) if len(parts) < LEVELS else []
-        except OSError:
-            continue
-        pending.extend((*parts, name) for name in inner)
-        if (folder / "config.json").is_file() or (not inner and (folder / MANIFEST).is_file()):
-            yield *id_and_version(parts), folder
+    for name in _folders(root):
+        yield from _models_in(root, (name,))
+
+
+def _models_in(root: Path, parts: tuple[str, ...]) -> list[tuple[str, int | None, Path]]:
+    folder = root.joinpath(*parts)
+    here = [(*id_and_version(parts), folder)]
+    try:
+        names, inner = _files_and_folders(folder)
+        inner = inner if len(parts) < LEVELS else []
+    except OSError:
+        return here
+    if PIPELINE in names:  # Each of its parts has a config.json.
+        return here
+    below = [model for name in inner for model in _models_in(root, (*parts, name))]
+    if looks_like_a_model(names):
+        return here + [model for model in below if (model[2] / "config.json").is_file()]
+    return below or here
 
 
 def _folders(folder: Path) -> list[str]:
+    return _files_and_folders(folder)[1]
+
+
+def _files_and_folders(folder: Path) -> tuple[list[str], list[str]]:
+    """The names of its files, and of the folders that may lead to a model."""
     with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if may_name_a_model(entry.name) and entry.is_dir()]
-    return sorted(names, reverse=True)
+        listed = sorted((entry.name, entry.is_dir()) for entry in entries)
+    files = [name for name, is_folder in listed if not is_folder]
+    return files, [name for name, is_folder in listed if is_folder and may_name_a_model(name)]

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from deployments.repository.families import ModelFormat, context_of, family_of
-from deployments.repository.folder import CONFIG_BYTES, MANIFEST, PICKLES, parse_config
+from deployments.repository.diagnosis import adapted, kind_without_config, looks_like_a_model
+from deployments.repository.families import ModelFormat, check_content, context_of, family_of
+from deployments.repository.folder import ADAPTER, CONFIG_BYTES, MANIFEST, parse_adapter, parse_config
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.model import LEVELS, Model, id_and_version, may_name_a_model, versioned
-from deployments.repository.staging import RemoteFile, content_digest, listing, read_remote, weights_of
+from deployments.repository.staging import RemoteFile, content_digest, listing, read_remote, weight_bytes
 
 RemoteFiles = Mapping[str, RemoteFile]
 
@@ -36,14 +37,26 @@ def scan_remote(url: str, known: Mapping[str, Model], formats: Mapping[str, Mode
 
 
 def _model_folders(files: RemoteFiles) -> Mapping[str, RemoteFiles]:
-    """By the path of each folder with a config.json: its files, each in the nearest such folder above it."""
+    """By the path of each folder with a config.json: its files, each in the nearest such folder above it. A folder that
+    neither lies in such a one nor leads to one is its own, with what lies below it."""
     models = {path.removesuffix("/config.json") for path in files if path.endswith("/config.json")}
+    lead_to_models = {parent for model in models for parent in _parents(model)}
+    like_models = {_parents(path)[0] for path in files if "/" in path and looks_like_a_model([path])}
     folders: dict[str, dict[str, RemoteFile]] = defaultdict(dict)
     for path, file in files.items():
-        folder = next((parent for parent in map(str, PurePosixPath(path).parents) if parent in models), None)
+        parents = _parents(path)
+        folder = next((parent for parent in parents if parent in models), None)
+        if folder is None:
+            free = [parent for parent in parents if parent not in lead_to_models]
+            folder = next((parent for parent in reversed(free) if parent in like_models), next(iter(free), None))
         if folder is not None:
             folders[folder][path.removeprefix(f"{folder}/")] = file
     return folders
+
+
+def _parents(path: str) -> list[str]:
+    """The folders that a path lies in, the nearest first, without the root."""
+    return [str(parent) for parent in PurePosixPath(path).parents][:-1]
 
 
 def _read(model: Model, source: str, files: RemoteFiles, formats: Mapping[str, ModelFormat]) -> Model:
@@ -54,17 +67,17 @@ def _read(model: Model, source: str, files: RemoteFiles, formats: Mapping[str, M
             manifest = parse_manifest(read_remote(source, MANIFEST, MANIFEST_BYTES + 1))
         if manifest.source is not None:
             raise Unservable("model.yaml: a model of a remote repository has no other source")
-        if code := [name for name in files if name.endswith(".py")]:
-            raise Unservable(f"holds code ({code[0][-64:]})")
+        if ADAPTER in files:
+            raise Unservable(adapted(parse_adapter(read_remote(source, ADAPTER, CONFIG_BYTES + 1))))
+        if "config.json" not in files:
+            raise Unservable(kind_without_config(files.keys()))
         config = parse_config(read_remote(source, "config.json", CONFIG_BYTES + 1))
-        family = family_of(manifest, config, formats)
+        family = family_of(manifest, config, formats, files.keys())
         model = replace(model, family=family, context=context_of(family, config, formats))
-        if not weights_of(files):
-            pickles = any(Path(name).suffix in PICKLES for name in files)
-            raise Unservable("its weights are pickles, which may run code" if pickles else "no *.safetensors weights")
+        model = replace(model, weight_bytes=weight_bytes(source, files, config))
+        check_content(family, config, formats, files.keys())
     except Unservable as unservable:
         model = replace(model, problem=str(unservable))
     except Exception as failure:
         raise OSError(str(failure)) from None
-    manifest, weight_bytes = manifest.model_copy(update={"source": source}), sum(weights_of(files))
-    return replace(model, manifest=manifest, weight_bytes=weight_bytes, pinned=manifest.pinned)
+    return replace(model, manifest=manifest.model_copy(update={"source": source}), pinned=manifest.pinned)

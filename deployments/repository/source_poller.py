@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from deployments.contract.errors import Unavailable
 from deployments.repository.manifest import Unservable
-from deployments.repository.staging import content_digest, listing, weights_of
+from deployments.repository.staging import content_digest, listing, weight_bytes
 
 logger = logging.getLogger("model_runtime.sources")
 
@@ -68,4 +68,4 @@ class SourcePoller:
 
 def _list(source: str) -> SourceContent:
     files = listing(source)
-    return SourceContent(content_digest(files), sum(weights_of(files)))
+    return SourceContent(content_digest(files), weight_bytes(source, files, {}) if files else 0)

@@ -16,6 +16,7 @@ import fsspec
 
 from deployments.contract.errors import Unavailable
 from deployments.repository.manifest import SourceFile, Unservable
+from deployments.repository.weights import INDEX_BYTES, loaded_weights
 
 logger = logging.getLogger("model_runtime.sources")
 
@@ -25,7 +26,7 @@ CHUNK_BYTES = 4 * 2**20
 """Bounds the memory of a copy. Not measured."""
 # What a library reads of a model's folder; no pickles, nothing with an odd name.
 _STAGED = re.compile(
-    r"(?s)(?!.*\.\.)\w[^/\\\x00]*(/\w[^/\\\x00]*)*\.(json|safetensors|txt|jinja|model|yaml|png|jpe?g|webp)"
+    r"(?s)(?!.*\.\.)\w[^/\\\x00]*(/\w[^/\\\x00]*)*\.(json|safetensors|txt|jinja|model|tiktoken|yaml|png|jpe?g|webp)"
 )
 # The keys under which stores describe a file's content, the most exact first.
 _STAMPS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "LastModified", "last_modified", "mtime", "created")
@@ -77,9 +78,10 @@ def content_digest(files: Mapping[str, RemoteFile]) -> str:
     return hashlib.sha256(repr(described).encode()).hexdigest()[:16]
 
 
-def weights_of(files: Mapping[str, RemoteFile]) -> list[int]:
-    """The sizes of the weight files."""
-    return [file.size for name, file in files.items() if name.endswith(".safetensors") and "/" not in name]
+def weight_bytes(url: str, files: Mapping[str, RemoteFile], config: Mapping[str, object]) -> int:
+    """Of the weight files below the URL that are loaded. Raises Unservable, Unavailable."""
+    names = loaded_weights(files.keys(), config, lambda name: read_remote(url, name, INDEX_BYTES + 1))
+    return sum(files[name].size for name in names)
 
 
 def read_remote(url: str, name: str, limit: int) -> bytes:
@@ -131,8 +133,6 @@ def verify(folder: Path, files: Mapping[str, SourceFile]) -> None:
 def _fetch(source: str, files: Mapping[str, SourceFile], draft: Path) -> None:
     remote = listing(source)
     wanted = {name: file for name, file in remote.items() if (name in files if files else _STAGED.fullmatch(name))}
-    if code := [name for name in remote if name.endswith(".py")]:
-        raise Unservable(f"holds code ({code[0][-64:]})")
     for name in files.keys() - remote.keys():
         raise Unservable(f"the source has no {name[-64:]}")
     needed, free = sum(file.size for file in wanted.values()), shutil.disk_usage(draft).free

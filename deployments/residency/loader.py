@@ -178,8 +178,8 @@ class ModelLoader(Generic[EngineT]):
     def _remembered(self, model: Model, cause: Exception) -> ServingError:
         """The failure as its callers get it, now and until its back-off has ended."""
         if isinstance(cause, ServingError):
-            error: ServingError = type(cause)(f"{model.name}: {cause.message}")
+            error = cause.saying(f"{model.name}: {cause.message}")
         else:
             logger.error("loading %s failed", model.name, exc_info=cause)
-            error = ModelLoadFailed(f"{model.name}: {type(cause).__name__} while loading")
+            error = ModelLoadFailed.for_now(f"{model.name}: {type(cause).__name__} while loading")
         return self.memory.history[model.key].add_failure(error, self.clock()).error_at(self.clock())

@@ -63,7 +63,7 @@ class GoldenValidator:
         try:
             folder = await asyncio.to_thread(self._validated, model)
         except ServingError as failure:
-            raise type(failure)(f"{model.name}: {failure.message}") from None
+            raise failure.saying(f"{model.name}: {failure.message}") from None
         assert self._example_type is not None  # or the repository would have refused the examples
         for number, stated in enumerate(model.manifest.golden, 1):
             example = self._example_type.model_validate(stated)
@@ -72,7 +72,7 @@ class GoldenValidator:
             except NotGolden as reason:
                 return str(reason)
             except ServingError as failure:
-                if failure.retryable or isinstance(failure, OutOfMemory):
+                if failure.retryable or isinstance(failure, OutOfMemory | ModelLoadFailed):
                     raise
                 return f"golden example {number}: {failure.message}"
             if (fault := example.fault(answer)) is not None:

@@ -137,7 +137,7 @@ def test_what_comes_and_what_goes_is_noticed_within_two_seconds(
     assert min(went) < 2
 
 
-@pytest.mark.parametrize("fault", ["truncated", "golden", "code"])
+@pytest.mark.parametrize("fault", ["truncated", "golden", "pointer"])
 def test_a_broken_version_never_serves_and_its_status_says_why(
     runtime: Running, shelf: Path, client: ModelRuntimeClient, fault: str
 ) -> None:
@@ -145,9 +145,9 @@ def test_a_broken_version_never_serves_and_its_status_says_why(
         place = put_version(shelf, 2, **({"text": "something else"} if fault == "golden" else {}))
         if fault == "truncated":
             (place / "model.safetensors").write_bytes((place / "model.safetensors").read_bytes()[:-1])
-        elif fault == "code":
-            (place / "modeling.py").write_text("raise SystemExit")
-        said = {"truncated": "is truncated", "golden": "something else", "code": "holds code"}[fault]
+        elif fault == "pointer":
+            (place / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+        said = {"truncated": "is truncated", "golden": "something else", "pointer": "git lfs pull"}[fault]
         wait_until(lambda: said in client.model("changing").refused.get("changing@2", ""))
         assert served(runtime, "changing") == "changing@1"
     assert failures(answers) == []

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deployments.contract.chat import ChatOptions, Message
-from deployments.contract.errors import InvalidRequest, ModelLoadFailed, PromptTooLong, ServingError
+from deployments.contract.errors import InvalidRequest, PromptTooLong
 from deployments.contract.types import Prompt, SamplingOptions
 from deployments.engines.device import end_openmp_pool
+from deployments.engines.errors import load_failure
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.text.chat_template import ChatRenderer
 from deployments.engines.text.decoders.slots import SlotDecoder
@@ -65,11 +66,8 @@ class TextGenerationEngine:
             loop = select_backend(Candidate(loaded, tokenizer, queue), probes)
             if compile_steps and isinstance(loop, DecoderLoop) and isinstance(loop.decoder, SlotDecoder):
                 loop.decoder.compile_from(folder, loaded.linears, probes)
-        except ServingError:
-            raise
         except Exception as failure:
-            log.exception("a text model did not load")
-            raise ModelLoadFailed(f"the model cannot be read ({type(failure).__name__})") from None
+            raise load_failure(failure, folder) from None
         finally:
             end_openmp_pool()
         return cls(loaded, tokenizer, loop, stats)

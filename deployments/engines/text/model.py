@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from deployments.contract.errors import ModelLoadFailed
-from deployments.engines.loading import leave_file
+from deployments.engines.loading import LOCAL, check_report, configuration, leave_file
 from deployments.engines.probes import ProbeCache
 from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
 from deployments.engines.text.layers.int8 import quantise_linears
@@ -44,8 +44,7 @@ class CausalModel:
             raise ModelLoadFailed("there is no config.json")
         if not any(folder.glob("*.safetensors")):
             raise ModelLoadFailed("there are no safetensors weights")
-        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-        config = AutoConfig.from_pretrained(folder, **local)
+        config = configuration(folder)
         if dtype == "int8":
             model, linears = _read(folder, config, device, computed), "int8"
             quantise_linears(model)
@@ -72,13 +71,10 @@ class CausalModel:
 
 def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> PreTrainedModel:
     """Raises ModelLoadFailed."""
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     # transformers would raise for weights of another shape; they are refused below, with the reason.
-    local |= {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, report = auto_class(config).from_pretrained(folder, config=config, dtype=dtype, **local)
-    for fault in ("missing_keys", "mismatched_keys"):
-        if report[fault]:
-            raise ModelLoadFailed(f"the weights do not fit the configuration: {len(report[fault])} {fault}")
+    safe = LOCAL | {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = auto_class(config).from_pretrained(folder, config=config, dtype=dtype, **safe)
+    check_report(report)
     read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return text_part(read)
 

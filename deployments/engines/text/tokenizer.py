@@ -1,6 +1,5 @@
 """Text to token ids and back. Knows a Hugging Face tokenizer, not models or requests."""
 
-import logging
 import re
 import threading
 from collections.abc import Sequence
@@ -11,11 +10,11 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from transformers.utils.chat_template_utils import encode_marked_chat
 
 from deployments.contract.errors import InvalidRequest, ModelLoadFailed
+from deployments.engines.errors import load_failure
+from deployments.engines.loading import LOCAL
 from deployments.engines.text.chat_template import ChatTemplate
 from deployments.engines.text.spelling.pieces import Pieces
 from deployments.engines.text.spelling.streams import TextStream, text_stream
-
-log = logging.getLogger(__name__)
 
 # Before the prompt, between it and the suffix, and after that.
 _FILL_IN_TOKENS = (
@@ -48,10 +47,9 @@ class Tokenizer:
     def load(cls, folder: Path) -> "Tokenizer":
         """Raises ModelLoadFailed."""
         try:
-            return cls(AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
+            return cls(AutoTokenizer.from_pretrained(folder, **LOCAL))
         except Exception as failure:
-            log.exception("a tokenizer did not load")
-            raise ModelLoadFailed(f"the tokenizer cannot be read ({type(failure).__name__})") from None
+            raise load_failure(failure, folder, "the tokenizer") from None
 
     def encode(self, text: str, control_tokens: bool = False) -> list[int]:
         """Token ids, with BOS where the tokenizer adds one.

@@ -1,7 +1,6 @@
 """Image classification on a Hugging Face folder. Knows tensors and labels, not HTTP or Ray."""
 
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoConfig, AutoModelForImageClassification
+from transformers import AutoModelForImageClassification
 
 from deployments.contract.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
+from deployments.engines.errors import load_failure
+from deployments.engines.loading import LOCAL, check_report, configuration
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.vision.compilation import Compiler, compile_in_background
 from deployments.engines.vision.decoding import decoded
@@ -63,7 +64,7 @@ class ImageClassificationEngine:
         try:
             if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ModelLoadFailed("dtype is not one that torch knows")
-            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            config: Any = configuration(folder)
             preprocessing = load_preprocessing(folder, _channels(config), probes)
             example: Any = preprocessing(next(reference_images(preprocessing.mode)))
             shapes = probes.recall("shapes") or probes.remember("shapes", str(len(_shapes(preprocessing))))
@@ -72,7 +73,7 @@ class ImageClassificationEngine:
                 on_cpu, shape = torch.device(device).type == "cpu", example.shape
                 compiler = OpenVinoCompiler(cache, folder, shape, dtype, cores) if on_cpu else InductorCompiler()
             form = compiler.found() if compiler else None
-            model = None if form else _load_model(folder, device, dtype)
+            model = None if form else _load_model(folder, config, device, dtype)
             forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
             # A folder whose parts do not fit together is found here, not by the first caller.
             labels, answered = _labels(config), forward([example]).shape
@@ -83,10 +84,8 @@ class ImageClassificationEngine:
             elif model is not None:
                 forward.tune(example)
             return cls(forward, preprocessing, labels, draft)
-        except ModelLoadFailed:
-            raise
-        except Exception as error:
-            raise ModelLoadFailed(f"the model cannot be loaded: {_one_line(error, folder)}") from error
+        except Exception as failure:
+            raise load_failure(failure, folder) from failure
 
     @property
     def resident_bytes(self) -> int:
@@ -179,18 +178,17 @@ def _shapes(preprocessing: Preprocessing) -> set[Any]:
     return {preprocessing(image).shape for image in reference_images(preprocessing.mode)}
 
 
-def _load_model(folder: Path, device: str, dtype: str | None) -> Any:
+def _load_model(folder: Path, config: Any, device: str, dtype: str | None) -> Any:
     """The model in evaluation mode. Safetensors only, nothing fetched, nothing of the folder's run."""
+    safe = LOCAL | {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, report = AutoModelForImageClassification.from_pretrained(
-        folder,
-        dtype=dtype or "auto",
-        use_safetensors=True,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
+        folder, config=config, dtype=dtype or "auto", **safe
     )
-    if report["missing_keys"]:  # the library would answer with random weights in their place
-        raise ModelLoadFailed(f"{len(report['missing_keys'])} tensors are missing from the weights")
+    for _, found, expected in report["mismatched_keys"]:
+        if expected[0] == config.num_labels != found[0] and found[1:] == expected[1:]:
+            counts = f"the weights have {found[0]} outputs, config.json names {config.num_labels} labels (id2label)"
+            raise ModelLoadFailed(f"{counts}: name one for each output")
+    check_report(report)
     return model.to(device).eval()
 
 
@@ -209,10 +207,3 @@ def _labels(config: Any) -> list[str]:
 def _is_multi_label(config: Any) -> bool:
     """As the library's own pipeline decides it: a single label is a yes or no too."""
     return bool(config.problem_type == "multi_label_classification" or config.num_labels == 1)
-
-
-def _one_line(error: Exception, folder: Path) -> str:
-    """The first line of a library's message without any path in it."""
-    first = (str(error).strip().splitlines() or [""])[0].replace(str(folder), folder.name)
-    line = re.sub(r"\S*/\S*", "…", first)
-    return f"{type(error).__name__}: {line[:200]}"

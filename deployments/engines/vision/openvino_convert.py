@@ -11,6 +11,8 @@ import torch
 from torch.export import Dim
 from transformers import AutoModelForImageClassification
 
+from deployments.engines.loading import LOCAL, configuration
+
 MOST_AT_ONCE = 64
 
 
@@ -35,7 +37,7 @@ def convert(folder: Path, shape: tuple[int, ...], file: Path) -> None:
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     model = AutoModelForImageClassification.from_pretrained(
-        folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        folder, config=configuration(folder), dtype=torch.float32, use_safetensors=True, **LOCAL
     ).eval()
     batch = torch.zeros(2, *shape)  # torch.export takes a single image's 1 for a constant
     sizes = {0: Dim("batch", min=1, max=MOST_AT_ONCE)}

@@ -1,6 +1,6 @@
 """The row of the ImageClassification family. Imports neither torch nor Ray."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +63,12 @@ def matches(config: Mapping[str, object]) -> bool:
     return any("ForImageClassification" in name for name in architectures(config))
 
 
+def lacks(config: Mapping[str, object], names: Collection[str]) -> str | None:
+    if not {"preprocessor_config.json", "processor_config.json"} & set(names):
+        return "there is no preprocessor_config.json: add it from where the weights came from"
+    return None
+
+
 def _in_one_line(result: ImageClassificationResult) -> str:
     best = zip(result.class_labels[:3], result.probabilities[:3], strict=True)
     return ", ".join(f"{label} {probability:.3f}" for label, probability in best)
@@ -82,6 +88,7 @@ IMAGE_CLASSIFICATION = Family(
     options=ImageClassificationOptions,
     matches=matches,
     golden=GoldenImage,
+    lacks=lacks,
     form=Form(ImageClassification, file="image", field="image_data", integers=("top_k",)),
     sample=Sample({"image_data": SAMPLE_IMAGE}, _in_one_line),
     client=Command(

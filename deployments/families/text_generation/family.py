@@ -1,6 +1,7 @@
 """The row of the TextGeneration family. Imports neither torch nor Ray."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ _LENGTHS = (
     *("seq_length", "context_length", "model_max_length"),
 )
 _STRETCHED = ("linear", "dynamic", "yarn")
+TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*_vocab*", "tekken.json", "*.spm")
+"""Files that hold a tokenizer's vocabulary."""
 
 
 class GoldenText(GoldenExample):
@@ -74,6 +77,12 @@ def _stretched(rope: object, length: int) -> int:
     return int(original * factor) if isinstance(original, int) and isinstance(factor, int | float) else length
 
 
+def lacks(config: Mapping[str, object], names: Collection[str]) -> str | None:
+    if any(fnmatch(name, pattern) for name in names for pattern in TOKENIZERS):
+        return None
+    return "there are no tokenizer files: add tokenizer.json (or tokenizer.model) from where the weights came from"
+
+
 def _with_its_prompt(result: TextGenerationResult) -> str:
     return (SAMPLE_PROMPT + result.generated_text).strip()
 
@@ -86,6 +95,7 @@ TEXT_GENERATION = Family(
     matches=matches,
     context=context_of,
     golden=GoldenText,
+    lacks=lacks,
     sample=Sample({"prompt": SAMPLE_PROMPT, "max_tokens": 40}, _with_its_prompt),
     client=Command(
         "text",

@@ -31,8 +31,7 @@ def error_object(error: Error, param: str | None = None) -> dict[str, object]:
 
 def render_error(error: Error, param: str | None = None) -> Response:
     """The response, with the headers that OpenAI's clients read before they retry."""
-    retryable = ERRORS.get(error.code or "", Internal).retryable
-    headers = headers_of(error) | {"x-should-retry": "true" if retryable else "false"}
+    headers = headers_of(error) | {"x-should-retry": "true" if error.exception().retryable else "false"}
     if error.retry_after_ms is not None:
         headers["retry-after-ms"] = str(error.retry_after_ms)
     status, _ = _status_and_code(error)

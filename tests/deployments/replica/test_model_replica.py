@@ -65,6 +65,7 @@ class CapitalsReplica(ModelReplica[TextGeneration, Engine]):
 def models(tmp_path: Path) -> Path:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    (tmp_path / "m" / "vocab.txt").write_text("a")
     save_file({"w": torch.zeros(1)}, tmp_path / "m" / "model.safetensors")
     return tmp_path
 

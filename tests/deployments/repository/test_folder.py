@@ -61,6 +61,14 @@ def deep_link(folder: Path) -> None:
     (folder / "extra" / "passwords.txt").symlink_to("/etc/passwd")
 
 
+def indexed(shard: str) -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        setting("model.safetensors.index.json", weight_map={"w": shard})(folder)
+
+    return change
+
+
 def deep_code(folder: Path) -> None:
     (folder / "custom_generate").mkdir()
     (folder / "custom_generate" / "generate.py").write_text("raise SystemExit")
@@ -68,18 +76,15 @@ def deep_code(folder: Path) -> None:
 
 HOSTILE: list[tuple[Callable[[Path], object], str]] = [
     (only_pickles, "its weights are pickles"),
-    (setting("config.json", auto_map={"AutoModel": "m.M"}), "config.json names code of its own (auto_map)"),
-    (setting("tokenizer_config.json", auto_map={}), "tokenizer_config.json names code of its own (auto_map)"),
-    (setting("config.json", sub={"list": [{"auto_map": {}}]}), "config.json names code of its own (auto_map)"),
+    (setting("config.json", sub={"list": [{"trust_remote_code": 1}]}), "config.json names code of its own"),
     (setting("config.json", trust_remote_code=True), "config.json names code of its own (trust_remote_code)"),
     (setting("config.json", _attn_implementation="org/kernel"), "chooses an implementation"),
     (setting("config.json", text_config={"experts_implementation": "x/y"}), "chooses an implementation"),
     (setting("generation_config.json", attn_implementation="x/y"), "generation_config.json chooses an implementation"),
     (setting("config.json", transformers_weights="w.bin"), "names weights that are not safetensors"),
-    (setting("adapter_config.json", base_model_name_or_path="/elsewhere"), "it is an adapter"),
-    (setting("model.safetensors.index.json", weight_map={"w": "../other/model.safetensors"}), "names weights"),
-    (lambda folder: (folder / "modeling.py").write_text("raise SystemExit"), "holds code (modeling.py)"),
-    (deep_code, "holds code (custom_generate/generate.py)"),
+    (setting("adapter_config.json", base_model_name_or_path="/else/where"), "a peft adapter of 'where'"),
+    (indexed("../other/model.safetensors"), "names weights that are not safetensors of this folder"),
+    (indexed("model-00002-of-00002.safetensors"), "model-00002-of-00002.safetensors is missing (1 of 1 shards)"),
     (deep_link, "a symbolic link leaves the repository (extra/passwords.txt)"),
     (lambda folder: (folder / "merges.txt").symlink_to("../../outside"), "a symbolic link leaves the repository"),
     (pipe, "holds something that is not a file (tokenizer.json)"),
@@ -102,6 +107,23 @@ def test_honest_folders_pass(tmp_path: Path) -> None:
     check_files(tmp_path / "image", tmp_path.resolve())
     for bundled in ("image_classifier_v1", "gpt-nano"):
         check_files(PROJECT / "models" / bundled, PROJECT / "models")
+
+
+HARMLESS: list[Callable[[Path], object]] = [
+    deep_code,
+    lambda folder: (folder / "handler.py").write_text("raise SystemExit"),
+    setting("config.json", auto_map={"AutoModel": "modeling.M"}),
+    setting("tokenizer_config.json", auto_map={}),
+    setting("config.json", attn_implementation="flash_attention_2", _attn_implementation_autoset=True),
+    setting("config.json", text_config={"_attn_implementation": {"": "eager"}}),
+    lambda folder: (folder / "consolidated.safetensors").write_bytes(b"not loaded"),
+]
+
+
+@pytest.mark.parametrize("change", HARMLESS)
+def test_what_nothing_runs_or_loads_does_no_harm(folder: Path, change: Callable[[Path], object]) -> None:
+    change(folder)
+    check_files(folder, folder.parent.resolve())
 
 
 def test_pickles_beside_safetensors_are_left_alone(folder: Path) -> None:

@@ -22,6 +22,8 @@ def put(folder: Path, architecture: str = "LlamaForCausalLM", **config: object) 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"architectures": [architecture], **config}))
     (folder / "model.safetensors").write_bytes(b"w" * 100)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "preprocessor_config.json").write_text("{}")
     return folder
 
 
@@ -105,9 +107,9 @@ def test_the_highest_version_without_a_problem_serves_and_each_can_be_requested(
     [
         (lambda folder: (folder / "config.json").write_text("{"), "config.json is not JSON"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json is not an object"),
-        (lambda folder: (folder / "config.json").write_text('{"auto_map": {}}'), "config.json names code of its own"),
+        (lambda folder: (folder / "config.json").write_text('{"trust_remote_code": 1}'), "config.json names code"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), "there are no tokenizer files: add tokenizer.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no \\*.safetensors weights"),
-        (lambda folder: (folder / "modeling.py").write_text("1/0"), "holds code"),
         (
             lambda folder: (folder / "model.yaml").write_text("pined: true"),
             "model.yaml: unknown key 'pined'; did you mean 'pinned'",
@@ -126,6 +128,47 @@ def test_a_folder_at_fault_fails_its_own_model_only(
         find(models.models(), "bad", "text_generation")
     assert str(tmp_path) not in failed.value.message
     assert find(models.models(), "good", "text_generation").problem is None
+
+
+def test_every_folder_is_listed_but_those_that_lead_to_a_model_or_lie_in_one(tmp_path: Path) -> None:
+    put(tmp_path / "org" / "good")
+    (tmp_path / "org" / "README.md").write_text("of all models")
+    put(tmp_path / "inner" / "1")
+    for name in ("good/onnx", "bad/1", "empty", "pipeline/unet"):
+        (tmp_path / "org" / name).mkdir(parents=True)
+    (tmp_path / "org" / "good" / "onnx" / "model.onnx").write_bytes(b"")
+    (tmp_path / "org" / "bad" / "1" / "tiny.gguf").write_bytes(b"GGUF")
+    (tmp_path / "org" / "pipeline" / "model_index.json").write_text("{}")
+    (tmp_path / "org" / "pipeline" / "unet" / "config.json").write_text("{}")
+    problems = {model.name: model.problem or "" for model in repository(tmp_path).scan()}
+    assert {name: problem[:29] for name, problem in problems.items()} == {
+        "org/good": "",
+        "inner@1": "",
+        "org/bad@1": "its weights are GGUF, which l",
+        "org/empty": "there is no config.json: a mo",
+        "org/pipeline": "a diffusers pipeline, which n",
+    }
+
+
+def test_an_adapter_is_listed_with_its_base(tmp_path: Path) -> None:
+    put(tmp_path / "m")
+    (tmp_path / "m" / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
+    assert (repository(tmp_path).models()["m"].problem or "").startswith("a LORA adapter of 'org/base': merge the two")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pointer_in_the_place_of_any_file_says_so(tmp_path: Path, file: str) -> None:
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"
+    (put(tmp_path / "m") / file).write_text(pointer)
+    problem = repository(tmp_path).models()["m"].problem
+    assert problem == f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in the folder"
+
+
+def test_only_the_weights_that_are_loaded_count(tmp_path: Path) -> None:
+    folder = put(tmp_path / "m")
+    for name in ("consolidated.safetensors", "model.fp16.safetensors", "pytorch_model.bin"):
+        (folder / name).write_bytes(b"w" * 100)
+    assert repository(tmp_path).models()["m"].declared_bytes == 100
 
 
 def test_changes_on_disk_are_seen_by_the_next_scan(tmp_path: Path) -> None:

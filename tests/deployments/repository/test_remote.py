@@ -50,7 +50,7 @@ def test_only_what_has_changed_is_read_again(store: str, text_model: Path, monke
 @pytest.mark.parametrize(
     ("file", "content", "problem"),
     [
-        ("modeling.py", b"raise SystemExit", "holds code (modeling.py)"),
+        ("adapter_config.json", b'{"base_model_name_or_path": "org/base"}', "a peft adapter of 'org/base'"),
         ("config.json", b"[]", "config.json is not an object"),
         ("model.yaml", b"source: s3://b/m\nfamily: text_generation", "model.yaml: a model of a remote repository"),
     ],
@@ -71,9 +71,19 @@ def test_a_folder_without_safetensors_is_a_model_with_a_problem(memory_store: st
     write(f"{memory_store}/none/config.json", config)
     write(f"{memory_store}/pickles/config.json", config)
     write(f"{memory_store}/pickles/pytorch_model.bin", b"")
+    write(f"{memory_store}/org/gguf/tiny.gguf", b"")
+    write(f"{memory_store}/README.md", b"")
     models = scan(memory_store)
     assert models["none"].problem == "no *.safetensors weights"
-    assert models["pickles"].problem == "its weights are pickles, which may run code"
+    assert (models["pickles"].problem or "").startswith("its weights are pickles (pytorch_model.bin)")
+    assert (models["org/gguf"].problem or "").startswith("its weights are GGUF")
+    assert models.keys() == {"none", "pickles", "org/gguf"}
+
+
+def test_code_in_a_folder_is_left_where_it_is(memory_store: str, text_model: Path) -> None:
+    put(text_model, f"{memory_store}/m")
+    write(f"{memory_store}/m/modeling.py", b"raise SystemExit")
+    assert scan(memory_store)["m"].problem is None
 
 
 def test_a_store_that_cannot_be_listed_is_no_empty_repository() -> None:

@@ -10,16 +10,16 @@ from tests.deployments.residency.fakes import model
 
 def test_the_back_off_doubles_with_each_failure_up_to_its_maximum_and_ends_with_a_load() -> None:
     record = LoadRecord("m", "digest")
-    back_offs = [record.add_failure(ModelLoadFailed("broken"), now=0.0).back_off_s for _ in range(8)]
+    back_offs = [record.add_failure(ModelLoadFailed.for_now("broken"), now=0.0).back_off_s for _ in range(8)]
     assert back_offs == [MIN_BACK_OFF_S * 2**n for n in range(6)] + [MAX_BACK_OFF_S] * 2
     record.add_load(1.0, 10)
     assert record.failure is None
-    assert record.add_failure(ModelLoadFailed("broken"), now=0.0).back_off_s == MIN_BACK_OFF_S
+    assert record.add_failure(ModelLoadFailed.for_now("broken"), now=0.0).back_off_s == MIN_BACK_OFF_S
 
 
 def test_a_failure_answers_until_its_back_off_ends_and_says_when_to_ask_again() -> None:
     record = LoadRecord("m", "digest")
-    failure = record.add_failure(ModelLoadFailed("broken"), now=10.0)
+    failure = record.add_failure(ModelLoadFailed.for_now("broken"), now=10.0)
     assert record.failure_at(10.0 + MIN_BACK_OFF_S - 0.5) is failure
     assert failure.error_at(10.0 + MIN_BACK_OFF_S - 0.5).retry_after_ms == 500
     assert record.failure_at(10.0 + MIN_BACK_OFF_S) is None

@@ -122,7 +122,7 @@ async def test_a_load_that_outlasts_its_callers_goes_on_and_serves_the_next_one(
 async def test_a_failed_load_changes_nothing_and_is_remembered_for_its_back_off(
     residency: Residency[FakeEngine], loader: Loader, clock: Clock
 ) -> None:
-    loader.failure = ModelLoadFailed("no good")
+    loader.failure = ModelLoadFailed.for_now("no good")
     for _ in range(3):
         with pytest.raises(ModelLoadFailed, match="bad: no good") as failed:
             await use(residency, model("bad", 10))
@@ -139,7 +139,7 @@ async def test_a_failed_load_changes_nothing_and_is_remembered_for_its_back_off(
 async def test_200_callers_of_a_failing_model_make_one_attempt_in_each_back_off_window(
     residency: Residency[FakeEngine], loader: Loader, clock: Clock
 ) -> None:
-    loader.failure = ModelLoadFailed("no good")
+    loader.failure = ModelLoadFailed.for_now("no good")
     for attempt, window_s in enumerate((5, 10, 20), 1):
         for _ in range(3):
             answers = await asyncio.gather(

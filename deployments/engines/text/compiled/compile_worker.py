@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from deployments.engines.loading import configuration
 from deployments.engines.text.compiled.modules import PromptModule, StepModule
 from deployments.engines.text.layers.attention import use_step_attention
 from deployments.engines.text.layers.int8 import quantise_linears
@@ -29,7 +30,7 @@ NEEDS_TORCH_LOADER = b"aoti_torch_proxy_executor_call_function"
 
 def blank_model(folder: str, dtype: torch.dtype, attention: str, linears: str, layout: Layout) -> PreTrainedModel:
     """The model of a folder with the layers and names that it has where it serves; its weights hold nothing."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = configuration(Path(folder)).get_text_config(decoder=True)
     with no_init_weights():  # Memory that is never written costs nothing.
         model: PreTrainedModel = AutoModelForCausalLM.from_config(
             config, dtype=dtype, attn_implementation=attention, trust_remote_code=False

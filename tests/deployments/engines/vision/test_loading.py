@@ -79,6 +79,16 @@ def test_a_broken_folder_fails_to_load_with_one_line_and_no_path(tmp_path: Path,
     assert len(failed.value.message) > 20
 
 
+def test_labels_that_do_not_match_the_outputs_are_counted(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelLoadFailed, match="the weights have 5 outputs, config.json names 2 labels") as failed:
+        loaded(folder)
+    assert not failed.value.retryable
+
+
 def test_an_unknown_dtype_fails_to_load(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadFailed, match="dtype"):
         loaded(saved(tmp_path), dtype="nonsense")
