@@ -10,9 +10,11 @@ import re
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, TypeVar, cast, get_args, get_origin
+from urllib.parse import unquote
 
 import jiter
 import msgpack
@@ -28,6 +30,8 @@ Union = TypeVar("Union", bound=Variant)
 JSON = "application/json"
 BINCODE = "application/x-bincode"
 MSGPACK = "application/msgpack"
+
+_FROM_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
 
 
 def decode(body: bytes, media_type: str, union: type[Union]) -> Union:
@@ -115,7 +119,7 @@ def _bytes_of(value: object, where: str) -> object:
     """Bytes from what JSON or MessagePack can carry: base64 text, a list of integers, or bytes."""
     try:
         if isinstance(value, str):
-            return pybase64.b64decode(value, validate=True)
+            return _from_base64(value)
         if isinstance(value, list):
             # bytes() accepts booleans as 0 and 1.
             if not set(map(type, value)) <= {int}:
@@ -126,6 +130,22 @@ def _bytes_of(value: object, where: str) -> object:
     except ValueError:
         raise InvalidRequest(f"{where}: not base64, or an element is not in 0 to 255") from None
     return value
+
+
+def _from_base64(text: str) -> bytes:
+    """As programs and people write it: with line breaks, in the alphabet for URLs, unpadded, in a `data:` URL.
+
+    Raises ValueError.
+    """
+    if text[:5].lower() == "data:":
+        header, _, text = text.partition(",")
+        if not header.lower().endswith(";base64"):
+            raise binascii.Error("the URL holds no base64")
+        text = unquote(text) if "%" in text else text
+    with suppress(binascii.Error):
+        return pybase64.b64decode(text, validate=True)
+    data = text.encode("ascii").translate(_FROM_URL_ALPHABET, b" \t\n\v\f\r")
+    return pybase64.b64decode(data if b"=" in data else data + b"=" * (-len(data) % 4), validate=True)
 
 
 # JSON -----------------------------------------------------------------------------------------------------------

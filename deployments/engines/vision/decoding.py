@@ -5,6 +5,7 @@ take, so that the decodes under way stay within one budget.
 """
 
 import io
+import re
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -23,7 +24,11 @@ _BYTES_PER_PIXEL = {"JPEG": 8, "MPO": 8, "PNG": 8, "GIF": 8, "BMP": 8, "WEBP": 2
 """Measured at 12 megapixels, turned upright; `_ALPHA` and `_DEEP` are added (tests: vision/test_large.py)."""
 _ALPHA, _DEEP, _PROGRESSIVE = 8, 12, 6
 
-_SCAN = int.from_bytes(b"\xff\xda", "little")
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_SCAN = int.from_bytes(_START_OF_SCAN, "little")
+# A marker that begins a segment: neither an escaped FF, nor a filler, nor a restart within a scan.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_MOST_SEGMENTS = 10_000
 _MOST_SCANS = 100
 """A progressive JPEG may have any number of scans, each of 50 bytes and 2 ms or more; real files have about 10."""
 _RUN_LENGTH_PIXELS, _RUN_LENGTH_BYTES = 2_000_000, 1_000_000
@@ -150,17 +155,30 @@ def _check(image: ImageFile.ImageFile, image_data: bytes, limits: DecodeLimits) 
     if pixels > limits.pixels:
         raise InvalidImage(_too_large(limits))
     jpeg = image.format in ("JPEG", "MPO") or image.info.get("compression") in ("jpeg", "tiff_jpeg")
-    if jpeg and _scans(image_data) > _MOST_SCANS * pieces:
+    many = jpeg and _possible_scans(image_data) > _MOST_SCANS * pieces
+    if many and (image.format == "TIFF" or _scans(image_data) > _MOST_SCANS):
         raise InvalidImage(f"the image has more than {_MOST_SCANS} scans")
     run_length = image.format == "BMP" and bool(image.tile) and image.tile[0].codec_name == "bmp_rle"
     if run_length and (pixels > _RUN_LENGTH_PIXELS or len(image_data) > _RUN_LENGTH_BYTES):
         raise InvalidImage("the image is a run-length encoded BMP of more than 2 million pixels or 1 MB")
 
 
-def _scans(image_data: bytes) -> int:
+def _possible_scans(image_data: bytes) -> int:
     """How often the bytes FF DA follow each other. Compared as 16-bit words: a tenth of the time of `bytes.count`."""
     pairs = [np.frombuffer(image_data, "<u2", (len(image_data) - begin) // 2, begin) for begin in (0, 1)]
     return sum(int(np.count_nonzero(pair == _SCAN)) for pair in pairs)
+
+
+def _scans(jpeg: bytes) -> int:
+    """The scans of the picture that a JPEG begins with, in so far as they matter. Raises InvalidImage."""
+    scans, at = 0, 2
+    for _ in range(_MOST_SEGMENTS):
+        marker = _MARKER.search(jpeg, at)
+        if marker is None or marker[0] == _END_OF_IMAGE or scans > _MOST_SCANS:
+            return scans
+        scans += marker[0] == _START_OF_SCAN
+        at = marker.end() + int.from_bytes(jpeg[marker.end() : marker.end() + 2])
+    raise InvalidImage(f"the image has more than {_MOST_SEGMENTS} segments")
 
 
 def _too_large(limits: DecodeLimits) -> str:

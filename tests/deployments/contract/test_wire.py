@@ -5,7 +5,10 @@ What holds for any value and any bytes is in tests/hostile/test_codecs.py.
 
 import base64
 import json
+import random
+import re
 from pathlib import Path
+from urllib.parse import quote
 
 import msgpack
 import pytest
@@ -114,7 +117,9 @@ def test_what_is_no_json_number_is_malformed(max_tokens: str) -> None:
         (b'{"ImageClassification":{"model_id":"m","image_data":[1.0]}}', "image_data: every element"),
         (b'{"ImageClassification":{"model_id":"m","image_data":[1,-0]}}', "image_data: every element"),
         (b'{"ImageClassification":{"model_id":"m","image_data":[256]}}', "image_data: .*0 to 255"),
-        (b'{"ImageClassification":{"model_id":"m","image_data":"a-_="}}', "image_data: the string is not base64"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":"a-.="}}', "image_data: the string is not base64"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":"data:image/png,AP8="}}', "the string is not base64"),
+        (b'{"ImageClassification":{"model_id":"m","image_data":"https://a/b.png"}}', "the string is not base64"),
         (b'{"ImageClassification":{"model_id":"m","image_data":"\xc3\xa9"}}', "image_data: .*not base64"),
         (b'{"ImageClassification":{"model_id":"m","image_data":null}}', r"ImageClassification\.image_data"),
     ],
@@ -154,15 +159,40 @@ def test_image_bytes_may_be_base64_or_integers() -> None:
 @example("QUJD=")  # the standard library takes padding where none is due
 def test_a_base64_string_is_what_the_standard_library_makes_of_it_or_refused(text: str) -> None:
     body = json.dumps({"ImageClassification": {"model_id": "m", "image_data": text}}).encode()
+    usual = re.sub("\\s", "", text).replace("-", "+").replace("_", "/")
+    usual += "" if "=" in usual else "=" * (-len(usual) % 4)
     try:
-        expected = base64.b64decode(text, validate=True) if len(text) % 4 == 0 else None
+        expected = base64.b64decode(usual, validate=True) if len(usual) % 4 == 0 else None
     except ValueError:
         expected = None
     if expected is None:
-        with pytest.raises(InvalidRequest, match="image_data: the string is not base64"):
+        with pytest.raises(InvalidRequest, match="image_data: .*not base64"):
             wire.decode(body, wire.JSON, InferRequest)
     else:
         assert wire.decode(body, wire.JSON, InferRequest) == ImageClassification(model_id="m", image_data=expected)
+
+
+BASE64_AS_PEOPLE_WRITE_IT = {
+    "a data: URL": lambda data: "data:image/jpeg;base64," + base64.b64encode(data).decode(),
+    "a data: URL in other letters": lambda data: "DATA:image/JPEG;name=a.jpg;BASE64," + base64.b64encode(data).decode(),
+    "a quoted data: URL": lambda data: "data:;base64," + quote(base64.b64encode(data).decode(), safe=""),
+    "lines": lambda data: base64.encodebytes(data).decode(),
+    "lines of MIME": lambda data: base64.encodebytes(data).decode().replace("\n", "\r\n"),
+    "for URLs": lambda data: base64.urlsafe_b64encode(data).decode(),
+    "for URLs, unpadded": lambda data: base64.urlsafe_b64encode(data).decode().rstrip("="),
+    "unpadded": lambda data: base64.b64encode(data).decode().rstrip("="),
+    "with spaces around it": lambda data: f" {base64.b64encode(data).decode()}\n",
+}
+
+
+@pytest.mark.parametrize("kind", BASE64_AS_PEOPLE_WRITE_IT)
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 1_000])
+def test_base64_is_taken_as_people_write_it(kind: str, size: int) -> None:
+    data = random.Random(size).randbytes(size)
+    request = {"ImageClassification": {"model_id": "m", "image_data": BASE64_AS_PEOPLE_WRITE_IT[kind](data)}}
+    expected = ImageClassification(model_id="m", image_data=data)
+    assert wire.decode(json.dumps(request).encode(), wire.JSON, InferRequest) == expected
+    assert wire.decode(msgpack.packb(request), wire.MSGPACK, InferRequest) == expected
 
 
 def test_an_unknown_media_type_is_refused() -> None:
