@@ -69,6 +69,20 @@ class Message(BaseModel):
             yield from (call.function.name, call.function.arguments)
 
 
+ToolCallFormat = Literal["hermes", "llama", "mistral", "json"]
+"""How a model writes calls; serve_app/http/openai/tool_calls.py reads them."""
+
+
+class Markup(BaseModel):
+    """How a model's text marks what is no answer: its reasoning, and calls of tools."""
+
+    tool_calls: ToolCallFormat | None = None
+    reasoning: tuple[str, str] | None = None
+    """What stands before and after it."""
+    in_reasoning: bool = False
+    """Whether the text begins within it: the prompt has what stands before."""
+
+
 class ChatOptions(BaseModel):
     """What becomes of a conversation in the model's chat template."""
 
@@ -80,6 +94,9 @@ class ChatOptions(BaseModel):
     """The last message, which is the assistant's, is continued: its turn is not closed."""
     add_generation_prompt: bool | None = None
     """Whether the template begins the assistant's turn; true by default, but for a message that is continued."""
+
+    markup: bool | None = None
+    """The text keeps the control tokens that mark its parts, and the answer says which they are."""
 
     @property
     def begins_turn(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from deployments.contract.chat import ChatOptions, Message
+from deployments.contract.chat import ChatOptions, Markup, Message
 from deployments.contract.errors import ERRORS, Internal, ServingError
 from deployments.contract.scalars import U32, U64, Text, TokenId
 
@@ -217,6 +217,7 @@ class TextGenerationResult(InferResponse, index=1):
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: list[TokenLogprob] | None = None
+    markup: Markup | None = None
 
     @property
     def tokens(self) -> int:
@@ -258,7 +259,9 @@ class Chunk:
     text: str
     index: int
     logprobs: tuple[TokenLogprob, ...] = ()
+    markup: Markup | None = None
+    """Of the whole text, where the request asks for it."""
 
     def joined(self, later: "Chunk") -> "Chunk":
         """This one and the one that follows it, as one."""
-        return Chunk(self.text + later.text, later.index, self.logprobs + later.logprobs)
+        return Chunk(self.text + later.text, later.index, self.logprobs + later.logprobs, later.markup)

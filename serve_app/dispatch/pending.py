@@ -91,7 +91,7 @@ class PendingStream(Pending):
             return None
         self._delivered += len(text)
         self._delivered_logprobs += len(logprobs)
-        return Chunk(text, chunk.index, logprobs)
+        return Chunk(text, chunk.index, logprobs, chunk.markup)
 
 
 class Transport(Protocol):

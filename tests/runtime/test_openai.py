@@ -123,6 +123,23 @@ def test_a_schema_is_kept(client: OpenAI) -> None:
         client.chat.completions.create(model=CHAT, messages=USER, response_format=odd)
 
 
+def test_a_demanded_call_has_arguments_of_its_tool(client: OpenAI) -> None:
+    schema: Any = {"type": "object", "properties": {"ok": {"enum": ["yes", "no"]}}, "required": ["ok"]}
+    schema["additionalProperties"] = False
+    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    fields: Any = {"model": CHAT, "messages": USER, "tools": tools, "seed": 1, "parallel_tool_calls": False}
+    choices: Any = ("required", {"type": "function", "function": {"name": "f"}})
+    for choice in choices:
+        whole = client.chat.completions.create(**fields, tool_choice=choice).choices[0]
+        with client.chat.completions.stream(**fields, tool_choice=choice) as stream:
+            streamed = stream.get_final_completion().choices[0]
+        for one in (whole, streamed):
+            (call,) = one.message.tool_calls or []
+            assert call.type == "function"
+            assert json.loads(call.function.arguments) in ({"ok": "yes"}, {"ok": "no"})
+            assert (one.finish_reason, one.message.content or "", call.function.name) == ("tool_calls", "", "f")
+
+
 def test_failures_are_typed_exceptions_with_a_request_id(runtime: Running, client: OpenAI) -> None:
     def fails(kind: type[openai.APIStatusError], **fields: Any) -> openai.APIStatusError:
         with pytest.raises(kind) as raised:

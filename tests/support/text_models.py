@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ PROMPTS = [
 ]
 CHATML = (
     "{% for m in messages %}<s>{{ m['role'] }}\n{{ m['content'] | trim }}</s>\n{% endfor %}"
+    "{% for tool in tools or [] %}{{ tool.function.name }}{% endfor %}"
     "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
 )
 
@@ -99,9 +101,11 @@ def save_model(folder: Path, kind: str) -> Path:
     return folder
 
 
-def save_chat_model(folder: Path, template: str) -> Path:
+def save_chat_model(folder: Path, template: str, special: Sequence[str] = ()) -> Path:
+    """`special`: further special tokens, which the model does not know."""
     save_model(folder, "llama")
     tokenizer = byte_level_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     return folder

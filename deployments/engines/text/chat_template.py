@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 
-from deployments.contract.chat import ChatOptions, Message
+from deployments.contract.chat import ChatOptions, Markup, Message, ToolCallFormat
 from deployments.contract.errors import InvalidRequest, quoted
 from deployments.system.worker_process import WorkerFailed, WorkerProcess
 
@@ -24,18 +25,46 @@ class ChatTemplate:
     variables: dict[str, str]
     added_tokens: tuple[tuple[str, bool], ...]
 
+    @property
+    def takes_tools(self) -> bool:
+        return "tools" in self.tool_source
+
+    @property
+    def markup(self) -> Markup:
+        """As the template writes earlier turns, so the model writes."""
+        source = self.source + self.tool_source
+        calls: ToolCallFormat = next((kind for mark, kind in _TOOL_CALL_MARKS if mark in source), "json")
+        reasoning = next(((start, end) for start, end in _REASONING_MARKS if end in source), None)
+        return Markup(tool_calls=calls if self.takes_tools else None, reasoning=reasoning)
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """The special tokens that may mark parts of a text."""
+        marks = {*chain(*_REASONING_MARKS), *(mark for mark, _ in _TOOL_CALL_MARKS), *_FURTHER_MARKS}
+        return frozenset(token for token, special in self.added_tokens if special and token in marks)
+
+
+_TOOL_CALL_MARKS: tuple[tuple[str, ToolCallFormat], ...] = (
+    ("<tool_call>", "hermes"),  # Hermes, Qwen
+    ("[TOOL_CALLS]", "mistral"),
+    ("<|python_tag|>", "llama"),
+    ("ipython", "llama"),  # The role of tools in Llama 3's own templates.
+)
+_FURTHER_MARKS = ("</tool_call>", "[ARGS]", "[CALL_ID]")
+_REASONING_MARKS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"))
+
 
 class ChatRenderer:
     """Renders one chat at a time; for any thread. The child starts with the first chat and lives until `close`."""
 
     def __init__(self, template: ChatTemplate, render_s: float = RENDER_S) -> None:
-        self._template = template
+        self.template = template
         self._render_s = render_s
         self._worker = WorkerProcess(WORKER)
 
     def render(self, messages: Sequence[Message], options: ChatOptions) -> str:
         """The chat as one text, with control tokens in messages marked. Raises InvalidRequest."""
-        request = asdict(self._template) | {
+        request = asdict(self.template) | {
             "messages": [message.model_dump(exclude_none=True) for message in messages],
             "tools": options.tools,
             "chat_template_kwargs": options.chat_template_kwargs or {},

@@ -3,8 +3,9 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from deployments.contract.chat import ChatOptions, Message
+from deployments.contract.chat import ChatOptions, Markup, Message
 from deployments.contract.errors import InvalidRequest, PromptTooLong
 from deployments.contract.types import Prompt, SamplingOptions
 from deployments.engines.device import end_openmp_pool
@@ -27,6 +28,13 @@ MAX_WAITING = 1_024
 _DEFAULT_CHAT = ChatOptions()
 
 
+class ChatPrompt(NamedTuple):
+    """Token ids, and how the text that follows them marks its parts."""
+
+    ids: list[int]
+    markup: Markup
+
+
 class TextGenerationEngine:
     """A loaded model and the loop that runs its requests."""
 
@@ -40,6 +48,7 @@ class TextGenerationEngine:
         self._grammars = Grammars(tokenizer.tokenizer_json, loaded.vocabulary, loaded.stop_ids)
         template = tokenizer.chat_template()
         self._chat = ChatRenderer(template) if template else None
+        self._marking_tokenizer = tokenizer.keeping(template.marks) if template else tokenizer
 
     @classmethod
     def load(
@@ -83,14 +92,19 @@ class TextGenerationEngine:
         loaded = self._loaded
         return loaded.nbytes + self.loop.nbytes if loaded else 0
 
-    def chat(self, messages: Sequence[Message], options: ChatOptions = _DEFAULT_CHAT) -> list[int]:
-        """Token ids of the prompt that asks for the next message, by the model's own template. May block for seconds.
+    def chat(self, messages: Sequence[Message], options: ChatOptions = _DEFAULT_CHAT) -> ChatPrompt:
+        """The prompt that asks for the next message, by the model's own template. May block for seconds.
 
         Control tokens that a message spells stay text. Raises InvalidRequest without a template, or if it fails.
         """
         if self._chat is None:
             raise InvalidRequest("the model has no chat template")
-        return self._tokenizer.encode_chat(self._chat.render(messages, options))
+        if options.tools and not self._chat.template.takes_tools:
+            raise InvalidRequest("the model's chat template takes no tools")
+        chat, markup = self._chat.render(messages, options), self._chat.template.markup
+        if markup.reasoning and chat.rstrip().endswith(markup.reasoning[0]):
+            markup = markup.model_copy(update={"in_reasoning": True})
+        return ChatPrompt(self._tokenizer.encode_chat(chat), markup)
 
     def encode(self, request: Prompt) -> list[int]:
         """Token ids of a prompt that is text. Raises InvalidRequest for a suffix that the tokenizer cannot mark."""
@@ -106,8 +120,11 @@ class TextGenerationEngine:
         sampling: SamplingOptions,
         emit: Emit,
         stream: bool = True,
+        keep_marks: bool = False,
     ) -> GenerationRequest:
         """Queue a prompt, as text or as token ids; from any thread.
+
+        `keep_marks`: the text has the special tokens that mark its parts.
 
         `emit` is called from the loop's thread and must return quickly. Without `stream` it gets the text as one
         chunk, which costs less. Raises PromptTooLong, InvalidRequest, Overloaded, and Unavailable once closed.
@@ -123,7 +140,8 @@ class TextGenerationEngine:
             raise InvalidRequest(f"logit_bias holds a token that is not one of the model's {self._vocabulary}")
         limit = min(max_new_tokens, max_length - len(ids))
         grammar = None if sampling.json_schema is None else self._grammars.compile(sampling.json_schema)
-        request = GenerationRequest(ids, limit, sampling, self._tokenizer, emit, stream, grammar, self._stop_ids)
+        tokenizer = self._marking_tokenizer if keep_marks else self._tokenizer
+        request = GenerationRequest(ids, limit, sampling, tokenizer, emit, stream, grammar, self._stop_ids)
         self.loop.add(request)
         return request
 

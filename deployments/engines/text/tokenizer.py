@@ -2,7 +2,8 @@
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -41,6 +42,7 @@ class Tokenizer:
         # Spaces before punctuation are taken out of the text, but not from that of BPE.
         self._cleans_up = bool(tokenizer.clean_up_tokenization_spaces and (force or not is_bpe))
         self._token_bytes: dict[int, bytes] = {}
+        self._kept: dict[int, str] = {}  # Special tokens that are decoded.
         self.encode("a")  # The first call sets options on the tokenizer; later ones only read.
 
     @classmethod
@@ -76,8 +78,26 @@ class Tokenizer:
             first, middle, last = (known[token] for token in tokens)
             return [*self._tokenizer.encode(""), first, *before, middle, *after, last]
 
+    def keeping(self, special: Collection[str]) -> "Tokenizer":
+        """One that decodes these special tokens too."""
+        other = copy(self)
+        with self._lock:
+            known = self._tokenizer.get_added_vocab()
+        other._kept = {known[token]: token for token in special}
+        return other
+
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of the ids without special tokens, as the library gives it."""
+        """The text of the ids without special tokens, but for those that it keeps, as the library gives it."""
+        if not self._kept or self._kept.keys().isdisjoint(ids):
+            return self._decoded(ids)
+        parts, start = [], 0
+        for at, token in enumerate(ids):
+            if token in self._kept:
+                parts += [self._decoded(ids[start:at]), self._kept[token]]
+                start = at + 1
+        return "".join([*parts, self._decoded(ids[start:])])
+
+    def _decoded(self, ids: Sequence[int]) -> str:
         if self._backend is not None and not self._cleans_up:
             return str(self._backend.decode(ids, skip_special_tokens=True))
         with self._lock:
@@ -85,7 +105,7 @@ class Tokenizer:
 
     def text_after(self, prompt: Sequence[int]) -> TextStream:
         """The text of the tokens that follow."""
-        return text_stream(self._pieces, self.decode, self._cleans_up, prompt)
+        return text_stream(self._pieces, self.decode, self._cleans_up, prompt, self._kept)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of one token, which need not be whole characters."""

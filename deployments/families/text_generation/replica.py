@@ -5,10 +5,12 @@ import logging
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from deployments.contract.chat import Markup
 from deployments.contract.errors import Cancelled, ServingError
 from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult, TokenLogprob, Usage
 from deployments.families.text_generation.metrics import TextMetrics
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 EARLY_S = 1.0
 EARLY_SHARE = 0.1
-"""A text is ended so long before its deadline, by the lesser of both: a step is under way, and the answer has to travel.
-The share is of the time that is left when it begins."""
+"""A text is ended so long before its deadline, by the lesser of both: a step is under way, and the answer has to
+travel. The share is of the time that is left when it begins."""
 
 
 class LoopNotifier:
@@ -59,6 +61,8 @@ class GenerationOutput:
         self._on_chunk = on_chunk
         self.texts: list[str] = []
         self.logprobs: list[TokenLogprob] = []
+        self.markup: Markup | None = None
+        """Set before the first event, where the request asks for it."""
         self.finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
         """Raises the ServingError that the request failed with."""
 
@@ -70,6 +74,8 @@ class GenerationOutput:
         self.texts.append(event.text)
         self.logprobs += event.logprobs
         if self._on_chunk:
+            if self.markup:
+                event = replace(event, markup=self.markup)
             self._notifier.run_soon(partial(self._on_chunk, event))
 
     def _end(self, event: "Finished | ServingError") -> None:
@@ -147,6 +153,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             finish_reason=end.finish_reason,
             usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
             logprobs=None if request.logprobs is None else output.logprobs,
+            markup=output.markup,
         )
 
     async def measurements(self) -> list[ModelReport]:
@@ -156,17 +163,20 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         self, engine: "TextGenerationEngine", request: TextGeneration, output: GenerationOutput, stream: bool
     ) -> "GenerationRequest":
         """In a thread: a long prompt takes a while to tokenise, a chat to render."""
+        prompt: Sequence[int]
         if request.messages is not None:
             # A model renders one chat at a time: those that wait must not hold the threads that others need.
             async with self.chats.setdefault(engine, asyncio.Lock()):
                 if output.finished.done():
                     raise Cancelled("the request was given up")
-                prompt = await asyncio.to_thread(engine.chat, request.messages, request)
+                prompt, markup = await asyncio.to_thread(engine.chat, request.messages, request)
+            output.markup = markup if request.markup else None
         elif request.prompt_ids is not None:
             prompt = request.prompt_ids
         else:
             prompt = await asyncio.to_thread(engine.encode, request)
-        return await asyncio.to_thread(engine.submit, prompt, request.max_tokens, request, output.emit, stream)
+        submit = partial(engine.submit, keep_marks=output.markup is not None)
+        return await asyncio.to_thread(submit, prompt, request.max_tokens, request, output.emit, stream)
 
 
 def _end_before(ends_at: float, request: "GenerationRequest") -> asyncio.TimerHandle | None:

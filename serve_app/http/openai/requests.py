@@ -100,6 +100,10 @@ class Body(TokenOptions, SamplingDefaults, Fields):
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
+    @property
+    def _json_schema(self) -> dict[str, Any] | None:
+        return None if self.response_format is None else self.response_format.schema_object()
+
     def _request(self, **fields: object) -> TextGeneration:
         """With these fields and those that say how tokens are chosen. Raises ValidationError."""
         sampling = {name: getattr(self, name) for name in (*SamplingDefaults.model_fields, *TokenOptions.model_fields)}
@@ -108,7 +112,7 @@ class Body(TokenOptions, SamplingDefaults, Fields):
             "model_id": self.model,
             "prompt": "",
             "seed": None if self.seed is None else self.seed % 2**64,
-            "json_schema": None if self.response_format is None else self.response_format.schema_object(),
+            "json_schema": self._json_schema,
         }
         return TextGeneration.model_validate(sampling | chosen | fields)
 

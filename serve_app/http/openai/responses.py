@@ -1,12 +1,15 @@
 """Builds OpenAI's response objects: completions and chats, whole and in chunks. Pure; knows no HTTP."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import ClassVar
 
-from deployments.contract.types import Alternative, Chunk, TextGenerationResult, TokenLogprob, Usage
+from deployments.contract.chat import Markup
+from deployments.contract.types import Alternative, TextGenerationResult, TokenLogprob, Usage
+from serve_app.http.openai.delta import CallDelta, Delta, whole_calls
+from serve_app.http.openai.output import OutputParser
 
 Object = dict[str, object]
 
@@ -32,37 +35,39 @@ class ResponseBuilder(abc.ABC):
         """The chunk before a choice's first text, if it has one."""
 
     @abc.abstractmethod
-    def _whole(self, choice: int, text: str) -> Object:
+    def _whole(self, choice: int, delta: Delta) -> Object:
         """The fields of a choice's whole text."""
 
     @abc.abstractmethod
-    def _part(self, text: str | None) -> Object:
-        """The fields of a part of a choice's text; None in the last chunk."""
+    def _part(self, delta: Delta) -> Object:
+        """The fields of a part of a choice's text; an empty one in the last chunk."""
 
     @abc.abstractmethod
     def _logprobs(self, tokens: Sequence[TokenLogprob], offset: int) -> Object: ...
 
     def response(self, results: Sequence[TextGenerationResult]) -> Object:
         """The whole response: all choices and the usage."""
-        choices = [
-            _choice(
-                n,
-                self._whole(n, result.generated_text),
-                None if result.logprobs is None else self._logprobs(result.logprobs, 0),
-                result.finish_reason,
-            )
-            for n, result in enumerate(results)
-        ]
+        choices = [self._whole_choice(n, result) for n, result in enumerate(results)]
         return self._named(self.kind, choices) | {"usage": self.usage(results)}
 
-    def text_chunk(self, choice: int, chunk: Chunk, offset: int) -> Object:
-        """A chunk of text. `offset`: how many characters of the choice were sent before."""
-        logprobs = self._logprobs(chunk.logprobs, offset) if chunk.logprobs else None
-        return self._chunk(_choice(choice, self._part(chunk.text), logprobs))
+    def _whole_choice(self, choice: int, result: TextGenerationResult) -> Object:
+        parser = self.parser(result.markup)
+        delta = parser.whole(result.generated_text)
+        logprobs = None if result.logprobs is None else self._logprobs(result.logprobs, 0)
+        return _choice(choice, self._whole(choice, delta), logprobs, parser.finish_reason(result.finish_reason))
 
-    def last_chunk(self, choice: int, result: TextGenerationResult) -> Object:
+    def parser(self, markup: Markup | None) -> OutputParser:
+        """For the text of one choice."""
+        return OutputParser(markup or Markup())
+
+    def text_chunk(self, choice: int, delta: Delta, logprobs: Sequence[TokenLogprob], offset: int) -> Object:
+        """A chunk of text. `offset`: how many characters of the choice came before those of `logprobs`."""
+        told = self._logprobs(logprobs, offset) if logprobs else None
+        return self._chunk(_choice(choice, self._part(delta), told))
+
+    def last_chunk(self, choice: int, finish_reason: str | None) -> Object:
         """The chunk after a choice's last text."""
-        return self._chunk(_choice(choice, self._part(None), None, result.finish_reason))
+        return self._chunk(_choice(choice, self._part(Delta()), None, finish_reason))
 
     def usage_chunk(self, results: Sequence[TextGenerationResult]) -> Object:
         """The chunk without choices that carries the usage."""
@@ -86,13 +91,13 @@ class CompletionBuilder(ResponseBuilder):
     kind = chunk_kind = "text_completion"
 
     def first_chunk(self, choice: int) -> Object | None:
-        return self._chunk(_choice(choice, self._part(self.echoes[choice]))) if self.echoes[choice] else None
+        return self._chunk(_choice(choice, {"text": self.echoes[choice]})) if self.echoes[choice] else None
 
-    def _whole(self, choice: int, text: str) -> Object:
-        return {"text": self.echoes[choice] + text}
+    def _whole(self, choice: int, delta: Delta) -> Object:
+        return {"text": self.echoes[choice] + delta.text}
 
-    def _part(self, text: str | None) -> Object:
-        return {"text": text or ""}
+    def _part(self, delta: Delta) -> Object:
+        return {"text": delta.text}
 
     def _logprobs(self, tokens: Sequence[TokenLogprob], offset: int) -> Object:
         """Parallel lists. `text_offset` counts characters from the start of the choice's new text."""
@@ -106,18 +111,39 @@ class CompletionBuilder(ResponseBuilder):
         }
 
 
+@dataclass(frozen=True, slots=True)
 class ChatBuilder(ResponseBuilder):
+    parse: Callable[[Markup], OutputParser] = OutputParser
+
     kind = "chat.completion"
     chunk_kind = "chat.completion.chunk"
+
+    def parser(self, markup: Markup | None) -> OutputParser:
+        return self.parse(markup or Markup())
 
     def first_chunk(self, choice: int) -> Object | None:
         return self._chunk(_choice(choice, {"delta": {"role": "assistant", "content": ""}}))
 
-    def _whole(self, choice: int, text: str) -> Object:
-        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+    def _whole(self, choice: int, delta: Delta) -> Object:
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in whole_calls(delta.calls)
+        ]
+        content = None if calls and not delta.text else delta.text
+        message: Object = {"role": "assistant", "content": content, "refusal": None}
+        if delta.reasoning:
+            message["reasoning_content"] = delta.reasoning
+        return {"message": message | ({"tool_calls": calls} if calls else {})}
 
-    def _part(self, text: str | None) -> Object:
-        return {"delta": {} if text is None else {"content": text}}
+    def _part(self, delta: Delta) -> Object:
+        fields: Object = {}
+        if delta.reasoning:
+            fields["reasoning_content"] = delta.reasoning
+        if delta.text:
+            fields["content"] = delta.text
+        if delta.calls:
+            fields["tool_calls"] = list(map(_call_delta, delta.calls))
+        return {"delta": fields}
 
     def _logprobs(self, tokens: Sequence[TokenLogprob], offset: int) -> Object:
         content = [_token(token) | {"top_logprobs": list(map(_token, token.top))} for token in tokens]
@@ -128,6 +154,14 @@ def _choice(index: int, content: Object, logprobs: Object | None = None, finish_
     # OpenAI names no deadline; its clients know "length" as the end of a text that is not complete.
     finish_reason = "length" if finish_reason == "deadline" else finish_reason
     return {"index": index, **content, "logprobs": logprobs, "finish_reason": finish_reason}
+
+
+def _call_delta(call: CallDelta) -> Object:
+    """The first one of a call has its id and its name."""
+    if call.id is None:
+        return {"index": call.index, "function": {"arguments": call.arguments}}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"index": call.index, "id": call.id, "type": "function", "function": function}
 
 
 def _token(token: Alternative) -> Object:

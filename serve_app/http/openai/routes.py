@@ -20,8 +20,10 @@ from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.interfaces import MountedApi, Operations, Runtime
 from serve_app.http.openai.chat import ChatBody
+from serve_app.http.openai.choice_stream import ChoiceStream
 from serve_app.http.openai.errors import InvalidField, error_object, render_error
 from serve_app.http.openai.openapi import openai_paths
+from serve_app.http.openai.output import OutputParser
 from serve_app.http.openai.requests import Body, CompletionBody, body_of
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from serve_app.http.requests import cancel_on_disconnect, context_of, read_json
@@ -136,33 +138,32 @@ def _builder(body: Body, context: RequestContext) -> ResponseBuilder:
     created = int(time.time())
     if isinstance(body, CompletionBody):
         return CompletionBuilder(f"cmpl-{context.request_id}", created, body.model, body.choices, body.echoes())
-    return ChatBuilder(f"chatcmpl-{context.request_id}", created, body.model, body.choices)
+    parse = body.parser if isinstance(body, ChatBody) else OutputParser
+    return ChatBuilder(f"chatcmpl-{context.request_id}", created, body.model, body.choices, parse=parse)
 
 
 async def _events(
     builder: ResponseBuilder, replies: StartedStream[ChoiceReply], choices: int, include_usage: bool
 ) -> Events:
     """`data:` lines, closed by [DONE]. An error ends them with an error object."""
-    results: dict[int, TextGenerationResult] = {}
-    sent: dict[int, int] = {}  # characters, by choice
+    streams: dict[int, ChoiceStream] = {}
     # With usage in the last chunk every other one has the field as well.
     no_usage: dict[str, object] = {"usage": None} if include_usage else {}
     async with aclosing(replies):
         async for choice, reply in replies:
-            chunks = [] if choice in sent else [builder.first_chunk(choice)]
-            offset = sent.setdefault(choice, 0)
+            stream = streams.setdefault(choice, ChoiceStream(builder, choice))
             if isinstance(reply, Chunk):
-                chunks.append(builder.text_chunk(choice, reply, offset))
-                sent[choice] += len(reply.text)
+                chunks = stream.chunks(reply)
             elif isinstance(reply, TextGenerationResult):
-                chunks.append(builder.last_chunk(choice, reply))
-                results[choice] = reply
+                chunks = stream.last_chunks(reply)
             else:
                 yield _line(error_object(reply if isinstance(reply, Error) else Error.of(Cancelled("no text"))))
                 break
-            yield b"".join(_line(chunk | no_usage) for chunk in chunks if chunk is not None)
-    if include_usage and len(results) == choices:
-        yield _line(builder.usage_chunk([results[choice] for choice in range(choices)]))
+            if lines := b"".join(_line(chunk | no_usage) for chunk in chunks):
+                yield lines
+    results = [streams[choice].result for choice in sorted(streams)]
+    if include_usage and len(complete := [result for result in results if result]) == choices:
+        yield _line(builder.usage_chunk(complete))
     yield b"data: [DONE]\n\n"
 
 

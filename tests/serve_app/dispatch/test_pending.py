@@ -1,5 +1,6 @@
 """One call: a repeated answer's chunks come once, and a slow reader gets what came meanwhile in one."""
 
+from deployments.contract.chat import Markup
 from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult, TokenLogprob
 from deployments.replica.calls import Call
 from serve_app.dispatch.pending import PendingStream
@@ -24,11 +25,12 @@ async def test_chunks_of_a_repeated_answer_go_on_where_they_were_cut() -> None:
     first = await stream.next_chunk()
     stream.deliver(Chunk("b", 2, (LOGPROBS[1],)))
     stream.repeat()
-    stream.deliver(Chunk("abc", 3, tuple(LOGPROBS)))
+    markup = Markup(tool_calls="hermes")
+    stream.deliver(Chunk("abc", 3, tuple(LOGPROBS), markup))
     stream.deliver(RESULT)
     stream.end()
     assert first == Chunk("a", 1, (LOGPROBS[0],))
-    assert await read(stream) == [Chunk("bc", 3, tuple(LOGPROBS[1:]))]
+    assert await read(stream) == [Chunk("bc", 3, tuple(LOGPROBS[1:]), markup)]
     assert await stream.response == RESULT
 
 

@@ -6,12 +6,14 @@ for every byte of its run. Knows neither requests nor stop strings.
 
 import codecs
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from deployments.engines.text.spelling.pieces import REPLACEMENT, Pieces
 
 Decode = Callable[[Sequence[int]], str]
+_NO_MARKS: Mapping[int, str] = MappingProxyType({})
 
 # Bytes of a run that are held until it ends, since the library judges a run as a whole. A longer one is given as it
 # comes: it is most likely text of a script that the vocabulary does not have.
@@ -33,11 +35,27 @@ class TextStream(Protocol):
         """The rest, once no token follows."""
 
 
-def text_stream(pieces: Pieces | None, decode: Decode, cleans_up: bool, prompt: Sequence[int]) -> TextStream:
-    """The stream of what follows `prompt`."""
+def text_stream(
+    pieces: Pieces | None, decode: Decode, cleans_up: bool, prompt: Sequence[int], marks: Mapping[int, str] = _NO_MARKS
+) -> TextStream:
+    """The stream of what follows `prompt`. `marks`: special tokens that are text; `decode` has them as well."""
     if pieces is None or cleans_up:
         return DecodedStream(decode, prompt, cleans_up)
-    return ByteLevelStream(pieces, prompt) if pieces.byte_level else PieceStream(pieces, prompt)
+    stream = ByteLevelStream(pieces, prompt) if pieces.byte_level else PieceStream(pieces, prompt)
+    return MarkedStream(stream, marks) if marks else stream
+
+
+class MarkedStream:
+    """A stream of pieces with some special tokens. What is before one is certain when it comes."""
+
+    def __init__(self, stream: "ByteLevelStream | PieceStream", marks: Mapping[int, str]) -> None:
+        self._stream = stream
+        self._marks = marks
+        self.uncertain, self.end = stream.uncertain, stream.end
+
+    def add(self, token: int) -> str:
+        mark = self._marks.get(token)
+        return self._stream.add(token) if mark is None else self._stream.end() + mark
 
 
 class ByteLevelStream:

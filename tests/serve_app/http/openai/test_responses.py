@@ -1,8 +1,11 @@
 """OpenAI's response objects. tests/serve_app/http/openai/test_routes.py reads them with OpenAI's client."""
 
+from typing import Any
+
 import pytest
 
-from deployments.contract.types import Chunk, TextGenerationResult, Usage
+from deployments.contract.types import TextGenerationResult, Usage
+from serve_app.http.openai.delta import Delta
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from tests.support.http_runtimes import LOGPROBS
 
@@ -30,8 +33,9 @@ def test_a_completion_repeats_its_prompt_if_it_echoes() -> None:
 
 def test_a_text_that_its_deadline_cut_has_the_finish_reason_of_one_that_is_not_complete() -> None:
     late = result("b").model_copy(update={"finish_reason": "deadline"})
-    for chunk in (completion().response([late]), completion().last_chunk(0, late)):
-        (choice,) = chunk["choices"]
+    for chunk in (completion().response([late]), completion().last_chunk(0, late.finish_reason)):
+        choices: Any = chunk["choices"]
+        (choice,) = choices
         assert choice["finish_reason"] == "length"
 
 
@@ -43,7 +47,7 @@ def test_the_usage_chunk_has_no_choices(builder: ResponseBuilder) -> None:
 
 
 def test_the_text_offsets_of_a_completion_count_characters() -> None:
-    chunk = completion().text_chunk(0, Chunk("hey", 2, LOGPROBS), offset=4)
+    chunk = completion().text_chunk(0, Delta("hey"), LOGPROBS, offset=4)
     choices = chunk["choices"]
     assert isinstance(choices, list)
     assert choices[0]["logprobs"]["text_offset"] == [4, 6]

@@ -73,6 +73,7 @@ async def test_a_chat(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
             prompt="",
             max_tokens=7,
             temperature=0,
+            markup=True,
             messages=[Message(role=role, content=content) for role, content in roles],  # type: ignore[arg-type]
         )
     ]

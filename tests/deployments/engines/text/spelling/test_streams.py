@@ -138,3 +138,15 @@ def test_garbage_of_a_decoder_that_only_the_library_knows_is_given_in_time() -> 
     for _ in range(500):
         text.add(200)
     assert len(text._window) < 200
+
+
+@every_kind
+def test_special_tokens_that_are_kept_stand_between_the_texts_around_them(kind: str) -> None:
+    source = tokenizer_of(kind)
+    before, after = (source.encode(text, add_special_tokens=False) for text in ("so it is \U0001f389", "and more"))
+    special = next(t.content for n, t in source.added_tokens_decoder.items() if t.special and n not in before)
+    tokenizer = Tokenizer(source).keeping([special])
+    ids = [*before, source.convert_tokens_to_ids(special), *after]
+    first, mark, second = "".join(parts(tokenizer, [], ids)).partition(special)
+    assert (first, mark) == ("".join(parts(tokenizer, [], before)), special)
+    assert second.split() == source.decode(after, skip_special_tokens=True).split()

@@ -1,0 +1,50 @@
+"""One choice of a streamed response: the chunks that follow from each of its replies. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from deployments.contract.types import Chunk, TextGenerationResult, TokenLogprob
+from serve_app.http.openai.delta import Delta
+from serve_app.http.openai.output import OutputParser
+from serve_app.http.openai.responses import Object, ResponseBuilder
+
+
+@dataclass(slots=True)
+class ChoiceStream:
+    builder: ResponseBuilder
+    choice: int
+    result: TextGenerationResult | None = None
+    """Once it has ended."""
+    _parser: OutputParser | None = None
+    _logprobs: list[TokenLogprob] = field(default_factory=list)
+    """Of text that has not been released."""
+    _offset: int = 0
+    """Characters before those of `_logprobs`."""
+    _received: int = 0
+
+    def chunks(self, reply: Chunk) -> Iterator[Object]:
+        if self._parser is None:
+            self._parser = self.builder.parser(reply.markup)
+            yield from self._first()
+        if not self._logprobs:
+            self._offset = self._received
+        self._logprobs += reply.logprobs
+        yield from self._released(self._parser.feed(reply.text))
+
+    def last_chunks(self, reply: TextGenerationResult) -> Iterator[Object]:
+        self.result = reply
+        if self._parser is None:
+            self._parser = self.builder.parser(reply.markup)
+            yield from self._first()
+        yield from self._released(self._parser.end(), last=True)
+        yield self.builder.last_chunk(self.choice, self._parser.finish_reason(reply.finish_reason))
+
+    def _first(self) -> Iterator[Object]:
+        first = self.builder.first_chunk(self.choice)
+        if first is not None:
+            yield first
+
+    def _released(self, delta: Delta, last: bool = False) -> Iterator[Object]:
+        if delta or (last and self._logprobs):
+            yield self.builder.text_chunk(self.choice, delta, self._logprobs, self._offset)
+            self._logprobs = []
