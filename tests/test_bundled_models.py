@@ -14,14 +14,14 @@ from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.families.image_classification.family import SAMPLE_IMAGE
 from tests.support import PROJECT
-from tests.support.text_models import ask
+from tests.support.text_models import ask, load
 
 MODELS = PROJECT / "models"
 
 
 @pytest.fixture(scope="module")
 def generator() -> Iterator[TextGenerationEngine]:
-    engine = TextGenerationEngine.load(MODELS / "gpt-nano", compile_steps=False)
+    engine = load(MODELS / "gpt-nano")
     yield engine
     engine.close()
 

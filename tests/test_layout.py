@@ -143,7 +143,7 @@ def test_folders_import_as_the_plan_says() -> None:
 
 
 def test_no_folder_is_in_a_circle() -> None:
-    """At any depth: `engines.text` → `decoders` → `compiled` → `layers`, `http.openai` → `http`."""
+    """At any depth: `engines.text` → `openvino` → `decoders`, `http.openai` → `http`."""
     left: dict[str, set[str]] = defaultdict(set)
     for file in SOURCES:
         here = ".".join(file.relative_to(PROJECT).parent.parts)

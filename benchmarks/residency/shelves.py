@@ -53,13 +53,14 @@ class Loader:
         self.seen: set[str] = set()
         self.failed = 0
         self.facts = ArtifactCache(Path(tempfile.mkdtemp(prefix="facts", dir=root)), MIB)
+        self.converted = ArtifactCache(Path(tempfile.mkdtemp(prefix="converted", dir=root)), 1 << 30)
         self.resting = ProcessMemory().held()
 
     def load(self, name: str) -> TextGenerationEngine:
         started = time.perf_counter()
         try:
             facts = FolderFacts(self.facts, name)
-            engine = TextGenerationEngine.load(self.root / name, compile_steps=False, facts=facts)
+            engine = TextGenerationEngine.load(self.root / name, cache=self.converted, facts=facts)
         except ServingError:
             self.failed += 1
             raise

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.text.loops`: what can run a model, side by side in one process, none of it compiled.
+"""`python -m benchmarks.text.loops`: the rows of the engine table, side by side in one process.
 
-A Llama of 6 M parameters: one contiguous cache, pages, row by row. A Mistral of that size, whose window of 64 tokens
-only the last two know. Tokens for each second of CPU time, on one thread: others may use the machine meanwhile.
+A Llama of 6 M parameters, and a Mistral of that size with a window of 64 tokens. Tokens for each second of CPU time, on
+one thread: others may use the machine meanwhile.
 """
 
 import asyncio
@@ -18,44 +18,50 @@ from benchmarks.models import save_llama
 from benchmarks.text.bare_engine import complete
 from benchmarks.text.text import POINTS, PROMPTS, Point
 from deployments.engines.device import default_device, use_threads
-from deployments.engines.probes import ProbeCache
-from deployments.engines.text.decoders.decoder import Decoder
+from deployments.engines.text.decoders.model import CausalModel
 from deployments.engines.text.decoders.single import SingleDecoder
-from deployments.engines.text.decoders.slots import SlotDecoder
 from deployments.engines.text.engine import TextGenerationEngine
-from deployments.engines.text.loop import DecoderLoop, EngineLoop
-from deployments.engines.text.model import CausalModel
+from deployments.engines.text.loop import DecoderLoop
+from deployments.engines.text.openvino.artifacts import read_or_make
+from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.scheduler import RequestQueue
+from deployments.engines.text.select_backend import Selected
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
+from deployments.system.artifact_cache import ArtifactCache
 
 ROWS, WAITING = 16, 64
 LEAD_IN_S, SECONDS = 1.0, 3.0
 
-Make = Callable[[CausalModel, RequestQueue], EngineLoop]
+Make = Callable[[Path, RequestQueue], Selected]
 
 
-def _stepped(decoder: Callable[[CausalModel], Decoder]) -> Make:
-    return lambda loaded, queue: DecoderLoop(loaded, decoder(loaded), queue, "")
+def _openvino(folder: Path, queue: RequestQueue) -> Selected:
+    cache = ArtifactCache(folder.parent / "converted", 1 << 30)
+    compiled, about = read_or_make(folder, None, 1, cache)
+    decoder = PagedDecoder(compiled, about.weight_bytes, ROWS, about.context)
+    return Selected(DecoderLoop(about.facts, decoder, queue, ""), about.facts, about.weight_bytes)
 
 
-CONTIGUOUS = _stepped(lambda loaded: SlotDecoder(loaded.model, loaded.nbytes))
-ROW_BY_ROW = _stepped(lambda loaded: SingleDecoder(loaded.model, "past_key_values"))
+def _pages(folder: Path, queue: RequestQueue) -> Selected:
+    loaded = CausalModel.load(folder, default_device(), None)
+    return Selected(PagedLoop(loaded, queue), loaded, loaded.nbytes)
 
 
-CONTESTS: dict[str, dict[str, Make]] = {
-    "llama": {"one contiguous cache": CONTIGUOUS, "pages (transformers)": PagedLoop, "row by row": ROW_BY_ROW},
-    "mistral": {"pages (transformers)": PagedLoop, "row by row": ROW_BY_ROW},
-}
+def _row_by_row(folder: Path, queue: RequestQueue) -> Selected:
+    loaded = CausalModel.load(folder, default_device(), None)
+    loop = DecoderLoop(loaded, SingleDecoder(loaded.model, "past_key_values"), queue, "")
+    return Selected(loop, loaded, loaded.nbytes)
+
+
+LOOPS: dict[str, Make] = {"OpenVINO": _openvino, "pages (transformers)": _pages, "row by row": _row_by_row}
 
 
 def measure(folder: Path, make: Make, point: Point) -> float:
     """Tokens for each second of CPU time."""
-    loaded, recorder = CausalModel.load(folder, default_device(), None, ProbeCache(None)), StatsRecorder()
-    engine = TextGenerationEngine(
-        loaded, Tokenizer.load(folder), make(loaded, RequestQueue(ROWS, WAITING, recorder)), recorder
-    )
+    recorder = StatsRecorder()
+    engine = TextGenerationEngine(make(folder, RequestQueue(ROWS, WAITING, recorder)), Tokenizer.load(folder), recorder)
 
     async def ask(prompt: str, length: int) -> int:
         return (await complete(engine, prompt, length))[1]
@@ -101,10 +107,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         llama = save_llama(Path(place) / "llama")
         folders = {"llama": llama, "mistral": save_mistral(llama, Path(place) / "mistral")}
-        for kind, contestants in CONTESTS.items():
+        for kind, folder in folders.items():
             print(f"\n| {kind} | {' | '.join(point.name for point in POINTS)} |\n|---|{'---|' * len(POINTS)}")
-            for name, make in contestants.items():
-                rates = [measure(folders[kind], make, point) for point in POINTS]
+            for name, make in LOOPS.items():
+                rates = [measure(folder, make, point) for point in POINTS]
                 print(f"| {name} | {' | '.join(f'{rate:,.0f}' for rate in rates)} |", flush=True)
 
 

@@ -4,24 +4,30 @@ In nats a token, and how often the best token stays the same; fp32 is the measur
 """
 
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.engines.probes import ProbeCache
-from deployments.engines.text.model import CausalModel
+from deployments.engines.text.decoders.model import CausalModel
+from deployments.engines.text.openvino.artifacts import read_or_make
+from deployments.engines.text.openvino.paged_decoder import PagedDecoder
+from deployments.system.artifact_cache import ArtifactCache
 
 NANO = Path(__file__).parents[2] / "models" / "gpt-nano"
 TEXTS, LONGEST = 16, 256
 DTYPES = ("float32", "bfloat16", "float16", "int8")
 
 
-def logits_of(loaded: CausalModel, ids: Tensor) -> Tensor:
+def logits_of(decoder: PagedDecoder, ids: Tensor) -> Tensor:
     """Float [texts * tokens, vocabulary], each before the token it is about."""
-    logits: Tensor = loaded.model(input_ids=ids).logits
-    return logits[:, :-1].float().flatten(0, 1)
+    # A common beginning would be computed once, in one row.
+    logits = [decoder.prefill(ids[:, :1].tolist()).logits.clone()]
+    for column in range(1, ids.shape[1] - 1):
+        logits.append(decoder.step(ids[:, column].tolist()).logits.clone())
+    return torch.stack(logits, 1).flatten(0, 1)
 
 
 def drawn(loaded: CausalModel) -> Tensor:
@@ -46,17 +52,19 @@ def drawn(loaded: CausalModel) -> Tensor:
 def main() -> None:
     disable_progress_bar()
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else NANO
-    reference = CausalModel.load(folder, "cpu", "float32", ProbeCache(None))
+    reference = CausalModel.load(folder, "cpu", "float32")
     ids = drawn(reference)
-    asked, expected = ids[:, 1:].flatten(), logits_of(reference, ids).argmax(-1)
+    plain: Tensor = reference.model(input_ids=ids).logits
+    asked, expected = ids[:, 1:].flatten(), plain[:, :-1].flatten(0, 1).argmax(-1)
     print(f"{folder.name}, {len(asked)} tokens of its own drawn text\n")
     print("| dtype | nats a token | same best token as fp32 | bytes |\n|---|---|---|---|")
+    cache = ArtifactCache(Path(tempfile.mkdtemp(prefix="converted-")), 1 << 34)
     for dtype in DTYPES:
-        loaded = CausalModel.load(folder, "cpu", dtype, ProbeCache(None))
-        logits = logits_of(loaded, ids)
+        compiled, about = read_or_make(folder, dtype, torch.get_num_threads(), cache)
+        logits = logits_of(PagedDecoder(compiled, 0, TEXTS, about.context), ids)
         nats = torch.nn.functional.cross_entropy(logits, asked).item()
         same = (logits.argmax(-1) == expected).float().mean().item()
-        print(f"| {dtype} | {nats:.4f} | {same:.1%} | {loaded.nbytes / 1e6:.1f} MB |", flush=True)
+        print(f"| {dtype} | {nats:.4f} | {same:.1%} | {about.weight_bytes / 1e6:.1f} MB |", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,14 @@ from types import FrameType
 ROOT = os.environ.get("TRACE_ROOT", "")
 OUTPUT = os.environ.get("TRACE_OUTPUT", "")
 OURS = (f"{ROOT}/serve_app/", f"{ROOT}/deployments/")
-FORWARD = os.path.join("torch", "nn", "modules", "module.py")
+FORWARDS = {
+    "_call_impl": os.path.join("torch", "nn", "modules", "module.py"),
+    "infer": os.path.join("openvino", "_ov_api.py"),
+}
+"""The functions that begin a forward, of torch and of OpenVINO, and their files."""
+NOWHERE = "/"
 TENSOR = "tensor"
-"""Written where a torch module's forward begins."""
+"""Written where a forward begins."""
 
 if ROOT and OUTPUT:
     output = os.open(OUTPUT, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -23,11 +28,9 @@ if ROOT and OUTPUT:
         if event != "call":
             return
         file = frame.f_code.co_filename
-        if frame.f_code.co_name == "_compute" and file.endswith("/text/decoders/slots.py"):
-            module = TENSOR  # eager or compiled: a compiled forward enters no torch module
-        elif file.startswith(OURS):
+        if file.startswith(OURS):
             module = file[len(ROOT) + 1 :]
-        elif frame.f_code.co_name == "_call_impl" and file.endswith(FORWARD):
+        elif file.endswith(FORWARDS.get(frame.f_code.co_name, NOWHERE)):
             module = TENSOR
         else:
             return

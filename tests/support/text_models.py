@@ -1,5 +1,9 @@
 """Tiny random models in real Hugging Face folders, and what transformers itself answers with them."""
 
+import atexit
+import functools
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -26,21 +30,25 @@ from transformers import (
 from deployments.contract.errors import ServingError
 from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.loading import build_in_turn
-from deployments.engines.probes import ProbeCache
+from deployments.engines.text.decoders.model import CausalModel
+from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.engine import TextGenerationEngine
-from deployments.engines.text.model import CausalModel
+from deployments.engines.text.loop import DecoderLoop
+from deployments.engines.text.openvino.artifacts import converter
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, Finished
 from deployments.engines.text.scheduler import RequestQueue
+from deployments.engines.text.select_backend import Selected
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
+from deployments.system.artifact_cache import ArtifactCache
 
 CONTEXT = 96
 SPECIAL = ["<s>", "</s>", "<|endoftext|>"]
 VOCABULARY = 320
 PATIENCE_S = 60.0
 GREEDY = SamplingOptions()
-SLOTS = "all rows in one forward"
+OPENVINO = "paged attention of OpenVINO, f32"
 PAGED = "paged continuous batching of transformers"
 PROMPTS = [
     "Once upon a time",
@@ -165,26 +173,44 @@ class PausedListener(Listener):
         assert self.resumed.wait(PATIENCE_S)
 
 
+@functools.cache
+def converted_models() -> ArtifactCache:
+    """Of this process. The child that converts stays as long, since it takes seconds to start."""
+    converter().__enter__()
+    folder = tempfile.mkdtemp(prefix="converted-models-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return ArtifactCache(Path(folder), 1 << 30)
+
+
 def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> TextGenerationEngine:
-    """An engine that starts no compiler."""
-    return TextGenerationEngine.load(folder, dtype=dtype, max_batch_size=max_batch_size, compile_steps=False)
+    return TextGenerationEngine.load(folder, dtype=dtype, max_batch_size=max_batch_size, cache=converted_models())
 
 
 def load_paged(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
     """An engine on the library's loop, whatever the table says."""
-    loaded, recorder = CausalModel.load(folder, "cpu", None, ProbeCache(None)), StatsRecorder()
+    loaded, recorder = CausalModel.load(folder, "cpu", None), StatsRecorder()
     loop = PagedLoop(loaded, RequestQueue(max_batch_size, max_waiting, recorder))
-    return TextGenerationEngine(loaded, Tokenizer.load(folder), loop, recorder)
+    return TextGenerationEngine(Selected(loop, loaded, loaded.nbytes), Tokenizer.load(folder), recorder)
 
 
-def load_slots(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
-    return TextGenerationEngine.load(
-        folder, max_batch_size=max_batch_size, compile_steps=False, max_waiting=max_waiting
+def load_openvino(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
+    engine = TextGenerationEngine.load(
+        folder, max_batch_size=max_batch_size, max_waiting=max_waiting, cache=converted_models()
     )
+    assert engine.runtime_info == (OPENVINO,)
+    return engine
 
 
-LOADERS = [load_slots, load_paged]
-"""Our own loop, and the library's."""
+def load_single(folder: Path) -> TextGenerationEngine:
+    """An engine on plain generation, row by row, whatever the table says."""
+    loaded, recorder = CausalModel.load(folder, "cpu", None), StatsRecorder()
+    queue = RequestQueue(16, 1_024, recorder)
+    loop = DecoderLoop(loaded, SingleDecoder(loaded.model, "past_key_values"), queue, "plain generation")
+    return TextGenerationEngine(Selected(loop, loaded, loaded.nbytes), Tokenizer.load(folder), recorder)
+
+
+LOADERS = [load_openvino, load_paged]
+"""The rows of the engine table that compute requests side by side."""
 
 
 def ask(engine: TextGenerationEngine, prompt: str, tokens: int, sampling: SamplingOptions = GREEDY) -> Listener:

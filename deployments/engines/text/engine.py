@@ -1,6 +1,7 @@
 """Text generation on a Hugging Face folder by continuous batching. Knows tokens and text, not HTTP or Ray."""
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,19 +13,19 @@ from deployments.engines.device import end_openmp_pool
 from deployments.engines.errors import load_failure
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.text.chat_template import ChatRenderer
-from deployments.engines.text.decoders.slots import SlotDecoder
-from deployments.engines.text.loop import DecoderLoop, EngineLoop
-from deployments.engines.text.model import CausalModel
 from deployments.engines.text.request import Emit, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
-from deployments.engines.text.select_backend import Candidate, select_backend
+from deployments.engines.text.select_backend import Candidate, Selected, select_backend
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.structured_output import Grammars
 from deployments.engines.text.tokenizer import Tokenizer
+from deployments.system.artifact_cache import ArtifactCache
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING = 1_024
+CONVERTED_BYTES = 1 << 35
+"""Of all converted models on disk: each as large as its weights."""
 _DEFAULT_CHAT = ChatOptions()
 
 
@@ -38,14 +39,15 @@ class ChatPrompt(NamedTuple):
 class TextGenerationEngine:
     """A loaded model and the loop that runs its requests."""
 
-    def __init__(self, loaded: CausalModel, tokenizer: Tokenizer, loop: EngineLoop, stats: StatsRecorder) -> None:
-        self._loaded: CausalModel | None = loaded
+    def __init__(self, selected: Selected, tokenizer: Tokenizer, stats: StatsRecorder) -> None:
         self._tokenizer = tokenizer
-        self.loop = loop
+        self.loop = selected.loop
         self.stats = stats
-        self._vocabulary = loaded.vocabulary
-        self._stop_ids = loaded.stop_ids
-        self._grammars = Grammars(tokenizer.tokenizer_json, loaded.vocabulary, loaded.stop_ids)
+        self._weight_bytes = selected.weight_bytes
+        facts = selected.facts
+        self._vocabulary = facts.vocabulary
+        self._stop_ids = facts.stop_ids
+        self._grammars = Grammars(tokenizer.tokenizer_json, facts.vocabulary, facts.stop_ids)
         template = tokenizer.chat_template()
         self._chat = ChatRenderer(template) if template else None
         self._marking_tokenizer = tokenizer.keeping(template.marks) if template else tokenizer
@@ -57,29 +59,26 @@ class TextGenerationEngine:
         device: str = "cpu",
         dtype: str | None = None,
         max_batch_size: int = 16,
-        compile_steps: bool = True,
         max_waiting: int = MAX_WAITING,
+        cache: ArtifactCache | None = None,
         facts: Facts | None = None,
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
-        `compile_steps`: use compiled forwards that lie on disk, and compile them once the model is used much.
-        `facts`: what the probes of earlier loads found out.
+        `cache`: of converted models. `facts`: what the probes of earlier loads found out.
         """
         probes = ProbeCache(facts, device, dtype)
         try:
-            tokenizer, stats = Tokenizer.load(folder), StatsRecorder()
-            loaded = CausalModel.load(folder, device, dtype, probes).ending_at(tokenizer.stop_ids)
-            tokenizer.check(loaded.vocabulary)
-            queue = RequestQueue(max_batch_size, max_waiting, stats)
-            loop = select_backend(Candidate(loaded, tokenizer, queue), probes)
-            if compile_steps and isinstance(loop, DecoderLoop) and isinstance(loop.decoder, SlotDecoder):
-                loop.decoder.compile_from(folder, loaded.linears, probes)
+            with tempfile.TemporaryDirectory(prefix="converted-") as place:
+                tokenizer, stats = Tokenizer.load(folder), StatsRecorder()
+                queue = RequestQueue(max_batch_size, max_waiting, stats)
+                kept = cache or ArtifactCache(Path(place), CONVERTED_BYTES)
+                selected = select_backend(Candidate(folder, device, dtype, tokenizer, queue, kept), probes)
         except Exception as failure:
             raise load_failure(failure, folder) from None
         finally:
             end_openmp_pool()
-        return cls(loaded, tokenizer, loop, stats)
+        return cls(selected, tokenizer, stats)
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
@@ -88,9 +87,8 @@ class TextGenerationEngine:
 
     @property
     def resident_bytes(self) -> int:
-        """Measured: the storage of the model's tensors and of the cache."""
-        loaded = self._loaded
-        return loaded.nbytes + self.loop.nbytes if loaded else 0
+        """Of the weights and of the KV cache."""
+        return self._weight_bytes + self.loop.nbytes
 
     def chat(self, messages: Sequence[Message], options: ChatOptions = _DEFAULT_CHAT) -> ChatPrompt:
         """The prompt that asks for the next message, by the model's own template. May block for seconds.
@@ -150,4 +148,4 @@ class TextGenerationEngine:
         if self._chat:
             self._chat.close()
         self.loop.close()
-        self._loaded = None
+        self._weight_bytes = 0

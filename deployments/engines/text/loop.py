@@ -5,13 +5,12 @@ from typing import Protocol
 
 import torch
 
+from deployments.engines.device import end_openmp_pool
 from deployments.engines.text.decoders.decoder import Cache, Decoder, StepOutput
-from deployments.engines.text.decoders.slots import SlotDecoder
-from deployments.engines.text.model import CausalModel
+from deployments.engines.text.decoders.model import ModelFacts
 from deployments.engines.text.next_tokens import next_tokens
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler, unloading
-from deployments.engines.text.threads import OpenMPPool
 
 
 class EngineLoop(Cache, Protocol):
@@ -43,19 +42,13 @@ class EngineLoop(Cache, Protocol):
 class DecoderLoop:
     """Our own loop over a decoder."""
 
-    def __init__(self, loaded: CausalModel, decoder: Decoder, queue: RequestQueue, runtime_info: str) -> None:
+    def __init__(self, facts: ModelFacts, decoder: Decoder, queue: RequestQueue, runtime_info: str) -> None:
         self.decoder = decoder
-        self.scheduler = Scheduler(decoder, queue, loaded.stop_ids)
-        self.max_length = loaded.context
-        self._runtime_info = runtime_info
-        self._pool = OpenMPPool(torch.get_num_threads() if loaded.model.device.type == "cpu" else 1)
+        self.scheduler = Scheduler(decoder, queue, facts.stop_ids)
+        self.max_length = facts.context
+        self.runtime_info = (runtime_info,)
         self._thread = threading.Thread(target=self._run, name="text-generation", daemon=True)
         self._thread.start()
-
-    @property
-    def runtime_info(self) -> tuple[str, ...]:
-        aot = self.decoder.aot if isinstance(self.decoder, SlotDecoder) else None
-        return (self._runtime_info, *(aot.runtime_info if aot else ()))
 
     @property
     def running(self) -> int:
@@ -92,12 +85,11 @@ class DecoderLoop:
                     self._step()
                 except Exception as failure:
                     self.scheduler.abandon(failure)
-                self._pool.adjust()
         self._end()
 
     def _wait(self) -> bool:
         if self.scheduler.idle:
-            self._pool.pause()
+            end_openmp_pool()  # An idle one slows down the loops of other models.
         return self.scheduler.wait()
 
     def _step(self) -> None:

@@ -23,7 +23,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_
 from deployments.contract.errors import ServingError, Unavailable
 from deployments.engines.errors import as_serving_error
 from deployments.engines.text.decoders.decoder import step_output
-from deployments.engines.text.model import CausalModel
+from deployments.engines.text.decoders.model import CausalModel
 from deployments.engines.text.next_tokens import next_tokens
 from deployments.engines.text.paged_logits import NextTokenProcessor
 from deployments.engines.text.request import GenerationRequest

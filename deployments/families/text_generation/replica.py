@@ -95,7 +95,8 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         # Imported here: only replicas pay for torch, not the process that builds the application.
         from deployments.engines.device import default_device, gpu_share, use_threads
         from deployments.engines.loading import build_in_turn
-        from deployments.engines.text.engine import TextGenerationEngine
+        from deployments.engines.text.engine import CONVERTED_BYTES, TextGenerationEngine
+        from deployments.system.artifact_cache import ArtifactCache
 
         use_threads(self.cores)
         build_in_turn()
@@ -103,13 +104,16 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         if gpu := gpu_share(self.settings.num_gpus):
             self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine = TextGenerationEngine.load
+        self.converted = ArtifactCache(options.cache / "converted", CONVERTED_BYTES)
         self.notifier: LoopNotifier | None = None
         self.metrics = TextMetrics()
         self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     def load(self, model: Model) -> "TextGenerationEngine":
         limit, facts = self.batch_limit(model), self.validator.facts_of(model.folder)
-        engine = self.load_engine(model.folder, self.device, model.manifest.dtype, limit, facts=facts)
+        engine = self.load_engine(
+            model.folder, self.device, model.manifest.dtype, limit, cache=self.converted, facts=facts
+        )
         self.metrics.watch(engine, model.name)
         logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))
         return engine

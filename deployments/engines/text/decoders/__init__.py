@@ -1,1 +1,1 @@
-"""Decoders: how the rows of a batch are computed, and the keys and values kept between steps."""
+"""Decoders: the plain model, what computes the rows of a batch, and how one is held against the other."""

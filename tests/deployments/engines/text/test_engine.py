@@ -16,10 +16,9 @@ from tests.support.text_models import (
     CONFIGS,
     CONTEXT,
     LOADERS,
-    PAGED,
+    OPENVINO,
     PATIENCE_S,
     PROMPTS,
-    SLOTS,
     VOCABULARY,
     Listener,
     PausedListener,
@@ -30,7 +29,6 @@ from tests.support.text_models import (
 )
 
 NOTES = {
-    "mistral": PAGED,
     "mamba": "plain generation, row by row: no KV cache",
     "rwkv": "plain generation, row by row: no KV cache",
 }
@@ -49,7 +47,7 @@ def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
     engine, reference = load(save_model(tmp_path, kind)), Reference(tmp_path)
     listeners = [Listener() for _ in PROMPTS]
     try:
-        assert engine.runtime_info == (NOTES.get(kind, SLOTS),)
+        assert engine.runtime_info == (NOTES.get(kind, OPENVINO),)
         for prompt in PROMPTS[:2]:
             assert reference.agrees(prompt, 24, ask(engine, prompt, 24).text)
         for prompt, listener in zip(PROMPTS, listeners, strict=True):

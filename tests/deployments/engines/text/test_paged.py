@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from deployments.contract.errors import Internal, Unavailable
 from deployments.contract.types import Chunk, SamplingOptions
@@ -19,8 +20,8 @@ from tests.support.text_models import (
     PausedListener,
     Reference,
     ask,
+    load_openvino,
     load_paged,
-    load_slots,
     save_long_model,
 )
 
@@ -62,7 +63,7 @@ def kill_the_thread_of(engine: TextGenerationEngine) -> None:
 def test_every_sampling_option_gives_the_text_of_our_own_loop(
     engine: TextGenerationEngine, folder: Path, sampling: SamplingOptions
 ) -> None:
-    own = load_slots(folder)
+    own = load_openvino(folder)
     ours, theirs = (ask(one, PROMPTS[0], 30, sampling) for one in (own, engine))
     own.close()
     assert theirs.text == ours.text
@@ -121,9 +122,9 @@ def test_a_step_that_fails_fails_its_requests_and_the_next_one_is_answered(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a secret of the model")
 
-    assert engine._loaded is not None
+    model = model_of(engine)
     with monkeypatch.context() as patch:
-        patch.setattr(engine._loaded.model, "forward", broken)
+        patch.setattr(model, "forward", broken)
         gate.resumed.set()
         end = gate.end()
     assert isinstance(end, Internal)
@@ -135,10 +136,10 @@ def test_only_the_request_whose_logits_are_nan_fails(
     engine: TextGenerationEngine, reference: Reference, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All attend under one mask, so its neighbours get NaN too; each of them goes on from where it was."""
-    assert engine._loaded is not None
+    model = model_of(engine)
     poison = reference.tokenizer(POISON).input_ids[-1]
     with torch.no_grad():
-        engine._loaded.model.get_parameter("model.embed_tokens.weight")[poison] = float("nan")
+        model.get_parameter("model.embed_tokens.weight")[poison] = float("nan")
     gate, others, broken = PausedListener(), [Listener() for _ in range(4)], [Listener() for _ in range(2)]
     engine.submit(PROMPTS[1], 60, SamplingOptions(), gate)
     assert gate.started.wait(PATIENCE_S)
@@ -192,3 +193,9 @@ def test_a_prompt_that_begins_as_an_earlier_one_shares_its_pages(tmp_path: Path)
     common = len(reference.tokenizer(beginning).input_ids)
     assert common - 2 * paged.PAGE["cpu"] < engine.loop.shared_tokens <= common
     engine.close()
+
+
+def model_of(engine: TextGenerationEngine) -> PreTrainedModel:
+    assert isinstance(engine.loop, PagedLoop)
+    assert engine.loop._model is not None
+    return engine.loop._model

@@ -1,29 +1,41 @@
 """Each architecture gets the first backend that matches its plain forward, found out once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from deployments.engines.text import model, select_backend
+from deployments.contract.errors import ModelLoadFailed
+from deployments.engines.text import select_backend
 from deployments.engines.text.decoders.decoder import Decoder
+from deployments.engines.text.decoders.probe import Probe
 from deployments.engines.text.engine import TextGenerationEngine
-from deployments.engines.text.model import CausalModel
 from deployments.engines.text.paged import PagedLoop
+from deployments.engines.text.select_backend import Backend
 from deployments.system.artifact_cache import ArtifactCache
+from deployments.system.worker_process import WorkerFailed
 from deployments.validation.verdicts import FolderFacts
 from tests.support.text_models import (
+    OPENVINO,
     PAGED,
     PROMPTS,
     Reference,
     ask,
+    converted_models,
     load,
     save_model,
 )
 
+PLAIN = "plain generation, row by row: its KV cache does not fit a shared batch"
 
-def test_on_a_gpu_the_library_is_probed_first() -> None:
-    makes = [backend.make for backend in select_backend.BACKENDS if "cuda" in backend.devices]
-    assert makes[:2] == [select_backend._paged, select_backend._slots]
+
+def load_with(folder: Path, facts: FolderFacts) -> TextGenerationEngine:
+    return TextGenerationEngine.load(folder, cache=converted_models(), facts=facts)
+
+
+@pytest.fixture
+def facts(tmp_path: Path) -> FolderFacts:
+    return FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
 
 
 def test_a_loop_that_gives_other_tokens_is_not_selected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,26 +46,46 @@ def test_a_loop_that_gives_other_tokens_is_not_selected(folder: Path, monkeypatc
                 one.finish("length")
         return [5] * len(names)
 
-    monkeypatch.setattr(
-        select_backend,
-        "BACKENDS",
-        [backend for backend in select_backend.BACKENDS if backend.make is not select_backend._slots],
-    )
+    rows = (Backend("cpu", select_backend._paged), *select_backend.BACKENDS[2:])
+    monkeypatch.setattr(select_backend, "BACKENDS", rows)
     engine = load(folder)
     assert engine.runtime_info == (PAGED,)
     engine.close()
     monkeypatch.setattr(PagedLoop, "_next_tokens", wrong)
     engine = load(folder)
-    assert engine.runtime_info != (PAGED,)
+    assert engine.runtime_info == (PLAIN,)
     engine.close()
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "mamba", "mistral"])
-def test_the_next_load_probes_nothing_and_gives_the_same_text(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def raising(failure: Exception) -> Callable[..., None]:
+    def make(*_: object) -> None:
+        raise failure
+
+    return make
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("no such operation"), WorkerFailed("timeout"), OSError("disk full")])
+def test_a_backend_that_fails_is_no_outage(
+    failure: Exception, folder: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, facts = save_model(tmp_path / "m", kind), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
-    first = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
+    monkeypatch.setattr(select_backend, "read_or_make", raising(failure))
+    engine = load(folder)
+    assert engine.runtime_info == (PLAIN,)
+    assert reference.agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
+    engine.close()
+
+
+def test_int8_is_refused_where_it_cannot_be_computed(tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadFailed, match="int8 is computed by OpenVINO"):
+        load(save_model(tmp_path, "mamba"), dtype="int8")
+
+
+@pytest.mark.parametrize("kind", ["llama", "mamba"])
+def test_the_next_load_probes_nothing_and_gives_the_same_text(
+    kind: str, facts: FolderFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model(tmp_path / "m", kind)
+    first = load_with(folder, facts)
     text, runtime_info = ask(first, PROMPTS[0], 12).text, first.runtime_info
     first.close()
     assert Reference(folder).agrees(PROMPTS[0], 12, text)
@@ -61,35 +93,46 @@ def test_the_next_load_probes_nothing_and_gives_the_same_text(
     def probed(*_: object) -> None:
         raise AssertionError("probed again")
 
-    for probe in ("trace_linears", "_matches"):
-        monkeypatch.setattr(model, probe, probed)
-    for probe in ("_decoder_matches", "_loop_matches"):
-        monkeypatch.setattr(select_backend, probe, probed)
-    second = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
+    monkeypatch.setattr(Probe, "of", probed)
+    monkeypatch.setattr("deployments.engines.text.openvino.artifacts.converter", probed)
+    second = load_with(folder, facts)
     assert (ask(second, PROMPTS[0], 12).text, second.runtime_info) == (text, runtime_info)
     second.close()
 
 
-def test_a_model_that_changes_its_weights_at_its_first_forward_gives_the_same_text_each_time(tmp_path: Path) -> None:
-    folder, facts = save_model(tmp_path / "m", "rwkv"), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
+def test_a_model_that_changes_its_weights_at_its_first_forward_gives_the_same_text_each_time(
+    facts: FolderFacts, tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "m", "rwkv")
     for _ in range(2):
-        engine = TextGenerationEngine.load(folder, compile_steps=False, facts=facts)
+        engine = load_with(folder, facts)
         assert Reference(folder).agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
         engine.close()
 
 
-def test_facts_of_another_machine_are_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_of_another_machine_are_probed_again(
+    facts: FolderFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On another machine, with another torch or other code of ours: all of it stands in the digest."""
-    folder, facts = save_model(tmp_path / "m", "llama"), FolderFacts(ArtifactCache(tmp_path / "facts", 1 << 20), "m")
-    TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
+    folder = save_model(tmp_path / "m", "mamba")
+    load_with(folder, facts).close()
     probed: list[object] = []
-    matches = select_backend._decoder_matches
+    matches = Probe.matches
 
-    def probe(decoder: Decoder, loaded: CausalModel) -> bool:
+    def probe(self: Probe, decoder: Decoder, rounded: bool = False) -> bool:
         probed.append(decoder)
-        return matches(decoder, loaded)
+        return matches(self, decoder, rounded)
 
-    monkeypatch.setattr(select_backend, "_decoder_matches", probe)
+    monkeypatch.setattr(Probe, "matches", probe)
+    load_with(folder, facts).close()
+    assert not probed
     monkeypatch.setattr("deployments.engines.probes._here", lambda: "elsewhere")
-    TextGenerationEngine.load(folder, compile_steps=False, facts=facts).close()
+    load_with(folder, facts).close()
     assert probed
+
+
+def test_a_window_and_a_plain_model_are_computed_side_by_side(folder: Path, tmp_path: Path) -> None:
+    for served in (folder, save_model(tmp_path, "mistral")):
+        engine = load(served)
+        assert engine.runtime_info == (OPENVINO,)
+        engine.close()

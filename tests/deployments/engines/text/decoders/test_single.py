@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from deployments.engines.probes import ProbeCache
+from deployments.engines.text.decoders.model import CausalModel
 from deployments.engines.text.decoders.single import SingleDecoder
-from deployments.engines.text.model import CausalModel
 from tests.support.text_models import save_model
 
 LONG, SHORT = [5, 6, 7, 8], [9, 10]
@@ -16,7 +15,7 @@ LONG, SHORT = [5, 6, 7, 8], [9, 10]
 @pytest.mark.parametrize("state", ["past_key_values", None])
 @torch.inference_mode()
 def test_rows_that_move_keep_their_state(state: str | None, tmp_path: Path) -> None:
-    model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None, ProbeCache(None)).model
+    model = CausalModel.load(save_model(tmp_path, "llama"), "cpu", None).model
     decoder = SingleDecoder(model, state)
     decoder.prefill([LONG, SHORT])
     decoder.release(0)

@@ -1,16 +1,19 @@
-"""Prompts share prefixes, long ones are prefilled in chunks: no text changes by it."""
+"""Prompts share blocks, long ones are prefilled in chunks: no text changes by it."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deployments.contract.errors import OutOfMemory
 from deployments.contract.types import SamplingOptions
-from deployments.engines.text.decoders import slots
 from deployments.engines.text.decoders.decoder import ChunkedPrefill
-from deployments.engines.text.decoders.prefixes import BLOCK, PrefixKV
 from deployments.engines.text.engine import TextGenerationEngine
-from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load, save_long_model
+from deployments.engines.text.loop import DecoderLoop
+from deployments.engines.text.openvino import paged_decoder
+from deployments.engines.text.openvino.paged_decoder import Call, PagedDecoder, Part
+from deployments.engines.text.openvino.paging import BLOCK
+from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load_openvino, save_long_model
 
 LONG = "the quick brown fox jumps over the lazy dog and then some more words follow it " * 6
 
@@ -27,7 +30,7 @@ def reference(folder: Path) -> Reference:
 
 @pytest.fixture
 def engine(folder: Path) -> Iterator[TextGenerationEngine]:
-    engine = load(folder)
+    engine = load_openvino(folder)
     yield engine
     engine.close()
 
@@ -40,7 +43,7 @@ def test_a_prompt_that_begins_as_an_earlier_one_computes_only_the_rest(
     assert engine.loop.shared_tokens == 0
     assert reference.agrees(second, 30, ask(engine, second, 30).text)
     common = len(reference.tokenizer(LONG).input_ids)
-    assert common - 2 * BLOCK < engine.loop.shared_tokens <= common
+    assert common - BLOCK < engine.loop.shared_tokens <= common
     assert reference.agrees(second, 30, ask(engine, second, 30).text)
 
 
@@ -48,13 +51,13 @@ def test_equal_prompts_at_once_are_computed_once(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[int] = []
-    compute = slots.SlotDecoder._compute
+    call = Call.__call__
 
-    def counted(self: slots.SlotDecoder, begun: list[PrefixKV], prompts: list[tuple[int, ...]]) -> object:
-        computed.append(len(prompts))
-        return compute(self, begun, prompts)
+    def counted(self: Call, parts: list[Part]) -> object:
+        computed.append(len(parts))
+        return call(self, parts)
 
-    monkeypatch.setattr(slots.SlotDecoder, "_compute", counted)
+    monkeypatch.setattr(Call, "__call__", counted)
     gate, crowd = PausedListener(), [Listener() for _ in range(6)]
     engine.submit(PROMPTS[1], 20, SamplingOptions(), gate)
     assert gate.started.wait(60)
@@ -72,13 +75,13 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
 ) -> None:
     told: list[int] = []  # How many had their first text when a group of prompts was computed.
     gate, crowd = PausedListener(), [Listener() for _ in range(6)]
-    compute = slots.SlotDecoder._compute
+    call = Call.__call__
 
-    def watched(self: slots.SlotDecoder, begun: list[PrefixKV], prompts: list[tuple[int, ...]]) -> object:
+    def watched(self: Call, parts: list[Part]) -> object:
         told.append(sum(bool(listener.events) for listener in crowd))
-        return compute(self, begun, prompts)
+        return call(self, parts)
 
-    monkeypatch.setattr(slots.SlotDecoder, "_compute", watched)
+    monkeypatch.setattr(Call, "__call__", watched)
     engine.submit(PROMPTS[1], 40, SamplingOptions(), gate)
     assert gate.started.wait(60)
     for number, listener in enumerate(crowd):
@@ -93,7 +96,7 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
 def test_a_long_prompt_is_prefilled_in_chunks_while_others_run(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots.SlotDecoder, "chunk_size", 32)
+    monkeypatch.setattr(PagedDecoder, "chunk_size", 32)
     gate, long, after = PausedListener(), Listener(), Listener()
     engine.submit(PROMPTS[0], 40, SamplingOptions(), gate)
     assert gate.started.wait(60)
@@ -109,16 +112,16 @@ def test_a_long_prompt_is_prefilled_in_chunks_while_others_run(
 def test_a_long_prompt_can_be_cancelled_between_chunks(
     engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slots.SlotDecoder, "chunk_size", 32)
+    monkeypatch.setattr(PagedDecoder, "chunk_size", 32)
     listener = Listener()
-    begin = slots.SlotDecoder.begin_chunked
+    begin = PagedDecoder.begin_chunked
 
-    def cancelled(self: slots.SlotDecoder, prompt: list[int]) -> ChunkedPrefill:
+    def cancelled(self: PagedDecoder, prompt: list[int]) -> ChunkedPrefill:
         for output in begin(self, prompt):
             generation.cancel()
             yield output
 
-    monkeypatch.setattr(slots.SlotDecoder, "begin_chunked", cancelled)
+    monkeypatch.setattr(PagedDecoder, "begin_chunked", cancelled)
     gate = PausedListener()
     engine.submit(PROMPTS[0], 3, SamplingOptions(), gate)
     assert gate.started.wait(60)
@@ -128,3 +131,53 @@ def test_a_long_prompt_can_be_cancelled_between_chunks(
     assert listener.finished().completion_tokens == 0
     gate.finished()
     assert engine.loop.running == 0
+
+
+def test_the_next_turn_of_a_conversation_computes_only_what_is_new(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    prompt = reference.tokenizer(LONG).input_ids
+    first = Listener()
+    turn = engine.submit(prompt, 100, SamplingOptions(), first)
+    first.finished()
+    known, shared = len(turn.tokens), engine.loop.shared_tokens
+    second = Listener()
+    engine.submit([*turn.tokens, *prompt[:10]], 20, SamplingOptions(), second)
+    second.finished()
+    assert known - BLOCK - 1 <= engine.loop.shared_tokens - shared <= known
+
+
+def test_rows_that_end_give_their_blocks_back(engine: TextGenerationEngine) -> None:
+    for prompt in PROMPTS:
+        ask(engine, prompt, 40)
+    decoder = decoder_of(engine)
+    assert not decoder._pool._rows
+    assert decoder.use == 0.0
+    decoder.clear()
+    assert decoder.nbytes == 0
+
+
+def test_a_row_that_finds_no_block_fails_alone(engine: TextGenerationEngine, reference: Reference) -> None:
+    decoder = decoder_of(engine)
+    spare = [decoder._pool.take() for _ in range(len(decoder._pool._free) - 3)]  # the prompt takes four
+    long, short = Listener(), Listener()
+    engine.submit(LONG[:250], 900, SamplingOptions(), long)
+    engine.submit(PROMPTS[0], 20, SamplingOptions(), short)
+    assert isinstance(long.end(), OutOfMemory)
+    short.finished()
+    assert reference.agrees(PROMPTS[0], 20, short.text)
+    decoder._pool.release(spare)
+
+
+def test_the_cache_is_bounded_by_the_memory_of_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paged_decoder, "_machine_bytes", lambda: 1 << 20)
+    small = load_openvino(folder)
+    decoder = decoder_of(small)
+    assert len(decoder._pool._free) * decoder._memory._bytes_each <= 1 << 20
+    small.close()
+
+
+def decoder_of(engine: TextGenerationEngine) -> PagedDecoder:
+    assert isinstance(engine.loop, DecoderLoop)
+    assert isinstance(engine.loop.decoder, PagedDecoder)
+    return engine.loop.decoder

@@ -1,0 +1,80 @@
+"""A causal language model from a folder. Knows tensors, not text or requests."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from deployments.contract.errors import ModelLoadFailed
+from deployments.engines.loading import LOCAL, check_report, configuration
+from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}  # int8 is computed in float32.
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """`context` counts the tokens of prompt and text, `vocabulary` the rows of the embedding."""
+
+    context: int
+    vocabulary: int
+    stop_ids: frozenset[int]
+
+    def ending_at(self, stop_ids: Iterable[int]) -> Self:
+        """The same model, whose texts end with any of these tokens too."""
+        more = {token for token in stop_ids if 0 <= token < self.vocabulary}
+        return replace(self, stop_ids=self.stop_ids | more)
+
+
+@dataclass(frozen=True, slots=True)
+class CausalModel(ModelFacts):
+    """A loaded model of transformers."""
+
+    model: PreTrainedModel
+
+    @classmethod
+    def load(cls, folder: Path, device: str, dtype: str | None) -> "CausalModel":
+        """Raises ModelLoadFailed."""
+        computed = "auto" if dtype is None else DTYPES.get(SHORT.get(dtype, dtype))
+        if computed is None:
+            raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16 and int8")
+        if not (folder / "config.json").is_file():
+            raise ModelLoadFailed("there is no config.json")
+        if not any(folder.glob("*.safetensors")):
+            raise ModelLoadFailed("there are no safetensors weights")
+        config = configuration(folder)
+        model = _read(folder, config, device, computed)
+        ends = stop_ids(model.generation_config, config)
+        return cls(context_of(config), _vocabulary(model), ends, model)
+
+    @property
+    def nbytes(self) -> int:
+        """Measured: the storage of every parameter and buffer, shared ones once."""
+        tensors = (*self.model.parameters(), *self.model.buffers())
+        storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+        return sum(storages.values())
+
+    @property
+    def positions_depend_on_length(self) -> bool:
+        """Whether one row of a batch changes the positions of another, or a longer text those of its beginning."""
+        rope = getattr(self.model.config, "rope_parameters", None) or {}
+        return rope.get("rope_type") in ("dynamic", "longrope") or bool(self.model.config.is_encoder_decoder)
+
+
+def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> PreTrainedModel:
+    """Raises ModelLoadFailed."""
+    # transformers would raise for weights of another shape; they are refused below, with the reason.
+    safe = LOCAL | {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    model, report = auto_class(config).from_pretrained(folder, config=config, dtype=dtype, **safe)
+    check_report(report)
+    read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+    return text_part(read)
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    embeddings: Any = model.get_input_embeddings()
+    return int(embeddings.weight.shape[0])

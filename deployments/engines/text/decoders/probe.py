@@ -1,0 +1,66 @@
+"""Whether a decoder gives the logits of the model's plain forward: on two prompts of unlike length, side by side."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deployments.engines.text.decoders.decoder import Decoder
+from deployments.engines.text.decoders.model import CausalModel
+
+LENGTHS = (40, 20)
+"""Tokens of the prompts: more than a block of any KV cache has, and more than a short window."""
+STEPS = 2
+TOLERANCE = {torch.float32: 1e-3}
+"""Of the largest logit. In 16 bits, and with weights in 8, COARSE."""
+COARSE = 0.1
+
+
+def tolerance(dtype: torch.dtype, logits: Tensor) -> float:
+    return TOLERANCE.get(dtype, COARSE) * float(logits.abs().max())
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`prompts`, and the plain forward's logits [tokens, vocabulary] of each."""
+
+    prompts: list[list[int]]
+    logits: list[Tensor]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, loaded: CausalModel) -> "Probe":
+        prompts = probe_prompts(loaded.vocabulary, loaded.context)
+        with torch.inference_mode():
+            inputs = [torch.tensor([prompt], device=loaded.model.device) for prompt in prompts]
+            logits = [loaded.model(input_ids=ids).logits[0].float() for ids in inputs]
+        return cls(prompts, logits, loaded.model.dtype)
+
+    def matches(self, decoder: Decoder, rounded: bool = False) -> bool:
+        """Whether its logits are the plain ones but for rounding; `rounded`: its weights are. Raises what it raises.
+
+        The decoder is empty before and after.
+        """
+        (long, short), (a, b) = self.prompts, (len(prompt) - STEPS for prompt in self.prompts)
+        try:
+            with torch.inference_mode():
+                decoder.prefill([short[:1]])
+                first = decoder.prefill([long[:a], short[:b]]).logits
+                outputs = [(0, a - 1, first[0]), (1, b - 1, first[1])]
+                decoder.release(0)  # The short row is now row 0, the long one row 1.
+                for n in range(STEPS):
+                    logits = decoder.step([short[b + n], long[a + n]]).logits.clone()
+                    outputs += [(1, b + n, logits[0]), (0, a + n, logits[1])]
+        finally:
+            decoder.clear()
+        dtype = torch.bfloat16 if rounded else self.dtype
+        return all(self._close(self.logits[prompt][place], found, dtype) for prompt, place, found in outputs)
+
+    def _close(self, wanted: Tensor, found: Tensor, dtype: torch.dtype) -> bool:
+        return bool(((wanted - found).abs() <= tolerance(dtype, wanted)).all())
+
+
+def probe_prompts(vocabulary: int, context: int) -> list[list[int]]:
+    """Two of unlike length that fit the context."""
+    long, short = LENGTHS if context > max(LENGTHS) else (context - 1, max(STEPS + 1, (context - 1) // 2))
+    return [[(seed * 7919 + 31 * n) % vocabulary for n in range(size)] for seed, size in ((1, long), (2, short))]

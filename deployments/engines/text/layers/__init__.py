@@ -1,1 +1,0 @@
-"""Layers that replace transformers' own: linear, int8, attention, KV cache."""

@@ -1,0 +1,1 @@
+"""Text models on the paged attention of OpenVINO, for CPUs."""

@@ -1,0 +1,139 @@
+"""Turns a causal language model of transformers into an OpenVINO model whose keys and values are its state.
+
+Nothing is fetched, and nothing is reported: this calls OpenVINO's frontend directly. `openvino.convert_model` sends
+telemetry for each conversion.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import openvino as ov
+import torch
+from openvino import opset13 as ops
+from openvino._offline_transformations import apply_make_stateful_transformation, apply_moc_transformations
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+INT8_STEPS = 127
+"""From 0 to the largest weight of an output."""
+
+
+def convert(model: PreTrainedModel) -> ov.Model:
+    """In float32. Raises whatever torch and OpenVINO raise for a model that they cannot take."""
+    config = model.config.get_text_config()
+    converted = _traced(model, config)
+    _make_stateful(converted, config.num_hidden_layers)
+    return converted
+
+
+class _Step(torch.nn.Module):
+    """Tokens [n, t], mask [n, past + t], positions [n, t], keys and values [n, heads, past, dim] of each layer
+    -> logits, keys and values with the new ones."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, *past: Tensor) -> Any:
+        cache = DynamicCache()
+        layers = [_known(keys, values) for keys, values in zip(past[::2], past[1::2], strict=True)]
+        cache.layers = list(layers)
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        new = (tensor for layer in layers for tensor in (layer.keys, layer.values))
+        return (output.logits, *new)
+
+
+def _known(keys: Tensor, values: Tensor) -> Any:
+    layer: Any = DynamicLayer()
+    layer.keys, layer.values, layer.is_initialized = keys, values, True
+    layer.dtype, layer.device = keys.dtype, keys.device
+    return layer
+
+
+def _traced(model: PreTrainedModel, config: Any) -> ov.Model:
+    layers = config.num_hidden_layers
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    past, new = 5, 3
+    example = (
+        torch.arange(2 * new).reshape(2, new) % config.vocab_size,
+        torch.ones(2, past + new, dtype=torch.long),
+        torch.arange(past, past + new)[None].expand(2, -1).contiguous(),
+        *(torch.randn(2, heads, past, dim) for _ in range(2 * layers)),
+    )
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of branches that the trace cannot see
+        decoder = TorchScriptPythonDecoder(_Step(model), example_input=example)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        converted = frontend.convert(frontend.load(decoder))
+    apply_moc_transformations(converted, cf=False)  # as `openvino.convert_model` does
+    names = _cache_names(layers)
+    inputs = ["input_ids", "attention_mask", "position_ids", *(f"past.{name}" for name in names)]
+    for port, name in zip(converted.inputs, inputs, strict=True):
+        port.get_tensor().set_names({name})
+        shape = [-1, heads, -1, dim] if name.startswith("past.") else [-1, -1]
+        port.get_node().set_partial_shape(ov.PartialShape(shape))
+        port.get_node().set_element_type(ov.Type.f32 if name.startswith("past.") else ov.Type.i64)
+    for port, name in zip(converted.outputs, ["logits", *(f"new.{name}" for name in names)], strict=True):
+        port.get_tensor().set_names({name})
+    converted.validate_nodes_and_infer_types()
+    return converted
+
+
+def _cache_names(layers: int) -> list[str]:
+    return [f"{number}.{kind}" for number in range(layers) for kind in ("key", "value")]
+
+
+def _make_stateful(model: ov.Model, layers: int) -> None:
+    """The form in which the transformation knows keys and values: gathered by beam, a state, empty at first."""
+    beams = ops.parameter([-1], np.int32, name="beam_idx")
+    beams.output(0).get_tensor().set_names({"beam_idx"})
+    model.add_parameters([beams])
+    for port in model.inputs:
+        if any(name.startswith("past.") for name in port.get_names()):
+            users = port.get_node().output(0).get_target_inputs()
+            gathered = ops.gather(port.get_node(), beams, ops.constant(np.int64(0)))
+            for user in users:
+                user.replace_source_output(gathered.output(0))
+    model.validate_nodes_and_infer_types()
+    apply_make_stateful_transformation(model, {f"past.{name}": f"new.{name}" for name in _cache_names(layers)})
+    sizes = ops.shape_of(model.input("input_ids"), output_type="i64")
+    rows = ops.gather(sizes, ops.constant(np.array([0])), ops.constant(np.int64(0)))
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            dims = [dim.get_min_length() for dim in list(node.get_output_partial_shape(0))[1:]]
+            shape = ops.concat([rows, *(ops.constant(np.array([dim])) for dim in dims)], 0)
+            node.set_arguments([ops.broadcast(ops.constant(np.float32(0)), shape).output(0)])
+    model.validate_nodes_and_infer_types()
+
+
+def windows(config: Any) -> list[int]:
+    """Of each layer the tokens that it attends to, 0 for all."""
+    window = getattr(config, "sliding_window", None) or 0
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    return [window if kind == "sliding_attention" else 0 for kind in kinds]
+
+
+def round_weights(model: ov.Model) -> None:
+    """Weights of matrix products as int8, one scale for each output: a quarter of the memory, and of what is read."""
+    for node in model.get_ops():
+        if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:
+            continue
+        weight = node.input(1).get_source_output().get_node()
+        if weight.get_type_name() == "Constant":
+            values = weight.data.astype(np.float32)
+            largest = np.abs(values).max(1, keepdims=True)
+            scales = np.maximum(largest, np.finfo(np.float32).tiny * INT8_STEPS) / np.float32(INT8_STEPS)
+            rounded = ops.convert(ops.constant(np.rint(values / scales).astype(np.int8)), "f32")
+            node.input(1).replace_source_output(ops.multiply(rounded, ops.constant(scales)).output(0))
+    model.validate_nodes_and_infer_types()

@@ -1,0 +1,102 @@
+"""The child that converts a model's folder for OpenVINO, and holds the result against the model's plain forward.
+
+Tracing takes seconds of the interpreter and the weights a second time. Both end with the child; its parent reads files.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import openvino as ov
+import torch
+from openvino.frontend.pytorch import patch_model
+from transformers.utils.logging import disable_progress_bar
+
+from deployments.engines.text.decoders.model import CausalModel, ModelFacts
+from deployments.engines.text.decoders.probe import Probe
+from deployments.engines.text.openvino.conversion import convert, round_weights, windows
+from deployments.engines.text.openvino.paged_decoder import PagedDecoder
+from deployments.engines.text.openvino.paging import page
+from deployments.system.worker_process import Report, serve
+
+MODEL, ABOUT = "model.xml", "about.json"
+"""The converted model (its weights lie beside it), and `About` as JSON."""
+TRACEABLE_KERNEL, TRACEABLE_EXPERTS = "sdpa", "batched_mm"
+"""The forms of attention and of mixtures of experts that become operations which OpenVINO knows."""
+
+
+class About(NamedTuple):
+    """What the parent has to know of a converted model. `precision`: in which it computes."""
+
+    precision: str
+    windows: list[int]
+    weight_bytes: int
+    context: int
+    vocabulary: int
+    stop_ids: list[int]
+
+    @property
+    def facts(self) -> ModelFacts:
+        return ModelFacts(self.context, self.vocabulary, frozenset(self.stop_ids))
+
+
+def compile_model(place: Path, about: About, threads: int) -> Any:
+    """The model that `make` wrote, with paged attention."""
+    core = ov.Core()
+    model = core.read_model(place / MODEL)
+    page(model, about.windows)
+    options = {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "INFERENCE_PRECISION_HINT": about.precision,
+        "KV_CACHE_PRECISION": about.precision,
+        "ENABLE_CPU_PINNING": False,
+    }
+    return core.compile_model(model, "CPU", options)
+
+
+def make(folder: Path, dtype: str | None, place: Path) -> bool:
+    """Writes MODEL and ABOUT into `place`; False if the converted model does not match the plain one.
+
+    Raises ModelLoadFailed, and whatever torch and OpenVINO raise for a model that they cannot take.
+    """
+    loaded = CausalModel.load(folder, "cpu", "float32" if dtype == "int8" else dtype)
+    if loaded.positions_depend_on_length:
+        raise NotImplementedError("its positions depend on the length of the text")
+    probe = Probe.of(loaded)
+    loaded.model.set_attn_implementation(TRACEABLE_KERNEL)
+    if hasattr(loaded.model, "set_experts_implementation"):
+        loaded.model.set_experts_implementation(TRACEABLE_EXPERTS)
+    if loaded.model.dtype != torch.float32:
+        getattr(patch_model, "__make_16bit_traceable")(loaded.model)
+    converted = convert(loaded.model)
+    if dtype == "int8":
+        round_weights(converted)
+    file = place / MODEL
+    ov.save_model(converted, file, compress_to_fp16=False)
+    weight_bytes = file.with_suffix(".bin").stat().st_size
+    precision = _precision(loaded.model.dtype)
+    kinds = windows(loaded.model.config.get_text_config())
+    about = About(precision, kinds, weight_bytes, loaded.context, loaded.vocabulary, sorted(loaded.stop_ids))
+    (place / ABOUT).write_text(json.dumps(about))
+    decoder = PagedDecoder(compile_model(place, about, 1), 0, 2, loaded.context)
+    return probe.matches(decoder, rounded=dtype == "int8")
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """16 bits where the processor computes with them."""
+    able = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "bf16" if dtype == torch.bfloat16 and able else "f32"
+
+
+def _answer(request: Any, report: Report) -> bool:
+    folder, dtype, place = request
+    return make(Path(folder), dtype, Path(place))
+
+
+if __name__ == "__main__":
+    disable_progress_bar()  # its lock may stay taken at the end, and the child would never exit
+    logging.disable()
+    torch.set_num_threads(1)  # Others compute meanwhile, and threads of one operation would wait for each other.
+    serve(_answer)

@@ -1,0 +1,80 @@
+"""The memory of the KV cache: one tensor of all blocks for keys and one for values of each layer.
+
+The tensors are as large as they may ever become, but take memory only where a block was written: the kernel gives pages
+when they are first touched, and takes those of free blocks back.
+"""
+
+import mmap
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+_ELEMENTS = {ov.Type.f32: np.float32, ov.Type.f16: np.float16, ov.Type.bf16: np.uint16}
+_MAP_NORESERVE = 0x4000  # Linux's; Python has no name for it.
+_FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+
+
+class KVMemory:
+    """`tensors` by the names of the model's inputs, each [blocks, heads, BLOCK, dim]."""
+
+    def __init__(self, compiled: Any, blocks: int) -> None:
+        self._maps: list[mmap.mmap] = []
+        self._arrays: list[np.ndarray[Any, Any]] = []
+        self.tensors: dict[str, ov.Tensor] = {}
+        self._touched = 0  # Blocks from the first one on that may have memory.
+        for port, name in _cache_inputs(compiled):
+            shape = [blocks, *(dim.get_length() for dim in list(port.get_partial_shape())[1:])]
+            kind = port.get_element_type()
+            element = np.dtype(_ELEMENTS[kind])
+            memory = mmap.mmap(-1, int(np.prod(shape)) * element.itemsize, flags=_FLAGS)
+            array = np.frombuffer(memory, element).reshape(shape)
+            self._maps.append(memory)
+            self._arrays.append(array)
+            self.tensors[name] = ov.Tensor(array, ov.Shape(shape), kind)
+
+    @staticmethod
+    def block_bytes(compiled: Any) -> int:
+        """Of one block in all layers."""
+        return sum(
+            int(np.prod([dim.get_length() for dim in list(port.get_partial_shape())[1:]]))
+            * np.dtype(_ELEMENTS[port.get_element_type()]).itemsize
+            for port, _ in _cache_inputs(compiled)
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Of the blocks that have memory."""
+        return self._touched * self._bytes_each
+
+    @property
+    def _bytes_each(self) -> int:
+        return sum(array[0].nbytes for array in self._arrays)
+
+    def touch(self, block: int) -> None:
+        """The block is about to be written."""
+        self._touched = max(self._touched, block + 1)
+
+    def copy(self, source: int, target: int) -> None:
+        for array in self._arrays:
+            array[target] = array[source]
+
+    def wipe(self, blocks: Iterable[int]) -> None:
+        """Forget what may be NaN."""
+        for array in self._arrays:
+            array[list(blocks)] = 0
+
+    def trim(self, used: int, spare_bytes: int = 0) -> None:
+        """Give the memory of the blocks from `used` on back, if it is more than `spare_bytes`."""
+        if (self._touched - used) * self._bytes_each <= spare_bytes:
+            return
+        for memory, array in zip(self._maps, self._arrays, strict=True):
+            start = -(-used * array[0].nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+            if start < len(memory):
+                memory.madvise(mmap.MADV_DONTNEED, start)
+        self._touched = used
+
+
+def _cache_inputs(compiled: Any) -> list[tuple[Any, str]]:
+    return [(port, name) for port in compiled.inputs for name in port.get_names() if "_cache." in name]

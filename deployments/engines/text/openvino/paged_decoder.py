@@ -1,0 +1,259 @@
+"""The decoder that computes all rows in one call of OpenVINO's paged attention.
+
+Prompts that begin alike share blocks, as the next turn of a conversation does. A long prompt is prefilled in chunks.
+"""
+
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import openvino as ov
+import torch
+
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput
+from deployments.engines.text.openvino.block_pool import BlockPool
+from deployments.engines.text.openvino.kv_memory import KVMemory
+from deployments.engines.text.openvino.paging import BLOCK, WANTED
+
+MIB = 1 << 20
+KEPT_BYTES = (8 * MIB, 64 * MIB)
+"""Of blocks kept for later prompts, at least and at most; between them a quarter of the weights."""
+SPARE_BYTES = 16 * MIB
+"""Memory of free blocks that is not given back: to touch it again costs time."""
+
+Array = np.ndarray[Any, Any]
+
+
+class Part(NamedTuple):
+    """The tokens of one row that a call computes, after `known` earlier ones; `table`: its blocks, for all of them."""
+
+    tokens: Sequence[int]
+    known: int
+    table: Sequence[int]
+
+
+class PagedDecoder:
+    """`compiled`: what `conversion.convert` made, compiled. `context`: the most tokens of a row."""
+
+    chunk_size = 512
+    """Tokens of a long prompt that are computed between two steps of the running rows."""
+    prefill_budget = 128
+    """So many prompt tokens keep a CPU busy; more would only delay first tokens."""
+
+    def __init__(self, compiled: Any, weight_bytes: int, max_rows: int, context: int) -> None:
+        block_bytes = KVMemory.block_bytes(compiled)
+        kept = min(max(KEPT_BYTES[0], weight_bytes // 4), KEPT_BYTES[1]) // block_bytes
+        blocks = max(1, min(max_rows * -(-context // BLOCK) + kept, _machine_bytes() // block_bytes))
+        self._pool = BlockPool(blocks, kept)
+        self._memory = KVMemory(compiled, blocks)
+        self._prompts = Call(compiled, self._memory)
+        self._steps = StepCall(compiled, self._memory)
+        self._texts: list[list[int]] = []  # The tokens of each row whose keys and values its blocks hold.
+        self._tables: list[list[int]] = []
+        self.shared_tokens = 0
+
+    @property
+    def rows(self) -> int:
+        return len(self._texts)
+
+    @property
+    def nbytes(self) -> int:
+        return self._memory.nbytes
+
+    @property
+    def use(self) -> float:
+        held = BLOCK * sum(map(len, self._tables))
+        return sum(map(len, self._texts)) / held if held else 0.0
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
+        each = list(dict.fromkeys(map(tuple, prompts)))
+        parts: list[Part] = []
+        try:
+            for prompt in each:
+                parts.append(self._part(prompt, len(prompt), self._pool.find(prompt)))
+            logits = self._prompts(parts)
+        except BaseException:
+            for part in parts:
+                self._pool.release(part.table)
+            raise
+        tables = {prompt: list(part.table) for prompt, part in zip(each, parts, strict=True)}
+        for prompt, table in tables.items():
+            self._pool.name(prompt, table)
+        self.shared_tokens += sum(part.known for part in parts)
+        for n, prompt in enumerate(map(tuple, prompts)):
+            again = prompt in map(tuple, prompts[:n])
+            self._add(prompt, self._copied(tables[prompt], len(prompt)) if again else tables[prompt])
+        return step_output(logits[[each.index(tuple(prompt)) for prompt in prompts]])
+
+    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
+        table = self._pool.find(prompt)
+        known = len(table) * BLOCK
+        self.shared_tokens += known
+        try:
+            while known < len(prompt):
+                end = min(known + self.chunk_size, len(prompt))
+                part = self._part(prompt, end, table, known)
+                table, known = list(part.table), end
+                logits = self._prompts([part])
+                if known < len(prompt):
+                    yield None
+        except BaseException:
+            self._pool.release(table)
+            raise
+        self._pool.name(prompt, table)
+        self._add(prompt, table)
+        yield step_output(logits)
+
+    def step(self, tokens: Sequence[int]) -> StepOutput:
+        for text, table in zip(self._texts, self._tables, strict=True):
+            if len(text) == BLOCK * len(table):
+                table.append(self._take())
+                self._steps.stale = True
+        logits = self._steps(tokens, self._texts, self._tables)
+        for text, token in zip(self._texts, tokens, strict=True):
+            text.append(token)
+        return step_output(logits)
+
+    def release(self, row: int, broken: bool = False) -> None:
+        text, table = self._texts[row], self._tables[row]
+        self._texts[row], self._tables[row] = self._texts[-1], self._tables[-1]
+        self._texts.pop()
+        self._tables.pop()
+        self._steps.stale = True
+        if broken:
+            self._pool.forget(table)
+            self._memory.wipe(table)
+        else:
+            self._pool.name(text, table)
+        self._pool.release(table)
+        self._memory.trim(self._pool.used, SPARE_BYTES)
+
+    def clear(self) -> None:
+        for table in self._tables:
+            self._pool.release(table)
+        self._texts, self._tables = [], []
+        self._pool.drop_kept()
+        self._memory.trim(self._pool.used)
+
+    def close(self) -> None:
+        self.clear()
+        del self._prompts, self._steps
+
+    def _part(self, prompt: Sequence[int], end: int, found: list[int], known: int | None = None) -> Part:
+        """The tokens up to `end`, and blocks for them: those found, and new ones. Takes none where it fails."""
+        table = list(found)
+        try:
+            while BLOCK * len(table) < end:
+                table.append(self._take())
+        except BaseException:
+            self._pool.release(table)
+            raise
+        known = BLOCK * len(found) if known is None else known
+        return Part(prompt[known:end], known, table)
+
+    def _take(self) -> int:
+        block = self._pool.take()
+        self._memory.touch(block)
+        return block
+
+    def _copied(self, table: Sequence[int], length: int) -> list[int]:
+        """A table with the same tokens: whole blocks are shared, the last one is copied."""
+        whole = table[: length // BLOCK]
+        self._pool.share(whole)
+        copied = list(whole)
+        for block in table[len(whole) :]:
+            copied.append(self._take())
+            self._memory.copy(block, copied[-1])
+        return copied
+
+    def _add(self, prompt: Sequence[int], table: list[int]) -> None:
+        self._texts.append(list(prompt))
+        self._tables.append(table)
+        self._steps.stale = True
+
+
+class Call:
+    """A call for parts of any lengths. Gives the logits [parts, vocabulary] after the last token of each.
+
+    They may be read until the next call.
+    """
+
+    def __init__(self, compiled: Any, memory: KVMemory) -> None:
+        self._request = compiled.create_infer_request()
+        for name, tensor in memory.tensors.items():
+            self._request.set_tensor(name, tensor)
+        self._names = {name for port in compiled.inputs for name in port.get_names()}
+        self._inputs: dict[str, Array] = {}
+
+    def __call__(self, parts: Sequence[Part]) -> Array:
+        ends = np.cumsum([len(part.tokens) for part in parts])
+        self._set("input_ids", _chain(part.tokens for part in parts), np.int64)
+        positions = _chain(range(part.known, part.known + len(part.tokens)) for part in parts)
+        self._set("position_ids", positions, np.int64)
+        self._set("past_lens", [part.known for part in parts], np.int32)
+        self._set("subsequence_begins", [0, *ends], np.int32)
+        self._set("block_indices", _chain(part.table for part in parts), np.int32)
+        self._set("block_indices_begins", [0, *np.cumsum([len(part.table) for part in parts])], np.int32)
+        self._set("max_context_len", max(part.known + len(part.tokens) for part in parts), np.int32)
+        self._set(WANTED, ends - 1, np.int64)
+        return self._infer()
+
+    def _set(self, name: str, value: Any, element: Any) -> Array:
+        """Gives an input its values; what is written into the result later is given too."""
+        array = np.array(value, element)
+        self._inputs[name] = array  # OpenVINO holds no reference.
+        if name in self._names:  # A model without positions, say, has no such input.
+            self._request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+        return array
+
+    def _infer(self) -> Array:
+        self._request.infer()
+        logits: Array = self._request.get_output_tensor(0).data
+        return logits[:, 0]
+
+
+class StepCall(Call):
+    """A call for one token of each row. Its inputs stay where they are as long as rows and tables do not change."""
+
+    stale = True
+
+    def __call__(  # type: ignore[override]
+        self, tokens: Sequence[int], texts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]]
+    ) -> Array:
+        if self.stale:
+            self._bind(texts, tables)
+        self._tokens[:] = tokens
+        logits = self._infer()
+        self._positions += 1
+        self._past += 1
+        self._longest += 1
+        return logits
+
+    def _bind(self, texts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]]) -> None:
+        rows, past = len(texts), [len(text) for text in texts]
+        self._tokens = self._set("input_ids", [0] * rows, np.int64)
+        self._positions = self._set("position_ids", past, np.int64)
+        self._past = self._set("past_lens", past, np.int32)
+        self._set("subsequence_begins", range(rows + 1), np.int32)
+        self._set("block_indices", _chain(tables), np.int32)
+        self._set("block_indices_begins", [0, *np.cumsum([len(table) for table in tables])], np.int32)
+        self._longest = self._set("max_context_len", max(past) + 1, np.int32)
+        self._set(WANTED, range(rows), np.int64)
+        self.stale = False
+
+
+def step_output(logits: Array) -> StepOutput:
+    """As `decoder.step_output`, without torch's threads, which would spin beside OpenVINO's."""
+    best = logits.argmax(-1)  # NaN counts as the maximum, so one check sees every bad row.
+    finite = np.isfinite(logits[np.arange(len(logits)), best])
+    return StepOutput(torch.from_numpy(logits), best.tolist(), finite.tolist())
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _chain(parts: Iterable[Iterable[int]]) -> list[int]:
+    return list(itertools.chain.from_iterable(parts))
