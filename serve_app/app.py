@@ -54,6 +54,7 @@ def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
     for family in families:
         settings = config.settings(family.name)
         num_gpus = gpu_share if settings.num_gpus is None else settings.num_gpus
+        settings = settings.model_copy(update={"num_gpus": num_gpus})
         options = ReplicaOptions(family, models, formats, settings, config.cache, config.sources)
         handles[family.name] = _deployment(family, settings, num_gpus, version).bind(options)
         routes.append(

@@ -18,7 +18,7 @@ from deployments.engines.text.request import Event
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
 from deployments.residency.eviction import CostAware
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import MIB, Ledger, Limit
 from deployments.residency.residency import Residency
 from deployments.system.artifact_cache import ArtifactCache
 from deployments.system.process_memory import ProcessMemory
@@ -119,7 +119,7 @@ class Shelf:
     def __init__(self, root: Path, budget_bytes: int, policy: str) -> None:
         self.loader = Loader(root)
         policies = {"ours": CostAware, "lru": LeastRecentlyUsed}
-        self.ledger = WatchedLedger(budget_bytes)
+        self.ledger = WatchedLedger(Limit(budget_bytes))
         self.residency: Residency[TextGenerationEngine] = Residency(
             self.ledger, lambda model: self.loader.load(model.model_id), policy=policies[policy]()
         )

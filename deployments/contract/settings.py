@@ -69,8 +69,10 @@ class FamilySettings(Strict):
     """CPUs that Ray's scheduler sets aside for a replica."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None
     """Share of a GPU for each replica. Absent: 0.25 where the cluster has a GPU, else 0."""
-    required_mem_mb: Annotated[int, Field(ge=1)] = 2048
-    """Memory for the models of one replica, above its process's size without models. Each load reserves its share."""
+    required_mem_mb: Annotated[int, Field(ge=1)] | None = None
+    """Memory for the models of one replica, above its process's size without models. Each load reserves its share.
+    Absent: 70 % of the node's memory (its cgroup's limit included), in equal shares for the replicas on it whose
+    families have models; on a GPU, 90 % of the replica's share of it."""
     max_cpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the node's cores that one replica may compute on."""
     max_ongoing_requests: Annotated[int, Field(ge=1)] = 64

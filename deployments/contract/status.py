@@ -51,7 +51,7 @@ class ProcessStatus:
     """The memory of a replica's process."""
 
     budget_bytes: int
-    """`required_mem_mb`: for its models, above its resting size."""
+    """For its models, above its resting size: `required_mem_mb`, or what it is by default now."""
     accounted_bytes: int
     """Its models in the ledger, with those that load or unload now. Never more than the budget."""
     resting_bytes: int

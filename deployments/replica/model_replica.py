@@ -17,6 +17,7 @@ from deployments.contract.settings import DEFAULT_CACHE, FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
 from deployments.contract.types import Chunk, Error, InferRequest, InferResponse
 from deployments.metrics.samples import ModelMetric, ModelReport
+from deployments.replica.budget import Budget
 from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
 from deployments.replica.context import replica_name
 from deployments.replica.family import Family
@@ -27,7 +28,7 @@ from deployments.repository.local import Repository
 from deployments.repository.model import Model, find
 from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import Ledger
 from deployments.residency.residency import Residency
 from deployments.system.cpu import CpuMeter, limit_cores
 from deployments.system.process_memory import Memory
@@ -72,8 +73,9 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.cores = limit_cores(options.settings.max_cpu_share)
         self.validator = ModelValidator(options.models, options.cache)
         self.cpu = CpuMeter()
+        self.budget = Budget(options.family.name, options.settings, options.cache)
         self.residency = Residency(
-            Ledger(options.settings.required_mem_mb * MIB),
+            Ledger(self.budget.limit()),
             self._validate_and_load,
             self.validator.validate,
             idle_s=options.settings.unload_idle_s,
@@ -117,6 +119,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     def _apply_pin(self, model: Model) -> None:
         """The registry decides on pins. Its newest decision comes with each call."""
         self.residency.apply_pin(model, model.pinned)
+        self.budget.has_models()
 
     async def _answer_golden(self, request: InferRequest, model: Model) -> InferResponse:
         async with self.residency.lease(model, self.settings.deadline_s) as engine:
@@ -150,6 +153,9 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         except Exception:
             logger.exception("preload: the repository cannot be read")
             return
+        if any(model.family == self.options.family.name and model.problem is None for model in models.values()):
+            self.budget.has_models()
+            self.residency.memory.set_limit(self.budget.limit())
         warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
         for model_id in dict.fromkeys((*self.settings.preload, *warm)):
             try:
@@ -165,6 +171,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
+            self.residency.memory.set_limit(self.budget.limit())
             self.residency.sweep()
             self.footprint.update(self.residency.memory.unloads)
 
@@ -223,13 +230,13 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def use_gpu(self, gpu: Memory, total_bytes: int) -> None:
         """Keeps the models on a GPU, within `total_bytes` of it."""
-        ledger = self.residency.ledger
-        ledger.budget_bytes = min(ledger.budget_bytes, total_bytes)
+        self.budget.use_gpu(total_bytes)
+        self.residency.ledger.limit = self.budget.limit()
         self.residency.memory.device_memory = self.footprint.memory = gpu
 
     def record_routing_stats(self) -> RoutingStats:
         ledger = self.residency.ledger
-        free = round(max(0, ledger.free_bytes) / ledger.budget_bytes, 1)
+        free = round(max(0, ledger.free_bytes) / max(1, ledger.budget_bytes), 1)
         return RoutingStats(models=sorted(self.residency.model_names()), free=free)
 
     def gpu_utilization(self) -> dict[str, float]:

@@ -11,6 +11,7 @@ promised in one step, while the load begins only when that memory is free. The o
 more than was reserved for it: it is accounted at its measured size, and `over_bytes` is the excess.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -61,13 +62,43 @@ EvictionScore = Callable[[str], float]
 """What a byte of a model saves by staying in memory. The lowest score is evicted first."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A budget, and the setting that it comes from."""
+
+    bytes: int
+    setting: str = "required_mem_mb"
+    value: str = "too little"
+    """What the setting is."""
+    unit_bytes: float = MIB
+    """What the budget grows by for each 1 in the setting."""
+
+    def refusal(self, size: int, pinned: int = 0) -> OutOfMemory:
+        """Of a model of `size` bytes that cannot fit beside the pinned ones."""
+        beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
+        needed = (size + pinned) / self.unit_bytes
+        should = math.ceil(needed) if self.unit_bytes == MIB else math.ceil(100 * needed) / 100
+        return OutOfMemory(
+            f"needs {size / MIB:.0f} MiB{beside}, the budget is {self.bytes / MIB:.0f} MiB: "
+            f"{self.setting} is {self.value} and would have to be {should}"
+        )
+
+
 @dataclass
 class Ledger:
     """Its transitions may be called from any thread; each raises AssertionError where the state does not allow it."""
 
-    budget_bytes: int
+    limit: Limit
     entries: dict[str, Entry] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def budget_bytes(self) -> int:
+        return self.limit.bytes
+
+    @property
+    def pinned_bytes(self) -> int:
+        return sum(entry.bytes for entry in list(self.entries.values()) if entry.pinned)
 
     @property
     def used_bytes(self) -> int:
@@ -97,10 +128,8 @@ class Ledger:
 
         Raises OutOfMemory where the size can never fit beside the pinned models.
         """
-        pinned = self._sum(name for name, entry in self.entries.items() if entry.pinned)
-        if size > self.budget_bytes - pinned:
-            beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
-            raise OutOfMemory(f"needs {size / MIB:.0f} MiB, the budget is {self.budget_bytes / MIB:.0f} MiB{beside}")
+        if size > self.budget_bytes - self.pinned_bytes:
+            raise self.limit.refusal(size, self.pinned_bytes)
         missing = size + reserved.free_bytes - self.free_bytes
         evictable = [
             name for name, entry in self.entries.items() if entry.evictable(now) and name not in reserved.names

@@ -17,7 +17,7 @@ from deployments.repository.model import Model
 from deployments.residency.engine import EngineT, GrowingEngine, Resident
 from deployments.residency.eviction import EvictionPolicy
 from deployments.residency.history import LoadHistory
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import MIB, Ledger, Limit
 from deployments.residency.load_queue import LoadQueue, LoadRequest
 from deployments.residency.threads import LOADS_AT_ONCE, Threads
 from deployments.system.process_memory import Memory, ProcessMemory, unload
@@ -87,7 +87,10 @@ class MemoryManager(Generic[EngineT]):
             return size
         self.ledger.begin_unload(key)
         left = self.ledger.budget_bytes - (self.ledger.used_bytes - size)
+        pinned = self.ledger.pinned_bytes - self.ledger.entries[key].bytes * self.ledger.entries[key].pinned
         await self._unload(Resident(request.model, engine, self.ledger.entries[key], self.clock()))
+        if size > self.ledger.budget_bytes - pinned:
+            raise self.ledger.limit.refusal(size, pinned)
         raise OutOfMemory(
             f"takes {size / MIB:.0f} MiB, {request.size / MIB:.0f} MiB were declared, "
             f"{left / MIB:.0f} MiB are left: state memory_mb in model.yaml"
@@ -181,6 +184,14 @@ class MemoryManager(Generic[EngineT]):
         if self.ledger.free_bytes < 0:
             logger.warning("%s has grown to %.1f MiB, beyond the budget", resident.model.name, size / MIB)
             self._evict_for(0)
+
+    def set_limit(self, limit: Limit) -> None:
+        """Another budget from now on. Idle models are evicted where they no longer fit."""
+        if limit != self.ledger.limit:
+            self.ledger.limit = limit
+            if self.ledger.free_bytes < 0:
+                self._evict_for(0)
+            self.grant_waiting()
 
     def eviction_score(self, key: str) -> float:
         """What a byte of the model saves by staying in memory. The lowest score is evicted first."""

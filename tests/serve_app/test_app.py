@@ -75,7 +75,7 @@ def test_each_replica_is_made_from_its_row_and_its_familys_own_options() -> None
     (options,) = init_args(parts["image_classification"])
     assert isinstance(options, ReplicaOptions)
     assert options.family is IMAGE_CLASSIFICATION
-    assert options.settings == ImageClassificationOptions(max_megapixels=3)
+    assert options.settings == ImageClassificationOptions(max_megapixels=3, num_gpus=0)
     assert options.formats.keys() == {"image_classification", "text_generation"}
 
 

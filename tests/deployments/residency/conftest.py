@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import MIB, Ledger, Limit
 from deployments.residency.residency import Residency
 from tests.deployments.residency.fakes import FakeEngine, Loader, PlayedThreads
 from tests.support.clock import Clock
@@ -35,7 +35,7 @@ def threads() -> PlayedThreads:
 
 @pytest.fixture
 async def residency(loader: Loader, threads: PlayedThreads, clock: Clock) -> AsyncIterator[Residency[FakeEngine]]:
-    residency = Residency(Ledger(100 * MIB), loader, clock=clock, threads=threads, idle_s=60)
+    residency = Residency(Ledger(Limit(100 * MIB)), loader, clock=clock, threads=threads, idle_s=60)
     yield residency
     threads.resume()
     await residency.close()

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from deployments.residency.footprint import Footprint
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import MIB, Ledger, Limit
 
 
 class Process:
@@ -28,7 +28,7 @@ def process() -> Process:
 
 @pytest.fixture
 def footprint(process: Process) -> Footprint:
-    return Footprint(process, Ledger(100 * MIB), stated_bytes=50 * MIB)
+    return Footprint(process, Ledger(Limit(100 * MIB)), stated_bytes=50 * MIB)
 
 
 def test_growth_at_rest_after_the_first_unload_is_a_leak(footprint: Footprint, process: Process) -> None:

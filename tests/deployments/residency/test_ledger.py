@@ -3,12 +3,12 @@
 import pytest
 
 from deployments.contract.errors import OutOfMemory
-from deployments.residency.ledger import MIB, HeadReservation, Ledger, State
+from deployments.residency.ledger import MIB, HeadReservation, Ledger, Limit, State
 
 
 def filled(*sizes: int, leased: bool = False) -> Ledger:
     """A ledger of 100 bytes whose models are ready, named by their numbers."""
-    ledger = Ledger(100)
+    ledger = Ledger(Limit(100))
     for number, size in enumerate(sizes):
         name = str(number)
         ledger.reserve(name, size)
@@ -62,9 +62,9 @@ def test_victims_are_neither_leased_nor_pinned_nor_protected_nor_reserved_for_an
 
 
 def test_a_size_that_never_fits_beside_pinned_models_is_an_error() -> None:
-    ledger = Ledger(100 * MIB)
+    ledger = Ledger(Limit(100 * MIB))
     ledger.reserve("pinned", 60 * MIB, pinned=True)
-    with pytest.raises(OutOfMemory, match="needs 50 MiB, the budget is 100 MiB beside 60 MiB pinned"):
+    with pytest.raises(OutOfMemory, match="needs 50 MiB beside 60 MiB pinned, .* have to be 110"):
         ledger.victims_for(50 * MIB, 0, float)
 
 
@@ -90,3 +90,13 @@ def test_a_model_that_measures_more_than_it_reserved_is_counted_in_full() -> Non
     ledger = filled(60)
     ledger.set_size("0", 120)
     assert (ledger.used_bytes, ledger.over_bytes, ledger.free_bytes) == (120, 20, -20)
+
+
+def test_a_refusal_names_the_setting_what_it_is_and_what_it_would_have_to_be() -> None:
+    limit = Limit(2048 * MIB, "families.text_generation.required_mem_mb", "2048")
+    assert limit.refusal(3000 * MIB + 1, 100 * MIB).message == (
+        "needs 3000 MiB beside 100 MiB pinned, the budget is 2048 MiB: "
+        "families.text_generation.required_mem_mb is 2048 and would have to be 3101"
+    )
+    share = Limit(20 * 1024 * MIB, "families.text_generation.num_gpus", "0.25", 80 * 1024 * MIB)
+    assert share.refusal(30 * 1024 * MIB).message.endswith("num_gpus is 0.25 and would have to be 0.38")

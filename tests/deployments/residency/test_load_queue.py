@@ -3,7 +3,7 @@
 import asyncio
 
 from deployments.contract.errors import OutOfMemory
-from deployments.residency.ledger import HeadReservation, Ledger
+from deployments.residency.ledger import HeadReservation, Ledger, Limit
 from deployments.residency.load_queue import TURN_S, LoadQueue, LoadRequest
 from tests.deployments.residency.fakes import model
 from tests.deployments.residency.test_ledger import filled
@@ -23,7 +23,7 @@ def request(size: int) -> LoadRequest:
 
 async def test_models_are_loaded_in_the_order_of_their_requests(clock: Clock) -> None:
     first, second = request(50), request(50)
-    queue = queue_of(Ledger(100), clock, first, second)
+    queue = queue_of(Ledger(Limit(100)), clock, first, second)
     assert queue.pop_next() == (first, [])
     assert queue.pop_next() == (second, [])
     assert not queue
@@ -70,7 +70,7 @@ async def test_the_next_check_is_when_the_first_protection_ends(clock: Clock) ->
 
 async def test_a_request_that_can_never_fit_is_answered_and_blocks_no_one(clock: Clock) -> None:
     large, small = request(101), request(40)
-    queue = queue_of(Ledger(100), clock, large, small)
+    queue = queue_of(Ledger(Limit(100)), clock, large, small)
     popped = queue.pop_next()
     assert popped is not None
     assert popped[0] is large

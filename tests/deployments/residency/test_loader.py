@@ -7,7 +7,7 @@ import pytest
 from deployments.contract.errors import DeadlineExceeded, ModelLoadFailed, OutOfMemory, Overloaded
 from deployments.repository.model import Model
 from deployments.residency.history import MIN_BACK_OFF_S
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import MIB, Ledger, Limit
 from deployments.residency.loader import MEMORY_WAIT_SHARE, PROTECTED_LOADS
 from deployments.residency.residency import Residency
 from tests.deployments.residency.fakes import FakeEngine, Loader, PlayedThreads, load_for, model, states, use
@@ -165,7 +165,7 @@ async def test_a_model_that_fails_its_validation_evicts_no_other(loader: Loader)
         if model.name == "broken":
             raise ModelLoadFailed("no safetensors")
 
-    residency = Residency(Ledger(100 * MIB), loader, validate, threads=PlayedThreads())
+    residency = Residency(Ledger(Limit(100 * MIB)), loader, validate, threads=PlayedThreads())
     await use(residency, model("a", 80))
     with pytest.raises(ModelLoadFailed, match="broken: no safetensors"):
         await use(residency, model("broken", 80))
@@ -218,7 +218,7 @@ async def test_a_model_larger_than_the_budget_is_closed_and_its_load_fails(
     residency: Residency[FakeEngine], loader: Loader
 ) -> None:
     loader.actual_mb["a"] = 130
-    with pytest.raises(OutOfMemory, match="takes 130 MiB, 10 MiB were declared"):
+    with pytest.raises(OutOfMemory, match="needs 130 MiB, the budget is 100 MiB: "):
         await use(residency, model("a", 10))
     assert loader.engines["a"].closed
     assert residency.ledger.used_bytes == 0

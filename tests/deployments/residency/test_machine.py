@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from deployments.contract.errors import ModelLoadFailed, ServingError
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
-from deployments.residency.ledger import MIB, Ledger, State
+from deployments.residency.ledger import MIB, Ledger, Limit, State
 from deployments.residency.residency import Residency
 from tests.deployments.residency.fakes import PlayedThreads
 from tests.support.until import turns
@@ -66,7 +66,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         async def made() -> Residency[GrowingFake]:
-            return Residency(Ledger(BUDGET * MIB), self.build, clock=lambda: self.now, threads=self.threads)
+            return Residency(Ledger(Limit(BUDGET * MIB)), self.build, clock=lambda: self.now, threads=self.threads)
 
         self.residency = self.loop.run_until_complete(made())
         self.ledger = self.residency.ledger

@@ -8,7 +8,7 @@ import pytest
 
 from deployments.contract.errors import OutOfMemory
 from deployments.repository.model import Model
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import MIB, Ledger, Limit
 from deployments.residency.residency import Residency
 from tests.deployments.residency.fakes import FakeEngine, Loader, PlayedThreads, model, states, use
 from tests.support.clock import Clock
@@ -92,7 +92,7 @@ async def test_two_models_that_are_never_idle_take_turns(
 
 async def test_a_pinned_model_is_not_evicted(residency: Residency[FakeEngine], loader: Loader) -> None:
     await use(residency, model("pinned", 60, pinned=True))
-    with pytest.raises(OutOfMemory, match="b: needs 50 MiB, the budget is 100 MiB beside 60 MiB pinned"):
+    with pytest.raises(OutOfMemory, match="b: needs 50 MiB beside 60 MiB pinned, the budget is 100 MiB"):
         await use(residency, model("b", 50))
     assert not loader.engines["pinned"].closed
 
@@ -157,7 +157,7 @@ async def test_an_engine_that_asks_grows_into_free_memory_and_into_that_of_idle_
         engines[model.name] = Growing(model.declared_bytes)
         return engines[model.name]
 
-    residency: Residency[Growing] = Residency(Ledger(100 * MIB), build, clock=clock, threads=PlayedThreads())
+    residency: Residency[Growing] = Residency(Ledger(Limit(100 * MIB)), build, clock=clock, threads=PlayedThreads())
     async with residency.lease(model("idle", 40), 10):
         """Loaded."""
     async with residency.lease(model("a", 40), 10):

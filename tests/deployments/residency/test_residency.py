@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from deployments.residency.ledger import MIB, Ledger
+from deployments.residency.ledger import MIB, Ledger, Limit
 from deployments.residency.residency import Residency
 from tests.deployments.residency.fakes import FakeEngine, Loader, PlayedThreads, load_for, model, states, use
 from tests.support.clock import Clock
@@ -106,7 +106,7 @@ class HalfComesBack:
 
 
 async def test_the_status_shows_the_process_size_around_the_last_unload(loader: Loader) -> None:
-    residency = Residency(Ledger(100 * MIB), loader, threads=PlayedThreads())
+    residency = Residency(Ledger(Limit(100 * MIB)), loader, threads=PlayedThreads())
     residency.memory.device_memory = HalfComesBack()
     await use(residency, model("a", 10))
     (status,) = residency.statuses()
