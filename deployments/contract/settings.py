@@ -2,12 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-DEFAULT_CACHE = Path.home() / ".cache" / "model-runtime"
 DEFAULT_SOURCES = ("s3://", "gs://", "hf://")
 
 

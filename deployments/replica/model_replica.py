@@ -6,6 +6,7 @@ Knows neither HTTP nor tensors: a family defines how a model is loaded and how i
 import abc
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Generic, TypeVar, cast
 
 from deployments.contract.errors import ModelLoadFailed, ServingError, WrongFamily
 from deployments.contract.failures import error_of
-from deployments.contract.settings import DEFAULT_CACHE, FamilySettings
+from deployments.contract.settings import FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
 from deployments.contract.types import Chunk, Error, InferRequest, InferResponse
 from deployments.metrics.samples import ModelMetric, ModelReport
@@ -30,6 +31,7 @@ from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
 from deployments.residency.ledger import Ledger
 from deployments.residency.residency import Residency
+from deployments.system.cache_folder import cache_folder, home
 from deployments.system.cpu import CpuMeter, limit_cores
 from deployments.system.process_memory import Memory
 from deployments.validation.golden_validator import GoldenValidator
@@ -54,7 +56,8 @@ class ReplicaOptions:
     """Of all families, by family."""
     settings: FamilySettings
     """An instance of the family's `options`."""
-    cache: Path = DEFAULT_CACHE
+    cache: Path | None = None
+    """As configured; None: where the node's user can write."""
     sources: tuple[str, ...] = ()
 
     def repository(self) -> Repository:
@@ -71,9 +74,14 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.options = options
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
-        self.validator = ModelValidator(options.models, options.cache)
+        self.cache = cache_folder(options.cache)
+        logger.info("caches in %s", self.cache)
+        if home() is None:
+            # `import openvino` fails without one: findings/openvino_import_needs_a_home.sh.
+            os.environ.setdefault("HOME", str(self.cache))
+        self.validator = ModelValidator(options.models, self.cache)
         self.cpu = CpuMeter()
-        self.budget = Budget(options.family.name, options.settings, options.cache)
+        self.budget = Budget(options.family.name, options.settings, self.cache)
         self.residency = Residency(
             Ledger(self.budget.limit()),
             self._validate_and_load,

@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
-from deployments.contract.settings import DEFAULT_CACHE, DEFAULT_SOURCES, Autoscaling, FamilySettings, Strict, mistakes
+from deployments.contract.settings import DEFAULT_SOURCES, Autoscaling, FamilySettings, Strict, mistakes
 from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import AccessSettings
 
@@ -46,8 +46,9 @@ class RuntimeConfig(Strict):
     the current folder, then beside the package."""
     sources: tuple[Url, ...] = DEFAULT_SOURCES
     """Beginnings of the URLs from which a model.yaml may have its model fetched."""
-    cache: Path = DEFAULT_CACHE
-    """Where each node keeps the results of its validations and probes. Belongs to the runtime's user alone."""
+    cache: Path | None = None
+    """Where each node keeps staged models, compiled forwards, and the results of its validations and probes. Belongs to
+    the runtime's user alone. Absent: ~/.cache/model-runtime; without a home, a folder beside temporary files."""
     ingress: IngressSettings = IngressSettings()
     families: Mapping[str, SerializeAsAny[FamilySettings]] = {}
     """By family name, each an instance of the family's `options`; a family that is not named has the defaults."""

@@ -1,9 +1,12 @@
 """`model-runtime serve` around Ray: the port, the signals, the progress. tests/serve_app/cli/test_main.py starts it."""
 
+import os
 import signal
 import socket
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,43 @@ def test_a_port_in_use_is_refused_before_anything_starts() -> None:
         with pytest.raises(OSError, match=rf"127\.0\.0\.1:{port} cannot be had .*choose another with --port"):
             local._check_port("127.0.0.1", port)
     local._check_port("127.0.0.1", free_port())
+
+
+def test_a_cache_that_cannot_be_written_to_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    config = RuntimeConfig(cache=Path("/dev/null/cache"))
+    with pytest.raises(OSError, match=r"cannot write to /dev/null/cache \(Not a directory\); set `cache` to a folder"):
+        local.serve_until_interrupted(config, free_port())
+
+
+def test_rays_token_is_kept_in_the_home_where_it_can_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert local._token_environment(tmp_path) == {}
+    for home in ("/", "/dev/null"):
+        monkeypatch.setenv("HOME", home)
+        assert local._token_environment(tmp_path) == {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "ray-token")}
+        assert (tmp_path / "ray-token").stat().st_mode & 0o777 == 0o600
+        assert len((tmp_path / "ray-token").read_text()) >= 32
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "the operator's own")
+    assert local._token_environment(tmp_path) == {}
+
+
+def test_sockets_lie_beside_temporary_files_unless_their_names_would_be_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    assert local._temporary_folder(local.MAX_NAME) == Path("/var/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert local._temporary_folder(local.MAX_NAME) == Path("/tmp")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == tmp_path)
+    assert local._temporary_folder(1000) == tmp_path
+    with pytest.raises(OSError, match=f"TMPDIR: {tmp_path} is too long a name for sockets; set it to one of at most"):
+        local._temporary_folder(local.MAX_RAY_NAME)
 
 
 def test_start_or_join_joins_a_runtime_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

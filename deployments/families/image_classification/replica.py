@@ -71,7 +71,7 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         self.engine_class = ImageClassificationEngine
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
         self.executors = ForwardExecutors(self.cores)
-        self.compiled = ArtifactCache(options.cache / "prepared", COMPILED_BYTES)
+        self.compiled = ArtifactCache(self.cache / "prepared", COMPILED_BYTES)
 
     def load(self, model: Model) -> Classifier:
         manifest = model.manifest

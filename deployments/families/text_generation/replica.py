@@ -104,7 +104,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         if gpu := gpu_share(self.settings.num_gpus):
             self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine = TextGenerationEngine.load
-        self.converted = ArtifactCache(options.cache / "converted", CONVERTED_BYTES)
+        self.converted = ArtifactCache(self.cache / "converted", CONVERTED_BYTES)
         self.notifier: LoopNotifier | None = None
         self.metrics = TextMetrics()
         self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pwd
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -116,6 +117,19 @@ async def test_a_call_that_takes_longer_than_its_deadline_fails(models: Path, st
     answer = await started().respond(call(found(models), "wait", timeout_s=0.2), None)
     assert isinstance(answer, Error)
     assert (answer.code, answer.request_id) == ("deadline_exceeded", "request-1")
+
+
+def test_a_replica_without_a_home_gives_one_to_its_libraries(
+    models: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(uid: int) -> pwd.struct_passwd:
+        raise KeyError(uid)
+
+    monkeypatch.setenv("HOME", "of another test")  # So that it is restored.
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    cache = started().cache
+    assert Path.home() == cache == models.parent / "cache"
 
 
 async def test_a_stream_goes_on_while_it_is_not_silent(models: Path, started: Started) -> None:
