@@ -65,7 +65,7 @@ RAY = {
 
 TESTED_BY = {
     "serve_app/dispatch/serve_internals.py": "tests/serve_app/dispatch/test_replica_pool.py",
-    "serve_app/http/openai/delta.py": "tests/serve_app/http/openai/test_output.py",
+    "serve_app/http/openai/parsing/delta.py": "tests/serve_app/http/openai/parsing/test_output.py",
     "serve_app/http/interfaces.py": "tests/serve_app/http/test_app.py",
     "serve_app/ingress.py": "tests/runtime/test_operation.py",
     "deployments/contract/chat.py": "tests/deployments/contract/test_wire.py",

@@ -70,7 +70,7 @@ class Message(BaseModel):
 
 
 ToolCallFormat = Literal["hermes", "llama", "mistral", "json"]
-"""How a model writes calls; serve_app/http/openai/tool_calls.py reads them."""
+"""How a model writes calls; serve_app/http/openai/parsing/tool_calls.py reads them."""
 
 
 class Markup(BaseModel):

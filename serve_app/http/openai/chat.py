@@ -11,9 +11,9 @@ from deployments.contract.chat import Markup, Message, ToolCall
 from deployments.contract.scalars import Text
 from deployments.contract.types import TextGeneration
 from serve_app.http.openai.fields import NOTHING, UNSUPPORTED, WHOLE_CONTEXT
-from serve_app.http.openai.output import OutputParser
+from serve_app.http.openai.parsing.output import OutputParser
+from serve_app.http.openai.parsing.tool_calls import FORMATS, LIST, ToolCallParser
 from serve_app.http.openai.requests import Body
-from serve_app.http.openai.tool_calls import FORMATS, LIST, ToolCallParser
 from serve_app.http.openai.tools import NamedTool, Tool, ToolChoice, arguments_schema, calls_schema
 
 

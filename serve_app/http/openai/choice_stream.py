@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from deployments.contract.types import Chunk, TextGenerationResult, TokenLogprob
-from serve_app.http.openai.delta import Delta
-from serve_app.http.openai.output import OutputParser
+from serve_app.http.openai.parsing.delta import Delta
+from serve_app.http.openai.parsing.output import OutputParser
 from serve_app.http.openai.responses import Object, ResponseBuilder
 
 

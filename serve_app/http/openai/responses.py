@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from deployments.contract.chat import Markup
 from deployments.contract.types import Alternative, TextGenerationResult, TokenLogprob, Usage
-from serve_app.http.openai.delta import CallDelta, Delta, whole_calls
-from serve_app.http.openai.output import OutputParser
+from serve_app.http.openai.parsing.delta import CallDelta, Delta, whole_calls
+from serve_app.http.openai.parsing.output import OutputParser
 
 Object = dict[str, object]
 

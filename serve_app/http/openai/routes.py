@@ -23,7 +23,7 @@ from serve_app.http.openai.chat import ChatBody
 from serve_app.http.openai.choice_stream import ChoiceStream
 from serve_app.http.openai.errors import InvalidField, error_object, render_error
 from serve_app.http.openai.openapi import openai_paths
-from serve_app.http.openai.output import OutputParser
+from serve_app.http.openai.parsing.output import OutputParser
 from serve_app.http.openai.requests import Body, CompletionBody, body_of
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from serve_app.http.requests import cancel_on_disconnect, context_of, read_json

@@ -5,9 +5,9 @@ from typing import Any
 from deployments.contract.chat import Markup
 from deployments.contract.types import Chunk, TextGenerationResult
 from serve_app.http.openai.choice_stream import ChoiceStream
-from serve_app.http.openai.output import OutputParser
+from serve_app.http.openai.parsing.output import OutputParser
+from serve_app.http.openai.parsing.tool_calls import FORMATS, ToolCallParser
 from serve_app.http.openai.responses import ChatBuilder
-from serve_app.http.openai.tool_calls import FORMATS, ToolCallParser
 from tests.support.http_runtimes import LOGPROBS
 
 

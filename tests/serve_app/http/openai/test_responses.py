@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from deployments.contract.types import TextGenerationResult, Usage
-from serve_app.http.openai.delta import Delta
+from serve_app.http.openai.parsing.delta import Delta
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from tests.support.http_runtimes import LOGPROBS
 

@@ -3,8 +3,8 @@
 import pytest
 
 from deployments.contract.chat import Markup
-from serve_app.http.openai.output import OutputParser
-from tests.serve_app.http.openai.model_outputs import THINK, parsed, pieces_of
+from serve_app.http.openai.parsing.output import OutputParser
+from tests.serve_app.http.openai.parsing.model_outputs import THINK, parsed, pieces_of
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 import pytest
 
 from deployments.contract.chat import Markup, ToolCallFormat
-from serve_app.http.openai.output import OutputParser
-from serve_app.http.openai.tool_calls import FORMATS, LIST, ToolCallParser
-from tests.serve_app.http.openai.model_outputs import OUTPUTS, parsed, pieces_of
+from serve_app.http.openai.parsing.output import OutputParser
+from serve_app.http.openai.parsing.tool_calls import FORMATS, LIST, ToolCallParser
+from tests.serve_app.http.openai.parsing.model_outputs import OUTPUTS, parsed, pieces_of
 
 
 @pytest.mark.parametrize(("kind", "text", "meant", "calls"), OUTPUTS)

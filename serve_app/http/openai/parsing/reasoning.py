@@ -1,7 +1,7 @@
 """Splits a model's text, as it comes, into its reasoning and what follows that. Pure."""
 
 from deployments.contract.chat import Markup
-from serve_app.http.openai.delta import Delta
+from serve_app.http.openai.parsing.delta import Delta
 
 
 class ReasoningSplitter:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from deployments.contract.chat import ToolCallFormat
-from serve_app.http.openai.delta import Delta, whole_calls
-from serve_app.http.openai.output import OutputParser
+from serve_app.http.openai.parsing.delta import Delta, whole_calls
+from serve_app.http.openai.parsing.output import OutputParser
 
 THINK = ("<think>", "</think>")
 CITY = '{"city": "Köln, \\"NRW\\" {]}"}'

@@ -13,9 +13,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from serve_app.http.openai.call_scanner import CallScanner
-from serve_app.http.openai.delta import CallDelta, Delta, new_call_id
-from serve_app.http.openai.reasoning import overlap
+from serve_app.http.openai.parsing.call_scanner import CallScanner
+from serve_app.http.openai.parsing.delta import CallDelta, Delta, new_call_id
+from serve_app.http.openai.parsing.reasoning import overlap
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """Reads what a model writes, as it comes: its reasoning, its text and its calls of tools. Pure."""
 
 from deployments.contract.chat import Markup
-from serve_app.http.openai.delta import Delta
-from serve_app.http.openai.reasoning import ReasoningSplitter
-from serve_app.http.openai.tool_calls import ToolCallParser
+from serve_app.http.openai.parsing.delta import Delta
+from serve_app.http.openai.parsing.reasoning import ReasoningSplitter
+from serve_app.http.openai.parsing.tool_calls import ToolCallParser
 
 
 class OutputParser:

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from deployments.contract.chat import Markup, ToolCallFormat
-from serve_app.http.openai.output import OutputParser
-from serve_app.http.openai.tool_calls import FORMATS, ToolCallParser
-from tests.serve_app.http.openai.model_outputs import OUTPUTS, THINK, parsed
+from serve_app.http.openai.parsing.output import OutputParser
+from serve_app.http.openai.parsing.tool_calls import FORMATS, ToolCallParser
+from tests.serve_app.http.openai.parsing.model_outputs import OUTPUTS, THINK, parsed
 
 
 def parser_of(kind: ToolCallFormat, **fields: Any) -> OutputParser:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.http.openai.call_scanner import CallScanner
+from serve_app.http.openai.parsing.call_scanner import CallScanner
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Reads what a model writes: its reasoning, its text and its calls of tools."""
