@@ -42,6 +42,7 @@ GET /v1/models
 GET /v1/models/{model_id:path}
 POST /v1/completions
 POST /v1/chat/completions
+POST /v1/responses
 """
 
 METRICS = {

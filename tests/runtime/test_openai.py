@@ -140,6 +140,17 @@ def test_a_demanded_call_has_arguments_of_its_tool(client: OpenAI) -> None:
             assert (one.finish_reason, one.message.content or "", call.function.name) == ("tool_calls", "", "f")
 
 
+def test_a_response_has_the_text_of_the_chat_that_it_asks_for(client: OpenAI) -> None:
+    chat = client.chat.completions.create(model=CHAT, messages=USER, max_tokens=12, temperature=0).choices[0]
+    fields: Any = {"model": CHAT, "input": "why", "instructions": "Be brief.", "max_output_tokens": 12}
+    response = client.responses.create(**fields, temperature=0)
+    assert response.output_text == chat.message.content
+    events = list(client.responses.create(**fields, temperature=0, stream=True))
+    deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(deltas) == response.output_text
+    assert events[-1].type in ("response.completed", "response.incomplete")
+
+
 def test_failures_are_typed_exceptions_with_a_request_id(runtime: Running, client: OpenAI) -> None:
     def fails(kind: type[openai.APIStatusError], **fields: Any) -> openai.APIStatusError:
         with pytest.raises(kind) as raised:

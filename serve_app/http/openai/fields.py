@@ -1,6 +1,6 @@
 """Fields that clients send for other servers: hints, what this server has not, and ways to say "off". Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from serve_app.http.openai.errors import InvalidField
 
@@ -56,7 +56,9 @@ OFF: Mapping[str, tuple[tuple[object, object], ...]] = {
 """Fields that are used, with the values that other servers read in another way, and what they mean here."""
 
 
-def used_fields(body: Mapping[str, object], unsupported: Mapping[str, tuple[object, ...]]) -> dict[str, object]:
+def used_fields(
+    body: Mapping[str, object], unsupported: Mapping[str, tuple[object, ...]], used_hints: Collection[str] = ()
+) -> dict[str, object]:
     """The fields that ask for something. Raises InvalidField for one of `unsupported` that does.
 
     A field that is null asks for nothing, and a float that is whole is an integer.
@@ -66,7 +68,7 @@ def used_fields(body: Mapping[str, object], unsupported: Mapping[str, tuple[obje
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         value = next((meant for said, meant in OFF.get(name, ()) if _same(said, value)), value)
-        if value is None or name in HINTS:
+        if value is None or (name in HINTS and name not in used_hints):
             continue
         if name not in unsupported:
             used[name] = value

@@ -5,7 +5,8 @@ from typing import Any
 from deployments.contract.wire import JSON
 from serve_app.http.openai.chat import ChatBody
 from serve_app.http.openai.fields import HINTS, OFF
-from serve_app.http.openai.requests import Body, CompletionBody
+from serve_app.http.openai.requests import CompletionBody, RequestBody
+from serve_app.http.openai.response_body import ResponseBody
 from serve_app.http.openapi import MIDDLEWARE_STATUSES, MODEL_ID, REFERENCE, STRING, answer_of, list_of, object_of, ref
 
 Schema = dict[str, Any]
@@ -26,12 +27,15 @@ def openai_paths(schemas: Schema) -> Schema:
     for name, kind, choice in (("Completion", "text_completion", text), ("Chat", "chat.completion", message)):
         choices = list_of(choice, minItems=1)
         schemas[f"OpenAI{name}"] = _object(object={"const": kind}, choices=choices, usage=usage, **named)
+    response = _object(object={"const": "response"}, id=STRING, model=STRING, status=STRING, output=list_of({}))
+    schemas["OpenAIResponse"] = response
     listed = {"summary": "The text models, as OpenAI lists them", "responses": _answers("OpenAIModels")}
     one = {"summary": "One of them", "parameters": [MODEL_ID], "responses": _answers("OpenAIModel")}
     return {
         "/v1/models": {"get": listed},
         "/v1/models/{model_id}": {"get": one},
         "/v1/completions": {"post": _post("OpenAI's completions", CompletionBody, "OpenAICompletion", schemas)},
+        "/v1/responses": {"post": _post("OpenAI's responses", ResponseBody, "OpenAIResponse", schemas)},
         "/v1/chat/completions": {"post": _post("OpenAI's chats", ChatBody, "OpenAIChat", schemas)},
     }
 
@@ -51,7 +55,7 @@ def _answers(schema: str) -> Schema:
     return {"200": answer_of("OK", JSON, ref(schema))} | failures
 
 
-def _post(summary: str, body: type[Body], answer: str, schemas: Schema) -> Schema:
+def _post(summary: str, body: type[RequestBody], answer: str, schemas: Schema) -> Schema:
     schema = body.model_json_schema(ref_template=REFERENCE)
     schemas.update(schema.pop("$defs", {}))
     fields = schema["properties"]

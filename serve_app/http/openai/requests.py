@@ -30,7 +30,7 @@ def _prompts(value: object, validate: Callable[[object], object]) -> object:
     return prompts if isinstance(prompts, list) and not isinstance(prompts[0], int) else [prompts]
 
 
-AnyBody = TypeVar("AnyBody", bound="Body")
+AnyBody = TypeVar("AnyBody", bound="RequestBody")
 Ignored = Any
 
 
@@ -72,10 +72,21 @@ class ResponseFormat(Fields):
         return {"type": "object"} if schema is None and self.type == "json_object" else schema
 
 
-class Body(TokenOptions, SamplingDefaults, Fields):
-    """The fields of both kinds of requests."""
+class RequestBody(Fields):
+    """`unsupported`: the fields that are refused, with the values that ask for nothing."""
 
-    unsupported: ClassVar[Mapping[str, tuple[object, ...]]] = UNSUPPORTED
+    unsupported: ClassVar[Mapping[str, tuple[object, ...]]]
+
+    @cached_property
+    def requests(self) -> list[TextGeneration]:
+        """One for each choice. Raises ValidationError."""
+        raise NotImplementedError
+
+
+class Body(TokenOptions, SamplingDefaults, RequestBody):
+    """The fields of completions and chats."""
+
+    unsupported = UNSUPPORTED
 
     model: Text
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
@@ -85,11 +96,6 @@ class Body(TokenOptions, SamplingDefaults, Fields):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
-
-    @cached_property
-    def requests(self) -> list[TextGeneration]:
-        """One for each choice. Raises ValidationError."""
-        raise NotImplementedError
 
     @property
     def choices(self) -> int:
@@ -180,7 +186,7 @@ def body_of(kind: type[AnyBody], value: object) -> AnyBody:
     if not isinstance(value, dict):
         raise InvalidField("expected a JSON object")
     try:
-        body = kind.model_validate(used_fields(value, kind.unsupported))
+        body = kind.model_validate(used_fields(value, kind.unsupported, kind.model_fields))
         _ = body.requests  # Raises as well.
         return body
     except ValidationError as invalid:

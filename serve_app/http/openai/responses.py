@@ -146,8 +146,7 @@ class ChatBuilder(ResponseBuilder):
         return {"delta": fields}
 
     def _logprobs(self, tokens: Sequence[TokenLogprob], offset: int) -> Object:
-        content = [_token(token) | {"top_logprobs": list(map(_token, token.top))} for token in tokens]
-        return {"content": content, "refusal": None}
+        return {"content": list(map(token_logprob, tokens)), "refusal": None}
 
 
 def _choice(index: int, content: Object, logprobs: Object | None = None, finish_reason: str | None = None) -> Object:
@@ -162,6 +161,10 @@ def _call_delta(call: CallDelta) -> Object:
         return {"index": call.index, "function": {"arguments": call.arguments}}
     function = {"name": call.name, "arguments": call.arguments}
     return {"index": call.index, "id": call.id, "type": "function", "function": function}
+
+
+def token_logprob(token: TokenLogprob) -> Object:
+    return _token(token) | {"top_logprobs": list(map(_token, token.top))}
 
 
 def _token(token: Alternative) -> Object:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deployments.contract import wire
+from deployments.contract.chat import Markup
 from deployments.contract.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
 from deployments.contract.status import ModelStatus
 from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
@@ -24,7 +25,9 @@ from serve_app.http.openai.choice_stream import ChoiceStream
 from serve_app.http.openai.errors import InvalidField, error_object, render_error
 from serve_app.http.openai.openapi import openai_paths
 from serve_app.http.openai.parsing.output import OutputParser
-from serve_app.http.openai.requests import Body, CompletionBody, body_of
+from serve_app.http.openai.requests import AnyBody, Body, CompletionBody, body_of
+from serve_app.http.openai.response_body import ResponseBody
+from serve_app.http.openai.response_events import ResponseEvents, response_stream
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from serve_app.http.requests import cancel_on_disconnect, context_of, read_json
 from serve_app.http.sse import Events, EventStream, StartedStream, data, started
@@ -41,6 +44,7 @@ def openai_api(settings: IngressSettings, runtime: Runtime, operations: Operatio
         Route("/v1/models", api.models),
         Route("/v1/models/{model_id:path}", api.model),
         Route("/v1/completions", partial(api.generate, CompletionBody), methods=["POST"]),
+        Route("/v1/responses", api.respond, methods=["POST"]),
         Route("/v1/chat/completions", partial(api.generate, ChatBody), methods=["POST"]),
     ]
     return MountedApi("/v1", routes, render_error, openai_paths)
@@ -73,14 +77,43 @@ class _OpenAI:
 
     async def generate(self, kind: type[CompletionBody] | type[ChatBody], request: Request) -> Response:
         context = context_of(request)
+        body = await self._body(kind, request, context)
+        if isinstance(body, Response):
+            return body
+        answer = self._streamed if body.stream else self._whole
+        return await cancel_on_disconnect(request, answer(body, body.requests, context))
+
+    async def respond(self, request: Request) -> Response:
+        context = context_of(request)
+        body = await self._body(ResponseBody, request, context)
+        if isinstance(body, Response):
+            return body
+        events = ResponseEvents(body.echo(f"resp_{context.request_id}", int(time.time())))
+        if body.stream:
+            return await cancel_on_disconnect(request, self._response_stream(body, events, context))
+        result = await cancel_on_disconnect(request, self.runtime.answer(body.requests[0], context))
+        if not isinstance(result, TextGenerationResult):
+            return render_error(result if isinstance(result, Error) else Error.of(Internal("the model gave no text")))
+        delta = body.chat.parser(result.markup or Markup()).whole(result.generated_text)
+        events.feed(delta, result.logprobs or ())
+        events.end(result)
+        return Response(data(events.response(result)), media_type=wire.JSON)
+
+    async def _response_stream(self, body: ResponseBody, events: ResponseEvents, context: RequestContext) -> Response:
+        replies = await started(self.runtime.stream(body.requests[0], context))
+        if not isinstance(replies.first, Error):
+            return EventStream(response_stream(events, replies, body.chat.parser))
+        await replies.aclose()
+        return render_error(replies.first)
+
+    async def _body(self, kind: type[AnyBody], request: Request, context: RequestContext) -> AnyBody | Response:
+        """What the request asks for, or why it cannot be read."""
         try:
-            body = body_of(kind, await read_json(request, self.limit_bytes))
+            return body_of(kind, await read_json(request, self.limit_bytes))
         except ServingError as failure:
             error = await self.runtime.answer(failure, context)
             assert isinstance(error, Error)
             return render_error(error, failure.param if isinstance(failure, InvalidField) else None)
-        answer = self._streamed if body.stream else self._whole
-        return await cancel_on_disconnect(request, answer(body, body.requests, context))
 
     async def _whole(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
         """Every choice's text, or the first error, which cancels the other choices."""
