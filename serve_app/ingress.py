@@ -57,7 +57,8 @@ class Ingress:
         self.mirror = RegistryMirror()
         self.runtime = self._runtime(int(settings.max_prompt_kb * 1024))
         with_models = {route.family: self.handles[route.family] for route in routes if route.has_models}
-        self.admin = RegistryAdmin(self.mirror, with_models)
+        preload = {route.family: route.settings.preload for route in routes if route.has_models}
+        self.admin = RegistryAdmin(self.mirror, with_models, preload)
         self._tasks = [asyncio.create_task(work) for work in (self.mirror.follow(), self._report_forever())]
         openai = openai_api(settings, self.runtime, self)
         self.http = build_http_app(settings, self.access, self.runtime, self, (openai,), forms)
@@ -105,6 +106,10 @@ class Ingress:
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
         return await self.admin.models()
+
+    async def warnings(self) -> list[str]:
+        """What the configuration asks for and is not so, one line each."""
+        return await self.admin.warnings()
 
     async def administer(self, verb: Verb, name: str) -> AdminResult | Error:
         """What an operator asks of one model. Never raises."""

@@ -214,8 +214,10 @@ def _send_samples(config: RuntimeConfig, port: int, families: Sequence[Family], 
     # Only the owner of a key has it; a handle needs none.
     target = serve.get_app_handle(APPLICATION) if config.access.keys else url
     with ModelRuntimeClient(target) as client, _progress("loading models", started):
-        lines = sample_lines(client, families, url)
+        lines, warnings = sample_lines(client, families, url), client.warnings()
     print(f"\n{url} is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops it.\n")
+    for warning in warnings:
+        print(f"warning: {warning}\n")
     for line in lines:
         print(line, end="\n\n", flush=True)
 

@@ -101,6 +101,7 @@ CLIENT = {
     "generate_stream": "model_id prompt max_tokens",
     "infer": "request",
     "models": "",
+    "warnings": "",
     "model": "model_id",
     "load": "model_id",
     "unload": "model_id",

@@ -37,7 +37,7 @@ from deployments.system.process_memory import Memory
 from deployments.validation.golden_validator import GoldenValidator
 from deployments.validation.validator import ModelValidator
 
-logger = logging.getLogger("model_runtime.family")
+logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 
 SWEEP_EVERY_S = 1.0
 

@@ -30,6 +30,8 @@ def run(options: argparse.Namespace) -> int | None:
         return 2
     with connection.connect(options) as client:
         result = _administer(client, options.verb, options.model) if options.verb else client.models()
+        for warning in [] if options.verb else client.warnings():
+            print(f"warning: {warning}", file=sys.stderr)
     if options.json:
         print(json.dumps(to_jsonable_python(result), indent=2))
     elif isinstance(result, ModelStatus):

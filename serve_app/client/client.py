@@ -69,6 +69,10 @@ class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClie
         """Every model of the repository, and where it is in memory."""
         return await self._transport.models()
 
+    async def warnings(self) -> list[str]:
+        """What the runtime's configuration asks for and is not so, such as a model to preload that there is not."""
+        return await self._transport.warnings()
+
     async def model(self, model_id: str) -> ModelStatus:
         """One model, or `id@version`. Raises ModelNotFound."""
         return await self._administer(Verb.SHOW, model_id)
@@ -127,6 +131,7 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
     classify = _blocking(AsyncModelRuntimeClient.classify)
     generate = _blocking(AsyncModelRuntimeClient.generate)
     models = _blocking(AsyncModelRuntimeClient.models)
+    warnings = _blocking(AsyncModelRuntimeClient.warnings)
     model = _blocking(AsyncModelRuntimeClient.model)
     load = _blocking(AsyncModelRuntimeClient.load)
     unload = _blocking(AsyncModelRuntimeClient.unload)

@@ -25,6 +25,7 @@ class Transport(Protocol):
     async def infer(self, request: InferRequest) -> InferResponse: ...
     def stream(self, request: InferRequest) -> Replies: ...
     async def models(self) -> list[ModelStatus]: ...
+    async def warnings(self) -> list[str]: ...
     async def administer(self, verb: Verb, name: str) -> AdminResult: ...
     async def close(self) -> None: ...
 
@@ -55,6 +56,10 @@ class HttpTransport:
     async def models(self) -> list[ModelStatus]:
         answer = await self._json("GET", "/models", self.http.timeout)
         return [ModelStatus.model_validate(status) for status in answer["models"]]
+
+    async def warnings(self) -> list[str]:
+        answer = await self._json("GET", "/models", self.http.timeout)
+        return list(answer.get("warnings", ()))  # A runtime of an earlier version has none.
 
     async def administer(self, verb: Verb, name: str) -> AdminResult:
         path = f"/models/{quote(name)}"
@@ -96,6 +101,10 @@ class ServeHandleTransport:
     async def models(self) -> list[ModelStatus]:
         statuses: list[ModelStatus] = await _within(self.timeout_s, self.handle.models.remote())
         return statuses
+
+    async def warnings(self) -> list[str]:
+        warnings: list[str] = await _within(self.timeout_s, self.handle.warnings.remote())
+        return warnings
 
     async def administer(self, verb: Verb, name: str) -> AdminResult:
         answer: AdminResult | Error = await _within(ADMINISTRATION_S, self.handle.administer.remote(verb, name))

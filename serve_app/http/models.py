@@ -18,7 +18,8 @@ def model_routes(operations: Operations) -> list[BaseRoute]:
     """Model ids may contain slashes; `id@version` names a version."""
 
     async def models(request: Request) -> Response:
-        return JSONResponse({"models": [status.model_dump() for status in await operations.models()]})
+        statuses = [status.model_dump() for status in await operations.models()]
+        return JSONResponse({"models": statuses, "warnings": await operations.warnings()})
 
     def route_of(verb: Verb) -> Callable[[Request], Awaitable[Response]]:
         async def administer(request: Request) -> Response:

@@ -195,7 +195,7 @@ def answer_of(description: str, media_type: str, schema: dict[str, Any]) -> dict
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
-_MODELS = object_of({"models": list_of(ref("ModelStatus"))}, "models")
+_MODELS = object_of({"models": list_of(ref("ModelStatus")), "warnings": list_of(STRING)}, "models", "warnings")
 _PLANS = object_of({"plans": list_of(ref("Plan"))}, "plans")
 
 

@@ -1,7 +1,7 @@
 """An operator's requests: show, load, unload, pin and plan a model. Decides nothing: replicas and registry do."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -12,24 +12,35 @@ from deployments.contract.types import Error
 from deployments.repository.model import Model, find
 from serve_app.dispatch.broadcast import broadcast
 from serve_app.registry.mirror import RegistryMirror, registry_actor
-from serve_app.registry.status import model_status, model_statuses
+from serve_app.registry.status import model_status, model_statuses, preload_warnings
 
 LOAD_TIMEOUT_S = 600.0
 UNLOAD_TIMEOUT_S = 60.0
 
 
 class RegistryAdmin:
-    """`handles`: of the families that have models."""
+    """`handles`: of the families that have models. `preload`: the names of models that they are to preload."""
 
-    def __init__(self, mirror: RegistryMirror, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
+    def __init__(
+        self,
+        mirror: RegistryMirror,
+        handles: Mapping[str, DeploymentHandle[Any]],
+        preload: Mapping[str, Sequence[str]],
+    ) -> None:
         self.mirror = mirror
         self.handles = handles
+        self.preload = preload
 
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
         await self.mirror.ready()
         replicas = await self._replicas(list(self.handles))
         return model_statuses(self.mirror.table, replicas)
+
+    async def warnings(self) -> list[str]:
+        """What the configuration asks for and is not so, one line each."""
+        statuses = await self.models() if any(self.preload.values()) else []
+        return preload_warnings(self.preload, self.mirror.table, statuses)
 
     async def do(self, verb: Verb, name: str) -> AdminResult:
         """The model's status afterwards, or its plans. Raises ServingError."""

@@ -1,9 +1,11 @@
 """Builds the statuses of models from the registry's table and the statuses of replicas. No Ray, no I/O."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 
+from deployments.contract.errors import ServingError
 from deployments.contract.status import ModelStatus, ReplicaStatus, Residence, ResidentStatus
+from deployments.repository.model import find
 from deployments.repository.versions import Table
 
 _STATES = {"ready": "ready", "reserved": "loading", "loading": "loading", "unloading": "unloading", "failed": "failed"}
@@ -19,6 +21,23 @@ def model_statuses(table: Table, replicas: Iterable[ReplicaStatus]) -> list[Mode
 def model_status(name: str, table: Table, replicas: Iterable[ReplicaStatus]) -> ModelStatus:
     """The status of one name in the table: `id`, or `id@version`."""
     return _status(name, table, _by_model(replicas))
+
+
+def preload_warnings(preload: Mapping[str, Sequence[str]], table: Table, statuses: Iterable[ModelStatus]) -> list[str]:
+    """One line for each model that a family is to preload and cannot. `preload`: their names, by family."""
+    failed = {status.model_id: status.reason for status in statuses if status.state == "failed"}
+    warnings = []
+    for family, names in preload.items():
+        for name in names:
+            try:
+                model = find(table.models, name, family)
+                why = failed.get(model.model_id)
+                reason = f"{model.name}: {why}" if why else None
+            except ServingError as failure:
+                reason = failure.message
+            if reason:
+                warnings.append(f"families.{family}.preload: {reason}")
+    return warnings
 
 
 _Residents = Mapping[str, list[tuple[ReplicaStatus, ResidentStatus]]]

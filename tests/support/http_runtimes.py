@@ -101,6 +101,7 @@ class FakeRuntime:
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         """Of any request."""
         self.statuses: list[ModelStatus] | Exception = []
+        self.warned: list[str] = []
         self.administered: list[tuple[Verb, str]] = []
         self.is_ready = True
 
@@ -135,6 +136,9 @@ class FakeRuntime:
         if isinstance(self.statuses, Exception):
             raise self.statuses
         return self.statuses
+
+    async def warnings(self) -> list[str]:
+        return self.warned
 
     async def administer(self, verb: Verb, name: str) -> AdminResult | Error:
         self.administered.append((verb, name))

@@ -105,7 +105,8 @@ def test_client_and_command_line_import_nothing_that_only_unix_has() -> None:
 
 
 @pytest.mark.cluster
-def test_serve_shows_that_it_works_and_leaves_nothing_behind(repository: Path) -> None:
+def test_serve_shows_that_it_works_warns_and_leaves_nothing_behind(repository: Path, tmp_path: Path) -> None:
+    (tmp_path / "runtime.yaml").write_text("families: {text_generation: {preload: [txt]}}")
     command = [
         sys.executable,
         "-m",
@@ -113,6 +114,8 @@ def test_serve_shows_that_it_works_and_leaves_nothing_behind(repository: Path) -
         "serve",
         "--models",
         str(repository),
+        "--config",
+        str(tmp_path / "runtime.yaml"),
         "--port",
         str(free_port()),
     ]
@@ -132,6 +135,8 @@ def test_serve_shows_that_it_works_and_leaves_nothing_behind(repository: Path) -
         assert "starting Ray" in output
         assert "loading models" in output
         assert "is ready after" in output
+        assert "warning: families.text_generation.preload: no model 'txt'; did you mean 'text'?" in output
+        assert lines[0].startswith("caching in /")
         started = psutil.Process(serving.pid).children(recursive=True)
         assert any("raylet" in process.name() for process in started)
         # As Ctrl-C does: to the whole group.

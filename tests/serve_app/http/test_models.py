@@ -30,6 +30,14 @@ def test_each_verb_has_its_route(
     assert error_in(response)["code"] == "model_not_found"
 
 
+def test_what_the_configuration_asks_for_in_vain_stands_beside_the_models(
+    http: TestClient, runtime: FakeRuntime
+) -> None:
+    runtime.statuses, runtime.warned = [status("m", "text_generation")], ["families.f.preload: no model 'x'"]
+    listed = http.get("/models").json()
+    assert ([model["model_id"] for model in listed["models"]], listed["warnings"]) == (["m"], runtime.warned)
+
+
 def test_an_unknown_verb_is_not_for_a_model(http: TestClient, runtime: FakeRuntime) -> None:
     assert error_in(http.post("/models/m/explode"))["code"] == "method_not_allowed"
     assert runtime.administered == []

@@ -63,7 +63,7 @@ def broadcasts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[object, ...]]:
 @pytest.fixture
 def admin(mirror: RegistryMirror, deployment: Deployment, broadcasts: list[tuple[object, ...]]) -> RegistryAdmin:
     handles: dict[str, Any] = {"text_generation": deployment}
-    return RegistryAdmin(mirror, handles)
+    return RegistryAdmin(mirror, handles, {"text_generation": ("m", "n")})
 
 
 async def test_a_model_that_is_removed_while_its_status_is_requested_is_shown_as_it_was(
@@ -114,3 +114,9 @@ async def test_what_cannot_be_administered_raises(admin: RegistryAdmin) -> None:
         await admin.do(Verb.SHOW, "nothing")
     with pytest.raises(ModelLoadFailed, match="no family serves it"):
         await admin.do(Verb.UNLOAD, "orphan")
+
+
+async def test_a_model_to_preload_that_there_is_not_is_a_warning(admin: RegistryAdmin) -> None:
+    assert await admin.warnings() == ["families.text_generation.preload: no model 'n'"]
+    admin.preload = {"text_generation": ("m",)}
+    assert await admin.warnings() == []

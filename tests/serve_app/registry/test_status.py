@@ -5,7 +5,7 @@ from pathlib import Path
 from deployments.contract.status import ProcessStatus, ReplicaStatus, ResidentStatus, Unload
 from deployments.repository.model import Model
 from deployments.repository.versions import Table
-from serve_app.registry.status import model_status, model_statuses
+from serve_app.registry.status import model_status, model_statuses, preload_warnings
 
 
 def model(version: int | None, digest: str = "a", **fields: object) -> Model:
@@ -79,3 +79,16 @@ def test_the_state_is_that_of_the_most_advanced_replica() -> None:
         row = model_status("org/m@2", Table({"org/m@2": model(2)}), replicas)
         assert row.state == expected
         assert row.reason == ("why" if expected == "failed" else None)
+
+
+def test_each_model_that_cannot_be_preloaded_is_a_line_that_says_why() -> None:
+    failing = [replica("x", ResidentStatus("org/m@2", "a", "failed", reason="out of memory"))]
+    preload = {"text_generation": ["org/m", "org/m@1", "org/m@3", "m"], "image_classification": ["org/m@1"], "none": []}
+    assert preload_warnings(preload, TABLE, model_statuses(TABLE, REPLICAS)) == [
+        "families.text_generation.preload: org/m@3: broken",
+        "families.text_generation.preload: no model 'm'",
+        "families.image_classification.preload: org/m@1 serves text_generation, not image_classification",
+    ]
+    assert preload_warnings({"text_generation": ["org/m"]}, TABLE, model_statuses(TABLE, failing)) == [
+        "families.text_generation.preload: org/m@2: out of memory"
+    ]
