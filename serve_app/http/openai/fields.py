@@ -13,7 +13,8 @@ HINTS = frozenset(
         *("user", "metadata", "store", "service_tier", "safety_identifier", "prediction"),
         *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
         # vLLM
-        *("priority", "request_id", "session_id", "cache_salt", "stream_interval"),
+        *("priority", "request_id", "session_id", "cache_salt", "stream_interval", "truncation_side"),
+        *("return_token_offsets", "return_mm_kwargs"),
         # llama.cpp, Ollama, LM Studio, OpenRouter
         *("cache_prompt", "id_slot", "n_keep", "timings_per_token", "return_progress", "keep_alive", "ttl", "usage"),
     ]
@@ -29,7 +30,15 @@ UNSUPPORTED: dict[str, tuple[object, ...]] = {
             *("use_beam_search", "include_stop_str_in_output", "truncate_prompt_tokens", "allowed_token_ids"),
             *("bad_words", "prompt_embeds", "structured_outputs", "guided_json", "guided_regex", "guided_choice"),
             *("guided_grammar", "return_tokens_as_token_ids", "return_token_ids", "logprob_token_ids"),
-            *("repetition_detection", "watermarking", "vllm_xargs", "kv_transfer_params", "ec_transfer_params"),
+            *(
+                "return_prompt_text",
+                "routed_experts_prompt_start",
+                "repetition_detection",
+                "watermarking",
+                "vllm_xargs",
+                "kv_transfer_params",
+                "ec_transfer_params",
+            ),
             # llama.cpp, Ollama
             *("mirostat", "dynatemp_range", "dry_multiplier", "xtc_probability", "n_probs", "grammar", "options"),
         ],
