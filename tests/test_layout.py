@@ -49,6 +49,7 @@ RAY = {
     "deployments/replica/gpu.py",
     "serve_app/app.py",
     "serve_app/autoscaling.py",
+    "serve_app/config/serve_file.py",
     "serve_app/dispatch/broadcast.py",
     "serve_app/dispatch/handle_transport.py",
     "serve_app/dispatch/replica_pool.py",

@@ -14,6 +14,7 @@ from serve_app.access.api_keys import new_key
 from serve_app.cli import infer, models
 from serve_app.config.config import RuntimeConfig, read_config
 from serve_app.config.reload import Reload
+from serve_app.config.serve_file import read_configs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     listing = "list the models; show, load, unload, pin, unpin, plan one"
     models.add_arguments(commands.add_parser("models", help=listing))
     _add_keys(commands.add_parser("keys", help="make API keys"))
-    config = commands.add_parser("config", help="check the configuration and print it, defaults included")
+    config = commands.add_parser("config", help="check a configuration or a file for `serve deploy`; print it whole")
     for command, run in ((serve, _serve), (config, _config)):
         repository = "the model repository, a folder or a URL (default: models)"
         command.add_argument("--models", type=_repository, help=repository)
@@ -66,7 +67,10 @@ def _repository(text: str) -> Path | str:
 
 
 def _configuration(options: argparse.Namespace) -> RuntimeConfig:
-    config = read_config(options.config) if options.config else RuntimeConfig()
+    return _with_models(read_config(options.config) if options.config else RuntimeConfig(), options)
+
+
+def _with_models(config: RuntimeConfig, options: argparse.Namespace) -> RuntimeConfig:
     return config.model_copy(update={"models": options.models}) if options.models else config
 
 
@@ -91,10 +95,13 @@ def _new_key(options: argparse.Namespace) -> None:
 
 
 def _config(options: argparse.Namespace) -> None:
-    config = _configuration(options)
-    families = {family.name: config.settings(family.name) for family in FAMILIES} | dict(config.families)
-    shown = config.model_copy(update={"families": families}).model_dump(mode="json")
-    print(yaml.safe_dump(shown, sort_keys=False), end="")
+    configs = read_configs(options.config) if options.config else [RuntimeConfig()]
+    documents = []
+    for config in configs:
+        families = {family.name: config.settings(family.name) for family in FAMILIES} | dict(config.families)
+        shown = _with_models(config, options).model_copy(update={"families": families})
+        documents.append(yaml.safe_dump(shown.model_dump(mode="json"), sort_keys=False))
+    print("---\n".join(documents), end="")
 
 
 if __name__ == "__main__":

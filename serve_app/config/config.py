@@ -105,9 +105,22 @@ def is_loopback(host: str) -> bool:
 
 def read_config(file: Path) -> RuntimeConfig:
     """The configuration in a YAML file. Raises ValueError with one line for each mistake."""
+    content = read_yaml(file)
+    if is_serve_file(content):
+        raise ValueError(f"{file.name}: a file for `serve deploy`; what is wanted here is what its `args` hold")
     try:
-        return RuntimeConfig.model_validate(yaml.safe_load(file.read_text("utf-8")) or {})
+        return RuntimeConfig.model_validate(content)
     except ValidationError as invalid:
         raise ValueError("\n".join(f"{file.name}: {line}" for line in mistakes(invalid))) from None
+
+
+def is_serve_file(content: object) -> bool:
+    return isinstance(content, Mapping) and "applications" in content
+
+
+def read_yaml(file: Path) -> object:
+    """What a YAML file holds; an empty one, an empty mapping. Raises ValueError."""
+    try:
+        return yaml.safe_load(file.read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as bad:
         raise ValueError(f"{file.name}: {bad}") from None

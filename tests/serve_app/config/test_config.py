@@ -30,6 +30,7 @@ def config_of(tmp_path: Path, text: str) -> RuntimeConfig:
         ("ingress: {autoscaling: {min_replicas: 5}}", "ingress.autoscaling: min_replicas 5 is above max_replicas 2"),
         ("models: [", "runtime.yaml: "),
         ("- models", "runtime.yaml: "),
+        ("applications: []", "runtime.yaml: a file for `serve deploy`; what is wanted here is what its `args` hold"),
     ],
 )
 def test_a_mistake_is_reported_with_its_place_and_the_nearest_key(tmp_path: Path, text: str, message: str) -> None:
