@@ -101,8 +101,3 @@ class ChatOptions(BaseModel):
     @property
     def begins_turn(self) -> bool:
         return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
-
-    @property
-    def option_texts(self) -> Iterator[str]:
-        """What the model may read of it."""
-        yield from (json.dumps(value, ensure_ascii=False) for value in (self.tools, self.chat_template_kwargs) if value)

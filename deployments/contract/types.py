@@ -5,6 +5,7 @@ bincode `index` it declares; an index is never reused. Fields without a default 
 every format. Fields with one are optional extras: `None` means absent, and bincode does not carry them.
 """
 
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -169,7 +170,8 @@ class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
     @property
     def texts(self) -> Sequence[str]:
         messages = [text for message in self.messages or () for text in message.texts]
-        return [self.prompt, self.suffix or "", *messages, *self.option_texts]
+        options = (json.dumps(value, ensure_ascii=False) for value in (self.tools, self.chat_template_kwargs) if value)
+        return [self.prompt, self.suffix or "", *messages, *options]
 
     def repeatable(self) -> Self:
         if not self.temperature or self.seed is not None:

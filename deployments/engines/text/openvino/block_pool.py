@@ -25,6 +25,9 @@ class BlockPool:
         self._by_name: dict[bytes, int] = {}
         self._names: dict[int, bytes] = {}
 
+        self.touched = 0
+        """One more than the highest number that was taken since it was last set."""
+
     @property
     def used(self) -> int:
         """One more than the highest number of a block that holds something."""
@@ -54,6 +57,7 @@ class BlockPool:
             self._drop_oldest()
         block = heapq.heappop(self._free)
         self._rows[block] = 1
+        self.touched = max(self.touched, block + 1)
         return block
 
     def name(self, tokens: Sequence[int], blocks: Sequence[int]) -> None:

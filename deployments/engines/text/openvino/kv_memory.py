@@ -23,7 +23,6 @@ class KVMemory:
         self._maps: list[mmap.mmap] = []
         self._arrays: list[np.ndarray[Any, Any]] = []
         self.tensors: dict[str, ov.Tensor] = {}
-        self._touched = 0  # Blocks from the first one on that may have memory.
         for port, name in _cache_inputs(compiled):
             shape = [blocks, *(dim.get_length() for dim in list(port.get_partial_shape())[1:])]
             kind = port.get_element_type()
@@ -43,19 +42,6 @@ class KVMemory:
             for port, _ in _cache_inputs(compiled)
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Of the blocks that have memory."""
-        return self._touched * self._bytes_each
-
-    @property
-    def _bytes_each(self) -> int:
-        return sum(array[0].nbytes for array in self._arrays)
-
-    def touch(self, block: int) -> None:
-        """The block is about to be written."""
-        self._touched = max(self._touched, block + 1)
-
     def copy(self, source: int, target: int) -> None:
         for array in self._arrays:
             array[target] = array[source]
@@ -65,15 +51,12 @@ class KVMemory:
         for array in self._arrays:
             array[list(blocks)] = 0
 
-    def trim(self, used: int, spare_bytes: int = 0) -> None:
-        """Give the memory of the blocks from `used` on back, if it is more than `spare_bytes`."""
-        if (self._touched - used) * self._bytes_each <= spare_bytes:
-            return
+    def trim(self, used: int) -> None:
+        """Give the memory of the blocks from `used` on back."""
         for memory, array in zip(self._maps, self._arrays, strict=True):
             start = -(-used * array[0].nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
             if start < len(memory):
                 memory.madvise(mmap.MADV_DONTNEED, start)
-        self._touched = used
 
 
 def _cache_inputs(compiled: Any) -> list[tuple[Any, str]]:

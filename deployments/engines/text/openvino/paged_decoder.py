@@ -43,7 +43,7 @@ class PagedDecoder:
     """So many prompt tokens keep a CPU busy; more would only delay first tokens."""
 
     def __init__(self, compiled: Any, weight_bytes: int, max_rows: int, context: int) -> None:
-        block_bytes = KVMemory.block_bytes(compiled)
+        self._block_bytes = block_bytes = KVMemory.block_bytes(compiled)
         kept = min(max(KEPT_BYTES[0], weight_bytes // 4), KEPT_BYTES[1]) // block_bytes
         blocks = max(1, min(max_rows * -(-context // BLOCK) + kept, _machine_bytes() // block_bytes))
         self._pool = BlockPool(blocks, kept)
@@ -60,7 +60,7 @@ class PagedDecoder:
 
     @property
     def nbytes(self) -> int:
-        return self._memory.nbytes
+        return self._pool.touched * self._block_bytes
 
     @property
     def use(self) -> float:
@@ -109,7 +109,7 @@ class PagedDecoder:
     def step(self, tokens: Sequence[int]) -> StepOutput:
         for text, table in zip(self._texts, self._tables, strict=True):
             if len(text) == BLOCK * len(table):
-                table.append(self._take())
+                table.append(self._pool.take())
                 self._steps.stale = True
         logits = self._steps(tokens, self._texts, self._tables)
         for text, token in zip(self._texts, tokens, strict=True):
@@ -128,14 +128,14 @@ class PagedDecoder:
         else:
             self._pool.name(text, table)
         self._pool.release(table)
-        self._memory.trim(self._pool.used, SPARE_BYTES)
+        self._trim(SPARE_BYTES)
 
     def clear(self) -> None:
         for table in self._tables:
             self._pool.release(table)
         self._texts, self._tables = [], []
         self._pool.drop_kept()
-        self._memory.trim(self._pool.used)
+        self._trim(0)
 
     def close(self) -> None:
         self.clear()
@@ -146,17 +146,19 @@ class PagedDecoder:
         table = list(found)
         try:
             while BLOCK * len(table) < end:
-                table.append(self._take())
+                table.append(self._pool.take())
         except BaseException:
             self._pool.release(table)
             raise
         known = BLOCK * len(found) if known is None else known
         return Part(prompt[known:end], known, table)
 
-    def _take(self) -> int:
-        block = self._pool.take()
-        self._memory.touch(block)
-        return block
+    def _trim(self, spare_bytes: int) -> None:
+        """Give memory of free blocks back, if it is more than that."""
+        used = self._pool.used
+        if (self._pool.touched - used) * self._block_bytes > spare_bytes:
+            self._memory.trim(used)
+            self._pool.touched = used
 
     def _copied(self, table: Sequence[int], length: int) -> list[int]:
         """A table with the same tokens: whole blocks are shared, the last one is copied."""
@@ -164,7 +166,7 @@ class PagedDecoder:
         self._pool.share(whole)
         copied = list(whole)
         for block in table[len(whole) :]:
-            copied.append(self._take())
+            copied.append(self._pool.take())
             self._memory.copy(block, copied[-1])
         return copied
 

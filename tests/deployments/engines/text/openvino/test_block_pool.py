@@ -50,6 +50,7 @@ def test_a_block_that_may_hold_nan_is_shared_with_no_later_text() -> None:
     pool.release(table)
     assert pool.find(text_of(1, 2)) == []
     assert pool.used == 0
+    assert pool.touched == 3
 
 
 def test_a_pool_whose_blocks_all_have_rows_is_out_of_memory_and_kept_ones_make_room() -> None:

@@ -30,17 +30,11 @@ def held() -> int:
 
 def test_memory_is_taken_by_the_blocks_that_are_written_and_given_back() -> None:
     memory, before = KVMemory(model(), 100_000), held()  # 200 GiB
-    assert memory.nbytes == 0
     for block in range(50):
-        memory.touch(block)
         for tensor in memory.tensors.values():
             tensor.data[block] = 1
-    assert memory.nbytes == 50 * KVMemory.block_bytes(model()) == 100 * MIB
     assert held() - before > 90 * MIB
-    memory.trim(10, spare_bytes=100 * MIB)
-    assert memory.nbytes == 100 * MIB, "what may be spare stays"
     memory.trim(10)
-    assert memory.nbytes == 20 * MIB
     assert held() - before < 50 * MIB
     assert memory.tensors["key_cache.0"].data[9].all()
     assert not memory.tensors["key_cache.0"].data[10].any()

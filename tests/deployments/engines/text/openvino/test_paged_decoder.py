@@ -173,7 +173,7 @@ def test_the_cache_is_bounded_by_the_memory_of_the_machine(folder: Path, monkeyp
     monkeypatch.setattr(paged_decoder, "_machine_bytes", lambda: 1 << 20)
     small = load_openvino(folder)
     decoder = decoder_of(small)
-    assert len(decoder._pool._free) * decoder._memory._bytes_each <= 1 << 20
+    assert len(decoder._pool._free) * decoder._block_bytes <= 1 << 20
     small.close()
 
 
