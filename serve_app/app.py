@@ -65,6 +65,7 @@ def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
                 settings=settings,
                 on_gpu=num_gpus > 0,
                 may_be_empty=settings.autoscaling.min_replicas == 0,
+                folder_defaults=getattr(settings, "folder_defaults", True),
             )
         )
     forms = [family.form for family in families if family.form]

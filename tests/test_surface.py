@@ -75,7 +75,7 @@ CONFIGURATION = {
     "ingress.autoscaling.": AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,
     "families.image_classification.autoscaling.": AUTOSCALING,
-    "families.text_generation.": FAMILY,
+    "families.text_generation.": FAMILY + "folder_defaults",
     "families.text_generation.autoscaling.": AUTOSCALING,
     "access.": "keys",
 }

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from deployments.contract.generation import FolderDefaults, folder_defaults
 from deployments.repository.diagnosis import adapted
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.safetensors import check_safetensors
@@ -15,6 +16,7 @@ from deployments.repository.weights import INDEX_BYTES, loaded_weights
 
 MANIFEST = "model.yaml"
 ADAPTER = "adapter_config.json"
+GENERATION = "generation_config.json"
 CONFIG_BYTES = 16 * 2**20
 TOKENIZER_BYTES = 64 * 2**20
 MAX_FILES = 4096
@@ -98,6 +100,20 @@ def read_config(folder: Path) -> dict[str, object]:
             return parse_config(stream.read(CONFIG_BYTES + 1))
     except FileNotFoundError:
         raise Unservable("there is no config.json") from None
+
+
+def read_generation(folder: Path) -> FolderDefaults:
+    """What generation_config.json says of requests. Raises Unservable, OSError."""
+    try:
+        with (folder / GENERATION).open("rb") as stream:
+            return parse_generation(stream.read(CONFIG_BYTES + 1))
+    except FileNotFoundError:
+        return FolderDefaults()
+
+
+def parse_generation(text: bytes) -> FolderDefaults:
+    """Raises Unservable."""
+    return folder_defaults(_parsed(text, GENERATION))
 
 
 def read_adapter(folder: Path) -> dict[str, object]:

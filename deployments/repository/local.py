@@ -19,6 +19,7 @@ from deployments.repository.folder import (
     names_of,
     read_adapter,
     read_config,
+    read_generation,
     read_manifest,
     weight_files,
 )
@@ -94,7 +95,7 @@ class Repository:
             family = family_of(manifest, config, self.formats, names)
             model = replace(model, family=family, context=context_of(family, config, self.formats))
             weights = sum(file.stat().st_size for file in weight_files(model.folder, config))
-            model = replace(model, weight_bytes=weights)
+            model = replace(model, weight_bytes=weights, generation=read_generation(model.folder))
             check_content(family, config, self.formats, names)
             return model
         except Unservable as unservable:
@@ -108,7 +109,8 @@ class Repository:
         content = self._poller.content(manifest.source)
         declared = sum(file.bytes or 0 for name, file in manifest.files.items() if name.endswith(".safetensors"))
         digest = f"{_folder_digest(model)}-{content.digest}"
-        return replace(model, digest=digest, weight_bytes=declared or content.weight_bytes)
+        size = declared or content.weight_bytes
+        return replace(model, digest=digest, weight_bytes=size, generation=content.generation)
 
 
 def _folder_digest(model: Model) -> str:

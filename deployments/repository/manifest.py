@@ -1,13 +1,13 @@
 """`model.yaml`: the options of one model. Parsed strictly; a mistake is one line that names the nearest key."""
 
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from deployments.contract.settings import Strict, mistakes
-from deployments.contract.types import InferRequest, SamplingDefaults
+from deployments.contract.types import SamplingDefaults
 
 MANIFEST_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -15,7 +15,6 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYA
 _PLAIN_NAME = r"^\w[^/\\\x00]*(/\w[^/\\\x00]*)*$"  # below the folder: no dot parts, no absolute path
 
 FileName = Annotated[str, StringConstraints(pattern=_PLAIN_NAME, max_length=256)]
-RequestT = TypeVar("RequestT", bound=InferRequest)
 
 
 class Unservable(Exception):
@@ -48,6 +47,8 @@ class Manifest(Strict):
     max_batch_size: Annotated[int, Field(ge=1)] | None = None
     """The largest batch, where it is to be smaller than the family's."""
     generation: GenerationDefaults = GenerationDefaults()
+    folder_defaults: bool | None = None
+    """Whether generation_config.json holds for requests that say nothing; by default as the family's settings say."""
     golden: Annotated[tuple[Mapping[str, object], ...], Field(max_length=32)] = ()
     """Every one must hold before the model answers a caller. The family defines what an example is."""
     draft_decoding: bool = True
@@ -62,14 +63,6 @@ class Manifest(Strict):
         if self.source and not self.family:
             raise ValueError("a model with a source has to name its family")
         return self
-
-    def with_defaults(self, request: RequestT) -> RequestT:
-        """The request, if it samples, with this model's generation defaults in the fields that it does not set."""
-        if not isinstance(request, SamplingDefaults):
-            return request
-        defaults = self.generation.model_dump(exclude_none=True)
-        silent = {name: value for name, value in defaults.items() if getattr(request, name, value) is None}
-        return request.model_copy(update=silent) if silent else request
 
 
 def parse_manifest(text: bytes) -> Manifest:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deployments.contract.errors import ModelLoadFailed, ModelNotFound, WrongFamily, quoted
+from deployments.contract.generation import FolderDefaults
 from deployments.contract.settings import nearest
 from deployments.repository.manifest import Manifest
 
@@ -25,6 +26,8 @@ class Model:
     family: str | None = None
     manifest: Manifest = field(default_factory=Manifest)
     weight_bytes: int = 0
+    generation: FolderDefaults = field(default_factory=FolderDefaults)
+    """Of the folder's generation_config.json."""
     context: int | None = None
     """How many tokens it takes, where its family counts them and config.json says it."""
     problem: str | None = None

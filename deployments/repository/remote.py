@@ -7,7 +7,15 @@ from pathlib import Path, PurePosixPath
 
 from deployments.repository.diagnosis import adapted, kind_without_config, looks_like_a_model
 from deployments.repository.families import ModelFormat, check_content, context_of, family_of
-from deployments.repository.folder import ADAPTER, CONFIG_BYTES, MANIFEST, parse_adapter, parse_config
+from deployments.repository.folder import (
+    ADAPTER,
+    CONFIG_BYTES,
+    GENERATION,
+    MANIFEST,
+    parse_adapter,
+    parse_config,
+    parse_generation,
+)
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.model import LEVELS, Model, id_and_version, may_name_a_model, versioned
 from deployments.repository.staging import RemoteFile, content_digest, listing, read_remote, weight_bytes
@@ -75,6 +83,9 @@ def _read(model: Model, source: str, files: RemoteFiles, formats: Mapping[str, M
         family = family_of(manifest, config, formats, files.keys())
         model = replace(model, family=family, context=context_of(family, config, formats))
         model = replace(model, weight_bytes=weight_bytes(source, files, config))
+        if GENERATION in files:
+            generation = parse_generation(read_remote(source, GENERATION, CONFIG_BYTES + 1))
+            model = replace(model, generation=generation)
         check_content(family, config, formats, files.keys())
     except Unservable as unservable:
         model = replace(model, problem=str(unservable))

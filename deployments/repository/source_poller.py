@@ -5,11 +5,13 @@ import math
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deployments.contract.errors import Unavailable
+from deployments.contract.generation import FolderDefaults
+from deployments.repository.folder import CONFIG_BYTES, GENERATION, parse_generation
 from deployments.repository.manifest import Unservable
-from deployments.repository.staging import content_digest, listing, weight_bytes
+from deployments.repository.staging import content_digest, listing, read_remote, weight_bytes
 
 logger = logging.getLogger("model_runtime.sources")
 
@@ -26,6 +28,7 @@ class SourceContent:
     digest: str = ""
     """Changes when a file does; empty before the first listing."""
     weight_bytes: int = 0
+    generation: FolderDefaults = field(default_factory=FolderDefaults)
 
 
 @dataclass(slots=True)
@@ -68,4 +71,7 @@ class SourcePoller:
 
 def _list(source: str) -> SourceContent:
     files = listing(source)
-    return SourceContent(content_digest(files), weight_bytes(source, files, {}) if files else 0)
+    if not files:
+        return SourceContent(content_digest(files))
+    text = read_remote(source, GENERATION, CONFIG_BYTES + 1) if GENERATION in files else b"{}"
+    return SourceContent(content_digest(files), weight_bytes(source, files, {}), parse_generation(text))

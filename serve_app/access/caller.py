@@ -1,7 +1,8 @@
 """Who sends a request, with which priority and deadline. Knows no HTTP and no settings."""
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 PRIORITY_HEADER = "x-priority"
 DEADLINE_HEADER = "x-deadline-ms"
@@ -38,3 +39,5 @@ class RequestContext:
 
     request_id: str
     caller: Caller = ANONYMOUS
+    left_open: Mapping[str, object] = field(default_factory=dict)
+    """Fields that the request does not say, with what its protocol has for them where the model says nothing either."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
+from deployments.contract.generation import filled
 from deployments.contract.settings import FamilySettings
-from deployments.contract.types import InferRequest, InferResponse
+from deployments.contract.types import InferRequest, InferResponse, SamplingDefaults
 from deployments.replica.calls import Call, Reply, TimeLimit
 from deployments.repository.model import Model
 from serve_app.access.caller import Caller, RequestContext
@@ -54,6 +55,8 @@ class Route:
     on_gpu: bool
     may_be_empty: bool
     """True where the family may have no replica at times."""
+    folder_defaults: bool = True
+    """Whether generation_config.json holds where a model.yaml says nothing of it."""
 
 
 class Dispatcher:
@@ -114,8 +117,8 @@ class Dispatcher:
         if route is None:
             raise InvalidRequest(f"no family serves {type(request).__name__}")
         model = await self._model(request.model_id, route.family) if route.has_models else None
-        if model is not None and model.manifest.generation.model_fields_set:
-            request = model.manifest.with_defaults(request)
+        if model is not None and isinstance(request, SamplingDefaults):
+            request = request.model_copy(update=_defaults(request, model, route, context.left_open))
         stream = issubclass(kind, PendingStream)
         limit, timeout_s = _limit_of(route.settings, context.caller, stream)
         call = Call(
@@ -140,6 +143,18 @@ class Dispatcher:
         if model is None or model.problem is not None or model.family != family:
             return await self.registry.find_model(model_id, family)  # waits for the first table, or raises the reason
         return model
+
+
+def _defaults(
+    request: SamplingDefaults, model: Model, route: Route, left_open: Mapping[str, object]
+) -> dict[str, object]:
+    """What the request does not say: by model.yaml, then by the model's folder, then by the request's protocol."""
+    manifest = model.manifest
+    sources: list[SamplingDefaults] = [manifest.generation]
+    if route.folder_defaults if manifest.folder_defaults is None else manifest.folder_defaults:
+        sources.append(model.generation)
+    sources = [source for source in sources if source.model_fields_set]
+    return filled(request, sources, left_open) if sources or left_open else {}
 
 
 def _limit_of(settings: FamilySettings, caller: Caller, stream: bool) -> tuple[TimeLimit, float]:

@@ -1,7 +1,7 @@
 """A runtime without models for tests of HTTP, and the HTTP application around it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from typing import Protocol
 
@@ -97,6 +97,7 @@ class FakeRuntime:
         self.script = script or responding(Error(message="nothing", code="unavailable"))
         self.asked: list[InferRequest] = []
         self.callers: list[Caller] = []
+        self.left_open: list[Mapping[str, object]] = []
         self.under_way = 0
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         """Of any request."""
@@ -118,6 +119,7 @@ class FakeRuntime:
     async def stream(self, asked: Asked, context: RequestContext) -> AsyncGenerator[Reply, None]:
         self.under_way += 1
         self.callers.append(context.caller)
+        self.left_open.append(context.left_open)
         try:
             if isinstance(asked, ServingError):
                 raise asked

@@ -33,6 +33,7 @@ from deployments.engines.loading import build_in_turn
 from deployments.engines.text.decoders.model import CausalModel
 from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.folder.generation import FolderGeneration
 from deployments.engines.text.loop import DecoderLoop
 from deployments.engines.text.openvino.artifacts import converter
 from deployments.engines.text.paged import PagedLoop
@@ -190,7 +191,8 @@ def load_paged(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024)
     """An engine on the library's loop, whatever the table says."""
     loaded, recorder = CausalModel.load(folder, "cpu", None), StatsRecorder()
     loop = PagedLoop(loaded, RequestQueue(max_batch_size, max_waiting, recorder))
-    return TextGenerationEngine(Selected(loop, loaded, loaded.nbytes), Tokenizer.load(folder), recorder)
+    generation = FolderGeneration.read(folder, loaded.stop_ids)
+    return TextGenerationEngine(Selected(loop, loaded, loaded.nbytes), Tokenizer.load(folder), recorder, generation)
 
 
 def load_openvino(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:

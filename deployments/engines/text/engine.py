@@ -13,6 +13,7 @@ from deployments.engines.device import end_openmp_pool
 from deployments.engines.errors import load_failure
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.text.chat_template import ChatRenderer
+from deployments.engines.text.folder.generation import FILE, FolderGeneration
 from deployments.engines.text.request import Emit, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.select_backend import Candidate, Selected, select_backend
@@ -39,7 +40,11 @@ class ChatPrompt(NamedTuple):
 class TextGenerationEngine:
     """A loaded model and the loop that runs its requests."""
 
-    def __init__(self, selected: Selected, tokenizer: Tokenizer, stats: StatsRecorder) -> None:
+    def __init__(
+        self, selected: Selected, tokenizer: Tokenizer, stats: StatsRecorder, generation: FolderGeneration | None = None
+    ) -> None:
+        """`generation`: None where the folder's defaults do not hold."""
+        self._generation = generation
         self._tokenizer = tokenizer
         self.loop = selected.loop
         self.stats = stats
@@ -62,10 +67,12 @@ class TextGenerationEngine:
         max_waiting: int = MAX_WAITING,
         cache: ArtifactCache | None = None,
         facts: Facts | None = None,
+        folder_defaults: bool = True,
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
-        `cache`: of converted models. `facts`: what the probes of earlier loads found out.
+        `cache`: of converted models. `facts`: what the probes of earlier loads found out. `folder_defaults`: whether
+        generation_config.json holds.
         """
         probes = ProbeCache(facts, device, dtype)
         try:
@@ -74,16 +81,19 @@ class TextGenerationEngine:
                 queue = RequestQueue(max_batch_size, max_waiting, stats)
                 kept = cache or ArtifactCache(Path(place), CONVERTED_BYTES)
                 selected = select_backend(Candidate(folder, device, dtype, tokenizer, queue, kept), probes)
+                ends = selected.facts.stop_ids
+                generation = FolderGeneration.read(folder, ends, device) if folder_defaults else None
         except Exception as failure:
             raise load_failure(failure, folder) from None
         finally:
             end_openmp_pool()
-        return cls(selected, tokenizer, stats)
+        return cls(selected, tokenizer, stats, generation)
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
         """How this model runs, for the status page."""
-        return self.loop.runtime_info
+        generation = (f"{FILE} is not used",) if self._generation is None else self._generation.notes
+        return (*self.loop.runtime_info, *generation)
 
     @property
     def resident_bytes(self) -> int:
@@ -139,7 +149,10 @@ class TextGenerationEngine:
         limit = min(max_new_tokens, max_length - len(ids))
         grammar = None if sampling.json_schema is None else self._grammars.compile(sampling.json_schema)
         tokenizer = self._marking_tokenizer if keep_marks else self._tokenizer
-        request = GenerationRequest(ids, limit, sampling, tokenizer, emit, stream, grammar, self._stop_ids)
+        folder = None
+        if self._generation and grammar is None:  # A schema alone says which tokens may come.
+            folder = self._generation.processors(ids, len(ids) + limit, sampling)
+        request = GenerationRequest(ids, limit, sampling, tokenizer, emit, stream, grammar, self._stop_ids, folder)
         self.loop.add(request)
         return request
 

@@ -38,7 +38,13 @@ def _sample(output: StepOutput, requests: Sequence[GenerationRequest], tokens: l
             try:
                 allowed = request.grammar.allowed() if request.grammar else None
                 sampled[n] = RowSampling(
-                    request.sampling, request.seed, request.tokens, allowed, request.prompt_tokens, request.barred
+                    request.sampling,
+                    request.seed,
+                    request.tokens,
+                    allowed,
+                    request.prompt_tokens,
+                    request.barred,
+                    request.folder,
                 )
             except ServingError as failure:
                 failed[n] = failure

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from deployments.contract.errors import ServingError
 from deployments.contract.types import Alternative, Chunk, SamplingOptions, TokenLogprob
 from deployments.engines.text.detokenizer import Detokenizer
+from deployments.engines.text.folder.generation import StepProcessors
 from deployments.engines.text.sampler import Logprobs
 from deployments.engines.text.structured_output import Grammar
 from deployments.engines.text.tokenizer import Tokenizer
@@ -57,12 +58,14 @@ class GenerationRequest:
         stream: bool = True,
         grammar: Grammar | None = None,
         eos_ids: frozenset[int] = frozenset(),
+        folder: StepProcessors | None = None,
     ) -> None:
         self.prompt_tokens = len(prompt)
         self.tokens = prompt  # The prompt, then what is generated.
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling
-        self.greedy = sampling.greedy
+        self.greedy = sampling.greedy and folder is None
+        self.folder = folder
         self.grammar = grammar
         self._stop_ids = frozenset(sampling.stop_token_ids or ())
         self._end_ids = self._stop_ids if sampling.ignore_eos else self._stop_ids | eos_ids

@@ -1,13 +1,15 @@
 """The next token of each row from its logits. Knows logits, sampling options and seeds, not models or requests."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from deployments.contract.types import SamplingOptions
+from deployments.engines.text.folder.generation import StepProcessors
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -26,6 +28,12 @@ class RowSampling:
     allowed: Tensor | None = None
     prompt_tokens: int = 0
     barred: Collection[int] = ()
+    folder: StepProcessors | None = None
+    """What the model's folder does to the logits."""
+
+    @property
+    def adjusts_logits(self) -> bool:
+        return self.options.adjusts_logits or self.folder is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +47,13 @@ class Logprobs:
 def sample(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
     """The next token of each row. Logits float [rows, vocabulary], finite."""
     logits = logits.float()
-    if any(row.allowed is not None or row.options.adjusts_logits for row in rows):
+    if any(row.allowed is not None or row.adjusts_logits for row in rows):
         logits = _constrained(logits, rows)
     tokens: list[int] = logits.argmax(-1).tolist()
     drawn = [n for n, row in enumerate(rows) if row.options.temperature]
-    # Two groups, so that the arithmetic of a row depends on nothing but the row itself.
-    for draw, truncated in ((_draw, False), (_draw_truncated, True)):
-        numbers = [n for n in drawn if _truncates(rows[n].options) == truncated]
+    # Three groups, so that the arithmetic of a row depends on nothing but the row itself.
+    for draw in (_draw, _draw_truncated, _draw_warped):
+        numbers = [n for n in drawn if _drawn_by(rows[n]) is draw]
         if numbers:
             group = [rows[n] for n in numbers]
             temperature = _column([max(row.options.temperature or 0, 1e-5) for row in group], logits)
@@ -75,16 +83,19 @@ def _mix(z: int) -> int:
     return (z ^ (z >> 31)) & ~0x7FF  # 53 bits: exact in a double, never rounded up to 1
 
 
-def _truncates(options: SamplingOptions) -> bool:
-    """Whether some tokens are never drawn."""
-    return bool(options.top_k or options.min_p) or (options.top_p or 1.0) < 1
+def _drawn_by(row: RowSampling) -> Callable[[Tensor, Sequence[RowSampling]], list[int]]:
+    """By whether some tokens are never drawn, and whether the folder says which."""
+    options = row.options
+    if row.folder and row.folder.warpers:
+        return _draw_warped
+    return _draw_truncated if options.top_k or options.min_p or (options.top_p or 1.0) < 1 else _draw
 
 
 def _constrained(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
     """With the penalties and biases of each row, and only its allowed tokens."""
     logits = logits.clone()
     for n, row in enumerate(rows):
-        if row.options.adjusts_logits:
+        if row.adjusts_logits:
             _adjust(logits[n], row)
         if row.allowed is not None:
             logits[n].masked_fill_(~row.allowed.to(logits.device), -math.inf)
@@ -93,11 +104,15 @@ def _constrained(logits: Tensor, rows: Sequence[RowSampling]) -> Tensor:
 
 def _adjust(logits: Tensor, row: RowSampling) -> None:
     """Changes the logits of one row, float [vocabulary], in place."""
-    options = row.options
+    options, folder = row.options, row.folder
+    if folder:
+        logits.copy_(folder.first(_tokens(row, logits), logits[None])[0])
     if (penalty := options.repetition_penalty or 1.0) != 1:
         seen = torch.tensor(sorted(set(row.seen)), device=logits.device)
         scores = logits[seen]
         logits[seen] = torch.where(scores < 0, scores * penalty, scores / penalty)
+    if folder:
+        logits.copy_(folder.following(_tokens(row, logits), logits[None])[0])
     text = row.seen[row.prompt_tokens :]
     if text and (options.presence_penalty or options.frequency_penalty):
         said, times = torch.tensor(text, device=logits.device).unique(return_counts=True)
@@ -123,6 +138,17 @@ def _draw_truncated(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
     ranks = torch.tensor(_draw(logits.masked_fill(logits < floor, -math.inf), rows), device=logits.device)
     tokens: list[int] = order.gather(-1, ranks[:, None]).squeeze(-1).tolist()
     return tokens
+
+
+def _draw_warped(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:
+    """One token a row from those that the folder's warpers keep. Logits double [rows, vocabulary]."""
+    kept = [row.folder.warpers(_tokens(row, logits), logits[n : n + 1]) for n, row in enumerate(rows) if row.folder]
+    return _draw(torch.cat(kept), rows)
+
+
+def _tokens(row: RowSampling, like: Tensor) -> Any:
+    """Of the prompt and of the text so far, [1, n]."""
+    return torch.tensor(row.seen, dtype=torch.long, device=like.device)[None]
 
 
 def _draw(logits: Tensor, rows: Sequence[RowSampling]) -> list[int]:

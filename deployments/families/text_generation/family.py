@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from deployments.contract.errors import quoted
+from deployments.contract.settings import FamilySettings
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.family import Argument, Command, Family, Sample
 from deployments.repository.families import architectures
@@ -23,6 +24,13 @@ _LENGTHS = (
 _STRETCHED = ("linear", "dynamic", "yarn")
 TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*_vocab*", "tekken.json", "*.spm")
 """Files that hold a tokenizer's vocabulary."""
+
+
+class TextGenerationOptions(FamilySettings):
+    """The settings of a text deployment."""
+
+    folder_defaults: bool = True
+    """Whether a folder's generation_config.json holds for requests that say nothing; a model.yaml may say otherwise."""
 
 
 class GoldenText(GoldenExample):
@@ -92,6 +100,7 @@ TEXT_GENERATION = Family(
     request=TextGeneration,
     result=TextGenerationResult,
     deployment="deployments.families.text_generation.replica:TextGenerationReplica",
+    options=TextGenerationOptions,
     matches=matches,
     context=context_of,
     golden=GoldenText,

@@ -104,15 +104,20 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
         if gpu := gpu_share(self.settings.num_gpus):
             self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine = TextGenerationEngine.load
+        self.folder_defaults: bool = getattr(options.settings, "folder_defaults", True)
         self.converted = ArtifactCache(self.cache / "converted", CONVERTED_BYTES)
         self.notifier: LoopNotifier | None = None
         self.metrics = TextMetrics()
         self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()
 
     def load(self, model: Model) -> "TextGenerationEngine":
-        limit, facts = self.batch_limit(model), self.validator.facts_of(model.folder)
+        limit, facts, manifest = self.batch_limit(model), self.validator.facts_of(model.folder), model.manifest
+        defaults = self.folder_defaults if manifest.folder_defaults is None else manifest.folder_defaults
         engine = self.load_engine(
-            model.folder, self.device, model.manifest.dtype, limit, cache=self.converted, facts=facts
+            *(model.folder, self.device, manifest.dtype, limit),
+            cache=self.converted,
+            facts=facts,
+            folder_defaults=defaults,
         )
         self.metrics.watch(engine, model.name)
         logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))

@@ -165,6 +165,11 @@ class ChatBody(Body):
         )
         return self._each_choice(request)
 
+    @property
+    def left_open(self) -> dict[str, object]:
+        says_length = self.max_completion_tokens or self.max_tokens
+        return super().left_open | ({} if says_length else {"max_tokens": WHOLE_CONTEXT})
+
     def _variables(self) -> dict[str, Any]:
         effort: dict[str, Any] = {} if self.reasoning_effort is None else {"reasoning_effort": self.reasoning_effort}
         if self.reasoning_effort == "none":

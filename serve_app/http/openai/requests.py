@@ -18,6 +18,8 @@ from serve_app.http.openai.errors import InvalidField
 from serve_app.http.openai.fields import UNSUPPORTED, used_fields
 
 MAX_CHOICES = 128
+SHORT_TEXT = 16
+"""OpenAI's default length of a completion."""
 
 
 def _prompts(value: object, validate: Callable[[object], object]) -> object:
@@ -91,7 +93,7 @@ class Body(TokenOptions, SamplingDefaults, RequestBody):
     model: Text
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """OpenAI's default is 1, not greedy decoding."""
+    """By default the model's own, else OpenAI's 1: not greedy decoding."""
     seed: Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -101,6 +103,11 @@ class Body(TokenOptions, SamplingDefaults, RequestBody):
     def choices(self) -> int:
         """How many texts are generated for each prompt."""
         return self.n or 1
+
+    @property
+    def left_open(self) -> dict[str, object]:
+        """Fields that the body does not have, with OpenAI's defaults."""
+        return {"temperature": 1.0} if self.temperature is None else {}
 
     @property
     def include_usage(self) -> bool:
@@ -113,7 +120,6 @@ class Body(TokenOptions, SamplingDefaults, RequestBody):
     def _request(self, **fields: object) -> TextGeneration:
         """With these fields and those that say how tokens are chosen. Raises ValidationError."""
         sampling = {name: getattr(self, name) for name in (*SamplingDefaults.model_fields, *TokenOptions.model_fields)}
-        sampling["temperature"] = 1.0 if self.temperature is None else self.temperature
         chosen = {
             "model_id": self.model,
             "prompt": "",
@@ -165,10 +171,16 @@ class CompletionBody(Body):
     @cached_property
     def requests(self) -> list[TextGeneration]:
         """One for each choice, in the order of the choices: prompt · n + j."""
-        request = self._request(max_tokens=16 if self.max_tokens is None else self.max_tokens, logprobs=self.logprobs)
+        request = self._request(
+            max_tokens=SHORT_TEXT if self.max_tokens is None else self.max_tokens, logprobs=self.logprobs
+        )
         return [
             one for prompt in self.prompt for one in self._each_choice(request.model_copy(update=self._asks(prompt)))
         ]
+
+    @property
+    def left_open(self) -> dict[str, object]:
+        return super().left_open | ({"max_tokens": SHORT_TEXT} if self.max_tokens is None else {})
 
     def _asks(self, prompt: object) -> dict[str, object]:
         if not isinstance(prompt, str):

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from starlette.requests import Request
@@ -80,6 +80,7 @@ class _OpenAI:
         body = await self._body(kind, request, context)
         if isinstance(body, Response):
             return body
+        context = replace(context, left_open=body.left_open)
         answer = self._streamed if body.stream else self._whole
         return await cancel_on_disconnect(request, answer(body, body.requests, context))
 
@@ -88,6 +89,7 @@ class _OpenAI:
         body = await self._body(ResponseBody, request, context)
         if isinstance(body, Response):
             return body
+        context = replace(context, left_open=body.chat.left_open)
         events = ResponseEvents(body.echo(f"resp_{context.request_id}", int(time.time())))
         if body.stream:
             return await cancel_on_disconnect(request, self._response_stream(body, events, context))

@@ -2,7 +2,6 @@
 
 import pytest
 
-from deployments.contract.types import ImageClassification, TextGeneration
 from deployments.repository.manifest import Manifest, Unservable, parse_manifest
 
 
@@ -49,14 +48,3 @@ files: {config.json: {bytes: 3, sha256: %s}}
     assert manifest.golden[1]["image"] == "examples/a.png"
     assert manifest.files["config.json"].bytes == 3
     assert parse_manifest(b"") == Manifest()
-
-
-def test_generation_defaults_apply_where_the_request_does_not_say() -> None:
-    manifest = parse_manifest(b"generation: {temperature: 0.7, top_k: 5}")
-    plain = TextGeneration(model_id="m", prompt="p", max_tokens=1)
-    assert manifest.with_defaults(plain) == plain.model_copy(update={"temperature": 0.7, "top_k": 5})
-    greedy = plain.model_copy(update={"temperature": 0.0})
-    assert manifest.with_defaults(greedy) == greedy.model_copy(update={"top_k": 5})
-    image = ImageClassification(model_id="m", image_data=b"")
-    assert Manifest().with_defaults(plain) is plain
-    assert manifest.with_defaults(image).top_k is None

@@ -12,9 +12,11 @@ import pytest
 from ray.exceptions import RayActorError
 
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, ModelNotFound, Unavailable
+from deployments.contract.generation import FolderDefaults
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import Chunk, ImageClassification, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
+from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
 from deployments.repository.versions import Table
 from serve_app.access.caller import Caller, RequestContext
@@ -48,6 +50,45 @@ def dispatcher(
 
 async def listed(replies: AsyncIterator[Reply]) -> list[Reply]:
     return [reply async for reply in replies]
+
+
+class OneModel:
+    def __init__(self, model: Model) -> None:
+        self.table = Table({"m": model})
+
+    async def find_model(self, model_id: str, family: str) -> Model:
+        raise AssertionError("it is in the table")
+
+
+@pytest.mark.parametrize(
+    ("setting", "manifest", "expected"),
+    [
+        (True, {}, (0.6, 20, 9)),
+        (True, {"generation": {"top_k": 5}}, (0.6, 5, 9)),
+        (False, {"generation": {"top_k": 5}}, (1.0, 5, 16)),
+        (False, {"folder_defaults": True}, (0.6, 20, 9)),
+        (True, {"folder_defaults": False}, (1.0, None, 16)),
+    ],
+)
+async def test_what_a_request_leaves_open_is_said_by_model_yaml_then_the_folder_then_the_protocol(
+    setting: bool, manifest: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    folder = FolderDefaults(temperature=0.6, top_k=20, max_tokens=9)
+    said = Manifest.model_validate(manifest)
+    model = Model("m", None, Path(), "d", "text", manifest=said, generation=folder)
+    settings, pools = FamilySettings(), {"text": ReplicaPool(FakeHandle([]).handle(), 2, None)}
+    route = Route("text", TextGeneration, True, settings, False, False, folder_defaults=setting)
+    dispatch = Dispatcher((route,), pools, OneModel(model))
+    asked = TextGeneration(model_id="m", prompt="a", max_tokens=16)
+    left_open = {"temperature": 1.0, "max_tokens": 16}
+    request = (await dispatch.prepare(asked, RequestContext("r", left_open=left_open))).call.request
+    assert isinstance(request, TextGeneration)
+    assert (request.temperature, request.top_k, request.max_tokens) == expected
+    assert request.seed is not None
+    loud = asked.model_copy(update={"temperature": 0.0, "top_k": 3})
+    request = (await dispatch.prepare(loud, CONTEXT)).call.request
+    assert isinstance(request, TextGeneration)
+    assert (request.temperature, request.top_k, request.max_tokens) == (0.0, 3, 16)
 
 
 async def test_a_request_that_no_replica_takes_is_unavailable_at_its_deadline() -> None:

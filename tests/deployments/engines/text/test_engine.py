@@ -1,5 +1,6 @@
 """The engine says what `transformers.generate` says, whatever else is in the batch."""
 
+import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.support.text_models import (
     Reference,
     ask,
     load,
+    load_paged,
     save_model,
 )
 
@@ -57,6 +59,23 @@ def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
             assert reference.agrees(prompt, 24, listener.text), prompt
     finally:
         engine.close()
+
+
+def test_a_folders_generation_config_holds_in_every_batch(tmp_path: Path) -> None:
+    save_model(tmp_path, "llama")
+    plain = Reference(tmp_path).continuation(PROMPTS[0], 12)
+    values = {"eos_token_id": 1, "no_repeat_ngram_size": 1, "suppress_tokens": [*range(60, 200)], "num_beams": 1}
+    (tmp_path / "generation_config.json").write_text(json.dumps(values))
+    engine, reference = load_paged(tmp_path), Reference(tmp_path)
+    assert engine.runtime_info[1:] == ("generation_config.json: always: no_repeat_ngram_size, suppress_tokens",)
+    listeners = [Listener() for _ in PROMPTS]
+    for prompt, listener in zip(PROMPTS, listeners, strict=True):
+        engine.submit(prompt, 12, SamplingOptions(), listener)
+    for prompt, listener in zip(PROMPTS, listeners, strict=True):
+        listener.finished()
+        assert reference.agrees(prompt, 12, listener.text), prompt
+    assert reference.continuation(PROMPTS[0], 12) != plain
+    engine.close()
 
 
 def test_64_mixed_requests_at_random_times_get_their_own_texts(

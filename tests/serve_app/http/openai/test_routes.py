@@ -54,9 +54,8 @@ async def test_a_completion(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
     assert (choice.index, choice.text, choice.finish_reason, choice.logprobs) == (0, "hey", "stop", None)
     assert answer.usage
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (3, 2, 5)
-    assert runtime.texts == [
-        TextGeneration(model_id="m", prompt="p", max_tokens=16, temperature=1.0, control_tokens=True)
-    ]
+    assert runtime.texts == [TextGeneration(model_id="m", prompt="p", max_tokens=16, control_tokens=True)]
+    assert runtime.left_open == [{"temperature": 1.0, "max_tokens": 16}]
 
 
 async def test_a_chat(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
@@ -95,7 +94,7 @@ async def test_every_sampling_field_reaches_the_engine(client: AsyncOpenAI, runt
         extra_body={"top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1},
     )
     (asked,) = runtime.texts
-    assert (asked.temperature, asked.top_p, asked.top_k, asked.min_p) == (1.0, 0.5, 3, 0.1)
+    assert (asked.temperature, asked.top_p, asked.top_k, asked.min_p) == (None, 0.5, 3, 0.1)
     assert (asked.repetition_penalty, asked.stop, asked.seed) == (1.1, ["x", "y"], 2**64 - 2)
     assert (asked.logprobs, asked.json_schema) == (2, schema)
     await client.chat.completions.create(model="m", messages=USER, response_format={"type": "json_object"})
