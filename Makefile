@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test test-fast test-residency test-wheel test-lowest fuzz-image fuzz-http soak check bench wheel audit clean
+.PHONY: serve test test-fast test-residency test-wheel test-lowest test-clients fuzz-image fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -61,6 +61,13 @@ test-lowest:
 	.lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev]'
 	.lowest/bin/pytest
 
+# Clients of OpenAI's interface against a scripted model, in an environment of their own: a minute once that is installed.
+test-clients: .venv/dev.stamp
+	@test -x .clients/bin/pytest || { $(PYTHON) -m venv .clients && .clients/bin/pip install --quiet \
+	  --disable-pip-version-check -r tests/clients/requirements.txt; }
+	@cd tests/clients/node && { test -d node_modules || npm install --silent --no-audit --no-fund --no-package-lock; }
+	.clients/bin/pytest -c tests/clients/pytest.ini --rootdir . tests/clients
+
 # Not in CI: a bill of materials (CycloneDX) of .venv, and what is known of its versions.
 audit: .venv/serve.stamp
 	@test -x .audit/bin/pip-audit || { $(PYTHON) -m venv .audit && .audit/bin/pip install --quiet \
@@ -89,7 +96,7 @@ bench-%: .venv/dev.stamp
 	$(BIN)/python -m benchmarks $*
 
 clean:
-	rm -rf .venv .audit .lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .audit .lowest .clients tests/clients/node/node_modules build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Unpacking torch takes pip half a minute without a word, so a ticker speaks meanwhile.

@@ -18,6 +18,9 @@ from tests.support import PROJECT
 from tests.support.ports import free_port
 from tests.support.running import CONFIG, Running
 
+collect_ignore = ["clients"]
+"""What `make test-clients` runs in an environment of its own."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image-mutations", type=int, default=150, help="of each image format; 20,000 in make fuzz-image")

@@ -3,7 +3,7 @@
 from functools import cached_property
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from deployments.contract.scalars import Text
 from deployments.contract.types import SamplingDefaults, TextGeneration, TokenOptions
@@ -64,11 +64,16 @@ def _kind(item: object) -> str:
     return str(item.get("type", "message")) if isinstance(item, dict) else ""
 
 
+def _not_kept(item: object) -> object:
+    raise ValueError("items are not kept by this server: send them whole (store: false)")
+
+
 _AnyItem = Annotated[
     Annotated[_MessageItem, Tag("message")]
     | Annotated[_ReasoningItem, Tag("reasoning")]
     | Annotated[_CallItem, Tag("function_call")]
-    | Annotated[_ResultItem, Tag("function_call_output")],
+    | Annotated[_ResultItem, Tag("function_call_output")]
+    | Annotated[_MessageItem, BeforeValidator(_not_kept), Tag("item_reference")],
     Discriminator(_kind),
 ]
 
