@@ -55,7 +55,7 @@ def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
         settings = config.settings(family.name)
         num_gpus = gpu_share if settings.num_gpus is None else settings.num_gpus
         settings = settings.model_copy(update={"num_gpus": num_gpus})
-        options = ReplicaOptions(family, models, formats, settings, config.cache, config.sources)
+        options = ReplicaOptions(family, models, formats, settings, config.cache, config.sources, config.link_targets)
         handles[family.name] = _deployment(family, settings, num_gpus, version).bind(options)
         routes.append(
             Route(
@@ -86,7 +86,13 @@ def _registry(
     return DeploymentActorConfig(
         name=MODEL_REGISTRY,
         actor_class=ray.remote(ModelRegistryActor),
-        init_args=(str(models), as_json, list(config.sources), deployments),
+        init_args=(
+            str(models),
+            as_json,
+            list(config.sources),
+            deployments,
+            [str(target) for target in config.link_targets],
+        ),
         actor_options={"num_cpus": 0},
     )
 

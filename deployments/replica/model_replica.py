@@ -59,9 +59,10 @@ class ReplicaOptions:
     cache: Path | None = None
     """As configured; None: where the node's user can write."""
     sources: tuple[str, ...] = ()
+    link_targets: tuple[Path, ...] = ()
 
     def repository(self) -> Repository:
-        return Repository(self.models, self.formats, sources=self.sources)
+        return Repository(self.models, self.formats, sources=self.sources, link_targets=self.link_targets)
 
 
 class ModelReplica(Replica, Generic[RequestT, EngineT]):
@@ -79,7 +80,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         if home() is None:
             # `import openvino` fails without one: findings/openvino_import_needs_a_home.sh.
             os.environ.setdefault("HOME", str(self.cache))
-        self.validator = ModelValidator(options.models, self.cache)
+        self.validator = ModelValidator(options.models, self.cache, link_targets=options.link_targets)
         self.cpu = CpuMeter()
         self.budget = Budget(options.family.name, options.settings, self.cache)
         self.residency = Residency(

@@ -67,19 +67,24 @@ def digest_of(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_names(folder: Path, root: Path) -> None:
-    """Raises Unservable where the folder holds links out of `root` (a resolved path), anything but files, or a file
+def check_names(folder: Path, *roots: Path) -> None:
+    """Raises Unservable where the folder holds links out of all `roots` (resolved paths), anything but files, or a file
     that was not downloaded. Code may lie there: nothing runs it."""
     for name, entry in files_of(folder):
         shown = name[-64:]
-        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-            raise Unservable(f"a symbolic link leaves the repository ({shown})")
+        if entry.is_symlink() and not _lies_in(Path(entry.path), roots):
+            raise Unservable(f"a symbolic link leaves the repository ({shown}), and link_targets does not allow it")
         if not stat.S_ISREG(entry.stat().st_mode):
             raise Unservable(f"holds something that is not a file ({shown})")
         if entry.stat().st_size <= POINTER_BYTES and _is_pointer(Path(entry.path)):
             raise Unservable(f"{shown} is a Git LFS pointer, not the file: run `git lfs pull` in the folder")
-    if not folder.resolve().is_relative_to(root):
-        raise Unservable("a symbolic link leaves the repository")
+    if not _lies_in(folder, roots):
+        raise Unservable("a symbolic link leaves the repository, and link_targets does not allow it")
+
+
+def _lies_in(place: Path, roots: tuple[Path, ...]) -> bool:
+    real = place.resolve()
+    return any(real.is_relative_to(root) for root in roots)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -157,10 +162,10 @@ def _is_pointer(file: Path) -> bool:
         return stream.read(len(_POINTER)) == _POINTER
 
 
-def check_files(folder: Path, root: Path) -> None:
+def check_files(folder: Path, *roots: Path) -> None:
     """The checks that need no library. Raises Unservable with the first fault."""
     try:
-        check_names(folder, root)
+        check_names(folder, *roots)
         for name, entry in files_of(folder):
             if name.endswith(".json"):
                 _check_json(Path(entry.path), name)

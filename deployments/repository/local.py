@@ -2,6 +2,7 @@
 
 `<root>/<model_id>/config.json` is a model; `<root>/<model_id>/<integer>/config.json` are its versions. A folder with
 nothing but a model.yaml that names a `source` is a model too, and one that leads to no model is listed with the reason.
+In a cache of the Hugging Face Hub, `models--<org>--<name>` is the model `<org>/<name>`, as its main branch was fetched.
 A model id may hold slashes. Ids are looked up in the scanned table; no path is ever made out of a client's string.
 """
 
@@ -23,6 +24,7 @@ from deployments.repository.folder import (
     read_manifest,
     weight_files,
 )
+from deployments.repository.hub_cache import hub_repository
 from deployments.repository.manifest import Unservable
 from deployments.repository.model import LEVELS, Model, by_name, id_and_version, may_name_a_model
 from deployments.repository.remote import scan_remote
@@ -34,13 +36,20 @@ class Repository:
     """The models below `root`.
 
     `root` may be a URL. `formats` are the formats of all families. `sources` are the beginnings of URLs that a
-    model.yaml may name.
+    model.yaml may name, `link_targets` the folders beside the root that links may lead to.
     """
 
-    def __init__(self, root: Path | str, formats: Mapping[str, ModelFormat], sources: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        formats: Mapping[str, ModelFormat],
+        sources: Iterable[str] = (),
+        link_targets: Iterable[Path] = (),
+    ) -> None:
         self.root = root
         self.formats = formats
         self.sources = tuple(sources)
+        self.link_targets = tuple(target.resolve() for target in link_targets)
         self._versions: tuple[Model, ...] = ()
         self._poller = SourcePoller()
 
@@ -79,7 +88,7 @@ class Repository:
     def _read(self, model: Model, root: Path) -> Model:
         """The model with what its manifest and its config.json contain."""
         try:
-            check_names(model.folder, root.resolve())
+            check_names(model.folder, root.resolve(), *self.link_targets)
             manifest = read_manifest(model.folder)
             model = replace(model, manifest=manifest, pinned=manifest.pinned)
             if manifest.source is not None:
@@ -128,6 +137,8 @@ def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:
 
 def _models_in(root: Path, parts: tuple[str, ...]) -> list[tuple[str, int | None, Path]]:
     folder = root.joinpath(*parts)
+    if (repo := hub_repository(folder)) is not None:
+        return [(repo.model_id, None, repo.snapshot)] if repo.model_id else []
     here = [(*id_and_version(parts), folder)]
     try:
         names, inner = _files_and_folders(folder)

@@ -3,7 +3,7 @@
 A verdict holds for one content of a folder. It is kept on disk, with the other facts of that content.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from deployments.validation.verdicts import FolderFacts
 
 FAULT = "fault"
 """What is wrong with a folder; an empty text where nothing is."""
+RULES = 2
+"""To be raised with any change of what is refused: verdicts on disk are of the rules that they were found by."""
 _JUDGES = [version(name) for name in ("tokenizers", "jinja2", "model-runtime")]
 FACTS_BYTES = 4 * 2**20
 """Of all folders: about 500 bytes each."""
@@ -26,9 +28,16 @@ FACTS_BYTES = 4 * 2**20
 class ModelValidator:
     """For any thread."""
 
-    def __init__(self, root: Path | str, cache: Path, sandbox: Sandbox | None = None) -> None:
-        """`cache`: for facts and staged models. Raises PermissionError where others may write there."""
+    def __init__(
+        self, root: Path | str, cache: Path, sandbox: Sandbox | None = None, link_targets: Iterable[Path] = ()
+    ) -> None:
+        """`cache`: for facts and staged models. `link_targets`: folders beside the root that links may lead to.
+
+        Raises PermissionError where others may write to the cache.
+        """
         self.root = root
+        self._link_targets = tuple(target.resolve() for target in link_targets)
+        self._fault = f"{FAULT} {RULES} {' '.join(map(str, self._link_targets))}"
         self._facts = ArtifactCache(cache / "facts", FACTS_BYTES)
         self._staged = private_folder(cache / "staged")
         self._sandbox = sandbox or Sandbox()
@@ -61,17 +70,17 @@ class ModelValidator:
     def _verdict(self, folder: Path, root: Path, files: Mapping[str, SourceFile]) -> str | None:
         """What is wrong with the folder; None: nothing."""
         facts = self.facts_of(folder)
-        if (known := facts.recall(FAULT)) is not None:
+        if (known := facts.recall(self._fault)) is not None:
             return known or None
         try:
-            check_files(folder, root.resolve())
+            check_files(folder, root.resolve(), *self._link_targets)
             verify(folder, files)
             fault = self._sandbox.inspect(folder)
         except Unservable as unservable:
             fault = str(unservable)
         # Where the folder changed meanwhile, it is not known which content was judged.
         if facts.key == _fingerprint(folder):
-            facts.remember(FAULT, fault or "")
+            facts.remember(self._fault, fault or "")
         return fault
 
 

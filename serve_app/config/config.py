@@ -46,6 +46,8 @@ class RuntimeConfig(Strict):
     the current folder, then beside the package."""
     sources: tuple[Url, ...] = DEFAULT_SOURCES
     """Beginnings of the URLs from which a model.yaml may have its model fetched."""
+    link_targets: tuple[Path, ...] = ()
+    """Folders outside the repository that symbolic links in it may lead to. Links within it need none."""
     cache: Path | None = None
     """Where each node keeps staged models, compiled forwards, and the results of its validations and probes. Belongs to
     the runtime's user alone. Absent: ~/.cache/model-runtime; without a home, a folder beside temporary files."""

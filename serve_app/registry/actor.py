@@ -42,11 +42,18 @@ class ModelRegistryActor:
     family."""
 
     def __init__(
-        self, models: str, formats: Mapping[str, object], sources: Sequence[str], deployments: Mapping[str, str]
+        self,
+        models: str,
+        formats: Mapping[str, object],
+        sources: Sequence[str],
+        deployments: Mapping[str, str],
+        link_targets: Sequence[str] = (),
     ) -> None:
         remote = is_url(models)
         imported = {family: ModelFormat.model_validate(form) for family, form in formats.items()}
-        self.repository = Repository(models if remote else Path(models), imported, sources=tuple(sources))
+        self.repository = Repository(
+            models if remote else Path(models), imported, sources=sources, link_targets=map(Path, link_targets)
+        )
         self.scan_every_s = LIST_EVERY_S if remote else SCAN_EVERY_S
         self.deployments = deployments
         self.application = serve.get_deployment_actor_context().app_name

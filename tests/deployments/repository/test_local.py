@@ -164,6 +164,45 @@ def test_a_pointer_in_the_place_of_any_file_says_so(tmp_path: Path, file: str) -
     assert problem == f"{file} is a Git LFS pointer, not the file: run `git lfs pull` in the folder"
 
 
+def test_a_link_out_of_the_repository_leads_where_the_configuration_allows_it(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "models", tmp_path / "elsewhere"
+    put(elsewhere / "m")
+    root.mkdir()
+    (root / "linked").symlink_to(elsewhere / "m")
+    refused = repository(root).models()["linked"]
+    assert refused.problem == "a symbolic link leaves the repository, and link_targets does not allow it"
+    model = Repository(root, FORMATS, link_targets=[elsewhere]).models()["linked"]
+    assert (model.problem, model.family, model.declared_bytes) == (None, "text_generation", 100)
+
+
+def hub_cache(root: Path, name: str, commit: str, ref: str | None = None) -> Path:
+    """As huggingface_hub writes it."""
+    snapshot = put(root / name / "snapshots" / commit)
+    (root / name / "blobs").mkdir(exist_ok=True)
+    for file in snapshot.iterdir():
+        blob = root / name / "blobs" / f"{commit}-{file.name}"
+        file.rename(blob)
+        file.symlink_to(Path("../../blobs") / blob.name)
+    if ref is not None:
+        (root / name / "refs").mkdir()
+        (root / name / "refs" / "main").write_text(ref)
+    return snapshot
+
+
+def test_a_cache_of_the_hub_is_read_as_models_by_their_names(tmp_path: Path) -> None:
+    hub_cache(tmp_path, "models--org--new", "abc")
+    hub_cache(tmp_path, "models--org--new", "def", ref="def")
+    hub_cache(tmp_path, "models--gpt2", "123")
+    hub_cache(tmp_path, "datasets--org--data", "123", ref="123")
+    (tmp_path / "models--org--begun" / "snapshots").mkdir(parents=True)
+    (tmp_path / ".locks").mkdir()
+    models = {model.name: model for model in repository(tmp_path).scan()}
+    assert models.keys() == {"org/new", "gpt2", "org/begun"}
+    assert models["org/new"].folder.name == "def"
+    assert (models["gpt2"].problem, models["gpt2"].declared_bytes) == (None, 100)
+    assert (models["org/begun"].problem or "").startswith("there is no config.json")
+
+
 def test_only_the_weights_that_are_loaded_count(tmp_path: Path) -> None:
     folder = put(tmp_path / "m")
     for name in ("consolidated.safetensors", "model.fp16.safetensors", "pytorch_model.bin"):

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from deployments.contract.settings import FamilySettings
 from deployments.families.image_classification.family import ImageClassificationOptions
+from deployments.families.text_generation.family import TextGenerationOptions
 from serve_app.config.config import PROJECT, RuntimeConfig, read_config
 
 
@@ -62,7 +62,7 @@ def test_the_models_may_lie_behind_a_url(tmp_path: Path) -> None:
 def test_a_family_has_its_own_options_and_no_others(tmp_path: Path) -> None:
     config = config_of(tmp_path, "families: {image_classification: {max_megapixels: 3}}")
     assert config.settings("image_classification") == ImageClassificationOptions(max_megapixels=3)
-    assert config.settings("text_generation") == FamilySettings()
+    assert config.settings("text_generation") == TextGenerationOptions()
     assert config.model_dump()["families"]["image_classification"]["max_megapixels"] == 3
 
 
