@@ -18,9 +18,15 @@ from deployments.engines.vision.compilation import Compiler, compile_in_backgrou
 from deployments.engines.vision.decoding import decoded
 from deployments.engines.vision.forward import Forward, eager
 from deployments.engines.vision.inductor import InductorCompiler
-from deployments.engines.vision.inputs import Item
+from deployments.engines.vision.inputs import Item, batch_of
 from deployments.engines.vision.openvino_cache import OpenVinoCompiler
-from deployments.engines.vision.preprocessing import Preprocessing, load_preprocessing, reference_images
+from deployments.engines.vision.preprocessing import (
+    FixedSizePreprocessing,
+    Preprocessing,
+    configured_size,
+    load_preprocessing,
+    reference_images,
+)
 from deployments.system.artifact_cache import ArtifactCache
 
 logger = logging.getLogger(__name__)
@@ -34,8 +40,16 @@ class ImageClassificationEngine:
     `runtime_info` is how it runs, for the status page.
     """
 
-    def __init__(self, forward: Forward, preprocessing: Preprocessing, labels: list[str], draft: bool = True) -> None:
+    def __init__(
+        self,
+        forward: Forward,
+        preprocessing: Preprocessing,
+        labels: list[str],
+        draft: bool = True,
+        one_shape: bool = True,
+    ) -> None:
         self.labels = labels
+        self._one_shape = one_shape
         self._forward: Forward | None = forward
         self._preprocessing: Preprocessing | None = preprocessing
         self._draft = draft
@@ -65,15 +79,26 @@ class ImageClassificationEngine:
             if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
                 raise ModelLoadFailed("dtype is not one that torch knows")
             config: Any = configuration(folder)
-            preprocessing = load_preprocessing(folder, _channels(config), probes)
-            example: Any = preprocessing(next(reference_images(preprocessing.mode)))
+            any_size = load_preprocessing(folder, _channels(config), probes)
+            preprocessing: Preprocessing = any_size
+            image = next(reference_images(preprocessing.mode))
+            example: Any = preprocessing(image)
             shapes = probes.recall("shapes") or probes.remember("shapes", str(len(_shapes(preprocessing))))
+            one_shape, model = shapes == "1", None
+            if not one_shape:
+                sizes = probes.recall("sizes")
+                if sizes is None:
+                    model = _load_model(folder, config, device, dtype)
+                    sizes = probes.remember("sizes", "any" if _takes(model, example) else "one")
+                if one_shape := sizes == "one":
+                    preprocessing = FixedSizePreprocessing(any_size, configured_size(config))
+                    example = preprocessing(image.resize(preprocessing.size))
             compiler: Compiler | None = None
-            if cache is not None and shapes == "1" and isinstance(example, torch.Tensor):
+            if cache is not None and one_shape and isinstance(example, torch.Tensor):
                 on_cpu, shape = torch.device(device).type == "cpu", example.shape
                 compiler = OpenVinoCompiler(cache, folder, shape, dtype, cores) if on_cpu else InductorCompiler()
             form = compiler.found() if compiler else None
-            model = None if form else _load_model(folder, config, device, dtype)
+            model = None if form else model or _load_model(folder, config, device, dtype)
             forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
             # A folder whose parts do not fit together is found here, not by the first caller.
             labels, answered = _labels(config), forward([example]).shape
@@ -83,7 +108,7 @@ class ImageClassificationEngine:
                 compile_in_background(forward, example, compiler)
             elif model is not None:
                 forward.tune(example)
-            return cls(forward, preprocessing, labels, draft)
+            return cls(forward, preprocessing, labels, draft, one_shape)
         except Exception as failure:
             raise load_failure(failure, folder) from failure
 
@@ -165,6 +190,8 @@ class ImageClassificationEngine:
             logger.exception("the forward failed for one image")
             if isinstance(error, torch.OutOfMemoryError):
                 return [OutOfMemory("the device has no memory left for this image")]
+            if not self._one_shape:
+                return [InvalidImage("the model gets images as large as they are, and takes none of this size")]
             return [Internal("the model failed on this image")]
         finite = np.isfinite(probabilities).all(axis=1)
         return [
@@ -176,6 +203,14 @@ class ImageClassificationEngine:
 def _shapes(preprocessing: Preprocessing) -> set[Any]:
     """Of what it makes of images of any size."""
     return {preprocessing(image).shape for image in reference_images(preprocessing.mode)}
+
+
+def _takes(model: Any, item: Any) -> bool:
+    try:
+        eager(model).logits(batch_of([item]))
+    except Exception:  # Of whatever kind: each model has its own for a size that it does not take.
+        return False
+    return True
 
 
 def _load_model(folder: Path, config: Any, device: str, dtype: str | None) -> Any:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from deployments.contract.errors import InvalidImage
+from deployments.contract.errors import InvalidImage, ModelLoadFailed
 from deployments.engines.probes import ProbeCache
 from deployments.engines.vision.inputs import Inputs, Item
 
@@ -33,7 +33,7 @@ class Geometry:
     """(width, height)"""
 
 
-def load_preprocessing(folder: Path, channels: int, probes: ProbeCache) -> "Preprocessing":
+def load_preprocessing(folder: Path, channels: int, probes: ProbeCache) -> "LibraryPreprocessing | DirectPreprocessing":
     """The fastest preprocessing that does what the folder's processor does.
 
     Takes any preprocessor_config.json or processor_config.json, the old `feature_extractor_type` included.
@@ -73,7 +73,7 @@ class LibraryPreprocessing:
         inputs = self._processor(images=image, return_tensors="pt")
         if set(inputs) == {"pixel_values"}:
             pixel_values: torch.Tensor = inputs["pixel_values"][0]
-            return pixel_values
+            return pixel_values.float()  # They are whole numbers where nothing is rescaled.
         return Inputs({name: torch.as_tensor(values)[0] for name, values in inputs.items()})
 
 
@@ -122,7 +122,35 @@ class DirectPreprocessing:
         return kept.crop((left, top, left + crop[0], top + crop[1]))
 
 
-Preprocessing = LibraryPreprocessing | DirectPreprocessing
+@dataclass(frozen=True)
+class FixedSizePreprocessing:
+    """For a processor that does not resize, and a model that takes images of one size only."""
+
+    inner: LibraryPreprocessing | DirectPreprocessing
+    size: tuple[int, int]
+    """(width, height)"""
+    at_least = None
+
+    @property
+    def mode(self) -> str:
+        return self.inner.mode
+
+    @property
+    def note(self) -> str:
+        return f"{self.inner.note}; images of {self.size[0]}×{self.size[1]} only"
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        return self.inner.bytes_per_pixel
+
+    def __call__(self, image: Image.Image) -> Item:
+        if image.size != self.size:
+            wanted, got = (f"{width}×{height}" for width, height in (self.size, image.size))
+            raise InvalidImage(f"the model takes images of {wanted} pixels, without resizing; this one has {got}")
+        return self.inner(image)
+
+
+Preprocessing = LibraryPreprocessing | DirectPreprocessing | FixedSizePreprocessing
 """`mode`: of the images that it takes, RGB or L. `at_least`: the sides that an image should still have when it was
 decoded smaller than it is, in pixels; None where every pixel counts. `bytes_per_pixel`: what a call takes, which raises
 InvalidImage."""
@@ -135,7 +163,7 @@ def _plain_geometry(processor: Any) -> Geometry | None:
     resample = int(getattr(processor, "resample", None) or 0)
     kept = None if crop is None or not crop.height or not crop.width else (int(crop.width), int(crop.height))
     if not getattr(processor, "do_resize", None):
-        return Geometry(_not_too_large, resample, kept)
+        return Geometry(_as_it_is, resample, kept)
     if size is None:
         return None
     if size.height and size.width:
@@ -176,6 +204,12 @@ def _at_least(processor: Any) -> int | None:
     return int(2 * max(sides) / share) if sides else None
 
 
+def _as_it_is(width: int, height: int) -> tuple[int, int]:
+    if width * height > MOST_PIXELS_OUT:
+        raise InvalidImage(f"the model does not resize images, and takes none of more than {MOST_PIXELS_OUT} pixels")
+    return width, height
+
+
 def _not_too_large(width: int, height: int) -> tuple[int, int]:
     if width * height > MOST_PIXELS_OUT:
         raise InvalidImage("the image is too narrow for this model")
@@ -201,6 +235,15 @@ def _same(direct: DirectPreprocessing, library: LibraryPreprocessing) -> bool:
         if not (expected.shape == got.shape and torch.allclose(expected, got, rtol=0, atol=rounding)):
             return False
     return True
+
+
+def configured_size(config: Any) -> tuple[int, int]:
+    """(width, height) of the images that a model is configured for. Raises ModelLoadFailed."""
+    size = getattr(config, "image_size", None) or getattr(getattr(config, "vision_config", None), "image_size", None)
+    sides = [size, size] if isinstance(size, int) else size
+    if not isinstance(sides, list | tuple) or len(sides) != 2:
+        raise ModelLoadFailed("the processor does not resize images, and the model does not say which size it takes")
+    return int(sides[1]), int(sides[0])
 
 
 def reference_images(mode: str) -> Iterator[Image.Image]:
