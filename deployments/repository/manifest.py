@@ -51,8 +51,8 @@ class Manifest(Strict):
     """Whether generation_config.json holds for requests that say nothing; by default as the family's settings say."""
     golden: Annotated[tuple[Mapping[str, object], ...], Field(max_length=32)] = ()
     """Every one must hold before the model answers a caller. The family defines what an example is."""
-    draft_decoding: bool = True
-    """Whether large JPEGs may be decoded small before they are resized."""
+    draft_decoding: bool = False
+    """Whether large JPEGs are decoded small before they are resized: faster, and not what the processor gives."""
     source: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9+.-]*://")] | None = None
     """Where the files come from, as a URL; the folder then holds nothing but model.yaml. Needs `family`."""
     files: Mapping[FileName, SourceFile] = {}

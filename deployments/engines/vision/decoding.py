@@ -96,8 +96,9 @@ def decoded(
     """The upright image in `mode` (RGB or L): the first frame, alpha over white, 16-bit samples by their high byte.
 
     With `at_least`, a JPEG whose sides are several times that long is decoded at a half, a quarter or an eighth of its
-    size, no side shorter than `at_least` pixels. The reservation is held until the block ends: `bytes_per_pixel` is
-    what the block takes beside the image. Raises InvalidImage for anything that is not a whole image.
+    size: no side shorter than `at_least` pixels, and both without a remainder. The reservation is held until the block
+    ends: `bytes_per_pixel` is what the block takes beside the image. Raises InvalidImage for anything that is not a
+    whole image.
     """
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # a library of this process may have set it
     with _pillow_errors(limits):
@@ -106,7 +107,7 @@ def decoded(
         # The coefficients of a progressive JPEG are all held, at whatever size it is decoded.
         undecoded = opened.width * opened.height * _PROGRESSIVE if opened.info.get("progressive") else 0
         if at_least is not None:
-            opened.draft(None, (at_least, at_least))
+            _draft(opened, at_least)
         pixels = opened.width * opened.height
     with limits.reservation(undecoded + pixels * (_bytes_per_pixel(opened) + bytes_per_pixel)):
         with _pillow_errors(limits):
@@ -161,6 +162,14 @@ def _check(image: ImageFile.ImageFile, image_data: bytes, limits: DecodeLimits) 
     run_length = image.format == "BMP" and bool(image.tile) and image.tile[0].codec_name == "bmp_rle"
     if run_length and (pixels > _RUN_LENGTH_PIXELS or len(image_data) > _RUN_LENGTH_BYTES):
         raise InvalidImage("the image is a run-length encoded BMP of more than 2 million pixels or 1 MB")
+
+
+def _draft(image: ImageFile.ImageFile, at_least: int) -> None:
+    for divisor in (8, 4, 2):
+        # A remainder makes up a row or a column, and a resize of the whole would shift everything by parts of a pixel.
+        if not image.width % divisor and not image.height % divisor and min(image.size) >= at_least * divisor:
+            image.draft(None, (image.width // divisor, image.height // divisor))
+            return
 
 
 def _possible_scans(image_data: bytes) -> int:

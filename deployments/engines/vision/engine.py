@@ -45,7 +45,7 @@ class ImageClassificationEngine:
         forward: Forward,
         preprocessing: Preprocessing,
         labels: list[str],
-        draft: bool = True,
+        draft: bool = False,
         one_shape: bool = True,
     ) -> None:
         self.labels = labels
@@ -62,16 +62,17 @@ class ImageClassificationEngine:
         folder: Path,
         device: str = "cpu",
         dtype: str | None = None,
-        draft: bool = True,
+        draft: bool = False,
         cores: int | None = None,
         cache: ArtifactCache | None = None,
         facts: Facts | None = None,
     ) -> "ImageClassificationEngine":
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
-        `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small. `cores`:
-        to compute on; by default as many as torch uses. `cache`: of compiled models, made in the background and found
-        by later loads; without one nothing is compiled. `facts`: what earlier loads found by trying.
+        `dtype`: a torch name such as "bfloat16"; None is the folder's own. `draft`: decode large JPEGs small, at the
+        price of other probabilities. `cores`: to compute on; by default as many as torch uses. `cache`: of compiled
+        models, made in the background and found by later loads; without one nothing is compiled. `facts`: what earlier
+        loads found by trying.
         """
         cores = cores or torch.get_num_threads()
         probes = ProbeCache(facts)

@@ -263,6 +263,12 @@ def test_a_large_jpeg_is_decoded_small_but_no_side_under_what_was_asked() -> Non
         assert image.size == (800, 600)
 
 
+def test_a_jpeg_is_decoded_small_where_no_remainder_shifts_its_pixels() -> None:
+    for size, small in (((804, 600), (201, 150)), ((801, 600), (801, 600)), ((800, 602), (400, 301))):
+        with decoded(encoded(photo(*size), "JPEG"), at_least=128) as image:
+            assert image.size == small
+
+
 def test_messages_tell_nothing_of_the_inside() -> None:
     for image_data in (b"", b"GIF89a", b"\xff\xd8\xff", encoded(photo(), "PNG")[:60]):
         with pytest.raises(InvalidImage, match=r"^the image is (damaged or cut short|not one of JPEG, PNG)"):
