@@ -17,7 +17,7 @@ from benchmarks.load import require_wrk
 from benchmarks.report import Claims, Table, append, heading
 from benchmarks.residency import __main__
 from benchmarks.text import text
-from benchmarks.vision import image
+from benchmarks.vision import image, parity
 
 SHORT = Pace(seconds=3, rounds=1, lead_in_s=1, settle_s=90)
 
@@ -50,6 +50,8 @@ def main() -> int:
         return 0
     if options.suite == "soak":
         return _soak(options.requests, options.write)
+    if options.suite == "parity":
+        return _parity(options.photos, options.model, options.write)
     setup()
     if options.suite == "setup":
         return 0
@@ -82,15 +84,27 @@ def _soak(count: int, file: Path | None) -> int:
     return int(soaked.failed)
 
 
+def _parity(photos: Path | None, model: Path | None, file: Path | None) -> int:
+    compared = parity.run(photos, model)
+    written = f"{heading('python -m benchmarks parity', versions(()), 1)}\n{compared.markdown()}"
+    print(f"\n{written}", flush=True)
+    if file:
+        append(file, written)
+    return int(compared.failed)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
         "suite",
         nargs="?",
-        choices=[*SUITES, "residency", "soak", "setup"],
-        help="without one: all but residency and soak, a few seconds a point, one round",
+        choices=[*SUITES, "parity", "residency", "soak", "setup"],
+        help="without one: all but parity, residency and soak, a few seconds a point, one round",
     )
-    parser.add_argument("--model", type=Path, metavar="FOLDER", help="image: a real model instead of random weights")
+    parser.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="image: a real model instead of random weights; parity: one more"
+    )
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="parity: photos instead of made pictures")
     parser.add_argument("--seconds", type=int, help="how long each point is measured")
     parser.add_argument("--rounds", type=int, help="how often each contestant is started and measured")
     parser.add_argument("--requests", type=int, default=100_000, help="soak: so many")

@@ -38,8 +38,8 @@ def setup() -> None:
 
 def versions(peers: tuple[str, ...]) -> dict[str, str]:
     """Name to version: ours and the peers'. Raises SystemExit where both must be the same and are not."""
-    theirs = _versions_there((*SAME, *peers))
     ours = {name: version(name) for name in SAME}
+    theirs = _versions_there((*SAME, *peers)) if peers else ours
     for name in SAME:
         # A local label such as +cpu names the build, not the version.
         if ours[name].split("+")[0] != theirs[name].split("+")[0]:

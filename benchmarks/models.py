@@ -16,9 +16,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageClassification,
     LlamaConfig,
+    MobileNetV1Config,
     MobileNetV2Config,
+    PretrainedConfig,
     PreTrainedTokenizerFast,
     ResNetConfig,
+    ViTConfig,
 )
 
 SEED = 20
@@ -33,29 +36,43 @@ IMAGENET_LABELS = 1001
 
 def save_mobilenet(folder: Path) -> Path:
     """MobileNetV2 1.0 at 224, 3.5 M parameters, with the published one's preprocessing."""
-    torch.manual_seed(SEED)
-    model: Any = AutoModelForImageClassification.from_config(MobileNetV2Config(**_labels(IMAGENET_LABELS)))
-    _calibrate(model, 224)
-    model.save_pretrained(folder)
-    _save_processor(
-        folder,
-        image_processor_type="MobileNetV2ImageProcessor",
-        size={"shortest_edge": 256},
-        do_center_crop=True,
-        crop_size={"height": 224, "width": 224},
+    config = MobileNetV2Config(**_labels(IMAGENET_LABELS))
+    crop = {"height": 224, "width": 224}
+    size = {"shortest_edge": 256}
+    return _save_classifier(
+        folder, config, 224, "MobileNetV2ImageProcessor", size=size, do_center_crop=True, crop_size=crop
     )
-    return folder
+
+
+def save_vit(folder: Path) -> Path:
+    """A small ViT at 224."""
+    widths: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 2}
+    config = ViTConfig(num_hidden_layers=2, **widths, **_labels(1000))
+    return _save_classifier(folder, config, 224, "ViTImageProcessor", size={"height": 224, "width": 224})
+
+
+def save_resnet(folder: Path) -> Path:
+    """A small ResNet at 224."""
+    widths: dict[str, Any] = {"embedding_size": 16, "hidden_sizes": [16, 32, 64]}
+    config = ResNetConfig(depths=[1, 1, 1], layer_type="basic", **widths, **_labels(1000))
+    crop = {"size": {"shortest_edge": 224}, "crop_pct": 0.875}
+    return _save_classifier(folder, config, 224, "ConvNextImageProcessor", **crop)
+
+
+def save_mobilenet_v1(folder: Path) -> Path:
+    """MobileNetV1 0.75 at 192, with the published one's preprocessing."""
+    config = MobileNetV1Config(image_size=192, depth_multiplier=0.75, **_labels(IMAGENET_LABELS))
+    crop = {"height": 192, "width": 192}
+    size = {"shortest_edge": 219}
+    return _save_classifier(
+        folder, config, 192, "MobileNetV1ImageProcessor", size=size, do_center_crop=True, crop_size=crop
+    )
 
 
 def save_tiny_resnet(folder: Path) -> Path:
     """A ResNet of 15,000 parameters for 32×32 pixels."""
-    torch.manual_seed(SEED)
     config = ResNetConfig(embedding_size=8, hidden_sizes=[16, 24], depths=[1, 1], layer_type="basic", **_labels(40))
-    model: Any = AutoModelForImageClassification.from_config(config)
-    _calibrate(model, 32)
-    model.save_pretrained(folder)
-    _save_processor(folder, image_processor_type="ViTImageProcessor", size={"height": 32, "width": 32})
-    return folder
+    return _save_classifier(folder, config, 32, "ViTImageProcessor", size={"height": 32, "width": 32})
 
 
 def save_llama(folder: Path, layers: int = 6, hidden: int = 288, intermediate: int = 768, heads: int = 6) -> Path:
@@ -143,6 +160,15 @@ def _calibrate(model: Any, size: int) -> None:
     classifier.bias.copy_((classifier.bias - logits.mean(0)) * scale)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+
+
+def _save_classifier(folder: Path, config: PretrainedConfig, pixels: int, processor: str, **settings: Any) -> Path:
+    torch.manual_seed(SEED)
+    model: Any = AutoModelForImageClassification.from_config(config)
+    _calibrate(model, pixels)
+    model.save_pretrained(folder)
+    _save_processor(folder, image_processor_type=processor, **settings)
+    return folder
 
 
 def _save_processor(folder: Path, **settings: Any) -> None:
