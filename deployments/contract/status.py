@@ -32,6 +32,8 @@ class ResidentStatus:
     """Of the last load."""
     reason: str | None = None
     """Why the last load failed, in one line."""
+    retryable: bool | None = None
+    """Whether the next load may succeed though the folder stays as it is; None where the last one did not fail."""
     notes: tuple[str, ...] = ()
     """How it runs, as its engine reports."""
     pinned: bool = False
@@ -146,6 +148,8 @@ class ModelStatus(BaseModel):
     replicas: list[Residence]
     notes: list[str]
     """How it runs, as its engines report."""
+    retryable: bool | None = None
+    """Of one that failed: whether trying again may help though its folder stays as it is."""
     refused: dict[str, str] = {}
     """Versions that were found and do not serve, by name, with the reason."""
 

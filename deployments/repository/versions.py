@@ -84,11 +84,12 @@ class ModelRegistry:
         return due
 
     def record_validation(self, model: Model, failure: ServingError | None) -> None:
-        """ModelLoadFailed counts against the version; after another failure the validation is repeated later."""
+        """ModelLoadFailed counts against the version, unless it may pass; after any other failure the validation is
+        repeated later."""
         deferred = self._deferred.pop(model.name, None)
         if failure is None:
             self._passed[model.name] = model.digest
-        elif isinstance(failure, ModelLoadFailed):
+        elif isinstance(failure, ModelLoadFailed) and not failure.retryable:
             self._faults[model.name] = [model.digest, failure.message.removeprefix(f"{model.name}: ")]
         else:
             back_off_s = min(deferred.back_off_s * 2, MAX_BACK_OFF_S) if deferred else MIN_BACK_OFF_S

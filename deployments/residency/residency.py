@@ -155,6 +155,7 @@ class Residency(Generic[EngineT]):
             bytes=entry.bytes if entry else 0,
             load_s=record.load_s,
             reason=record.failure.error.message if record.failure else None,
+            retryable=record.failure.error.retryable if record.failure else None,
             notes=resident.engine.runtime_info if resident else (),
             pinned=entry.pinned if entry else self.memory.pins.get(record.name, False),
             leases=entry.leases if entry else 0,

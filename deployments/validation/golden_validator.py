@@ -50,7 +50,7 @@ class GoldenValidator:
         verdict = self._verdicts.get((status.name, status.digest))
         if verdict is None or not verdict.done() or verdict.cancelled() or verdict.exception() or not verdict.result():
             return status
-        return replace(status, state="failed", reason=f"{status.name}: {verdict.result()}")
+        return replace(status, state="failed", reason=f"{status.name}: {verdict.result()}", retryable=False)
 
     def _forget_failed(self, key: tuple[str, str], verdict: "asyncio.Task[str | None]") -> None:
         """A verdict that was not reached, for want of memory or because the load failed, is tried again: also where

@@ -13,6 +13,7 @@ from serve_app.cli import connection
 from serve_app.client.client import ModelRuntimeClient
 
 MIB = 2**20
+_RETRYABLE = {True: "yes: trying again may help", False: "no: its files or the settings have to change"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +80,7 @@ def _details(status: ModelStatus) -> str:
         ("version", _version(status)),
         ("state", status.state + (", pinned" if status.pinned else "")),
         ("reason", status.reason or ""),
+        ("retryable", "" if status.retryable is None else _RETRYABLE[status.retryable]),
         ("declared", _mib(status.declared_bytes)),
         ("loads", str(status.loads)),
         ("evictions", str(status.evictions)),

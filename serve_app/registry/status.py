@@ -61,7 +61,8 @@ def _status(name: str, table: Table, residents: _Residents) -> ModelStatus:
     states = {_STATES.get(status.state) for status in serving}
     state = next((state for state in ("ready", "loading", "unloading", "failed") if state in states), "available")
     refused = {other: reason for other, reason in table.reasons.items() if other.partition("@")[0] == model.model_id}
-    failures = [status.reason for status in serving if status.state == "failed"]
+    failed = [status for status in serving if status.state == "failed"]
+    failures = [status.reason for status in failed]
     reasons = failures if state == "failed" else [f"{other}: {reason}" for other, reason in refused.items()]
     versions = {other.version for other in table.models.values() if other.model_id == model.model_id}
     return ModelStatus(
@@ -80,6 +81,7 @@ def _status(name: str, table: Table, residents: _Residents) -> ModelStatus:
         last_use=max((status.last_use for status in serving if status.last_use is not None), default=None),
         replicas=[_residence(replica, status) for replica, status in residences],
         notes=list(dict.fromkeys(note for status in serving for note in status.notes)),
+        retryable=False if model.problem else failed[0].retryable if state == "failed" else None,
         refused=refused,
     )
 

@@ -138,6 +138,15 @@ def test_a_folder_that_is_missing_in_one_scan_goes_on_serving(registry: ModelReg
     assert serving(registry) == "m#old"
 
 
+def test_a_load_that_failed_for_now_does_not_count_against_the_version(registry: ModelRegistry) -> None:
+    scan_twice(registry, model("m@1"))
+    scan_twice(registry, model("m@1"), model("m@2"))
+    registry.record_validation(model("m@2"), ModelLoadFailed.for_now("m@2: the disk is full"))
+    assert registry.table().reasons == {"m@2": "not tried yet: m@2: the disk is full"}
+    registry.record_validation(model("m@2"), ModelLoadFailed("m@2: broken"))
+    assert registry.table().reasons == {"m@2": "broken"}
+
+
 def test_a_validation_that_found_no_memory_is_deferred_and_does_not_count_against_the_model(
     registry: ModelRegistry, clock: Clock
 ) -> None:

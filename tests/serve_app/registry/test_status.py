@@ -46,6 +46,18 @@ REPLICAS = [
 ]
 
 
+def test_a_failed_model_says_whether_trying_again_may_help() -> None:
+    def retryable(problem: str | None, **fields: object) -> bool | None:
+        table = Table({"org/m": model(None, problem=problem)})
+        resident = ResidentStatus("org/m", "a", **fields)  # type: ignore[arg-type]
+        return model_status("org/m", table, [replica("x", resident)]).retryable
+
+    assert retryable("a Git LFS pointer", state="available") is False
+    assert retryable(None, state="failed", reason="no memory", retryable=True) is True
+    assert retryable(None, state="failed", reason="2 labels", retryable=False) is False
+    assert retryable(None, state="ready") is None
+
+
 def test_the_status_of_a_model_adds_up_the_version_that_serves_over_the_replicas() -> None:
     (row,) = model_statuses(TABLE, REPLICAS)
     assert (row.model_id, row.version, row.versions, row.state, row.pinned) == ("org/m", 2, [1, 2, 3], "ready", True)
