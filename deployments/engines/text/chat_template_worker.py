@@ -5,8 +5,10 @@ Knows neither the model nor its tokenizer.
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
+from jinja2 import TemplateError
 from transformers.utils import chat_template_utils as templates
 
 from deployments.system.worker_process import Report, serve
@@ -37,16 +39,43 @@ def rendered(order: dict[str, Any]) -> str:
 def _rendered(given: dict[str, Any], options: dict[str, Any]) -> str:
     """`given`: messages, tools and variables, marked or not."""
     options = options | given["chat_template_kwargs"] | {"tools": given["tools"]}
-    calling = [message for message in given["messages"] if "tool_calls" in message]
-    try:
-        # Most templates write the arguments as JSON.
-        chat = [message | _with_objects(message) if message in calling else message for message in given["messages"]]
-        return templates.render_jinja_template([chat], **options)[0][0]
-    except TypeError:
-        if not calling:
-            raise
-        # Others put them between texts, as they are: DeepSeek's.
-        return templates.render_jinja_template([given["messages"]], **options)[0][0]
+    failures: list[Exception] = []
+    for messages in _forms(given["messages"]):
+        try:
+            return templates.render_jinja_template([messages], **options)[0][0]
+        except (TypeError, TemplateError) as failure:
+            failures.append(failure)
+    raise failures[0]
+
+
+def _forms(messages: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The conversation as templates take it; with calls of tools there are several ways."""
+    if not any("tool_calls" in message for message in messages):
+        yield messages
+        return
+    objects = [message | _with_objects(message) if "tool_calls" in message else message for message in messages]
+    yield objects  # Most write the arguments as JSON.
+    yield messages  # DeepSeek's puts them between texts, as they are.
+    yield _one_by_one(objects)  # Llama's refuse several calls in one turn.
+
+
+def _one_by_one(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each call in a turn of its own, before its result."""
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        calls = message.get("tool_calls", [])
+        turns += [message | {"tool_calls": [call]} | ({"content": ""} if n else {}) for n, call in enumerate(calls)]
+        if calls:
+            continue
+        answered = message.get("tool_call_id")
+        called = [n for n, turn in enumerate(turns) if answered and _call_id(turn) == answered]
+        turns.insert(called[-1] + 1 if called else len(turns), message)
+    return turns
+
+
+def _call_id(turn: dict[str, Any]) -> str | None:
+    call: dict[str, Any] = next(iter(turn.get("tool_calls", [])), {})
+    return call.get("id")
 
 
 def _with_marks(text: str, marked: str, tokens: re.Pattern[str], marks: re.Pattern[str]) -> str:

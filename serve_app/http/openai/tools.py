@@ -23,10 +23,10 @@ class Tool(_Strict):
     function: FunctionTool
 
     def for_template(self) -> dict[str, Any]:
-        """Every template finds parameters, and none `strict`."""
-        function = self.function.model_dump(exclude_none=True)
-        function.setdefault("parameters", {"type": "object", "properties": {}})
-        return {"type": "function", "function": function}
+        """With all that templates read without asking whether it is there: a description, parameters, properties."""
+        function, parameters = self.function, {"type": "object", "properties": {}} | (self.function.parameters or {})
+        described = {"name": function.name, "description": function.description or "", "parameters": parameters}
+        return {"type": "function", "function": described}
 
 
 class _Named(_Strict):

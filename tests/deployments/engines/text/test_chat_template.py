@@ -171,6 +171,24 @@ def test_a_template_gets_the_tools_and_the_calls_with_their_arguments_as_objects
         assert renderer.render(messages, PLAIN) == '>{"a": 1}>{'
 
 
+def test_a_template_that_takes_one_call_a_turn_gets_them_one_after_another() -> None:
+    source = (
+        "{% for m in messages %}{% if m.tool_calls %}{% if m.tool_calls|length > 1 %}"
+        "{{ raise_exception('only single tool-calls') }}{% endif %}[{{ m.content }}{{ m.tool_calls[0].id }}]"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    calls = [ToolCall(id=name, function=Function(name="f", arguments="{}")) for name in "xyz"]
+    results = [Message(role="tool", content=f"({name})", tool_call_id=name) for name in "zxq"]
+    messages = [*QUESTION, Message(role="assistant", content="look ", tool_calls=calls), *results, *QUESTION]
+    with renderer_of(source) as renderer:
+        assert renderer.render(messages, PLAIN) == "why[look x](x)[y][z](z)(q)why"
+    with (
+        renderer_of("{{ raise_exception('no ' ~ messages|length ~ ' messages') }}") as renderer,
+        pytest.raises(InvalidRequest, match="no 6 messages"),
+    ):
+        renderer.render(messages, PLAIN)
+
+
 # The parts of Qwen3's and DeepSeek R1's templates that read what an assistant thought.
 QWEN3 = """{%- set ns = namespace(last=messages|length - 1) %}
 {%- for message in messages[::-1] %}

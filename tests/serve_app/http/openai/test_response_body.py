@@ -9,7 +9,8 @@ from serve_app.http.openai.requests import body_of
 from serve_app.http.openai.response_body import ResponseBody
 
 ASK: dict[str, Any] = {"model": "m", "input": "hi"}
-FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}}
+PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+FUNCTION = {"name": "f", "description": "d", "parameters": PARAMETERS}
 SAID = {"type": "output_text", "text": "I look.", "annotations": []}
 TURNS: list[dict[str, Any]] = [
     {"role": "developer", "content": [{"type": "input_text", "text": "Be "}, {"type": "input_text", "text": "brief."}]},
@@ -58,7 +59,7 @@ def test_items_of_earlier_responses_are_the_turns_of_a_chat() -> None:
 def test_tools_and_formats_reach_the_model() -> None:
     tools = [{"type": "function", "strict": True, **FUNCTION}]
     assert asked(tools=tools).tools == [{"type": "function", "function": FUNCTION}]
-    assert asked(tools=tools, tool_choice={"type": "function", "name": "f"}).json_schema == {"type": "object"}
+    assert asked(tools=tools, tool_choice={"type": "function", "name": "f"}).json_schema == PARAMETERS
     schema: dict[str, Any] = {"type": "object", "properties": {}}
     form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
     assert asked(text={"format": form, "verbosity": "medium"}).json_schema == schema

@@ -47,9 +47,11 @@ def test_a_demanded_text_is_calls_or_the_answer(text: Any, most: int | None, ans
     assert jsonschema.Draft202012Validator(schema).is_valid(text) == allowed
 
 
-def test_a_template_gets_parameters_and_nothing_that_it_does_not_know() -> None:
+def test_a_template_finds_all_that_it_may_read_and_nothing_that_it_does_not_know() -> None:
+    nothing = {"type": "object", "properties": {}}
     assert TIME.for_template() == {
         "type": "function",
-        "function": {"name": "time", "parameters": {"type": "object", "properties": {}}},
+        "function": {"name": "time", "description": "", "parameters": nothing},
     }
-    assert WEATHER.for_template()["function"] == {"name": "weather", "parameters": PLACE}
+    assert tool(name="f", parameters={"type": "object"}).for_template()["function"]["parameters"] == nothing
+    assert WEATHER.for_template()["function"] == {"name": "weather", "description": "", "parameters": PLACE}
