@@ -73,7 +73,6 @@ TESTED_BY = {
     "deployments/contract/scalars.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/status.py": "tests/serve_app/registry/test_status.py",
     "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
-    "deployments/engines/text/chat_template_worker.py": "tests/deployments/engines/text/test_chat_template.py",
     "deployments/engines/text/paged_logits.py": "tests/deployments/engines/text/test_paged.py",
     "deployments/engines/vision/forward.py": "tests/deployments/engines/vision/test_compilation.py",
     "deployments/families/table.py": "tests/serve_app/test_app.py",

@@ -69,7 +69,7 @@ class Message(BaseModel):
             yield from (call.function.name, call.function.arguments)
 
 
-ToolCallFormat = Literal["hermes", "llama", "mistral", "json"]
+ToolCallFormat = Literal["hermes", "xml", "llama", "mistral", "json"]
 """How a model writes calls; serve_app/http/openai/parsing/tool_calls.py reads them."""
 
 

@@ -262,8 +262,8 @@ class Chunk:
     index: int
     logprobs: tuple[TokenLogprob, ...] = ()
     markup: Markup | None = None
-    """Of the whole text, where the request asks for it."""
+    """Of the whole text; the first chunk has it, where the request asks for it."""
 
     def joined(self, later: "Chunk") -> "Chunk":
         """This one and the one that follows it, as one."""
-        return Chunk(self.text + later.text, later.index, self.logprobs + later.logprobs, later.markup)
+        return Chunk(self.text + later.text, later.index, self.logprobs + later.logprobs, self.markup or later.markup)

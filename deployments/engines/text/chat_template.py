@@ -45,6 +45,7 @@ class ChatTemplate:
 
 
 _TOOL_CALL_MARKS: tuple[tuple[str, ToolCallFormat], ...] = (
+    ("<function=", "xml"),  # Qwen 3 Coder, Qwen 3.5
     ("<tool_call>", "hermes"),  # Hermes, Qwen
     ("[TOOL_CALLS]", "mistral"),
     ("<|python_tag|>", "llama"),

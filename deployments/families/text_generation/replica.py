@@ -74,7 +74,7 @@ class GenerationOutput:
         self.texts.append(event.text)
         self.logprobs += event.logprobs
         if self._on_chunk:
-            if self.markup:
+            if self.markup and len(self.texts) == 1:  # With the first chunk.
                 event = replace(event, markup=self.markup)
             self._notifier.run_soon(partial(self._on_chunk, event))
 

@@ -125,7 +125,7 @@ class ChatBody(Body):
 
     def parser(self, markup: Markup) -> OutputParser:
         """For the text of one choice."""
-        tools = {tool.function.name for tool in self._callable}
+        tools = {tool.function.name: arguments_schema(tool) for tool in self._callable}
         if not tools:
             return OutputParser(markup)
         if self._json_schema is None:

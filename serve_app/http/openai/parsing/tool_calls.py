@@ -3,19 +3,21 @@
 | format | written by | a call |
 |---|---|---|
 | hermes | Hermes, Qwen | `<tool_call>{"name": …, "arguments": {…}}</tool_call>` |
+| xml | Qwen 3 Coder, Qwen 3.5 | `<tool_call><function=name><parameter=key>value</parameter></function></tool_call>` |
 | llama | Llama 3 | `{"name": …, "parameters": {…}}` alone, or after `<|python_tag|>`; several with `;` between |
 | mistral | Mistral | `[TOOL_CALLS][{"name": …, "arguments": {…}}, …]`, later `[TOOL_CALLS]name[ARGS]{…}` |
 | json | other models | one object, or a list of them, and nothing else |
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from serve_app.http.openai.parsing.call_scanner import CallScanner
 from serve_app.http.openai.parsing.delta import CallDelta, Delta, new_call_id
 from serve_app.http.openai.parsing.reasoning import overlap
+from serve_app.http.openai.parsing.xml_call_scanner import XmlCallScanner
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,15 @@ class Format:
     """Characters that may stand around calls."""
     whole_text: str = ""
     """The characters with which a text that is calls and nothing else begins."""
+    opens: str = "{"
+    """What a call begins with."""
     named: bool = False
     """Whether the name may stand before the arguments, instead of in an object with them."""
 
 
 FORMATS = {
     "hermes": Format("<tool_call>", "</tool_call>"),
+    "xml": Format("<tool_call>", "</tool_call>", opens="<function="),
     "llama": Format("<|python_tag|>", between=";,", whole_text="{"),
     "mistral": Format("[TOOL_CALLS]", between="[],", named=True),
     "json": Format(between="[],;", whole_text="[{"),
@@ -44,12 +49,14 @@ _NAME_BEGINS = re.compile(r"[\w.-]{1,128}\s*(?:\[[\w\s\[\]]{0,64})?")
 
 
 class ToolCallParser:
-    """`tools`: the names of those that may be called. `most`: further calls are dropped.
+    """`tools`: those that may be called, and the schemas of their arguments. `most`: further calls are dropped.
 
     `named`: the text is the arguments of a call of this tool.
     """
 
-    def __init__(self, form: Format, tools: Collection[str], most: int | None = None, named: str | None = None) -> None:
+    def __init__(
+        self, form: Format, tools: Mapping[str, Mapping[str, Any]], most: int | None = None, named: str | None = None
+    ) -> None:
         self._format = form
         self._tools = tools
         self._most = most
@@ -59,7 +66,7 @@ class ToolCallParser:
         """The block so far, which is text again if it turns out to be no call."""
         self._whole_text = False
         """Whether the block began without a mark. It is calls only if its first one names a tool."""
-        self._scanner = CallScanner(named)
+        self._scanner: CallScanner | XmlCallScanner = CallScanner(named)
         self._begun = False
         """Whether the call under way has been released."""
         self.calls = 0
@@ -117,10 +124,10 @@ class ToolCallParser:
         if self.calls and form.start and skipped.startswith(form.start):
             self._block, self._held = form.start, skipped[len(form.start) :]
             return Delta()
-        if skipped and not last and (form.end.startswith(skipped) or form.start.startswith(skipped)):
+        if skipped and not last and any(mark.startswith(skipped) for mark in (form.end, form.start, form.opens)):
             return Delta()
-        if skipped.startswith("{"):
-            return self._begin_call(CallScanner())
+        if skipped.startswith(form.opens):
+            return self._begin_call(CallScanner() if form.opens == "{" else XmlCallScanner(self._tools))
         if form.named and (named := _NAMED.match(skipped)):
             self._block += named[0]
             self._held = skipped[named.end() :]
@@ -131,7 +138,7 @@ class ToolCallParser:
             return self._is_text()
         return Delta()
 
-    def _begin_call(self, scanner: CallScanner) -> Delta:
+    def _begin_call(self, scanner: CallScanner | XmlCallScanner) -> Delta:
         self._phase, self._scanner, self._begun = "call", scanner, False
         return Delta()
 
@@ -162,7 +169,7 @@ class ToolCallParser:
             self._phase, self._block = "block", ""
         return delta
 
-    def _released(self, scanner: CallScanner) -> Delta:
+    def _released(self, scanner: CallScanner | XmlCallScanner) -> Delta:
         arguments = scanner.take()
         if self._most is not None and self.calls >= self._most:
             return Delta()

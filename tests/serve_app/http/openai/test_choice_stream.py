@@ -14,7 +14,7 @@ from tests.support.http_runtimes import LOGPROBS
 def test_what_is_held_back_comes_with_its_log_probabilities() -> None:
     def parse(markup: Markup) -> OutputParser:
         assert markup.reasoning
-        return OutputParser(markup, ToolCallParser(FORMATS["hermes"], {"f"}))
+        return OutputParser(markup, ToolCallParser(FORMATS["hermes"], {"f": {}}))
 
     stream = ChoiceStream(ChatBuilder("chatcmpl-1", 7, "m", 1, parse=parse), 0)
     markup = Markup(tool_calls="hermes", reasoning=("<think>", "</think>"))

@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 from deployments.contract.chat import ToolCallFormat
 from serve_app.http.openai.parsing.delta import Delta, whole_calls
 from serve_app.http.openai.parsing.output import OutputParser
 
 THINK = ("<think>", "</think>")
+TOOLS: dict[str, dict[str, Any]] = {
+    "weather": {"properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "at": {"type": "object"}}},
+    "time": {},
+}
 CITY = '{"city": "Köln, \\"NRW\\" {]}"}'
 OUTPUTS: list[tuple[ToolCallFormat, str, str, list[tuple[str, str]]]] = [
     # Hermes, Qwen 2.5 and 3
@@ -28,6 +33,18 @@ OUTPUTS: list[tuple[ToolCallFormat, str, str, list[tuple[str, str]]]] = [
     ("hermes", 'a <tool_call>\n{"nam', 'a<tool_call>\n{"nam', []),
     ("hermes", '<tool_call>\n{"name": "weather", "arguments": {"ci', "", [("weather", '{"ci')]),
     ("hermes", '{"name": "weather", "arguments": {}}', '{"name": "weather", "arguments": {}}', []),
+    # Qwen 3 Coder, Qwen 3.5
+    (
+        "xml",
+        "I look.\n<tool_call>\n<function=weather>\n<parameter=city>\n7 <b>\nKöln\n</parameter>\n"
+        "<parameter=days>\n3\n</parameter>\n"
+        '<parameter=at>\n{"a": [1]}\n</parameter>\n</function>\n</tool_call>\n'
+        "<tool_call>\n<function=time>\n</function>\n</tool_call>",
+        "I look.",
+        [("weather", '{"city": "7 <b>\\nKöln", "days": 3, "at": {"a": [1]}}'), ("time", "{}")],
+    ),
+    ("xml", "<tool_call>\nnone\n</tool_call>", "<tool_call>\nnone\n</tool_call>", []),
+    ("xml", "<tool_call>\n<function=time", "<tool_call>\n<function=time", []),
     # Llama 3.1 to 3.3
     ("llama", f'{{"name": "weather", "parameters": {CITY}}}', "", [("weather", CITY)]),
     ("llama", f'<|python_tag|>{{"name": "weather", "parameters": {CITY}}}', "", [("weather", CITY)]),

@@ -7,11 +7,11 @@ import pytest
 from deployments.contract.chat import Markup, ToolCallFormat
 from serve_app.http.openai.parsing.output import OutputParser
 from serve_app.http.openai.parsing.tool_calls import FORMATS, ToolCallParser
-from tests.serve_app.http.openai.parsing.model_outputs import OUTPUTS, THINK, parsed
+from tests.serve_app.http.openai.parsing.model_outputs import OUTPUTS, THINK, TOOLS, parsed
 
 
 def parser_of(kind: ToolCallFormat, **fields: Any) -> OutputParser:
-    return OutputParser(Markup(tool_calls=kind, **fields), ToolCallParser(FORMATS[kind], {"weather", "time"}))
+    return OutputParser(Markup(tool_calls=kind, **fields), ToolCallParser(FORMATS[kind], TOOLS))
 
 
 @pytest.mark.parametrize(("kind", "text", "meant", "calls"), OUTPUTS)
