@@ -1,13 +1,14 @@
-"""`python -m benchmarks.compat [TYPE …] [--write FILE]`: every text model type of transformers, held to its own answers.
+"""`python -m benchmarks.compat [TYPE …] [--write FILE]`: every type of text model, held to transformers' own answers.
 
-Of each type a small random model is made, saved as a folder and loaded. Five prompts at once, of three lengths, 40 greedy
-tokens each, have to be the texts of `generate`; where its two best logits lie within 1e-4 a text is compared up to there.
+Of each type a small random model is made, saved as a folder and loaded. Five prompts at once, of three lengths, 40
+greedy tokens each, have to be what `generate` gives. Where its two best logits lie within 1e-4 the tokens before count.
 Each type has a process of its own, which ends with it.
 """
 
 import argparse
 import contextlib
 import inspect
+import itertools
 import json
 import logging
 import os
@@ -49,6 +50,7 @@ SMALL: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 1,
     "pad_token_id": 2,
+    "is_decoder": True,
     **dict.fromkeys(
         ("hidden_size", "d_model", "n_embd", "emb_dim", "dim_model", "embed_dim", "word_embed_proj_dim"), 32
     ),
@@ -75,12 +77,29 @@ SMALL: dict[str, Any] = {
 }
 """Values of configurations, by the names that they have in any of them."""
 
+OWN: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [1]},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"]},
+    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1, "layer_types": ["mamba", "attention"]},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "mamba2": {"head_dim": 16, "n_groups": 4},
+    "nemotron_h": {"n_groups": 4, "mamba_num_heads": 4, "mamba_head_dim": 16},
+    "recurrent_gemma": {"block_types": ["recurrent", "attention"], "layer_types": ["recurrent", "attention"]},
+    "reformer": {"axial_pos_embds_dim": [16, 16], "axial_pos_shape": [16, 16]},
+    "xmod": {"default_language": "en_XX"},
+    "zaya": {"num_experts_per_tok": 1},
+}
+"""What single types need beside."""
+
 WORDS = "Once upon a time the quick brown fox jumps over the lazy dog and then some more words follow it. "
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`result`: equal, refused, different, "not made" (no small model) or "not answered" (transformers itself fails)."""
+    """`result`: equal, refused, different, "not made" (no small model), "not answered" (transformers itself fails)."""
 
     result: str
     engine: str = ""
@@ -102,7 +121,9 @@ def _small(kind: Any) -> Any:
         distinct = list(dict.fromkeys(kinds))
         values["layer_types"] = distinct if len(distinct) > 1 else distinct * 2
         values["num_hidden_layers"] = len(values["layer_types"])
-    return kind(**values)
+    if "kv_lora_rank" in names or "mla_config" in names:  # Keys and values are made for each head.
+        values["num_key_value_heads"] = values["num_attention_heads"]
+    return kind(**values | {name: value for name, value in OWN.get(whole.model_type, {}).items() if name in names})
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -110,7 +131,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     vocabulary = {token: n for n, token in enumerate(["<s>", "</s>", "<pad>", *sorted(alphabet)])}
     merges = []
-    for pair in dict.fromkeys(zip(WORDS, WORDS[1:], strict=False)):
+    for pair in dict.fromkeys(itertools.pairwise(WORDS)):
         if len(vocabulary) < VOCABULARY and " " not in pair:
             vocabulary["".join(pair)] = len(vocabulary)
             merges.append(pair)
@@ -202,7 +223,10 @@ def examine(model_type: str, folder: Path) -> Outcome:
         for length, expected_tokens in wanted.items():
             for n, (found, (tokens, whole)) in enumerate(zip(answers(engine, length), expected_tokens, strict=True)):
                 if (found if whole else found[: len(tokens)]) != tokens:
-                    same = next((i for i, pair in enumerate(zip(found, tokens)) if pair[0] != pair[1]), len(found))
+                    same = sum(
+                        1
+                        for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(found, tokens, strict=False))
+                    )
                     return Outcome("different", name, f"prompt {n} of length {length}, from token {same} on")
         return Outcome("equal", name, f"loaded in {took_s:.1f} s")
     except Exception as failure:

@@ -132,8 +132,11 @@ def _single(state_name: str | None, candidate: Candidate, known: bool) -> Select
     if state_name is not None and state_name not in _arguments(loaded.model):
         return None
     decoder = SingleDecoder(loaded.model, state_name)
-    # Without a state there is nothing to probe: it is the plain forward.
-    if not known and state_name is not None and not Probe.of(loaded).matches(decoder):
+    probe = None if known else Probe.of(loaded)
+    if probe and state_name is None and probe.reads_ahead(loaded):
+        raise ModelLoadFailed("the model reads texts in both directions, it does not continue them")
+    # Without a state it is the plain forward itself.
+    if probe and state_name is not None and not probe.matches(decoder):
         return None
     info = {
         "past_key_values": "plain generation, row by row: its KV cache does not fit a shared batch",

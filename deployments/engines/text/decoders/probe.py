@@ -36,6 +36,12 @@ class Probe:
             logits = [loaded.model(input_ids=ids).logits[0].float() for ids in inputs]
         return cls(prompts, logits, loaded.model.dtype)
 
+    def reads_ahead(self, loaded: CausalModel) -> bool:
+        """Whether a token changes the logits of earlier ones: then the model is none that continues texts."""
+        with torch.inference_mode():
+            early = loaded.model(input_ids=torch.tensor([self.prompts[0][:-1]], device=loaded.model.device)).logits[0]
+        return not self._close(self.logits[0][: len(early)], early.float(), self.dtype)
+
     def matches(self, decoder: Decoder, rounded: bool = False) -> bool:
         """Whether its logits are the plain ones but for rounding; `rounded`: its weights are. Raises what it raises.
 

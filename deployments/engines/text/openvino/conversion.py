@@ -5,6 +5,7 @@ telemetry for each conversion.
 """
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,19 @@ INT8_STEPS = 127
 
 def convert(model: PreTrainedModel) -> ov.Model:
     """In float32. Raises whatever torch and OpenVINO raise for a model that they cannot take."""
-    config = model.config.get_text_config()
-    converted = _traced(model, config)
-    _make_stateful(converted, config.num_hidden_layers)
+    shapes = _cache_shapes(model)
+    converted = _traced(model, shapes)
+    _make_stateful(converted, len(shapes) // 2)
     return converted
+
+
+@torch.inference_mode()
+def _cache_shapes(model: PreTrainedModel) -> list[tuple[int, int]]:
+    """Heads and dim of the keys and of the values of each layer, one after the other."""
+    cache = DynamicCache()
+    model(input_ids=torch.zeros(1, 2, dtype=torch.long), past_key_values=cache, use_cache=True)
+    layers: list[Any] = cache.layers
+    return [(tensor.shape[1], tensor.shape[3]) for layer in layers for tensor in (layer.keys, layer.values)]
 
 
 class _Step(torch.nn.Module):
@@ -60,16 +70,13 @@ def _known(keys: Tensor, values: Tensor) -> Any:
     return layer
 
 
-def _traced(model: PreTrainedModel, config: Any) -> ov.Model:
-    layers = config.num_hidden_layers
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+def _traced(model: PreTrainedModel, shapes: Sequence[tuple[int, int]]) -> ov.Model:
     past, new = 5, 3
     example = (
-        torch.arange(2 * new).reshape(2, new) % config.vocab_size,
+        torch.zeros(2, new, dtype=torch.long),
         torch.ones(2, past + new, dtype=torch.long),
         torch.arange(past, past + new)[None].expand(2, -1).contiguous(),
-        *(torch.randn(2, heads, past, dim) for _ in range(2 * layers)),
+        *(torch.randn(2, heads, past, dim) for heads, dim in shapes),
     )
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of branches that the trace cannot see
@@ -77,13 +84,15 @@ def _traced(model: PreTrainedModel, config: Any) -> ov.Model:
         frontend = FrontEndManager().load_by_framework("pytorch")
         converted = frontend.convert(frontend.load(decoder))
     apply_moc_transformations(converted, cf=False)  # as `openvino.convert_model` does
-    names = _cache_names(layers)
-    inputs = ["input_ids", "attention_mask", "position_ids", *(f"past.{name}" for name in names)]
-    for port, name in zip(converted.inputs, inputs, strict=True):
+    names = _cache_names(len(shapes) // 2)
+    tokens = {name: ([-1, -1], ov.Type.i64) for name in ("input_ids", "attention_mask", "position_ids")}
+    known = {
+        f"past.{name}": ([-1, heads, -1, dim], ov.Type.f32) for name, (heads, dim) in zip(names, shapes, strict=True)
+    }
+    for port, (name, (shape, element)) in zip(converted.inputs, (tokens | known).items(), strict=True):
         port.get_tensor().set_names({name})
-        shape = [-1, heads, -1, dim] if name.startswith("past.") else [-1, -1]
         port.get_node().set_partial_shape(ov.PartialShape(shape))
-        port.get_node().set_element_type(ov.Type.f32 if name.startswith("past.") else ov.Type.i64)
+        port.get_node().set_element_type(element)
     for port, name in zip(converted.outputs, ["logits", *(f"new.{name}" for name in names)], strict=True):
         port.get_tensor().set_names({name})
     converted.validate_nodes_and_infer_types()

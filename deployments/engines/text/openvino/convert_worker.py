@@ -65,7 +65,8 @@ def make(folder: Path, dtype: str | None, place: Path) -> bool:
     if loaded.positions_depend_on_length:
         raise NotImplementedError("its positions depend on the length of the text")
     probe = Probe.of(loaded)
-    loaded.model.set_attn_implementation(TRACEABLE_KERNEL)
+    kernel = TRACEABLE_KERNEL if getattr(loaded.model, "_supports_sdpa", False) else "eager"
+    loaded.model.set_attn_implementation(kernel)
     if hasattr(loaded.model, "set_experts_implementation"):
         loaded.model.set_experts_implementation(TRACEABLE_EXPERTS)
     if loaded.model.dtype != torch.float32:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM, BertConfig
 
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.text import select_backend
@@ -19,8 +21,10 @@ from tests.support.text_models import (
     OPENVINO,
     PAGED,
     PROMPTS,
+    VOCABULARY,
     Reference,
     ask,
+    byte_level_tokenizer,
     converted_models,
     load,
     save_model,
@@ -136,3 +140,13 @@ def test_a_window_and_a_plain_model_are_computed_side_by_side(folder: Path, tmp_
         engine = load(served)
         assert engine.runtime_info == (OPENVINO,)
         engine.close()
+
+
+def test_a_model_that_reads_in_both_directions_is_refused(tmp_path: Path) -> None:
+    """BERT as it comes: transformers has a causal class for it, but the configuration says that it is no decoder."""
+    width: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 32, "initializer_range": 0.3}
+    config = BertConfig(**width, num_hidden_layers=2, num_attention_heads=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    byte_level_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(ModelLoadFailed, match="in both directions"):
+        load(tmp_path)
