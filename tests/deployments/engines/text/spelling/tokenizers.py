@@ -1,12 +1,14 @@
 """Small tokenizers of every kind, by name, and those of models that lie here."""
 
+import tempfile
 from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
+import sentencepiece
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, BertTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertGenerationTokenizer, BertTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from tests.support import PROJECT
 from tests.support.text_models import byte_level_tokenizer
@@ -74,6 +76,21 @@ def _words(decoder: Any, end: str = "") -> PreTrainedTokenizerFast:
     return _fast(backend)
 
 
+def _sentencepiece() -> BertGenerationTokenizer:
+    """One that `sentencepiece` runs, not `tokenizers`."""
+    with tempfile.NamedTemporaryFile(suffix=".model") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter([TEXT, "it 's , is n't it ?"] * 5),
+            model_writer=file,
+            vocab_size=340,
+            byte_fallback=True,
+            hard_vocab_limit=False,
+            minloglevel=2,
+        )
+        file.flush()
+        return BertGenerationTokenizer(file.name)
+
+
 def _byte_level_with_added() -> PreTrainedTokenizerFast:
     tokenizer = byte_level_tokenizer()
     tokenizer.add_tokens([AddedToken("<added é 日>"), AddedToken("<tool>")])
@@ -95,6 +112,7 @@ KINDS: dict[str, Callable[[], Any]] = {
         decoders.Sequence([decoders.Fuse(), decoders.Replace(Regex("[aeo]"), "*")])
     ),
     "CTC": lambda: _words(decoders.CTC(pad_token="a", word_delimiter_token="not")),
+    "SentencePiece in Python": _sentencepiece,
     "bytes in Python (ByT5)": ByT5Tokenizer,
 }
 for _file in FILES:
