@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from deployments.contract.errors import ModelLoadFailed, quoted
 
+ADAPTER = "adapter"
+"""The folder in a model's folder that holds an adapter of it."""
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Nothing is fetched, and no code of the folder is run."""
 
@@ -37,6 +40,20 @@ def configuration(folder: Path) -> PretrainedConfig:
     config._attn_implementation = None
     config._experts_implementation = None
     return config
+
+
+def merge_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter in its folder merged into it, if there is one. Raises ModelLoadFailed."""
+    if not (folder / ADAPTER).is_dir():
+        return model
+    from peft import PeftModel, get_peft_model_state_dict  # Takes two seconds to import.
+
+    adapted = PeftModel.from_pretrained(model, str(folder / ADAPTER))
+    with safe_open(folder / ADAPTER / "adapter_model.safetensors", "pt") as weights:
+        unfit = get_peft_model_state_dict(adapted, save_embedding_layers=False).keys() ^ set(weights.keys())
+    if unfit:  # peft only warns.
+        raise ModelLoadFailed(f"the adapter does not fit its base: {len(unfit)} tensors ({min(unfit)[-64:]} …)")
+    return adapted.merge_and_unload()
 
 
 def check_report(report: Mapping[str, Collection[Any]]) -> None:

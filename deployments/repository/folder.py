@@ -162,14 +162,18 @@ def _is_pointer(file: Path) -> bool:
         return stream.read(len(_POINTER)) == _POINTER
 
 
-def check_files(folder: Path, *roots: Path) -> None:
-    """The checks that need no library. Raises Unservable with the first fault."""
+def check_files(folder: Path, *roots: Path, adapter_weights: str | None = None) -> None:
+    """The checks that need no library. Raises Unservable with the first fault. `adapter_weights`: of a folder that
+    holds an adapter."""
     try:
         check_names(folder, *roots)
         for name, entry in files_of(folder):
+            if name == ADAPTER and adapter_weights is None:  # The library would load the model that it adapts.
+                raise Unservable(adapted(read_adapter(folder)))
             if name.endswith(".json"):
                 _check_json(Path(entry.path), name)
-        for file in weight_files(folder, read_config(folder)):
+        weights = [folder / adapter_weights] if adapter_weights else weight_files(folder, read_config(folder))
+        for file in weights:
             check_safetensors(file)
     except OSError as failure:
         raise Unservable(f"a file cannot be read ({type(failure).__name__})") from None
@@ -206,8 +210,6 @@ def _is_plain(value: object) -> bool:
 
 def _check_json(file: Path, name: str) -> None:
     shown = name[-64:]
-    if name == ADAPTER:  # The library would load the model that it adapts.
-        raise Unservable(adapted(read_adapter(file.parent)))
     if file.name in _VOCABULARIES:
         if file.stat().st_size > TOKENIZER_BYTES:
             raise Unservable(f"{shown} is larger than {TOKENIZER_BYTES // 2**20} MiB")

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deployments.repository.diagnosis import PIPELINE, adapted, kind_without_config, looks_like_a_model
+from deployments.repository.adapters import base_of, with_base
+from deployments.repository.diagnosis import PIPELINE, kind_without_config, looks_like_a_model
 from deployments.repository.families import ModelFormat, check_content, context_of, family_of
 from deployments.repository.folder import (
     ADAPTER,
     check_names,
     digest_of,
     names_of,
-    read_adapter,
     read_config,
     read_generation,
     read_manifest,
@@ -63,7 +63,9 @@ class Repository:
         Raises OSError where the root cannot be read.
         """
         if isinstance(self.root, Path):
-            self._versions = tuple(map(self._with_source, self._scan(self.root)))
+            found = list(map(self._with_source, self._scan(self.root)))
+            bases = by_name(model for model in found if model.adapter_of is None)
+            self._versions = tuple(self._with_base(model, bases) if model.adapter_of else model for model in found)
             self._poller.forget_others({model.manifest.source for model in self._versions if model.manifest.source})
         else:
             known = {model.name: model for model in self._versions}
@@ -97,7 +99,7 @@ class Repository:
                 return replace(model, family=family_of(manifest, {}, self.formats))
             names = names_of(model.folder)
             if ADAPTER in names:
-                raise Unservable(adapted(read_adapter(model.folder)))
+                return replace(model, adapter_of=base_of(model.folder, names))
             if "config.json" not in names:
                 raise Unservable(kind_without_config(names))
             config = read_config(model.folder)
@@ -109,6 +111,16 @@ class Repository:
             return model
         except Unservable as unservable:
             return replace(model, problem=str(unservable))
+
+    def _with_base(self, model: Model, bases: Mapping[str, Model]) -> Model:
+        """An adapter with its base, as that is now."""
+        try:
+            model = with_base(model, bases)
+            if model.family is not None:
+                family_of(model.manifest.model_copy(update={"family": model.family}), {}, self.formats)
+            return model
+        except (Unservable, OSError) as failure:
+            return replace(model, problem=str(failure) if isinstance(failure, Unservable) else "it was removed")
 
     def _with_source(self, model: Model) -> Model:
         """A model that names a source, with the content that the source has now."""

@@ -30,6 +30,10 @@ class Model:
     """Of the folder's generation_config.json."""
     context: int | None = None
     """How many tokens it takes, where its family counts them and config.json says it."""
+    adapter_of: str | None = None
+    """The base that it names, if the folder holds an adapter."""
+    base: Path | None = None
+    """The folder of an adapter's base."""
     problem: str | None = None
     """Why the model cannot be served, in one line, if so."""
     pinned: bool = False

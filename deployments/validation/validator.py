@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deployments.contract.errors import ModelLoadFailed
+from deployments.repository.adapters import WEIGHTS, join
 from deployments.repository.folder import check_files, digest_of
 from deployments.repository.manifest import SourceFile, Unservable
 from deployments.repository.model import Model
@@ -18,7 +19,7 @@ from deployments.validation.verdicts import FolderFacts
 
 FAULT = "fault"
 """What is wrong with a folder; an empty text where nothing is."""
-RULES = 2
+RULES = 3
 """To be raised with any change of what is refused: verdicts on disk are of the rules that they were found by."""
 _JUDGES = [version(name) for name in ("tokenizers", "jinja2", "model-runtime")]
 FACTS_BYTES = 4 * 2**20
@@ -40,6 +41,7 @@ class ModelValidator:
         self._fault = f"{FAULT} {RULES} {' '.join(map(str, self._link_targets))}"
         self._facts = ArtifactCache(cache / "facts", FACTS_BYTES)
         self._staged = private_folder(cache / "staged")
+        self._joined = private_folder(cache / "joined")
         self._sandbox = sandbox or Sandbox()
 
     def validate(self, model: Model) -> Path:
@@ -51,7 +53,10 @@ class ModelValidator:
         try:
             if manifest.source is None:
                 folder = model.folder
-                fault = self._verdict(folder, Path(self.root), manifest.files)
+                fault = self._verdict(folder, Path(self.root), manifest.files, model.adapter_of is not None)
+                if fault is None and model.base is not None:
+                    fault = self._verdict(model.base, Path(self.root), {})
+                    folder = folder if fault else join(folder, model.base, self._joined / digest_key(model.key))
             else:
                 folder = staged(manifest.source, model.digest, manifest.files, self._staged)
                 fault = self._verdict(folder, folder, {})
@@ -67,13 +72,16 @@ class ModelValidator:
         """What is known of the folder's present content."""
         return FolderFacts(self._facts, _fingerprint(folder))
 
-    def _verdict(self, folder: Path, root: Path, files: Mapping[str, SourceFile]) -> str | None:
+    def _verdict(
+        self, folder: Path, root: Path, files: Mapping[str, SourceFile], is_adapter: bool = False
+    ) -> str | None:
         """What is wrong with the folder; None: nothing."""
         facts = self.facts_of(folder)
         if (known := facts.recall(self._fault)) is not None:
             return known or None
         try:
-            check_files(folder, root.resolve(), *self._link_targets)
+            adapter_weights = WEIGHTS if is_adapter else None
+            check_files(folder, root.resolve(), *self._link_targets, adapter_weights=adapter_weights)
             verify(folder, files)
             fault = self._sandbox.inspect(folder)
         except Unservable as unservable:

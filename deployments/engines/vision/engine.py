@@ -12,7 +12,7 @@ from transformers import AutoModelForImageClassification
 
 from deployments.contract.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
 from deployments.engines.errors import load_failure
-from deployments.engines.loading import LOCAL, check_report, configuration
+from deployments.engines.loading import LOCAL, check_report, configuration, merge_adapter
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.vision.compilation import Compiler, compile_in_background
 from deployments.engines.vision.decoding import decoded
@@ -225,7 +225,7 @@ def _load_model(folder: Path, config: Any, device: str, dtype: str | None) -> An
             counts = f"the weights have {found[0]} outputs, config.json names {config.num_labels} labels (id2label)"
             raise ModelLoadFailed(f"{counts}: name one for each output")
     check_report(report)
-    return model.to(device).eval()
+    return merge_adapter(model, folder).to(device).eval()
 
 
 def _channels(config: Any) -> int:

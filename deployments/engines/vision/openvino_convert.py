@@ -11,7 +11,7 @@ import torch
 from torch.export import Dim
 from transformers import AutoModelForImageClassification
 
-from deployments.engines.loading import LOCAL, configuration
+from deployments.engines.loading import LOCAL, configuration, merge_adapter
 
 MOST_AT_ONCE = 64
 
@@ -38,7 +38,8 @@ def convert(folder: Path, shape: tuple[int, ...], file: Path) -> None:
 
     model = AutoModelForImageClassification.from_pretrained(
         folder, config=configuration(folder), dtype=torch.float32, use_safetensors=True, **LOCAL
-    ).eval()
+    )
+    model = merge_adapter(model, folder).eval()
     batch = torch.zeros(2, *shape)  # torch.export takes a single image's 1 for a constant
     sizes = {0: Dim("batch", min=1, max=MOST_AT_ONCE)}
     with torch.no_grad():

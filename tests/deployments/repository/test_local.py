@@ -150,12 +150,6 @@ def test_every_folder_is_listed_but_those_that_lead_to_a_model_or_lie_in_one(tmp
     }
 
 
-def test_an_adapter_is_listed_with_its_base(tmp_path: Path) -> None:
-    put(tmp_path / "m")
-    (tmp_path / "m" / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "org/base"}')
-    assert (repository(tmp_path).models()["m"].problem or "").startswith("a LORA adapter of 'org/base': merge the two")
-
-
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_pointer_in_the_place_of_any_file_says_so(tmp_path: Path, file: str) -> None:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 12345\n"

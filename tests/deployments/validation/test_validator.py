@@ -1,10 +1,13 @@
 """A folder is validated once for each content; its verdict is kept on disk."""
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from deployments.contract.errors import ModelLoadFailed
 from deployments.repository.manifest import Manifest, SourceFile
@@ -87,3 +90,26 @@ def test_checksums_of_the_manifest_hold_for_files_on_disk_too(validator: ModelVa
     manifest = Manifest(files={"model.safetensors": SourceFile(sha256="a" * 64)})
     with pytest.raises(ModelLoadFailed, match="another SHA-256"):
         validator.validate(replace(model, manifest=manifest))
+
+
+def test_an_adapter_is_validated_with_its_base_and_joined_with_it(
+    whole: Path, tmp_path: Path, sandbox: CountingSandbox
+) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(whole, base)
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
+    save_file({"w": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    validator = ModelValidator(tmp_path, tmp_path / "cache", sandbox)
+    model = Model("lora", None, adapter, "d", "text_generation", adapter_of="base", base=base)
+    folder = validator.validate(model)
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "config.json").resolve() == base / "config.json"
+    assert validator.validate(model) == folder
+    assert sandbox.inspected == 2
+    (base / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelLoadFailed, match="model.safetensors: is truncated"):
+        validator.validate(model)
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelLoadFailed, match=r"adapter_model.safetensors: is truncated"):
+        validator.validate(model)

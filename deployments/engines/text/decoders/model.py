@@ -9,7 +9,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
 from deployments.contract.errors import ModelLoadFailed
-from deployments.engines.loading import LOCAL, check_report, configuration
+from deployments.engines.loading import LOCAL, check_report, configuration, merge_adapter
 from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -71,6 +71,7 @@ def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> Pr
     safe = LOCAL | {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, report = auto_class(config).from_pretrained(folder, config=config, dtype=dtype, **safe)
     check_report(report)
+    model = merge_adapter(model, folder)
     read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return text_part(read)
 

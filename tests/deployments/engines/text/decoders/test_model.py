@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from deployments.contract.errors import ModelLoadFailed
+from deployments.engines.text.decoders.model import CausalModel
+from deployments.repository.adapters import join
 from tests.support.text_models import (
     PROMPTS,
     VOCABULARY,
@@ -113,6 +117,26 @@ def test_weights_in_fp8_are_computed_as_the_library_computes_them(tmp_path: Path
     engine = load(tmp_path)
     assert Reference(tmp_path).agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
     engine.close()
+
+
+# peft reads what transformers calls by another name by now, and only warns of what we refuse.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:Found missing adapter keys")
+def test_an_adapter_is_merged_into_its_base(tmp_path: Path) -> None:
+    base = save_model(tmp_path / "base", "llama")
+    lora = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    torch.manual_seed(3)
+    adapted = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    folder = join(tmp_path / "adapter", base, tmp_path / "joined")
+    ids = torch.arange(9)[None]
+    merged = CausalModel.load(folder, "cpu", None).model
+    torch.testing.assert_close(merged(input_ids=ids).logits, adapted.eval()(input_ids=ids).logits, rtol=0, atol=1e-4)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, tmp_path / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(ModelLoadFailed, match="the adapter does not fit its base"):
+        CausalModel.load(join(tmp_path / "adapter", base, tmp_path / "other"), "cpu", None)
 
 
 def test_an_unknown_dtype_is_refused(folder: Path) -> None:
