@@ -7,7 +7,6 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-REPLACEMENT = "\ufffd"
 _BYTE_OF = {character: bytes([byte]) for byte, character in bytes_to_unicode().items()}
 _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 # Each step of a decoder by a letter. Before `ByteFallback` and `Fuse` all act on one token at a time; a `Strip` after
@@ -64,8 +63,8 @@ class Pieces:
         if spelled is None or token in self._special:
             return None
         if self.byte_level:
-            text = self._backend.decode([token])
-            return b"".join(_BYTE_OF[c] for c in spelled) if REPLACEMENT in text else text.encode()
+            # An added token may have other characters; then all of it is text.
+            return b"".join(_BYTE_OF[c] for c in spelled) if _BYTE_OF.keys() >= set(spelled) else spelled.encode()
         if self._byte_tokens and (byte := _BYTE_TOKEN.fullmatch(spelled)):
             return bytes([int(byte[1], 16)])
         # Behind another token, and without it.

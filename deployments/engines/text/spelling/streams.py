@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from deployments.engines.text.spelling.pieces import REPLACEMENT, Pieces
+from deployments.engines.text.spelling.pieces import Pieces
 
+REPLACEMENT = "\ufffd"
 Decode = Callable[[Sequence[int]], str]
 _NO_MARKS: Mapping[int, str] = MappingProxyType({})
 

@@ -93,7 +93,7 @@ def _sentencepiece() -> BertGenerationTokenizer:
 
 def _byte_level_with_added() -> PreTrainedTokenizerFast:
     tokenizer = byte_level_tokenizer()
-    tokenizer.add_tokens([AddedToken("<added é 日>"), AddedToken("<tool>")])
+    tokenizer.add_tokens([AddedToken(text) for text in ("<added é 日>", "<tool>", "\ufffd", "éé")])
     return tokenizer
 
 
