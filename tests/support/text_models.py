@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,13 @@ def save_model(folder: Path, kind: str) -> Path:
 
 
 def save_chat_model(folder: Path, template: str, special: Sequence[str] = ()) -> Path:
-    """`special`: further special tokens, which the model does not know."""
-    save_model(folder, "llama")
+    """`special`: further special tokens, which the model knows."""
     tokenizer = byte_level_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+    config = copy(CONFIGS["llama"])
+    config.vocab_size = max(VOCABULARY, len(tokenizer))
+    torch.manual_seed(7)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder)
     return folder

@@ -18,7 +18,7 @@ from deployments.engines.text.request import Emit, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.select_backend import Candidate, Selected, select_backend
 from deployments.engines.text.stats import StatsRecorder
-from deployments.engines.text.structured_output import Grammars
+from deployments.engines.text.structured_output import Grammars, ReasoningFirst
 from deployments.engines.text.tokenizer import Tokenizer
 from deployments.system.artifact_cache import ArtifactCache
 
@@ -56,6 +56,7 @@ class TextGenerationEngine:
         template = tokenizer.chat_template()
         self._chat = ChatRenderer(template) if template else None
         self._marking_tokenizer = tokenizer.keeping(template.marks) if template else tokenizer
+        self._reasoning_marks = _tokens(tokenizer, template.markup.reasoning, self._vocabulary) if template else None
 
     @classmethod
     def load(
@@ -100,9 +101,12 @@ class TextGenerationEngine:
         """Of the weights and of the KV cache."""
         return self._weight_bytes + self.loop.nbytes
 
-    def chat(self, messages: Sequence[Message], options: ChatOptions = _DEFAULT_CHAT) -> ChatPrompt:
+    def chat(
+        self, messages: Sequence[Message], options: ChatOptions = _DEFAULT_CHAT, has_schema: bool = False
+    ) -> ChatPrompt:
         """The prompt that asks for the next message, by the model's own template. May block for seconds.
 
+        `has_schema`: whether the text is held to one. It may reason before that only where tokens mark reasoning.
         Control tokens that a message spells stay text. Raises InvalidRequest without a template, or if it fails.
         """
         if self._chat is None:
@@ -110,6 +114,8 @@ class TextGenerationEngine:
         if options.tools and not self._chat.template.takes_tools:
             raise InvalidRequest("the model's chat template takes no tools")
         chat, markup = self._chat.render(messages, options), self._chat.template.markup
+        if has_schema and self._reasoning_marks is None:
+            markup = markup.model_copy(update={"reasoning": None})
         if markup.reasoning and chat.rstrip().endswith(markup.reasoning[0]):
             markup = markup.model_copy(update={"in_reasoning": True})
         return ChatPrompt(self._tokenizer.encode_chat(chat), markup)
@@ -128,11 +134,11 @@ class TextGenerationEngine:
         sampling: SamplingOptions,
         emit: Emit,
         stream: bool = True,
-        keep_marks: bool = False,
+        markup: Markup | None = None,
     ) -> GenerationRequest:
         """Queue a prompt, as text or as token ids; from any thread.
 
-        `keep_marks`: the text has the special tokens that mark its parts.
+        `markup`: the text has the special tokens that mark its parts so, and reasoning before what a schema allows.
 
         `emit` is called from the loop's thread and must return quickly. Without `stream` it gets the text as one
         chunk, which costs less. Raises PromptTooLong, InvalidRequest, Overloaded, and Unavailable once closed.
@@ -148,7 +154,9 @@ class TextGenerationEngine:
             raise InvalidRequest(f"logit_bias holds a token that is not one of the model's {self._vocabulary}")
         limit = min(max_new_tokens, max_length - len(ids))
         grammar = None if sampling.json_schema is None else self._grammars.compile(sampling.json_schema)
-        tokenizer = self._marking_tokenizer if keep_marks else self._tokenizer
+        if grammar and markup and markup.reasoning and self._reasoning_marks:
+            grammar = ReasoningFirst(grammar, self._reasoning_marks, markup.in_reasoning)
+        tokenizer = self._marking_tokenizer if markup else self._tokenizer
         folder = None
         if self._generation and grammar is None:  # A schema alone says which tokens may come.
             folder = self._generation.processors(ids, len(ids) + limit, sampling)
@@ -162,3 +170,9 @@ class TextGenerationEngine:
             self._chat.close()
         self.loop.close()
         self._weight_bytes = 0
+
+
+def _tokens(tokenizer: Tokenizer, marks: tuple[str, str] | None, vocabulary: int) -> tuple[int, int] | None:
+    """The two marks as tokens of the model, where both are."""
+    start, end = map(tokenizer.added_token, marks or ("", ""))
+    return None if start is None or end is None or max(start, end) >= vocabulary else (start, end)

@@ -6,7 +6,7 @@ llguidance computes the masks; it bounds its own work and answers with an error 
 import json
 import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import llguidance
 import torch
@@ -25,8 +25,9 @@ class Grammar:
     def __init__(self, matcher: llguidance.LLMatcher) -> None:
         self._matcher = matcher
 
-    def allowed(self) -> Tensor:
-        """The tokens that may come next, bool [vocabulary]. Raises InvalidRequest if that takes too much computing."""
+    def allowed(self) -> Tensor | None:
+        """The tokens that may come next, bool [vocabulary], None for all. Raises InvalidRequest if that takes too much
+        computing."""
         allowed = torch.frombuffer(bytearray(self._matcher.compute_logit_bias()), dtype=torch.uint8).bool()
         if self._matcher.is_error():
             raise InvalidRequest("the JSON schema is too complex to follow")
@@ -36,6 +37,34 @@ class Grammar:
         """Takes the chosen token; returns whether the text is complete with it."""
         self._matcher.consume_token(token)
         return bool(self._matcher.is_stopped())
+
+
+class ReasoningFirst(Grammar):
+    """A constraint that begins when the model has ended its reasoning, or at once if it begins with none."""
+
+    def __init__(self, grammar: Grammar, marks: tuple[int, int], begun: bool) -> None:
+        """`marks`: the tokens before and after reasoning. `begun`: the prompt has the first one."""
+        self._grammar = grammar
+        self._start, self._end = marks
+        self._phase: Literal["first", "reasoning", "text"] = "reasoning" if begun else "first"
+
+    def allowed(self) -> Tensor | None:
+        if self._phase == "reasoning":
+            return None
+        allowed = self._grammar.allowed()
+        if self._phase == "first" and allowed is not None:
+            allowed[self._start] = True
+        return allowed
+
+    def accept(self, token: int) -> bool:
+        if self._phase == "reasoning":
+            self._phase = "text" if token == self._end else "reasoning"
+            return False
+        if self._phase == "first" and token == self._start:
+            self._phase = "reasoning"
+            return False
+        self._phase = "text"
+        return self._grammar.accept(token)
 
 
 class Grammars:

@@ -86,6 +86,12 @@ class Tokenizer:
         other._kept = {known[token]: token for token in special}
         return other
 
+    def added_token(self, text: str) -> int | None:
+        """The one token that is this text and nothing else."""
+        with self._lock:
+            known: dict[str, int] = self._tokenizer.get_added_vocab()
+        return known.get(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids without special tokens, but for those that it keeps, as the library gives it."""
         if not self._kept or self._kept.keys().isdisjoint(ids):

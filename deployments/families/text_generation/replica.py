@@ -178,13 +178,14 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             async with self.chats.setdefault(engine, asyncio.Lock()):
                 if output.finished.done():
                     raise Cancelled("the request was given up")
-                prompt, markup = await asyncio.to_thread(engine.chat, request.messages, request)
+                has_schema = request.json_schema is not None
+                prompt, markup = await asyncio.to_thread(engine.chat, request.messages, request, has_schema)
             output.markup = markup if request.markup else None
         elif request.prompt_ids is not None:
             prompt = request.prompt_ids
         else:
             prompt = await asyncio.to_thread(engine.encode, request)
-        submit = partial(engine.submit, keep_marks=output.markup is not None)
+        submit = partial(engine.submit, markup=output.markup)
         return await asyncio.to_thread(submit, prompt, request.max_tokens, request, output.emit, stream)
 
 

@@ -132,8 +132,7 @@ class ChatBody(Body):
             form = FORMATS[markup.tool_calls or "json"]
             return OutputParser(markup, ToolCallParser(form, tools, self._most_calls))
         named = self._named.function.name if self._named else None
-        # The text is JSON from its beginning: there is no reasoning.
-        return OutputParser(Markup(), ToolCallParser(LIST, tools, self._most_calls, named))
+        return OutputParser(markup, ToolCallParser(LIST, tools, self._most_calls, named))
 
     @property
     def _json_schema(self) -> dict[str, Any] | None:

@@ -242,6 +242,7 @@ def test_a_prompt_that_ends_within_reasoning_says_so_and_marks_that_are_special_
         assert engine.chat(QUESTION, ChatOptions(chat_template_kwargs={"think": True})).markup.in_reasoning
         with pytest.raises(InvalidRequest, match="takes no tools"):
             engine.chat(QUESTION, ChatOptions(tools=[{}]))
+        assert engine.chat(QUESTION, has_schema=True).markup.reasoning == ("<think>", "</think>")
         ids = engine._tokenizer.encode("<think>a</think>b<|other|>", control_tokens=True)
         assert engine._tokenizer.decode(ids) == "ab"
         assert engine._marking_tokenizer.decode(ids) == "<think>a</think>b"

@@ -8,11 +8,14 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # its stubs are a package of their own
 import pytest
+import torch
 
+from deployments.contract.chat import Message
 from deployments.contract.errors import InvalidRequest
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
-from tests.support.text_models import PROMPTS, Listener, Reference, ask, load, save_long_model
+from deployments.engines.text.structured_output import Grammar, ReasoningFirst
+from tests.support.text_models import PROMPTS, Listener, Reference, ask, load, save_chat_model, save_long_model
 
 SCHEMA = {
     "type": "object",
@@ -97,3 +100,56 @@ def test_a_heavy_schema_ends_in_time(engine: TextGenerationEngine, fault: str) -
         pass
     assert time.monotonic() - begun < 5
     assert engine.loop.running == 0
+
+
+class Only(Grammar):
+    """Allows one token, with which the text is complete."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+    def allowed(self) -> torch.Tensor:
+        return torch.arange(20) == self.token
+
+    def accept(self, token: int) -> bool:
+        assert token == self.token
+        return True
+
+
+def allowed(grammar: Grammar) -> list[int] | None:
+    mask = grammar.allowed()
+    return None if mask is None else mask.nonzero().flatten().tolist()
+
+
+def test_a_schema_holds_once_the_model_has_ended_its_reasoning() -> None:
+    start, end = 3, 4
+    for begun in (True, False):
+        grammar = ReasoningFirst(Only(7), (start, end), begun)
+        if not begun:
+            assert allowed(grammar) == [start, 7]
+            assert not grammar.accept(start)
+        for token in (9, start, 7, end):
+            assert allowed(grammar) is None
+            assert not grammar.accept(token)
+        assert allowed(grammar) == [7]
+        assert grammar.accept(7)
+    at_once = ReasoningFirst(Only(7), (start, end), begun=False)
+    assert at_once.accept(7)
+    assert allowed(at_once) == [7]
+
+
+@pytest.mark.parametrize("special", [["<think>", "</think>"], []])
+def test_a_model_reasons_before_what_its_schema_allows_where_tokens_mark_that(
+    tmp_path: Path, special: list[str]
+) -> None:
+    engine = load(save_chat_model(tmp_path, "{{ messages[0].content }}<think>{{ '</think>' if never }}", special))
+    prompt, markup = engine.chat([Message(role="user", content="a")], has_schema=True)
+    end = engine._tokenizer.added_token("</think>")
+    listener = Listener()
+    # The model ends its reasoning at once.
+    sampling = SamplingOptions(json_schema={"enum": ["yes", "no"]}, logit_bias={end: 100.0} if end else None)
+    engine.submit(prompt, 40, sampling, listener, markup=markup)
+    listener.finished()
+    engine.close()
+    assert (markup.reasoning is not None, markup.in_reasoning) == (bool(special), bool(special))
+    assert listener.text in {f"{mark}{answer}" for answer in ('"yes"', '"no"') for mark in special[1:] or [""]}

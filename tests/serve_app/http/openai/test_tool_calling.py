@@ -97,7 +97,9 @@ async def test_without_tools_only_reasoning_is_split(client: AsyncOpenAI, runtim
 
 
 async def test_a_named_tool_is_called_with_arguments_of_its_schema(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
-    runtime.script = saying('{"city":"K\u00f6ln"}', Markup(reasoning=("<think>", "</think>"), in_reasoning=True))
+    runtime.script = saying(
+        'Hm.</think>{"city":"K\u00f6ln"}', Markup(reasoning=("<think>", "</think>"), in_reasoning=True)
+    )
     named: Any = {"type": "function", "function": {"name": "weather"}}
     answer = await client.chat.completions.create(model="m", messages=USER, tools=TOOLS, tool_choice=named)
     (call,) = answer.choices[0].message.tool_calls or []
