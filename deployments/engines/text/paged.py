@@ -109,21 +109,28 @@ class PagedLoop:
     def _watch(self) -> None:
         """Start the library when there is work, emit the failures that it reports, restart it when it has died."""
         while self._has_work():
-            if self._tainted or not self._alive():
-                self._start()
-            self._hand_over()
-            assert self._manager is not None
-            self._emit_error(self._manager, WATCH_S)
+            try:
+                if self._tainted or not self._alive():
+                    self._start()
+                self._hand_over()
+                assert self._manager is not None
+                self._emit_error(self._manager, WATCH_S)
+            except Exception as failure:  # The library cannot even be started for this model, say.
+                self._stop()
+                self._fail_all(as_serving_error(failure))
         self._stop()
+        self._model = None
+        self._fail_all(unloading())
+
+    def _fail_all(self, error: ServingError) -> None:
         waiting = self._queue.waiting
         with self._queue.changed:
             requests = [*(one.request for one in self._running.values()), *self._suspects, *waiting]
             self._running.clear()
             self._suspects.clear()
             waiting.clear()
-        self._model = None
         for request in requests:
-            request.emit(unloading())
+            request.emit(error)
 
     def _has_work(self) -> bool:
         """Wait for work; False once the loop closes."""

@@ -195,6 +195,22 @@ def test_a_prompt_that_begins_as_an_earlier_one_shares_its_pages(tmp_path: Path)
     engine.close()
 
 
+def test_a_library_that_does_not_start_fails_who_waits_and_is_started_again(
+    engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a hybrid of attention and convolution, whose layers it does not know."""
+
+    def refused(*_: object) -> None:
+        raise ValueError("Invalid layer type: linear_attention")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model_of(engine)), "init_continuous_batching", refused)
+        listener = Listener()
+        engine.submit(PROMPTS[0], 20, SamplingOptions(), listener)
+        assert isinstance(listener.end(), Internal)
+    assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
+
+
 def model_of(engine: TextGenerationEngine) -> PreTrainedModel:
     assert isinstance(engine.loop, PagedLoop)
     assert engine.loop._model is not None
