@@ -14,6 +14,7 @@ from deployments.contract.errors import InvalidRequest, ModelLoadFailed
 from deployments.engines.errors import load_failure
 from deployments.engines.loading import LOCAL
 from deployments.engines.text.chat_template import ChatTemplate
+from deployments.engines.text.folder.sentencepiece_model import spell_as_trained
 from deployments.engines.text.spelling.pieces import Pieces
 from deployments.engines.text.spelling.streams import TextStream, text_stream
 
@@ -49,7 +50,9 @@ class Tokenizer:
     def load(cls, folder: Path) -> "Tokenizer":
         """Raises ModelLoadFailed."""
         try:
-            return cls(AutoTokenizer.from_pretrained(folder, **LOCAL))
+            tokenizer = AutoTokenizer.from_pretrained(folder, **LOCAL)
+            spell_as_trained(tokenizer, folder)
+            return cls(tokenizer)
         except Exception as failure:
             raise load_failure(failure, folder, "the tokenizer") from None
 

@@ -1,10 +1,8 @@
 """Text becomes tokens and text again, and each token is spelled in bytes."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import pytest
-import sentencepiece
 
 from deployments.contract.errors import InvalidRequest, ModelLoadFailed
 from deployments.engines.text.tokenizer import _FILL_IN_TOKENS, Tokenizer
@@ -28,20 +26,6 @@ def test_the_bytes_of_tokens_add_up_to_the_text(tokenizer: Tokenizer) -> None:
 
 def test_a_token_beyond_the_tokenizer_has_no_bytes(tokenizer: Tokenizer) -> None:
     assert tokenizer.token_bytes(10**6) == b""
-
-
-def test_a_folder_that_has_a_sentencepiece_model_only_is_read(tmp_path: Path) -> None:
-    with (tmp_path / "tokenizer.model").open("wb") as file:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(PROMPTS * 9), model_writer=file, vocab_size=300, byte_fallback=True, unk_id=0,
-            bos_id=1, eos_id=2, model_type="bpe", hard_vocab_limit=False, minloglevel=2
-        )  # fmt: skip
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer"}')
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    tokenizer = Tokenizer.load(tmp_path)
-    own = sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizer.model"))
-    assert tokenizer.encode(PROMPTS[0])[-5:] == own.encode(PROMPTS[0])[-5:]
-    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
 
 
 def test_special_tokens_are_spelled_and_text_that_spells_them_stays_text() -> None:
