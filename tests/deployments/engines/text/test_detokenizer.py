@@ -1,10 +1,12 @@
 """Text grows by whole characters, and no part of a stop string is released."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
 from deployments.engines.text.detokenizer import Detokenizer
 from deployments.engines.text.tokenizer import Tokenizer
-from tests.deployments.engines.text.spelling.tokenizers import TEXT, llama_tokenizer
+from tests.deployments.engines.text.spelling.tokenizers import KINDS, TEXT, llama_tokenizer, tokenizer_of
 from tests.support.text_models import byte_level_tokenizer
 
 
@@ -72,3 +74,16 @@ def test_streamed_and_whole_are_the_same_text_where_it_is_cut(tokens: Tokenizer,
     whole = Detokenizer(tokens, ids[:1]).add_all(ids[1:])
     assert "".join(parts) == whole
     assert whole.rstrip("\ufffd").endswith("日本")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=50)
+@given(text=some.lists(some.sampled_from([*"aé日🎉 .'\n", "word"])), dice=some.data())
+def test_a_stop_string_ends_the_text_where_it_first_stands(kind: str, text: list[str], dice: some.DataObject) -> None:
+    tokens = Tokenizer(tokenizer_of(kind))
+    ids = tokens.encode("".join(text))
+    whole = Detokenizer(tokens, []).add_all(ids)
+    begin = dice.draw(some.integers(0, max(0, len(whole) - 1)))
+    stop = whole[begin : begin + dice.draw(some.integers(1, 4))]
+    got = "".join(told(tokens, [], ids, (stop,) if stop else ()))
+    assert got == (whole[: whole.index(stop)] if stop else whole)
