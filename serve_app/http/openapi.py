@@ -144,8 +144,13 @@ def object_of(properties: dict[str, Any], *required: str) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required)}
 
 
-_BASE64_PATTERN = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
-_BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": _BASE64_PATTERN}
+_SIX_BITS = "[A-Za-z0-9+/_-]"
+_BASE64 = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "pattern": f"^(data:[^,]*;base64,)?({_SIX_BITS}{{4}})*({_SIX_BITS}{{2}}(==)?|{_SIX_BITS}{{3}}=?)?$",
+    "description": "In either alphabet, padded or not, in a `data:` URL or not; white space is left out.",
+}
 _BYTES = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
 _BINARY = {"type": "string", "format": "binary"}
 STRING = {"type": "string"}

@@ -3,11 +3,14 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from deployments.contract.errors import ERRORS
-from deployments.contract.types import InferRequest, InferResponse, TextGeneration
+from deployments.contract.types import ImageClassification, InferRequest, InferResponse, TextGeneration
+from deployments.contract.wire import from_object
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION
 from deployments.replica.family import Form
 from serve_app.http.openapi import openapi_document, openapi_page
@@ -73,3 +76,15 @@ def test_the_page_runs_no_script(http: TestClient) -> None:
     page = http.get("/docs").text
     assert "TextGenerationResult" in page
     assert "<script" not in page
+
+
+def test_every_string_that_the_document_allows_for_bytes_is_taken() -> None:
+    schemas: Any = openapi_document((), (IMAGE,))["components"]["schemas"]
+    text, _ = schemas["ImageClassification"]["properties"]["image_data"]["anyOf"]
+
+    @given(some.from_regex(text["pattern"]))
+    def is_taken(image_data: str) -> None:
+        request = {"ImageClassification": {"model_id": "m", "image_data": image_data}}
+        assert isinstance(from_object(request, InferRequest), ImageClassification)
+
+    is_taken()
