@@ -85,7 +85,7 @@ def run(photos: Path | None, source: Path | None) -> Claims:
     failed = any(subject.other_labels or subject.furthest > WITHIN for subject in subjects.values())
     others = [f"Another label: {kind}, {name}." for kind, of in subjects.items() for name in of.other_labels]
     notes = [
-        f"{count} files: {'the photos of ' + photos.name if photos else f'{MADE} made pictures'}, long sides of "
+        f"{count} files of {'photos' if photos else f'{MADE} made pictures'}, long sides of "
         f"{', '.join(map(str, LONG_SIDES))} pixels, each as {', '.join(FORMATS)}.",
         *others,
     ]
