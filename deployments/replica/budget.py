@@ -1,5 +1,6 @@
 """How much memory a replica has for its models: as its settings say, else a share of its node's or its GPU's."""
 
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,9 @@ class Budget:
         self._memory_of_node = memory_of_node
         self._gpu_bytes: int | None = None
         fixed = settings.required_mem_mb
-        self._shares = MemoryShares(cache / "replicas", None if fixed is None else fixed * MIB)
+        # A cache may lie in a home that several nodes share.
+        here = cache / "replicas" / (platform.node() or "node")
+        self._shares = MemoryShares(here, None if fixed is None else fixed * MIB)
 
     def use_gpu(self, total_bytes: int) -> None:
         """The models are on a GPU from now on, of which the replica may take `total_bytes`."""
