@@ -1,6 +1,5 @@
 """Which loop and decoder run a model: the first row of a table that takes it and matches the model's plain forward."""
 
-import inspect
 import logging
 import threading
 from collections.abc import Callable
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from transformers import PreTrainedModel
 
 from deployments.contract.errors import ModelLoadFailed, ServingError
 from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.probes import ProbeCache
-from deployments.engines.text.decoders.model import CausalModel, ModelFacts
+from deployments.engines.text.decoders.model import CausalModel, ModelFacts, takes
 from deployments.engines.text.decoders.probe import Probe, probe_prompts, tolerance
 from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.loop import DecoderLoop, EngineLoop
@@ -129,7 +127,7 @@ def _single(state_name: str | None, candidate: Candidate, known: bool) -> Select
     loaded = candidate.loaded
     if candidate.dtype == "int8":
         raise ModelLoadFailed("int8 is computed by OpenVINO on a CPU, which does not take this model")
-    if state_name is not None and state_name not in _arguments(loaded.model):
+    if state_name is not None and not takes(loaded.model, state_name):
         return None
     decoder = SingleDecoder(loaded.model, state_name)
     probe = None if known else Probe.of(loaded)
@@ -150,13 +148,9 @@ def _fits_pages(loaded: CausalModel) -> bool:
     return (
         getattr(loaded.model, "_supports_sdpa", False)
         and getattr(loaded.model.config, "num_attention_heads", None) is not None
-        and {"past_key_values", "position_ids"} <= _arguments(loaded.model)
+        and takes(loaded.model, "past_key_values", "position_ids")
         and not loaded.positions_depend_on_length
     )
-
-
-def _arguments(model: PreTrainedModel) -> set[str]:
-    return set(inspect.signature(model.forward).parameters)
 
 
 STATES = ("past_key_values", "cache_params", "state", None)  # What models call the state that they return.

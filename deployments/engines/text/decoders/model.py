@@ -1,11 +1,14 @@
 """A causal language model from a folder. Knows tensors, not text or requests."""
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from deployments.contract.errors import ModelLoadFailed
@@ -74,6 +77,24 @@ def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> Pr
     model = merge_adapter(model, folder)
     read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
     return text_part(read)
+
+
+def inputs_of(model: PreTrainedModel, tokens: Sequence[int], known: int = 0) -> dict[str, Tensor]:
+    """What `generate` gives the forward for the tokens of one row, after `known` earlier ones."""
+    given = {"input_ids": torch.tensor([list(tokens)], device=model.device)}
+    if takes(model, "position_ids"):  # Some models count otherwise where they are not told.
+        given["position_ids"] = torch.arange(known, known + len(tokens), device=model.device)[None]
+    return given
+
+
+@lru_cache(maxsize=64)
+def _arguments(forward: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
+
+
+def takes(model: PreTrainedModel, *names: str) -> bool:
+    """Whether its forward has these arguments."""
+    return _arguments(type(model).forward) >= set(names)
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deployments.engines.text.decoders.decoder import Decoder
-from deployments.engines.text.decoders.model import CausalModel
+from deployments.engines.text.decoders.model import CausalModel, inputs_of
 
 LENGTHS = (40, 20)
 """Tokens of the prompts: more than a block of any KV cache has, and more than a short window."""
@@ -32,14 +32,13 @@ class Probe:
     def of(cls, loaded: CausalModel) -> "Probe":
         prompts = probe_prompts(loaded.vocabulary, loaded.context)
         with torch.inference_mode():
-            inputs = [torch.tensor([prompt], device=loaded.model.device) for prompt in prompts]
-            logits = [loaded.model(input_ids=ids).logits[0].float() for ids in inputs]
+            logits = [loaded.model(**inputs_of(loaded.model, prompt)).logits[0].float() for prompt in prompts]
         return cls(prompts, logits, loaded.model.dtype)
 
     def reads_ahead(self, loaded: CausalModel) -> bool:
         """Whether a token changes the logits of earlier ones: then the model is none that continues texts."""
         with torch.inference_mode():
-            early = loaded.model(input_ids=torch.tensor([self.prompts[0][:-1]], device=loaded.model.device)).logits[0]
+            early = loaded.model(**inputs_of(loaded.model, self.prompts[0][:-1])).logits[0]
         return not self._close(self.logits[0][: len(early)], early.float(), self.dtype)
 
     def matches(self, decoder: Decoder, rounded: bool = False) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
+from deployments.engines.text.decoders.model import inputs_of
 
 
 class SingleDecoder:
@@ -45,16 +46,16 @@ class SingleDecoder:
         steps = []
         for row, token in enumerate(tokens):
             self._ids[row].append(token)
-            fresh = self._ids[row] if self._state_name is None else [token]
-            logits, self._states[row] = self._forward(fresh, self._states[row])
+            known = 0 if self._state_name is None else len(self._ids[row]) - 1
+            logits, self._states[row] = self._forward(self._ids[row][known:], self._states[row], known)
             steps.append(logits)
         return step_output(torch.cat(steps))
 
-    def _forward(self, ids: Sequence[int], state: Any) -> tuple[Tensor, Any]:
-        """Logits [1, vocabulary] after the last id, and the model's state after it."""
+    def _forward(self, ids: Sequence[int], state: Any, known: int = 0) -> tuple[Tensor, Any]:
+        """Logits [1, vocabulary] after the last id, and the model's state after it; `known` tokens came before."""
         carried = {} if self._state_name is None or state is None else {self._state_name: state}
-        inputs = torch.tensor([list(ids)], device=self._model.device)
-        output = self._model(input_ids=inputs, use_cache=self._state_name is not None, **carried)
+        inputs = inputs_of(self._model, ids, known)
+        output = self._model(**inputs, use_cache=self._state_name is not None, **carried)
         return output.logits[:, -1], output[self._state_name] if self._state_name else None
 
     def release(self, row: int, broken: bool = False) -> None:
