@@ -139,6 +139,8 @@ class SamplingOptions(TokenOptions, SamplingDefaults):
 
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """The log-probability of each token by the model's own logits, and those of so many of the best beside it."""
+    prompt_logprobs: bool | None = None
+    """With `logprobs`: also those of the prompt's tokens. Each takes a step, as a token of the text does."""
     json_schema: dict[str, Any] | None = None
     """The text is JSON that this schema allows; `{}` for any JSON."""
     seed: U64 | None = None
@@ -200,6 +202,15 @@ class TokenLogprob(Alternative):
     top: list[Alternative]
 
 
+class PromptToken(BaseModel):
+    """A token of the prompt, as TokenLogprob; the first one, which nothing precedes, has no probability."""
+
+    token: str
+    utf8: list[int]
+    logprob: float | None
+    top: list[Alternative]
+
+
 class ImageClassificationResult(InferResponse, index=0):
     """Parallel lists, most probable first. Labels may repeat."""
 
@@ -219,6 +230,7 @@ class TextGenerationResult(InferResponse, index=1):
     finish_reason: str | None = None
     usage: Usage | None = None
     logprobs: list[TokenLogprob] | None = None
+    prompt_logprobs: list[PromptToken] | None = None
     markup: Markup | None = None
 
     @property

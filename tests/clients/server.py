@@ -12,7 +12,16 @@ from typing import Any
 import uvicorn
 
 from deployments.contract.chat import Markup, Message
-from deployments.contract.types import Chunk, InferRequest, TextGeneration, TextGenerationResult, TokenLogprob, Usage
+from deployments.contract.types import (
+    Alternative,
+    Chunk,
+    InferRequest,
+    PromptToken,
+    TextGeneration,
+    TextGenerationResult,
+    TokenLogprob,
+    Usage,
+)
 from deployments.replica.calls import Reply
 from tests.support.http_runtimes import FakeRuntime, http_app, status
 
@@ -57,10 +66,19 @@ def instance(schema: dict[str, Any], root: dict[str, Any], late: bool = False) -
     return {"integer": 7, "number": 1.5, "boolean": True, "null": None}.get(str(kind), "Paris")
 
 
+def prompt_of(request: TextGeneration) -> list[PromptToken]:
+    """Each token but the first one is as probable as the best one."""
+    first, *others = [str(token) for token in request.prompt_ids or (0, 1)]
+    best = [Alternative(token="best", logprob=-0.5, utf8=[])]
+    told = [PromptToken(token=token, utf8=[], logprob=-0.5, top=best) for token in others]
+    return [PromptToken(token=first, utf8=[], logprob=None, top=[]), *told]
+
+
 async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
     assert isinstance(request, TextGeneration)
     text, markup = text_of(request), QWEN if request.markup else None
-    pieces = [text[at : at + 5] for at in range(0, len(text), 5)]
+    pieces = [text[at : at + 5] for at in range(0, len(text), 5)][: request.max_tokens]
+    text = "".join(pieces)
     told = [TokenLogprob(token=piece, logprob=-0.5, utf8=list(piece.encode()), top=[]) for piece in pieces]
     wanted = request.logprobs is not None
     for number, piece in enumerate(pieces, 1):
@@ -70,6 +88,7 @@ async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
         finish_reason="stop",
         usage=Usage(prompt_tokens=3, completion_tokens=len(pieces)),
         logprobs=told if wanted else None,
+        prompt_logprobs=prompt_of(request) if request.prompt_logprobs else None,
         markup=markup,
     )
 

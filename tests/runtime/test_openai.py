@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import torch
 from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 from transformers import AutoTokenizer
@@ -106,6 +107,21 @@ def test_logprobs_are_those_of_the_text(client: OpenAI) -> None:
     assert len(choice.logprobs.tokens or []) == 8
     for chosen, top in zip(choice.logprobs.token_logprobs or [], choice.logprobs.top_logprobs or [], strict=True):
         assert chosen == max(top.values()) <= 0  # greedy
+
+
+def test_a_continuation_is_scored_as_by_the_models_own_forward(runtime: Running, client: OpenAI) -> None:
+    """What lm-evaluation-harness computes of `echo` with `logprobs`."""
+    reference = Reference(runtime.models / "text")
+    contexts, wholes = ("the", "the quick"), ("the quick brown", "the quick fox")
+    starts = [len(reference.tokenizer(text).input_ids) for text in contexts]
+    ids = [reference.tokenizer(text).input_ids for text in wholes]
+    answer = client.completions.create(model="text", prompt=ids, max_tokens=1, temperature=0, logprobs=1, echo=True)
+    for choice, start, tokens in zip(answer.choices, starts, ids, strict=True):
+        assert choice.logprobs
+        scores = (choice.logprobs.token_logprobs or [])[start:-1]
+        expected = reference.model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
+        expected = expected[range(len(tokens) - 1), tokens[1:]].detach()
+        assert sum(scores) == pytest.approx(float(expected[start - 1 :].sum()), abs=1e-3)
 
 
 def test_a_schema_is_kept(client: OpenAI) -> None:

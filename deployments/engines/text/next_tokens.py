@@ -34,6 +34,8 @@ def _sample(output: StepOutput, requests: Sequence[GenerationRequest], tokens: l
         if not output.finite[n]:
             log.error("the model gave logits that are not finite")
             failed[n] = Internal("the model failed on this request")
+        elif (forced := request.forced) is not None:
+            tokens[n] = forced
         elif not request.greedy:
             try:
                 allowed = request.grammar.allowed() if request.grammar else None

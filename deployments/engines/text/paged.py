@@ -184,7 +184,9 @@ class PagedLoop:
                     continue
                 name = next(self._names)
                 self._running[name] = Running(request)
-                ids, ends = list(request.tokens), [-1] if request.sampling.ignore_eos else list(self._stop_ids) or [-1]
+                ids, ends = list(request.tokens), list(self._stop_ids) or [-1]
+                if request.sampling.ignore_eos or request.forced is not None:
+                    ends = [-1]
                 left = request.max_new_tokens - request.generated
                 if manager.add_request(ids, name, max_new_tokens=left, eos_token_id=ends) is None:
                     del self._running[name]  # The library is about to end; the watching thread starts another.

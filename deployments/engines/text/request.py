@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from deployments.contract.errors import ServingError
-from deployments.contract.types import Alternative, Chunk, SamplingOptions, TokenLogprob
+from deployments.contract.types import Alternative, Chunk, PromptToken, SamplingOptions, TokenLogprob
 from deployments.engines.text.detokenizer import Detokenizer
 from deployments.engines.text.folder.generation import StepProcessors
 from deployments.engines.text.sampler import Logprobs
@@ -37,6 +37,8 @@ class Finished:
     prompt_tokens: int
     completion_tokens: int
     timing: Timing | None = field(default=None, compare=False)
+    prompt_logprobs: tuple[PromptToken, ...] = ()
+    """Where the request asks for them."""
 
 
 Event = Chunk | Finished | ServingError
@@ -61,7 +63,11 @@ class GenerationRequest:
         folder: StepProcessors | None = None,
     ) -> None:
         self.prompt_tokens = len(prompt)
-        self.tokens = prompt  # The prompt, then what is generated.
+        # The prompt, then what is generated. With log-probabilities of the prompt all but its first token are forced:
+        # generated like others, but known.
+        self.tokens = prompt[:1] if sampling.prompt_logprobs else prompt
+        self._prompt = prompt
+        self._prompt_logprobs: list[PromptToken] = []
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling
         self.greedy = sampling.greedy and folder is None
@@ -111,15 +117,22 @@ class GenerationRequest:
         return self._end_ids if early else ()
 
     @property
+    def forced(self) -> int | None:
+        """The token of the prompt that has to come next."""
+        return self._prompt[len(self.tokens)] if len(self.tokens) < self.prompt_tokens else None
+
+    @property
     def over(self) -> bool:
         """Whether it needs no token at all."""
-        return self.cancelled or self.max_new_tokens <= 0
+        return self.cancelled or (self.max_new_tokens <= 0 and self.forced is None)
 
     def append(self, token: int, is_end: bool, logprobs: Logprobs | None = None) -> str | None:
         """Takes the next token and emits its text; returns the finish reason if it is the last one.
 
         `is_end`: whether it is one of the model's end tokens.
         """
+        if self.forced is not None:
+            return self._append_forced(token, logprobs)
         is_end = token in self._stop_ids or (is_end and not self.sampling.ignore_eos)
         if self.first_token_at is None:
             self.first_token_at = time.monotonic()
@@ -140,6 +153,18 @@ class GenerationRequest:
             self._add_text(self._last_text(is_end), ended=True)
             return "stop" if is_end or self._detokenizer.stopped else "length"
         return None
+
+    def _append_forced(self, token: int, logprobs: Logprobs | None) -> str | None:
+        self.tokens.append(token)
+        if logprobs is not None:
+            self._prompt_logprobs.append(PromptToken.model_validate(self._token_logprob(token, logprobs).model_dump()))
+        return "length" if self.over else None
+
+    def _all_prompt_logprobs(self) -> tuple[PromptToken, ...]:
+        if not self.sampling.prompt_logprobs:
+            return ()
+        first = self._alternative(self._prompt[0], 0.0)
+        return (PromptToken(token=first.token, utf8=first.utf8, logprob=None, top=[]), *self._prompt_logprobs)
 
     def _last_text(self, is_end: bool) -> str:
         if self._decodes_each:
@@ -176,10 +201,11 @@ class GenerationRequest:
             self.cancelled = True
 
     def finish(self, reason: str) -> None:
-        if reason == "cancelled" and self._ends_early and self.generated:
+        if reason == "cancelled" and self._ends_early and self.generated > 0:
             self._add_text(self._last_text(False), ended=True)
             reason = "deadline"
-        self.emit(Finished(reason, self.prompt_tokens, self.generated, self.timing()))
+        generated = max(0, self.generated)
+        self.emit(Finished(reason, self.prompt_tokens, generated, self.timing(), self._all_prompt_logprobs()))
 
     def timing(self) -> Timing:
         """As of now: call it when the last token has come."""

@@ -162,6 +162,7 @@ class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]
             finish_reason=end.finish_reason,
             usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
             logprobs=None if request.logprobs is None else output.logprobs,
+            prompt_logprobs=list(end.prompt_logprobs) or None,
             markup=output.markup,
         )
 

@@ -158,10 +158,10 @@ class CompletionBody(Body):
     def _servable(self) -> Self:
         if self.best_of not in (None, self.choices):
             raise ValueError("best_of is not supported by this server")
-        if self.echo and self.logprobs is not None:
-            raise ValueError("echo with logprobs is not supported by this server")
-        if self.echo and not all(isinstance(prompt, str) for prompt in self.prompt):
-            raise ValueError("echo is supported for prompts that are text only")
+        if self._prompt_logprobs and self.stream:
+            raise ValueError("echo with logprobs is not supported in streams")
+        if self.echo and not self._prompt_logprobs and not all(isinstance(prompt, str) for prompt in self.prompt):
+            raise ValueError("echo of token ids is supported with logprobs only")
         if self.suffix and not all(isinstance(prompt, str) for prompt in self.prompt):
             raise ValueError("suffix is supported for prompts that are text only")
         if len(self.prompt) * self.choices > MAX_CHOICES:
@@ -171,9 +171,9 @@ class CompletionBody(Body):
     @cached_property
     def requests(self) -> list[TextGeneration]:
         """One for each choice, in the order of the choices: prompt · n + j."""
-        request = self._request(
-            max_tokens=SHORT_TEXT if self.max_tokens is None else self.max_tokens, logprobs=self.logprobs
-        )
+        limit = SHORT_TEXT if self.max_tokens is None else self.max_tokens
+        prompt_logprobs = self._prompt_logprobs or None
+        request = self._request(max_tokens=limit, logprobs=self.logprobs, prompt_logprobs=prompt_logprobs)
         return [
             one for prompt in self.prompt for one in self._each_choice(request.model_copy(update=self._asks(prompt)))
         ]
@@ -181,6 +181,10 @@ class CompletionBody(Body):
     @property
     def left_open(self) -> dict[str, object]:
         return super().left_open | ({"max_tokens": SHORT_TEXT} if self.max_tokens is None else {})
+
+    @property
+    def _prompt_logprobs(self) -> bool:
+        return bool(self.echo) and self.logprobs is not None
 
     def _asks(self, prompt: object) -> dict[str, object]:
         if not isinstance(prompt, str):
@@ -190,7 +194,8 @@ class CompletionBody(Body):
 
     def echoes(self) -> list[str]:
         """The text before that of each choice."""
-        return [str(prompt) if self.echo else "" for prompt in self.prompt for _ in range(self.choices)]
+        echoed = [prompt if self.echo and isinstance(prompt, str) else "" for prompt in self.prompt]
+        return [echo for echo in echoed for _ in range(self.choices)]
 
 
 def body_of(kind: type[AnyBody], value: object) -> AnyBody:

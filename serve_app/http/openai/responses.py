@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import ClassVar
 
 from deployments.contract.chat import Markup
-from deployments.contract.types import Alternative, TextGenerationResult, TokenLogprob, Usage
+from deployments.contract.types import Alternative, PromptToken, TextGenerationResult, TokenLogprob, Usage
 from serve_app.http.openai.parsing.delta import CallDelta, Delta, whole_calls
 from serve_app.http.openai.parsing.output import OutputParser
 
@@ -99,10 +99,18 @@ class CompletionBuilder(ResponseBuilder):
     def _part(self, delta: Delta) -> Object:
         return {"text": delta.text}
 
-    def _logprobs(self, tokens: Sequence[TokenLogprob], offset: int) -> Object:
+    def _whole_choice(self, choice: int, result: TextGenerationResult) -> Object:
+        if result.prompt_logprobs is None:
+            return ResponseBuilder._whole_choice(self, choice, result)
+        prompt = b"".join(bytes(token.utf8) for token in result.prompt_logprobs).decode(errors="replace")
+        text = (self.echoes[choice] or prompt) + result.generated_text
+        told = self._logprobs([*result.prompt_logprobs, *(result.logprobs or ())], 0)
+        return _choice(choice, {"text": text}, told, result.finish_reason)
+
+    def _logprobs(self, tokens: Sequence[TokenLogprob | PromptToken], offset: int) -> Object:
         """Parallel lists. `text_offset` counts characters from the start of the choice's new text."""
         lengths = accumulate((len(token.token) for token in tokens), initial=offset)
-        top = [{other.token: other.logprob for other in (*token.top, token)} if token.top else None for token in tokens]
+        top = [{one.token: one.logprob for one in (*token.top, token)} if token.top else None for token in tokens]
         return {
             "tokens": [token.token for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],

@@ -198,3 +198,25 @@ def tokens_of(engine: TextGenerationEngine, prompt: str, tokens: int) -> list[in
     id_of = {bytes(engine._tokenizer.token_bytes(token)): token for token in range(VOCABULARY)}
     told = chunks(ask(engine, prompt, tokens, SamplingOptions(logprobs=0)))
     return [id_of[bytes(one.utf8)] for chunk in told for one in chunk.logprobs]
+
+
+@pytest.mark.parametrize("tokens", [0, 3])
+def test_log_probabilities_of_the_prompt_are_those_of_the_model(
+    engine: TextGenerationEngine, folder: Path, tokens: int
+) -> None:
+    reference, listener, plain = Reference(folder), Listener(), Listener()
+    ids = reference.tokenizer(PROMPTS[1]).input_ids
+    engine.submit(ids, tokens, SamplingOptions(logprobs=2, prompt_logprobs=True), listener)
+    engine.submit(ids, tokens, SamplingOptions(logprobs=2), plain)
+    end = listener.finished()
+    first, *others = end.prompt_logprobs
+    expected = reference.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    assert (first.logprob, first.top) == (None, [])
+    assert torch.allclose(
+        torch.tensor([one.logprob for one in others]), expected[range(len(ids) - 1), ids[1:]], atol=1e-4
+    )
+    assert [bytes(one.utf8) for one in end.prompt_logprobs] == [engine._tokenizer.token_bytes(token) for token in ids]
+    id_of = {bytes(engine._tokenizer.token_bytes(token)): token for token in range(VOCABULARY)}
+    assert [[id_of[bytes(other.utf8)] for other in one.top] for one in others] == expected.topk(2).indices.tolist()
+    assert listener.text == plain.text
+    assert (end.prompt_tokens, end.completion_tokens, end.finish_reason) == (len(ids), tokens, "length")

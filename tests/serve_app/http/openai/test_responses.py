@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deployments.contract.types import TextGenerationResult, Usage
+from deployments.contract.types import Alternative, PromptToken, TextGenerationResult, Usage
 from serve_app.http.openai.parsing.delta import Delta
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from tests.support.http_runtimes import LOGPROBS
@@ -51,3 +51,19 @@ def test_the_text_offsets_of_a_completion_count_characters() -> None:
     choices = chunk["choices"]
     assert isinstance(choices, list)
     assert choices[0]["logprobs"]["text_offset"] == [4, 6]
+
+
+@pytest.mark.parametrize("echo", ["Sé", ""])
+def test_echoed_log_probabilities_stand_before_those_of_the_text(echo: str) -> None:
+    told = [
+        PromptToken(token="S", utf8=[83], logprob=None, top=[]),
+        PromptToken(token="\ufffd", utf8=[0xC3], logprob=-1.0, top=[Alternative(token="x", logprob=-0.5, utf8=[120])]),
+        PromptToken(token="\ufffd", utf8=[0xA9], logprob=-2.0, top=[]),
+    ]
+    echoed = result("hey").model_copy(update={"prompt_logprobs": told, "logprobs": list(LOGPROBS)})
+    choices: Any = CompletionBuilder("cmpl-1", 7, "m", 1, [echo]).response([echoed])["choices"]
+    logprobs = choices[0]["logprobs"]
+    assert choices[0]["text"] == "Séhey"  # By ids too.
+    assert logprobs["token_logprobs"] == [None, -1.0, -2.0, -0.5, -1.5]
+    assert logprobs["text_offset"] == [0, 1, 2, 3, 5]
+    assert logprobs["top_logprobs"][:2] == [None, {"x": -0.5, "\ufffd": -1.0}]
