@@ -6,6 +6,7 @@ What takes long to import is imported by the fixture that uses it: a run of a fe
 import gc
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Collection, Iterator
@@ -32,8 +33,10 @@ hypothesis.settings.register_profile("fast", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("thorough")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Sets what libraries read from the environment when they are imported, here and in child processes."""
+    if not hasattr(config, "workerinput"):  # the process that starts pytest-xdist's workers, or the only one
+        os.environ["CONVERTED_MODELS"] = tempfile.mkdtemp(prefix="converted-models-")
     # Threads of OpenMP that wait for work leave their core to others at once. They would keep it for some milliseconds,
     # and where tests, replicas and compilers share two cores, each operation would take that long.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -47,6 +50,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # So that replicas find the families that live in the tests.
     os.environ["PYTHONPATH"] = str(PROJECT)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ["CONVERTED_MODELS"], ignore_errors=True)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest looks at `-m`, and before pytest-xdist at groups

@@ -1,9 +1,7 @@
 """Tiny random models in real Hugging Face folders, and what transformers itself answers with them."""
 
-import atexit
 import functools
-import shutil
-import tempfile
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -180,11 +178,9 @@ class PausedListener(Listener):
 
 @functools.cache
 def converted_models() -> ArtifactCache:
-    """Of this process. The child that converts stays as long, since it takes seconds to start."""
+    """Of all workers of pytest-xdist. The child that converts stays as long as its process, since it starts in seconds."""
     converter().__enter__()
-    folder = tempfile.mkdtemp(prefix="converted-models-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return ArtifactCache(Path(folder), 1 << 30)
+    return ArtifactCache(Path(os.environ["CONVERTED_MODELS"]), 1 << 30)
 
 
 def load(folder: Path, dtype: str | None = None, max_batch_size: int = 16) -> TextGenerationEngine:
