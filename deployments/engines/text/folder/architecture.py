@@ -39,12 +39,30 @@ def auto_class(config: PretrainedConfig) -> Any:
 def text_part(model: PreTrainedModel) -> PreTrainedModel:
     """Of a model of several kinds of input, its part for texts, without what only pictures and sound need.
 
-    The whole model where there is no class for the part alone, or where the part computes something else.
+    The whole model where there is no class for the part alone, or where the part computes something else. Raises
+    ModelLoadFailed where the tokens of a prompt see those that follow (PaliGemma): such a text cannot be continued
+    token by token.
     """
     config = model.config.get_text_config(decoder=True)
     kind: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
-    if config is model.config or kind is None or isinstance(kind, tuple) or isinstance(model, kind):
+    if config is model.config or (isinstance(kind, type) and isinstance(model, kind)):
         return model
+    part = _part(model, config, kind) if isinstance(kind, type) else None
+    if part is None and not _is_causal(model, config):
+        raise ModelLoadFailed(f"a model of type {quoted(model.config.model_type)} does not continue texts")
+    return part or model
+
+
+def _is_causal(model: PreTrainedModel, config: PretrainedConfig) -> bool:
+    """Whether the logits of a token are the same without the tokens that follow."""
+    ids = torch.arange(min(PROBE_TOKENS, config.vocab_size), device=model.device)[None]
+    half = ids.shape[1] // 2
+    with torch.inference_mode():
+        whole, beginning = model(input_ids=ids).logits[:, :half], model(input_ids=ids[:, :half]).logits
+    return bool((whole - beginning).abs().max() <= 0.1 * whole.abs().max())
+
+
+def _part(model: PreTrainedModel, config: PretrainedConfig, kind: Any) -> PreTrainedModel | None:
     try:
         with torch.device("meta"):
             part: PreTrainedModel = kind(config)
@@ -57,8 +75,8 @@ def text_part(model: PreTrainedModel) -> PreTrainedModel:
             equal = torch.equal(part(input_ids=ids).logits, model(input_ids=ids).logits)
     except Exception:  # Whatever it is: the part cannot stand alone.
         log.debug("the text part of %s cannot stand alone", type(model).__name__, exc_info=True)
-        return model
-    return part if equal else model
+        return None
+    return part if equal else None
 
 
 def context_of(config: PretrainedConfig) -> int:

@@ -14,6 +14,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     MambaConfig,
     MistralConfig,
+    PaliGemmaConfig,
+    PaliGemmaForConditionalGeneration,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2_5_VLConfig,
@@ -23,7 +25,7 @@ from transformers import (
 )
 
 from deployments.contract.errors import ModelLoadFailed
-from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids
+from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
 from tests.support.text_models import CONTEXT, PROMPTS, VOCABULARY, ask, byte_level_tokenizer, load
 
 TEXT: dict[str, Any] = {
@@ -86,6 +88,15 @@ def test_the_text_of_a_model_for_pictures_and_texts_is_that_of_the_whole_model(m
             assert engine.resident_bytes - engine.loop.nbytes < whole.get_memory_footprint()
     finally:
         engine.close()
+
+
+def test_a_model_whose_prompt_sees_what_follows_is_refused() -> None:
+    text = TEXT | {"model_type": "gemma", "head_dim": 8}
+    vision = VISION | {"model_type": "siglip_vision_model", "projection_dim": 32}
+    config = PaliGemmaConfig(text_config=text, vision_config=vision, projection_dim=32, image_token_index=300)
+    torch.manual_seed(7)
+    with pytest.raises(ModelLoadFailed, match="type 'paligemma' does not continue texts"):
+        text_part(PaliGemmaForConditionalGeneration(config).eval())
 
 
 @pytest.mark.parametrize("config", [ViTConfig(), T5Config()])
