@@ -207,7 +207,7 @@ class PromptToken(BaseModel):
 
     token: str
     utf8: list[int]
-    logprob: float | None
+    logprob: float | None = None
     top: list[Alternative]
 
 

@@ -65,7 +65,8 @@ class GenerationRequest:
         self.prompt_tokens = len(prompt)
         # The prompt, then what is generated. With log-probabilities of the prompt all but its first token are forced:
         # generated like others, but known.
-        self.tokens = prompt[:1] if sampling.prompt_logprobs else prompt
+        self._tells_prompt = bool(sampling.prompt_logprobs) and sampling.logprobs is not None
+        self.tokens = prompt[:1] if self._tells_prompt else prompt
         self._prompt = prompt
         self._prompt_logprobs: list[PromptToken] = []
         self.max_new_tokens = max_new_tokens
@@ -161,7 +162,7 @@ class GenerationRequest:
         return "length" if self.over else None
 
     def _all_prompt_logprobs(self) -> tuple[PromptToken, ...]:
-        if not self.sampling.prompt_logprobs:
+        if not self._tells_prompt:
             return ()
         first = self._alternative(self._prompt[0], 0.0)
         return (PromptToken(token=first.token, utf8=first.utf8, logprob=None, top=[]), *self._prompt_logprobs)
