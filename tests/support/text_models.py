@@ -178,7 +178,7 @@ class PausedListener(Listener):
 
 @functools.cache
 def converted_models() -> ArtifactCache:
-    """Of all workers of pytest-xdist. The child that converts stays as long as its process, since it starts in seconds."""
+    """Of all workers of pytest-xdist. The child that converts stays as long as its process: it starts in seconds."""
     converter().__enter__()
     return ArtifactCache(Path(os.environ["CONVERTED_MODELS"]), 1 << 30)
 
