@@ -93,7 +93,7 @@ def select_backend(candidate: Candidate, probes: ProbeCache) -> Selected:
         if selected:
             probes.remember("engine", str(number), known)
             return selected
-    raise AssertionError("the last row takes every model")
+    raise ModelLoadFailed("no engine here computes this model")
 
 
 def _openvino(candidate: Candidate, known: bool) -> Selected | None:
@@ -133,6 +133,8 @@ def _single(state_name: str | None, candidate: Candidate, known: bool) -> Select
     probe = None if known else Probe.of(loaded)
     if probe and state_name is None and probe.reads_ahead(loaded):
         raise ModelLoadFailed("the model reads texts in both directions, it does not continue them")
+    if probe and state_name is None and not probe.generates(decoder, loaded):
+        raise ModelLoadFailed("transformers generates other texts with this model than its forward gives")
     # Without a state it is the plain forward itself.
     if probe and state_name is not None and not probe.matches(decoder):
         return None

@@ -1,9 +1,11 @@
 """Whether a decoder gives the logits of the model's plain forward: on two prompts of unlike length, side by side."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 from deployments.engines.text.decoders.decoder import Decoder
 from deployments.engines.text.decoders.model import CausalModel, inputs_of
@@ -40,6 +42,24 @@ class Probe:
         with torch.inference_mode():
             early = loaded.model(**inputs_of(loaded.model, self.prompts[0][:-1])).logits[0]
         return not self._close(self.logits[0][: len(early)], early.float(), self.dtype)
+
+    def generates(self, decoder: Decoder, loaded: CausalModel) -> bool:
+        """Whether its logits are those of `generate`, whose cache may compute otherwise than a plain forward."""
+        prompt = self.prompts[0] * 2 if 2 * LENGTHS[0] + STEPS < loaded.context else self.prompts[1]
+        ids = torch.tensor([prompt], device=loaded.model.device)
+        asked = GenerationConfig(max_new_tokens=STEPS + 1, do_sample=False, pad_token_id=0)
+        asked.output_logits = asked.return_dict_in_generate = True
+        wanted: Any = loaded.model.generate(  # type: ignore[operator]  # transformers types it as a tensor
+            ids, attention_mask=torch.ones_like(ids), generation_config=asked
+        )
+        try:
+            found = [decoder.prefill([prompt]).logits[0]]
+            for token in wanted.sequences[0, len(prompt) : -1].tolist():
+                found.append(decoder.step([token]).logits[0])
+        finally:
+            decoder.clear()
+        pairs = zip(wanted.logits, found, strict=True)
+        return all(self._close(one[0].float(), other, self.dtype) for one, other in pairs)
 
     def matches(self, decoder: Decoder, rounded: bool = False) -> bool:
         """Whether its logits are the plain ones but for rounding; `rounded`: its weights are. Raises what it raises.

@@ -7,7 +7,7 @@ import pytest
 
 from deployments.engines.text.decoders.decoder import StepOutput
 from deployments.engines.text.decoders.model import CausalModel
-from deployments.engines.text.decoders.probe import LENGTHS, Probe, probe_prompts
+from deployments.engines.text.decoders.probe import LENGTHS, STEPS, Probe, probe_prompts
 from deployments.engines.text.decoders.single import SingleDecoder
 
 
@@ -27,7 +27,7 @@ class LateDecoder(SingleDecoder):
     def step(self, tokens: Sequence[int]) -> StepOutput:
         self.steps += 1
         output = super().step(tokens)
-        return output if self.steps == 1 else output._replace(logits=output.logits * 1.1)
+        return output if self.steps % STEPS else output._replace(logits=output.logits * 1.1)
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +48,9 @@ def test_prompts_fit_the_context_and_the_vocabulary(context: int) -> None:
     assert len(short) < len(long) < context or context == 4
     assert len(long) <= max(LENGTHS)
     assert max(long + short) < 320
+
+
+def test_a_forward_that_is_not_what_generate_gives_is_found_out(loaded: CausalModel) -> None:
+    probe, decoder = Probe.of(loaded), SingleDecoder(loaded.model, None)
+    assert probe.generates(decoder, loaded)
+    assert not probe.generates(LateDecoder(loaded.model, "past_key_values"), loaded)
