@@ -75,6 +75,7 @@ TESTED_BY = {
     "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
     "deployments/engines/text/paged_logits.py": "tests/deployments/engines/text/test_paged.py",
     "deployments/engines/vision/forward.py": "tests/deployments/engines/vision/test_compilation.py",
+    "deployments/families/images/replica.py": "tests/deployments/families/image_classification/test_replica.py",
     "deployments/families/table.py": "tests/serve_app/test_app.py",
     "deployments/metrics/samples.py": "tests/deployments/metrics/test_totals.py",
     "deployments/replica/calls.py": "tests/deployments/replica/test_socket_server.py",

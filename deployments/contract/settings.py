@@ -98,3 +98,12 @@ class FamilySettings(Strict):
     @property
     def longest_deadline_s(self) -> float:
         return self.max_deadline_s or self.deadline_s
+
+
+class ImageSettings(FamilySettings):
+    """Of a family that takes images."""
+
+    max_megapixels: Annotated[float, Field(gt=0)] = 40
+    """A larger image is refused by its header."""
+    decode_budget_mb: Annotated[int, Field(ge=1)] = 512
+    """What the decodes under way in one replica may take together."""

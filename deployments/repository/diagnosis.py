@@ -74,6 +74,13 @@ def kind_without_family(config: Mapping[str, object], names: Collection[str]) ->
     return None
 
 
+def without_preprocessor(names: Collection[str]) -> str | None:
+    """Of a model of images, where the file is missing that says what becomes of pixels."""
+    if not {"preprocessor_config.json", "processor_config.json"} & set(names):
+        return "there is no preprocessor_config.json: add it from where the weights came from"
+    return None
+
+
 def adapted(adapter: Mapping[str, object]) -> str:
     """What an adapter_config.json is of."""
     kind = quoted(str(adapter.get("peft_type", "peft")))[1:-1]

@@ -3,6 +3,7 @@
 import abc
 from pathlib import Path
 
+from deployments.contract.errors import quoted
 from deployments.contract.settings import Strict
 from deployments.contract.types import InferRequest, InferResponse
 
@@ -26,3 +27,11 @@ class GoldenExample(Strict, abc.ABC):
     @abc.abstractmethod
     def fault(self, answer: InferResponse) -> str | None:
         """How the answer differs, in one line; None where it is the right one."""
+
+
+def content_of(folder: Path, name: str, what: str) -> bytes:
+    """A file of the model's folder, for an example. `what`: the kind of file. Raises NotGolden."""
+    try:
+        return (folder / name).read_bytes()
+    except OSError:
+        raise NotGolden(f"there is no {what} {quoted(name)} for a golden example") from None

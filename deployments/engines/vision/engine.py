@@ -1,8 +1,7 @@
 """Image classification on a Hugging Face folder. Knows tensors and labels, not HTTP or Ray."""
 
-import logging
-from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,27 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageClassification
 
-from deployments.contract.errors import Internal, InvalidImage, ModelLoadFailed, OutOfMemory, ServingError
+from deployments.contract.errors import Internal, InvalidImage, ModelLoadFailed, ServingError
+from deployments.engines.batches import in_batches
 from deployments.engines.errors import load_failure
-from deployments.engines.loading import LOCAL, check_report, configuration, merge_adapter
+from deployments.engines.loading import configuration
 from deployments.engines.probes import Facts, ProbeCache
 from deployments.engines.vision.compilation import Compiler, compile_in_background
 from deployments.engines.vision.decoding import decoded
 from deployments.engines.vision.forward import Forward, eager
 from deployments.engines.vision.inductor import InductorCompiler
 from deployments.engines.vision.inputs import Item, batch_of
+from deployments.engines.vision.loading import channels_of, check_dtype, labels_of, load_model
 from deployments.engines.vision.openvino_cache import OpenVinoCompiler
 from deployments.engines.vision.preprocessing import (
     FixedSizePreprocessing,
     Preprocessing,
     configured_size,
     load_preprocessing,
+    preprocessed,
     reference_images,
 )
 from deployments.system.artifact_cache import ArtifactCache
-
-logger = logging.getLogger(__name__)
 
 
 class ImageClassificationEngine:
@@ -77,10 +77,10 @@ class ImageClassificationEngine:
         cores = cores or torch.get_num_threads()
         probes = ProbeCache(facts)
         try:
-            if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
-                raise ModelLoadFailed("dtype is not one that torch knows")
+            check_dtype(dtype)
             config: Any = configuration(folder)
-            any_size = load_preprocessing(folder, _channels(config), probes)
+            of_folder = AutoModelForImageClassification, folder, config, device, dtype
+            any_size = load_preprocessing(folder, channels_of(config), probes)
             preprocessing: Preprocessing = any_size
             image = next(reference_images(preprocessing.mode))
             example: Any = preprocessing(image)
@@ -89,7 +89,7 @@ class ImageClassificationEngine:
             if not one_shape:
                 sizes = probes.recall("sizes")
                 if sizes is None:
-                    model = _load_model(folder, config, device, dtype)
+                    model = load_model(*of_folder)
                     sizes = probes.remember("sizes", "any" if _takes(model, example) else "one")
                 if one_shape := sizes == "one":
                     preprocessing = FixedSizePreprocessing(any_size, configured_size(config))
@@ -99,10 +99,10 @@ class ImageClassificationEngine:
                 on_cpu, shape = torch.device(device).type == "cpu", example.shape
                 compiler = OpenVinoCompiler(cache, folder, shape, dtype, cores) if on_cpu else InductorCompiler()
             form = compiler.found() if compiler else None
-            model = None if form else model or _load_model(folder, config, device, dtype)
+            model = None if form else model or load_model(*of_folder)
             forward = Forward(form or eager(model), _is_multi_label(config), cores, model)
             # A folder whose parts do not fit together is found here, not by the first caller.
-            labels, answered = _labels(config), forward([example]).shape
+            labels, answered = list(labels_of(config).values()), forward([example]).shape
             if answered != (1, len(labels)):
                 raise ModelLoadFailed(f"the model gives {answered[-1]} numbers for {len(labels)} labels")
             if model is not None and compiler is not None:
@@ -140,32 +140,15 @@ class ImageClassificationEngine:
             raise Internal("the model is closed")
         at_least = preprocessing.at_least if self._draft else None
         with decoded(image_data, preprocessing.mode, at_least, preprocessing.bytes_per_pixel) as image:
-            try:
-                return preprocessing(image)
-            except InvalidImage:
-                raise
-            except Exception:  # a shape that the library's processor cannot take
-                logger.warning("preprocessing failed for a %dx%d image", *image.size, exc_info=True)
-                raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
+            return preprocessed(image, preprocessing)
 
     def classify(self, images: Sequence[Item | bytes], exclusive: bool = False) -> list[np.ndarray | ServingError]:
         """One item an image, in order: probabilities float32 [labels], or the error of that image alone.
 
         An image is what `preprocess` gave, or a file that is to be preprocessed here. `exclusive`: all cores are free.
         """
-        answers: dict[int, np.ndarray | ServingError] = {}
-        groups: dict[Any, list[tuple[int, Item]]] = defaultdict(list)
-        for index, image in enumerate(images):
-            try:
-                item = self.preprocess(image) if isinstance(image, bytes) else image
-                groups[item.shape].append((index, item))
-            except ServingError as refused:
-                answers[index] = refused
-        for group in groups.values():
-            for start in range(0, len(group), self.batch_size):
-                indices, items = zip(*group[start : start + self.batch_size], strict=True)
-                answers.update(zip(indices, self._answers(items, exclusive), strict=True))
-        return [answers[index] for index in range(len(images))]
+        ready = [self._ready(image) for image in images]
+        return in_batches(ready, self.batch_size, partial(self._answers, exclusive=exclusive), self._fault)
 
     def best(self, probabilities: np.ndarray, top_k: int) -> tuple[list[str], list[float]]:
         """The `top_k` most probable labels and their probabilities, most probable first; 0 means all."""
@@ -177,23 +160,24 @@ class ImageClassificationEngine:
         self._forward = None
         self._preprocessing = None
 
+    def _ready(self, image: Item | bytes) -> Item | ServingError:
+        try:
+            return self.preprocess(image) if isinstance(image, bytes) else image
+        except ServingError as refused:
+            return refused
+
+    def _fault(self) -> ServingError:
+        """Of an image for which the forward raised."""
+        if not self._one_shape:
+            return InvalidImage("the model gets images as large as they are, and takes none of this size")
+        return Internal("the model failed on this image")
+
     def _answers(self, items: Sequence[Item], exclusive: bool) -> list[np.ndarray | ServingError]:
-        """Answers for images of one shape. A batch that fails is halved until one image is at fault."""
+        """Answers for images of one shape. Raises whatever the forward raises."""
         forward = self._forward
         if forward is None:
             return [Internal("the model is closed")] * len(items)
-        try:
-            probabilities = forward(items, exclusive).numpy()
-        except Exception as error:
-            if len(items) > 1:
-                half = len(items) // 2
-                return self._answers(items[:half], exclusive) + self._answers(items[half:], exclusive)
-            logger.exception("the forward failed for one image")
-            if isinstance(error, torch.OutOfMemoryError):
-                return [OutOfMemory("the device has no memory left for this image")]
-            if not self._one_shape:
-                return [InvalidImage("the model gets images as large as they are, and takes none of this size")]
-            return [Internal("the model failed on this image")]
+        probabilities = forward(items, exclusive).numpy()
         finite = np.isfinite(probabilities).all(axis=1)
         return [
             row if whole else Internal("the model gave numbers that are not finite")
@@ -212,32 +196,6 @@ def _takes(model: Any, item: Any) -> bool:
     except Exception:  # Of whatever kind: each model has its own for a size that it does not take.
         return False
     return True
-
-
-def _load_model(folder: Path, config: Any, device: str, dtype: str | None) -> Any:
-    """The model in evaluation mode. Safetensors only, nothing fetched, nothing of the folder's run."""
-    safe = LOCAL | {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
-    model, report = AutoModelForImageClassification.from_pretrained(
-        folder, config=config, dtype=dtype or "auto", **safe
-    )
-    for _, found, expected in report["mismatched_keys"]:
-        if expected[0] == config.num_labels != found[0] and found[1:] == expected[1:]:
-            counts = f"the weights have {found[0]} outputs, config.json names {config.num_labels} labels (id2label)"
-            raise ModelLoadFailed(f"{counts}: name one for each output")
-    check_report(report)
-    return merge_adapter(model, folder).to(device).eval()
-
-
-def _channels(config: Any) -> int:
-    parts = (config, getattr(config, "vision_config", None), getattr(config, "backbone_config", None))
-    found = (getattr(part, "num_channels", None) for part in parts)
-    return next((channels for channels in found if isinstance(channels, int)), 3)
-
-
-def _labels(config: Any) -> list[str]:
-    if not config.id2label:
-        raise ModelLoadFailed("config.json names no labels (id2label)")
-    return [str(config.id2label[index]) for index in sorted(config.id2label)]
 
 
 def _is_multi_label(config: Any) -> bool:

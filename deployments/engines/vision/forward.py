@@ -93,7 +93,9 @@ def eager(model: Any) -> Form:
     return Form(lambda batch: model(**arguments(batch, model)).logits, EAGER, storage_bytes(model))
 
 
-def best_batch_size(forward_of: Callable[[int], Forward], example: Item, sizes: tuple[int, ...]) -> tuple[int, float]:
+def best_batch_size(
+    forward_of: Callable[[int], Callable[[Sequence[Item]], object]], example: Item, sizes: tuple[int, ...]
+) -> tuple[int, float]:
     """The smallest size that no other beats by WORTH_WAITING, and the seconds for an image in the fastest one.
 
     `forward_of`: the forward that would run batches of a size.

@@ -4,6 +4,7 @@ The model's own processor is the reference. `DirectPreprocessing` does the same 
 replaces a processor only where both gave the same for all `reference_images`.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from transformers import AutoImageProcessor
 from deployments.contract.errors import InvalidImage, ModelLoadFailed
 from deployments.engines.probes import ProbeCache
 from deployments.engines.vision.inputs import Inputs, Item
+
+logger = logging.getLogger(__name__)
 
 MOST_PIXELS_OUT = 4 << 20
 """Where the result's size follows from the image: one of 1 × 40,000 pixels would become 256 × 10 million."""
@@ -33,12 +36,17 @@ class Geometry:
     """(width, height)"""
 
 
+def load_processor(folder: Path) -> Any:
+    """The library's, by preprocessor_config.json or processor_config.json."""
+    return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
 def load_preprocessing(folder: Path, channels: int, probes: ProbeCache) -> "LibraryPreprocessing | DirectPreprocessing":
     """The fastest preprocessing that does what the folder's processor does.
 
     Takes any preprocessor_config.json or processor_config.json, the old `feature_extractor_type` included.
     """
-    processor: Any = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    processor = load_processor(folder)
     if channels == 1:
         _make_one_channel(processor)
     library = LibraryPreprocessing(processor, channels)
@@ -154,6 +162,17 @@ Preprocessing = LibraryPreprocessing | DirectPreprocessing | FixedSizePreprocess
 """`mode`: of the images that it takes, RGB or L. `at_least`: the sides that an image should still have when it was
 decoded smaller than it is, in pixels; None where every pixel counts. `bytes_per_pixel`: what a call takes, which raises
 InvalidImage."""
+
+
+def preprocessed(image: Image.Image, preprocessing: Preprocessing) -> Item:
+    """Ready for the forward. Raises InvalidImage, for whatever reason it cannot be."""
+    try:
+        return preprocessing(image)
+    except InvalidImage:
+        raise
+    except Exception:  # a shape that the library's processor cannot take
+        logger.warning("preprocessing failed for a %dx%d image", *image.size, exc_info=True)
+        raise InvalidImage("the image has a shape that the model's preprocessing cannot take") from None
 
 
 def _plain_geometry(processor: Any) -> Geometry | None:

@@ -7,23 +7,19 @@ from typing import Annotated
 from pydantic import Field
 
 from deployments.contract.errors import quoted
-from deployments.contract.settings import FamilySettings
+from deployments.contract.settings import ImageSettings
 from deployments.contract.types import ImageClassification, ImageClassificationResult, InferResponse
 from deployments.replica.family import Argument, Command, Family, Form, Sample
+from deployments.repository.diagnosis import without_preprocessor
 from deployments.repository.families import architectures
 from deployments.repository.manifest import FileName
-from deployments.validation.golden import GoldenExample, NotGolden
+from deployments.validation.golden import GoldenExample, content_of
 
 SAMPLE_IMAGE = Path(__file__).parent / "airplane.jpg"
 
 
-class ImageClassificationOptions(FamilySettings):
+class ImageClassificationOptions(ImageSettings):
     """The settings of an image deployment."""
-
-    max_megapixels: Annotated[float, Field(gt=0)] = 40
-    """A larger image is refused by its header."""
-    decode_budget_mb: Annotated[int, Field(ge=1)] = 512
-    """What the decodes under way in one replica may take together."""
 
 
 class GoldenImage(GoldenExample):
@@ -41,10 +37,7 @@ class GoldenImage(GoldenExample):
         return self.image
 
     def request(self, model_id: str, folder: Path) -> ImageClassification:
-        try:
-            image_data = (folder / self.image).read_bytes()
-        except OSError:
-            raise NotGolden(f"there is no image {quoted(self.image)} for a golden example") from None
+        image_data = content_of(folder, self.image, "image")
         return ImageClassification(model_id=model_id, image_data=image_data, top_k=1)
 
     def fault(self, answer: InferResponse) -> str | None:
@@ -64,9 +57,7 @@ def matches(config: Mapping[str, object]) -> bool:
 
 
 def lacks(config: Mapping[str, object], names: Collection[str]) -> str | None:
-    if not {"preprocessor_config.json", "processor_config.json"} & set(names):
-        return "there is no preprocessor_config.json: add it from where the weights came from"
-    return None
+    return without_preprocessor(names)
 
 
 def _in_one_line(result: ImageClassificationResult) -> str:

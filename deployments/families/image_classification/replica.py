@@ -1,20 +1,17 @@
 """The replica of the ImageClassification family: it decodes images in threads, beside the forwards of all models."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from deployments.contract.types import ImageClassification, ImageClassificationResult
 from deployments.families.image_classification.executors import ForwardExecutors
-from deployments.families.image_classification.family import ImageClassificationOptions
+from deployments.families.images.replica import Batched, ImageReplica, shortest
 from deployments.replica.batching import Batcher
 from deployments.replica.calls import OnChunk
-from deployments.replica.model_replica import ModelReplica, ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import Model
-from deployments.residency.ledger import MIB
 from deployments.system.artifact_cache import ArtifactCache
 
 if TYPE_CHECKING:
@@ -26,50 +23,20 @@ COMPILED_BYTES = 4 << 30
 """Of all compiled models on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Classifier:
-    """An engine and the batcher that feeds it."""
-
-    engine: "ImageClassificationEngine"
-    batcher: "Batcher[Item | bytes, np.ndarray]"
-
-    @property
-    def resident_bytes(self) -> int:
-        return self.engine.resident_bytes
-
-    @property
-    def runtime_info(self) -> tuple[str, ...]:
-        return self.engine.runtime_info
-
-    def close(self) -> None:
-        self.engine.close()
+Classifier: TypeAlias = "Batched[ImageClassificationEngine, Item | bytes, np.ndarray]"
 
 
-class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
+class ImageClassificationReplica(ImageReplica[ImageClassification, Classifier]):
     """Answers ImageClassification requests."""
-
-    stated_overhead = 384 * MIB  # large images, and new models that are compared with the library's
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
         # Imported here: only replicas import torch, not the process that builds the application.
-        from deployments.engines.device import default_device, gpu_share, use_threads
-        from deployments.engines.loading import build_in_turn
-        from deployments.engines.vision.decoding import LIMITS, is_small
+        from deployments.engines.vision.decoding import is_small
         from deployments.engines.vision.engine import ImageClassificationEngine
 
-        settings = options.settings
-        assert isinstance(settings, ImageClassificationOptions)
-        LIMITS.pixels = int(settings.max_megapixels * 1e6)
-        LIMITS.budget_mb = settings.decode_budget_mb
-        use_threads(self.cores)
-        build_in_turn()
-        self.device = default_device()
-        if gpu := gpu_share(self.settings.num_gpus):
-            self.use_gpu(gpu, gpu.total_bytes)
         self.is_small = is_small
         self.engine_class = ImageClassificationEngine
-        self.decoders = ThreadPoolExecutor(self.cores, "decode")
         self.executors = ForwardExecutors(self.cores)
         self.compiled = ArtifactCache(self.cache / "prepared", COMPILED_BYTES)
 
@@ -81,7 +48,7 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         )
         limit = self.batch_limit(model)
         classify = self.cpu.working(model.name)(engine.classify)
-        return Classifier(
+        return Batched(
             engine, Batcher(lambda: self.executors.policy(classify, engine.at_once, min(limit, engine.batch_size)))
         )
 
@@ -95,6 +62,6 @@ class ImageClassificationReplica(ModelReplica[ImageClassification, Classifier]):
         probabilities = await engine.batcher.submit(image)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
         class_labels, best = engine.engine.best(probabilities, top_k)
-        # The shortest decimals that read back as the same f32, as serde writes them.
-        shortest = [float(str(np.float32(probability))) for probability in best]
-        return ImageClassificationResult(class_labels=class_labels, probabilities=shortest, model_id=model.name)
+        return ImageClassificationResult(
+            class_labels=class_labels, probabilities=shortest(np.array(best)), model_id=model.name
+        )
