@@ -1,4 +1,4 @@
-"""The session's one Ray and the application on it: three families, five models, a picture.
+"""The session's one Ray and the application on it: four families, six models, a picture.
 
 What takes long to import is imported by the fixture that uses it: a run of a few tests starts at once.
 """
@@ -79,6 +79,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every kind: good, nested, with versions, broken, too large."""
+    from tests.support.detection.models import saved as save_detector
     from tests.support.text_models import CHATML, save_chat_model
     from tests.support.tiny_models import save_image_model, save_text_model
 
@@ -88,6 +89,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_text_model(root / "versioned" / "1")
     save_text_model(root / "versioned" / "2")
     save_image_model(root / "image")
+    save_detector(root / "detector", "yolos")
     save_text_model(root / "broken")
     (root / "broken" / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      garbage")
     save_text_model(root / "huge")

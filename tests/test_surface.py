@@ -77,6 +77,8 @@ CONFIGURATION = {
     "families.image_classification.autoscaling.": AUTOSCALING,
     "families.text_generation.": FAMILY + "folder_defaults",
     "families.text_generation.autoscaling.": AUTOSCALING,
+    "families.object_detection.": FAMILY + IMAGES,
+    "families.object_detection.autoscaling.": AUTOSCALING,
     "access.": "keys",
 }
 KEY = "sha256 administrator metrics_only share may_prioritise requests_per_second burst requests_per_day tokens_per_day"
@@ -84,6 +86,7 @@ KEY = "sha256 administrator metrics_only share may_prioritise requests_per_secon
 COMMANDS = {
     "serve": "--models --port --config",
     "infer image": "--top-k --url --key-file model file",
+    "infer detect": "--threshold --top-k --output --url --key-file model file",
     "infer text": "--max-tokens --temperature --seed --stream --url --key-file model prompt",
     "infer json": "--url --key-file request",
     "models": "--json --url --key-file {show,load,unload,pin,unpin,plan} model",
@@ -92,11 +95,12 @@ COMMANDS = {
 }
 
 MEDIA_TYPES = {"application/json", "application/x-bincode", "application/msgpack"}
-REQUESTS = {"ImageClassification": 0, "TextGeneration": 1}
-RESPONSES = {"ImageClassificationResult": 0, "TextGenerationResult": 1, "Error": 2}
+REQUESTS = {"ImageClassification": 0, "TextGeneration": 1, "ObjectDetection": 2}
+RESPONSES = {"ImageClassificationResult": 0, "TextGenerationResult": 1, "Error": 2, "ObjectDetectionResult": 3}
 
 CLIENT = {
     "classify": "model_id image top_k",
+    "detect": "model_id image threshold top_k",
     "generate": "model_id prompt max_tokens",
     "generate_stream": "model_id prompt max_tokens",
     "infer": "request",

@@ -15,3 +15,5 @@ U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
 U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
 TokenId = Annotated[U32, BeforeValidator(_decimal)]
 """As a key of a JSON object, which is always a string."""
+Box = tuple[float, float, float, float]
+"""x_min, y_min, x_max, y_max in pixels of the upright image as it was sent."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.contract.chat import ChatOptions, Markup, Message
 from deployments.contract.errors import ERRORS, Internal, ServingError
-from deployments.contract.scalars import U32, U64, Text, TokenId
+from deployments.contract.scalars import U32, U64, Box, Text, TokenId
 
 
 class Variant(BaseModel):
@@ -70,6 +70,15 @@ class ImageClassification(InferRequest, index=0):
     """`image_data` is the file as it lies on disk. `top_k`: the best so many labels, 5 by default, 0 for all."""
 
     image_data: bytes
+    top_k: U32 | None = None
+
+
+class ObjectDetection(InferRequest, index=2):
+    """`image_data` is the file as it lies on disk. Objects score above `threshold`, 0.5 by default. `top_k`: the best
+    so many, by default and with 0 all."""
+
+    image_data: bytes
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: U32 | None = None
 
 
@@ -236,6 +245,15 @@ class TextGenerationResult(InferResponse, index=1):
     @property
     def tokens(self) -> int:
         return self.usage.prompt_tokens + self.usage.completion_tokens if self.usage else 0
+
+
+class ObjectDetectionResult(InferResponse, index=3):
+    """Parallel lists, best first. Labels may repeat; boxes lie within the image."""
+
+    class_labels: list[str]
+    scores: list[float]
+    boxes: list[Box]
+    model_id: str | None = None
 
 
 class Error(InferResponse, index=2):

@@ -29,6 +29,8 @@ class Form:
     """The request's field that takes the file's bytes."""
     integers: tuple[str, ...] = ()
     """Optional fields of the form that are whole numbers."""
+    fractions: tuple[str, ...] = ()
+    """Optional fields of the form that are numbers from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,15 @@ class Argument:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a command writes into a file, beside what it prints."""
+
+    help: str
+    write: Callable[[Any, Any, Path], None]
+    """Takes the request, the answer and the file. Raises OSError, ValueError."""
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """`model-runtime infer <name> MODEL …`."""
 
@@ -65,6 +76,8 @@ class Command:
     """The answer, a `result` of the family, as it is printed."""
     streams: bool = False
     """Whether there is `--stream`, which prints the text of each chunk as it comes."""
+    output: Output | None = None
+    """Whether there is `--output FILE`, and what it writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

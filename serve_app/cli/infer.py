@@ -3,6 +3,7 @@
 import argparse
 import sys
 from functools import partial
+from pathlib import Path
 
 import httpx
 
@@ -30,6 +31,8 @@ def _add_command(parser: argparse.ArgumentParser, family: Family, command: Comma
         _add_argument(parser, argument)
     if command.streams:
         parser.add_argument("--stream", action="store_true", help="print the text as it comes")
+    if command.output:
+        parser.add_argument("--output", type=Path, metavar="FILE", help=command.output.help)
     connection.add_arguments(parser)
     parser.set_defaults(run=partial(_send, family, command))
 
@@ -49,7 +52,10 @@ def _send(family: Family, command: Command, options: argparse.Namespace) -> None
     request = family.request_for(options.model, fields | ({"stream": True} if stream else {}))
     with connection.connect(options) as client:
         if not stream:
-            print(command.shown(client.infer(request)))
+            answer = client.infer(request)
+            print(command.shown(answer))
+            if command.output and options.output:
+                command.output.write(request, answer, options.output)
             return
         with client.stream(request) as chunks:
             for chunk in chunks:

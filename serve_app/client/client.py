@@ -2,6 +2,7 @@
 
     client = ModelRuntimeClient("http://127.0.0.1:8000")
     client.classify("image_classifier_v1", Path("photo.jpg")).class_labels[0]
+    client.detect("detector", Path("photo.jpg")).boxes[0]
     client.generate("gpt-nano", "ROMEO:", max_tokens=20).generated_text
 
 An `Error` is raised as the ServingError that its code names: `except ModelNotFound`, or `failure.code`.
@@ -48,6 +49,14 @@ class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClie
         image_data = image.read_bytes() if isinstance(image, Path) else image
         request = types.ImageClassification(model_id=model_id, image_data=image_data, top_k=top_k)
         return _as(types.ImageClassificationResult, await self.infer(request))
+
+    async def detect(
+        self, model_id: str, image: Image, threshold: float | None = None, top_k: int | None = None
+    ) -> types.ObjectDetectionResult:
+        """The objects in a picture, best first: those that score above `threshold` (0.5), at most `top_k` of them."""
+        image_data = image.read_bytes() if isinstance(image, Path) else image
+        request = types.ObjectDetection(model_id=model_id, image_data=image_data, threshold=threshold, top_k=top_k)
+        return _as(types.ObjectDetectionResult, await self.infer(request))
 
     async def generate(
         self, /, model_id: str, prompt: str, max_tokens: int, **options: Any
@@ -129,6 +138,7 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
 
     infer = _blocking(AsyncModelRuntimeClient.infer)
     classify = _blocking(AsyncModelRuntimeClient.classify)
+    detect = _blocking(AsyncModelRuntimeClient.detect)
     generate = _blocking(AsyncModelRuntimeClient.generate)
     models = _blocking(AsyncModelRuntimeClient.models)
     warnings = _blocking(AsyncModelRuntimeClient.warnings)

@@ -153,6 +153,7 @@ _BASE64 = {
 }
 _BYTES = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": 255}}
 _BINARY = {"type": "string", "format": "binary"}
+_FRACTION = r"^(0(\.[0-9]{1,9})?|1(\.0{1,9})?)$"
 STRING = {"type": "string"}
 _DEADLINE = {"type": "integer", "minimum": 1, "maximum": 10**12 - 1}
 _SCHEDULING_HEADERS = [
@@ -178,7 +179,8 @@ def _batch() -> dict[str, Any]:
 
 def _form(form: Form) -> dict[str, Any]:
     integers = {name: {"type": "string", "pattern": "^[0-9]{1,9}$"} for name in form.integers}
-    return object_of({"model_id": STRING, form.file: _BINARY, **integers}, "model_id", form.file)
+    fractions = {name: {"type": "string", "pattern": _FRACTION} for name in form.fractions}
+    return object_of({"model_id": STRING, form.file: _BINARY, **integers, **fractions}, "model_id", form.file)
 
 
 def list_of(items: dict[str, Any], **limits: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 FORM = "multipart/form-data"
 LARGE_BODY_BYTES = 256 * 1024
 """A larger body is parsed in a thread: on the event loop it would delay other requests."""
+_INTEGER, _DECIMAL = re.compile(r"[0-9]+"), re.compile(r"[0-9]+(\.[0-9]+)?")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -108,7 +109,8 @@ def _too_large(limit_bytes: int) -> PayloadTooLarge:
 
 
 async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> InferRequest:
-    """`curl -F model_id=… -F image=@photo.jpg -F top_k=3`, where `image` is the file of a family's form."""
+    """`curl -F model_id=… -F image=@photo.jpg -F top_k=3`. The name of the form's one file says which family is asked:
+    no two families have a file of the same name."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -124,10 +126,11 @@ async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> In
     if form is None:
         raise InvalidRequest(f"the form needs a file {' or '.join(repr(form.file) for form in forms)}")
     fields[form.field] = fields.pop(form.file)
-    for name in form.integers:
-        digits = fields.get(name)
-        if isinstance(digits, str) and digits.isdecimal():
-            fields[name] = int(digits)
+    for names, pattern, number in ((form.integers, _INTEGER, int), (form.fractions, _DECIMAL, float)):
+        for name in names:
+            digits = fields.get(name)
+            if isinstance(digits, str) and pattern.fullmatch(digits):
+                fields[name] = number(digits)
     return wire.from_object({form.request.__name__: fields}, InferRequest)
 
 

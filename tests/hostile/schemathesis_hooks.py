@@ -5,7 +5,7 @@ from typing import Any
 import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData, Failure
 
-MODELS = {"ImageClassification": "image", "TextGeneration": "text"}
+MODELS = {"ImageClassification": "image", "TextGeneration": "text", "ObjectDetection": "detector"}
 
 
 @schemathesis.hook

@@ -17,6 +17,8 @@ from deployments.contract.types import (
     ImageClassification,
     ImageClassificationResult,
     InferRequest,
+    ObjectDetection,
+    ObjectDetectionResult,
     TextGeneration,
     TextGenerationResult,
 )
@@ -53,6 +55,9 @@ async def _at_once(request: InferRequest) -> AsyncGenerator[Reply, None]:
         await asyncio.Event().wait()
     if isinstance(request, ImageClassification):
         yield ImageClassificationResult(class_labels=["cat"], probabilities=[1.0], model_id=request.model_id)
+        return
+    if isinstance(request, ObjectDetection):
+        yield ObjectDetectionResult(class_labels=["cat"], scores=[1.0], boxes=[(0, 0, 1, 1)], model_id=request.model_id)
         return
     assert isinstance(request, TextGeneration)
     if request.stream:

@@ -15,6 +15,8 @@ from deployments.contract.types import (
     ImageClassificationResult,
     InferRequest,
     InferResponse,
+    ObjectDetection,
+    ObjectDetectionResult,
     TextGeneration,
     TextGenerationResult,
     Variant,
@@ -25,6 +27,13 @@ U32 = some.integers(0, 2**32 - 1)
 F32 = some.floats(width=32, allow_nan=False, allow_infinity=False)
 REQUESTS = some.one_of(
     some.builds(ImageClassification, model_id=TEXT, image_data=some.binary(), top_k=some.none() | U32),
+    some.builds(
+        ObjectDetection,
+        model_id=TEXT,
+        image_data=some.binary(),
+        threshold=some.none() | some.floats(0, 1),
+        top_k=some.none() | U32,
+    ),
     some.builds(
         TextGeneration,
         model_id=TEXT,
@@ -39,6 +48,13 @@ RESPONSES = some.one_of(
     some.lists(some.tuples(TEXT, F32)).map(
         lambda pairs: ImageClassificationResult(
             class_labels=[label for label, _ in pairs], probabilities=[probability for _, probability in pairs]
+        )
+    ),
+    some.lists(some.tuples(TEXT, F32, some.tuples(F32, F32, F32, F32))).map(
+        lambda found: ObjectDetectionResult(
+            class_labels=[label for label, _, _ in found],
+            scores=[score for _, score, _ in found],
+            boxes=[box for _, _, box in found],
         )
     ),
     some.builds(TextGenerationResult, generated_text=TEXT, model_id=some.none() | TEXT),

@@ -1,7 +1,9 @@
 """The application on a real Ray: every entrance, every family, from the outside."""
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 import torch
 from PIL import Image
@@ -10,9 +12,12 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from deployments.contract.types import (
     ImageClassification,
     ImageClassificationResult,
+    ObjectDetection,
+    ObjectDetectionResult,
     TextGeneration,
     TextGenerationResult,
 )
+from tests.support.detection.models import expected
 from tests.support.echo import Echo, EchoResult
 from tests.support.entrances import ENTRANCES, Entrance, over_the_handle
 from tests.support.running import Running
@@ -37,6 +42,18 @@ def test_every_entrance_classifies_as_transformers_does(runtime: Running, entran
     assert answer.probabilities == pytest.approx(expected.values.tolist(), abs=1e-5)
 
 
+def test_every_entrance_detects_what_transformers_does(runtime: Running, entrance: Entrance) -> None:
+    asked = ObjectDetection(model_id="detector", image_data=runtime.picture.read_bytes())
+    answer = entrance(runtime, asked)
+    assert isinstance(answer, ObjectDetectionResult)
+    rows = expected(runtime.models / "detector", Image.open(runtime.picture).convert("RGB"), 0.5)
+    assert rows
+    assert answer.class_labels == [label for label, _, _ in rows]
+    assert answer.scores == pytest.approx([score for _, score, _ in rows], abs=1e-5)
+    for got, (_, _, box) in zip(answer.boxes, rows, strict=True):
+        assert got == pytest.approx(box, abs=1e-2)
+
+
 def test_every_entrance_generates_what_transformers_does(runtime: Running, entrance: Entrance) -> None:
     answer = entrance(runtime, TextGeneration(model_id="text", prompt=PROMPTS[0], max_tokens=16))
     assert isinstance(answer, TextGenerationResult)
@@ -58,6 +75,24 @@ def test_nested_ids_and_versions_are_served(runtime: Running) -> None:
         answer = over_the_handle(runtime, TextGeneration(model_id=model_id, prompt="a", max_tokens=2))
         assert isinstance(answer, TextGenerationResult)
         assert answer.model_id == name
+
+
+def test_a_form_and_a_batch_detect_too(runtime: Running) -> None:
+    picture = runtime.picture.read_bytes()
+    form = {"model_id": "detector", "threshold": "0", "top_k": "3"}
+    alone = httpx.post(f"{runtime.url}/infer", data=form, files={"picture": picture}, timeout=60).json()
+    found = alone["ObjectDetectionResult"]
+    assert [len(found[name]) for name in ("class_labels", "scores", "boxes")] == [3, 3, 3]
+    fields = {"image_data": base64.b64encode(picture).decode(), "threshold": 0, "top_k": 3}
+    several = [
+        {"ObjectDetection": {"model_id": "detector", **fields}},
+        {"ObjectDetection": {"model_id": "image", **fields}},
+        {"ObjectDetection": {"model_id": "detector", **fields, "image_data": "AAAA"}},
+    ]
+    answers = httpx.post(f"{runtime.url}/infer/batch", json=several, timeout=60).json()
+    assert answers[0] == alone
+    assert [answer["Error"]["code"] for answer in answers[1:]] == ["wrong_family", "invalid_image"]
+    assert 'family="object_detection"' in httpx.get(f"{runtime.url}/metrics").text
 
 
 def test_options_beyond_the_union_are_honoured(runtime: Running) -> None:

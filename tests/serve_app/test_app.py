@@ -10,6 +10,7 @@ from ray.serve import Application
 from ray.serve._private import constants
 
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION, ImageClassificationOptions
+from deployments.families.object_detection.family import OBJECT_DETECTION
 from deployments.families.table import FAMILIES
 from deployments.replica.family import Form
 from deployments.replica.model_replica import ReplicaOptions
@@ -70,13 +71,24 @@ def test_each_replica_is_made_from_its_row_and_its_familys_own_options() -> None
     assert {name: part._bound_deployment.name for name, part in parts.items()} == {
         "image_classification": "ImageClassification",
         "text_generation": "TextGeneration",
+        "object_detection": "ObjectDetection",
         "echo": "Echo",
     }
     (options,) = init_args(parts["image_classification"])
     assert isinstance(options, ReplicaOptions)
     assert options.family is IMAGE_CLASSIFICATION
     assert options.settings == ImageClassificationOptions(max_megapixels=3, num_gpus=0)
-    assert options.formats.keys() == {"image_classification", "text_generation"}
+    assert options.formats.keys() == {"image_classification", "text_generation", "object_detection"}
+
+
+def test_a_family_without_a_bundled_model_has_no_replica_until_it_is_asked() -> None:
+    parts = families(compose(RuntimeConfig(), FAMILIES))
+    fewest = {name: part._bound_deployment._deployment_config.autoscaling_config for name, part in parts.items()}
+    assert {name: config.min_replicas for name, config in fewest.items() if config is not None} == {
+        "image_classification": 1,
+        "text_generation": 1,
+        "object_detection": 0,
+    }
 
 
 def test_the_registrys_arguments_are_json_and_give_the_formats_of_the_families_with_models() -> None:
@@ -96,4 +108,4 @@ def test_the_registrys_arguments_are_json_and_give_the_formats_of_the_families_w
 def test_the_ingress_is_handed_the_forms_of_the_families() -> None:
     audio = Form(ECHO.request, "audio", "audio_data")
     application = compose(RuntimeConfig(), (*FAMILIES, replace(ECHO, form=audio)))
-    assert init_args(application)[3] == [IMAGE_CLASSIFICATION.form, audio]
+    assert init_args(application)[3] == [IMAGE_CLASSIFICATION.form, OBJECT_DETECTION.form, audio]

@@ -1,4 +1,4 @@
-"""A third family, without a model: it shows what a family is, and that nothing else need change for one."""
+"""A further family, without a model: it shows what a family is, and that nothing else need change for one."""
 
 import asyncio
 
@@ -15,11 +15,11 @@ from serve_app.app import compose
 from serve_app.config.config import RuntimeConfig
 
 
-class Echo(InferRequest, index=2):
+class Echo(InferRequest, index=100):
     text: Text
 
 
-class EchoResult(InferResponse, index=3):
+class EchoResult(InferResponse, index=100):
     text: str
 
 

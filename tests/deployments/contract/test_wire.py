@@ -7,6 +7,7 @@ import base64
 import json
 import random
 import re
+import struct
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +22,8 @@ from deployments.contract.types import (
     ImageClassification,
     InferRequest,
     InferResponse,
+    ObjectDetection,
+    ObjectDetectionResult,
     TextGeneration,
     TextGenerationResult,
 )
@@ -40,10 +43,33 @@ def test_what_rust_writes_is_read_and_written_alike(file: Path) -> None:
     variant = wire.decode(file.read_bytes(), media_type, union)
     written = wire.encode(variant, media_type)
     assert wire.decode(written, media_type, union) == variant
-    if isinstance(variant, ImageClassification) and file.suffix == ".json":
-        assert base64.b64decode(json.loads(written)["ImageClassification"]["image_data"]) == variant.image_data
+    if isinstance(variant, ImageClassification | ObjectDetection) and file.suffix == ".json":
+        assert base64.b64decode(json.loads(written)[type(variant).__name__]["image_data"]) == variant.image_data
     else:
         assert written == file.read_bytes()
+
+
+def test_a_box_is_16_bytes_without_a_length() -> None:
+    found = ObjectDetectionResult(class_labels=["a"], scores=[0.5], boxes=[(1, 2, 3, 4)], model_id="m")
+    written = wire.encode(found, wire.BINCODE)
+    assert written[4 + 17 + 12 :] == (1).to_bytes(8, "little") + struct.pack("<4f", 1, 2, 3, 4)
+    body = json.loads(wire.encode(found, wire.JSON))["ObjectDetectionResult"]
+    assert body["boxes"] == [[1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "taken"),
+    [("0", True), ("1", True), ("0.25", True), ("null", True), ("1.5", False), ("-0.1", False), ('"0"', False)],
+)
+def test_a_threshold_is_a_number_from_0_to_1(threshold: str, taken: bool) -> None:
+    body = f'{{"ObjectDetection":{{"model_id":"m","image_data":"","threshold":{threshold}}}}}'.encode()
+    if taken:
+        request = wire.decode(body, wire.JSON, InferRequest)
+        assert isinstance(request, ObjectDetection)
+        assert request.threshold == json.loads(threshold)
+    else:
+        with pytest.raises(InvalidRequest, match="ObjectDetection.threshold"):
+            wire.decode(body, wire.JSON, InferRequest)
 
 
 def test_both_encodings_of_a_request_mean_the_same() -> None:

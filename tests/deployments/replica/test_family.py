@@ -25,7 +25,7 @@ def test_a_row_names_its_replica_and_fields_that_its_request_has(family: Family)
     fields = family.request.model_fields.keys()
     assert family.name not in {other.name for other in ROWS if other is not family}
     if family.form:
-        assert {family.form.field, *family.form.integers} <= fields
+        assert {family.form.field, *family.form.integers, *family.form.fractions} <= fields
         assert family.form.request is family.request
     if family.client:
         assert {argument.field for argument in family.client.arguments} <= fields

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from deployments.contract.types import (
     Chunk,
@@ -13,6 +14,8 @@ from deployments.contract.types import (
     ImageClassificationResult,
     InferRequest,
     InferResponse,
+    ObjectDetection,
+    ObjectDetectionResult,
     TextGeneration,
     TextGenerationResult,
 )
@@ -20,6 +23,8 @@ from serve_app.cli import connection
 from serve_app.cli.main import main
 from tests.support.running import Running
 from tests.support.text_models import Reference
+
+BOXES = [(10.0, 5.0, 50.0, 40.0), (0.0, 0.0, 64.0, 48.0)]
 
 
 class Client:
@@ -37,6 +42,8 @@ class Client:
         self.asked.append(request)
         if isinstance(request, ImageClassification):
             return ImageClassificationResult(class_labels=["cat", "horse"], probabilities=[0.75, 0.25])
+        if isinstance(request, ObjectDetection):
+            return ObjectDetectionResult(class_labels=["cat", "horse"], scores=[0.75, 0.5], boxes=BOXES)
         return TextGenerationResult(generated_text=" I am")
 
     def stream(self, request: InferRequest) -> AbstractContextManager[Iterator[Chunk]]:
@@ -56,6 +63,27 @@ def test_an_image_is_read_from_its_file(client: Client, tmp_path: Path, capsys: 
     assert main(["infer", "image", "m", str(tmp_path / "a.png")]) == 0
     assert client.asked == [ImageClassification(model_id="m", image_data=b"picture", top_k=5)]
     assert capsys.readouterr().out == "cat    0.7500\nhorse  0.2500\n"
+
+
+def test_objects_are_printed_and_drawn_into_a_copy_of_the_picture(
+    client: Client, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = tmp_path / "drawn.png"
+    command = ["infer", "detect", "m", str(picture), "--threshold", "0", "--top-k", "2", "--output", str(drawn)]
+    assert main(command) == 0
+    assert client.asked == [ObjectDetection(model_id="m", image_data=picture.read_bytes(), threshold=0, top_k=2)]
+    assert capsys.readouterr().out == "cat    0.7500  10.0 5.0 50.0 40.0\nhorse  0.5000  0.0 0.0 64.0 48.0\n"
+    with Image.open(picture) as before, Image.open(drawn) as after:
+        assert after.size == before.size
+        assert after.getpixel((30, 40)) != before.convert("RGB").getpixel((30, 40))
+
+
+def test_a_file_that_cannot_be_written_is_one_line(
+    client: Client, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("nowhere/drawn.png", "drawn.text"):
+        assert main(["infer", "detect", "m", str(picture), "--output", str(tmp_path / name)]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_text_is_asked_for_with_the_options_that_are_given(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployments.contract.errors import ModelNotFound, Unavailable
-from deployments.contract.types import Error
+from deployments.contract.types import Error, ObjectDetectionResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from tests.support import PROJECT
 from tests.support.http_server import RESULT, STALLED, Answering
@@ -52,6 +52,13 @@ def test_an_answer_is_returned_and_an_error_is_raised_by_its_code(server: Answer
 def test_an_answer_of_another_variant_is_unavailable(server: Answering) -> None:
     with ModelRuntimeClient(server.url) as client, pytest.raises(Unavailable, match="expected ImageClassification"):
         client.classify("m", b"image")
+
+
+def test_objects_are_asked_for_with_their_threshold_and_number(server: Answering, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"picture")
+    server.answer = ObjectDetectionResult(class_labels=["cat"], scores=[0.5], boxes=[(0, 0, 1, 1)])
+    with ModelRuntimeClient(server.url) as client:
+        assert client.detect("m", tmp_path / "a.png", threshold=0, top_k=1) == server.answer
 
 
 def test_an_image_may_be_a_path(tmp_path: Path) -> None:

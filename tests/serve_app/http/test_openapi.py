@@ -1,5 +1,6 @@
 """The OpenAPI document names what is served, and its page shows it. tests/hostile compares the runtime with it."""
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from deployments.contract.errors import ERRORS
 from deployments.contract.types import ImageClassification, InferRequest, InferResponse, TextGeneration
 from deployments.contract.wire import from_object
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION
+from deployments.families.object_detection.family import OBJECT_DETECTION
 from deployments.replica.family import Form
 from serve_app.http.openapi import openapi_document, openapi_page
 from tests.support.http_runtimes import FakeRuntime, http_app
@@ -30,6 +32,15 @@ def test_a_form_has_its_file_and_its_integers() -> None:
     schema = form_schema(IMAGE)
     assert schema["required"] == ["model_id", "image"]
     assert schema["properties"].keys() == {"model_id", "image", "top_k"}
+
+
+def test_a_form_has_its_numbers_from_0_to_1() -> None:
+    assert OBJECT_DETECTION.form
+    fields = form_schema(OBJECT_DETECTION.form)["properties"]
+    assert fields.keys() == {"model_id", "picture", "top_k", "threshold"}
+    pattern = re.compile(fields["threshold"]["pattern"])
+    given = ("0", "1", "0.25", "1.0", "1.5", "2", "-0.5", "nan")
+    assert [one for one in given if pattern.match(one)] == ["0", "1", "0.25", "1.0"]
 
 
 def test_several_forms_are_alternatives_and_none_is_left_out() -> None:
@@ -67,6 +78,8 @@ def test_the_document_has_every_variant_and_status(http: TestClient) -> None:
     assert schemas["TextGeneration"]["required"] == ["model_id", "prompt", "max_tokens"]
     answers = document["paths"]["/infer"]["post"]["responses"]
     assert {str(kind.status) for kind in ERRORS.values()} <= answers.keys()
+    boxes = schemas["ObjectDetectionResult"]["properties"]["boxes"]["items"]
+    assert boxes["prefixItems"] == [{"type": "number"}] * 4
     for path, statuses in (("/readyz", {"200", "503"}), ("/healthz", {"200"}), ("/models", set())):
         responses = document["paths"][path]["get"]["responses"]
         assert {status for status, answer in responses.items() if "text/plain" in answer["content"]} == statuses

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from deployments.contract import wire
-from deployments.contract.types import ImageClassification, InferResponse, TextGeneration
+from deployments.contract.types import ImageClassification, InferResponse, ObjectDetection, TextGeneration
 from serve_app.http import requests
 from tests.serve_app.http.test_app import TYPE, error_in
 from tests.support.http_runtimes import REQUEST, FakeRuntime
@@ -33,6 +33,33 @@ def test_accept_asks_for_another_format(http: TestClient) -> None:
 def test_a_form_with_an_image_is_an_image_classification(http: TestClient, runtime: FakeRuntime) -> None:
     http.post("/infer", data={"model_id": "m", "top_k": "2"}, files={"image": ("cat.jpg", b"\xff\xd8")})
     assert runtime.asked == [ImageClassification(model_id="m", image_data=b"\xff\xd8", top_k=2)]
+
+
+@pytest.mark.parametrize(("sent", "threshold"), [("0.25", 0.25), ("0", 0.0), ("1", 1.0)])
+def test_a_form_with_a_picture_is_an_object_detection(
+    http: TestClient, runtime: FakeRuntime, sent: str, threshold: float
+) -> None:
+    form = {"model_id": "m", "threshold": sent, "top_k": "2"}
+    http.post("/infer", data=form, files={"picture": ("street.jpg", b"\xff\xd8")})
+    assert runtime.asked == [ObjectDetection(model_id="m", image_data=b"\xff\xd8", threshold=threshold, top_k=2)]
+
+
+def test_the_name_of_the_one_file_says_which_family_a_form_asks(http: TestClient, runtime: FakeRuntime) -> None:
+    """Whatever else the form has: a text of another family's name is no file."""
+    http.post("/infer", data={"model_id": "m", "image": "x"}, files={"picture": b"p"})
+    http.post("/infer", data={"model_id": "m", "picture": "x"}, files={"image": b"i"})
+    assert [type(asked) for asked in runtime.asked] == [ObjectDetection, ImageClassification]
+    both = http.post("/infer", data={"model_id": "m"}, files={"image": b"i", "picture": b"p"})
+    neither = http.post("/infer", data={"model_id": "m"}, files={"file": b"i"})
+    assert both.status_code == neither.status_code == 400
+    assert error_in(neither)["message"] == "the form needs a file 'image' or 'picture'"
+
+
+@pytest.mark.parametrize("threshold", ["1.5", "-0.5", "half", "nan", "1e-1", ""])
+def test_a_forms_threshold_is_a_number_from_0_to_1(http: TestClient, runtime: FakeRuntime, threshold: str) -> None:
+    response = http.post("/infer", data={"model_id": "m", "threshold": threshold}, files={"picture": b"p"})
+    assert response.status_code == 400
+    assert "ObjectDetection.threshold" in str(error_in(response)["message"])
 
 
 @pytest.mark.parametrize(

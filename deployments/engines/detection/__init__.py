@@ -1,0 +1,1 @@
+"""Models that find objects: boxes, labels and scores."""
