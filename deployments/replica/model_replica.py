@@ -92,6 +92,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.footprint = Footprint(self.residency.memory.device_memory, self.residency.ledger, self.stated_overhead)
         self.device = "cpu"
         self.golden = GoldenValidator(self.validator.validate, options.family.golden, self._answer_golden)
+        self._has_models = False  # That the budget knows of.
         self._preloading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -128,7 +129,9 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     def _apply_pin(self, model: Model) -> None:
         """The registry decides on pins. Its newest decision comes with each call."""
         self.residency.apply_pin(model, model.pinned)
-        self.budget.has_models()
+        if not self._has_models:
+            self._has_models = True
+            self.budget.has_models()
 
     async def _answer_golden(self, request: InferRequest, model: Model) -> InferResponse:
         async with self.residency.lease(model, self.settings.deadline_s) as engine:

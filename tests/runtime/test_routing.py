@@ -4,9 +4,10 @@ from pathlib import Path
 
 import httpx
 
-from deployments.contract.settings import Autoscaling, FamilySettings
+from deployments.contract.settings import Autoscaling
 from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.table import FAMILIES
+from deployments.families.text_generation.family import TextGenerationOptions
 from serve_app.app import compose
 from serve_app.config.config import RuntimeConfig
 from tests.support.running import replica_pids
@@ -21,7 +22,7 @@ def test_two_replicas_share_the_models_and_a_hot_one_spreads(serve_url: str, tmp
         save_text_model(tmp_path / name)
     two = Autoscaling(min_replicas=2, max_replicas=2, target_ongoing_requests=4)
     family = next(family for family in FAMILIES if family.name == "text_generation")
-    settings = FamilySettings(autoscaling=two, num_gpus=0, preload=("warm",))
+    settings = TextGenerationOptions(autoscaling=two, num_gpus=0, preload=("warm",))
     config = RuntimeConfig(models=tmp_path, families={family.name: settings})
     handle = serve.run(compose(config, (family,)), name="two", route_prefix="/two")
 

@@ -65,7 +65,8 @@ def test_settings_of_a_family_that_is_not_in_the_table_are_refused() -> None:
         build(RuntimeConfig.model_validate({"families": {"text_generatoin": {}}}))
 
 
-def test_each_replica_is_made_from_its_row_and_its_familys_own_options() -> None:
+def test_each_replica_is_made_from_its_row_and_its_familys_own_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # the session's Ray has a GPU
     config = RuntimeConfig.model_validate({"families": {"image_classification": {"max_megapixels": 3}}})
     parts = families(compose(config, (*FAMILIES, ECHO)))
     assert {name: part._bound_deployment.name for name, part in parts.items()} == {

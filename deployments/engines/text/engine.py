@@ -158,7 +158,9 @@ class TextGenerationEngine:
             grammar = ReasoningFirst(grammar, self._reasoning_marks, markup.in_reasoning)
         tokenizer = self._marking_tokenizer if markup else self._tokenizer
         folder = None
-        if self._generation and grammar is None:  # A schema alone says which tokens may come.
+        if (
+            self._generation and self._generation.steps and grammar is None
+        ):  # A schema alone says which tokens may come.
             folder = self._generation.processors(ids, len(ids) + limit, sampling)
         request = GenerationRequest(ids, limit, sampling, tokenizer, emit, stream, grammar, self._stop_ids, folder)
         self.loop.add(request)

@@ -78,8 +78,9 @@ class Backend:
 
 
 def select_backend(candidate: Candidate, probes: ProbeCache) -> Selected:
-    """Raises ModelLoadFailed."""
+    """Raises ModelLoadFailed, and what the last row raised."""
     known = probes.recall("engine")
+    last: Exception | None = None
     for number, backend in enumerate(BACKENDS):
         if backend.device not in (None, candidate.device) or (known is not None and number < int(known)):
             continue
@@ -89,11 +90,12 @@ def select_backend(candidate: Candidate, probes: ProbeCache) -> Selected:
             raise
         except Exception as failure:  # Whatever it is: this row is not for this model.
             log.info("%s: not by row %d: %s: %s", candidate.folder.name, number, type(failure).__name__, failure)
+            last = failure
             continue
         if selected:
             probes.remember("engine", str(number), known)
             return selected
-    raise ModelLoadFailed("no engine here computes this model")
+    raise last or ModelLoadFailed("no engine here computes this model")
 
 
 def _openvino(candidate: Candidate, known: bool) -> Selected | None:

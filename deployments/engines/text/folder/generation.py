@@ -130,9 +130,10 @@ class FolderGeneration:
         self._values = dict(values)
         trial = Situation(torch.zeros(2, dtype=torch.long, device=device), 9, self._ends)
         said = {name: value for name, value in values.items() if name in STEPS and _says(value, _OFF.get(name))}
-        self._steps = {name: value for name, value in said.items() if self._can_make(name, value, trial)}
+        self.steps = {name: value for name, value in said.items() if self._can_make(name, value, trial)}
+        """Those that change logits, by name."""
         ignored = {name for name, off in NOT_HONOURED.items() if _says(values.get(name), off)}
-        self.not_honoured = sorted(ignored | (said.keys() - self._steps.keys()))
+        self.not_honoured = sorted(ignored | (said.keys() - self.steps.keys()))
 
     @classmethod
     def read(cls, folder: Path, ends: Iterable[int], device: str = "cpu") -> "FolderGeneration":
@@ -148,7 +149,7 @@ class FolderGeneration:
         said = [f"{name} {value}" for name, value in defaults.items()]
         parts = [
             f"where a request says nothing: {', '.join(said)}" if said else "",
-            f"always: {', '.join(self._steps)}" if self._steps else "",
+            f"always: {', '.join(self.steps)}" if self.steps else "",
             f"not honoured: {', '.join(self.not_honoured)}" if self.not_honoured else "",
         ]
         told = "; ".join(part for part in parts if part)
@@ -156,7 +157,7 @@ class FolderGeneration:
 
     def processors(self, prompt: list[int], max_length: int, options: SamplingOptions) -> StepProcessors | None:
         """Of one request; None where the folder leaves its logits as they are."""
-        if not self._steps:
+        if not self.steps:
             return None
         now = Situation(torch.tensor(prompt, device=self._ends.device), max_length, self._ends)
         first, following = self._made(FIRST, now), self._made(NEXT, now, options.min_tokens is not None)
@@ -182,7 +183,7 @@ class FolderGeneration:
         """`says_least`: the request itself says how long its text is at least."""
         skipped = ("min_length", "min_new_tokens") if says_least or not len(self._ends) else ()
         return [
-            make(self._steps[name], now) for name, make in kinds.items() if name in self._steps and name not in skipped
+            make(self.steps[name], now) for name, make in kinds.items() if name in self.steps and name not in skipped
         ]
 
     def _can_make(self, name: str, value: Any, trial: Situation) -> bool:

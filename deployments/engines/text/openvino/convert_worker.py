@@ -5,12 +5,15 @@ Tracing takes seconds of the interpreter and the weights a second time. Both end
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import openvino as ov
 import torch
 from openvino.frontend.pytorch import patch_model
+from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from deployments.engines.text.decoders.model import CausalModel, ModelFacts
@@ -20,6 +23,7 @@ from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.openvino.paging import page
 from deployments.system.worker_process import Report, serve
 
+ORIGINAL_FORWARD = "_forward_before_tracing"
 MODEL, ABOUT = "model.xml", "about.json"
 """The converted model (its weights lie beside it), and `About` as JSON."""
 TRACEABLE_KERNEL, TRACEABLE_EXPERTS = "sdpa", "batched_mm"
@@ -69,20 +73,32 @@ def make(folder: Path, dtype: str | None, place: Path) -> bool:
     loaded.model.set_attn_implementation(kernel)
     if hasattr(loaded.model, "set_experts_implementation"):
         loaded.model.set_experts_implementation(TRACEABLE_EXPERTS)
-    if loaded.model.dtype != torch.float32:
-        getattr(patch_model, "__make_16bit_traceable")(loaded.model)
-    converted = convert(loaded.model)
+    with _traceable(loaded.model):
+        converted = convert(loaded.model)
     if dtype == "int8":
         round_weights(converted)
     file = place / MODEL
     ov.save_model(converted, file, compress_to_fp16=False)
     weight_bytes = file.with_suffix(".bin").stat().st_size
-    precision = _precision(loaded.model.dtype)
+    precision = _precision(probe.dtype)
     kinds = windows(loaded.model.config.get_text_config())
     about = About(precision, kinds, weight_bytes, loaded.context, loaded.vocabulary, sorted(loaded.stop_ids))
     (place / ABOUT).write_text(json.dumps(about))
     decoder = PagedDecoder(compile_model(place, about, 1), 0, 2, loaded.context)
     return probe.matches(decoder, rounded=dtype == "int8")
+
+
+@contextmanager
+def _traceable(model: PreTrainedModel) -> Iterator[None]:
+    """Weights of 16 bits become constants of 16 bits. Meanwhile functions of torch are replaced in the whole process."""
+    if model.dtype == torch.float32:
+        yield
+        return
+    try:
+        getattr(patch_model, "__make_16bit_traceable")(model, ORIGINAL_FORWARD)
+        yield
+    finally:
+        patch_model.unpatch_model(model, ORIGINAL_FORWARD)
 
 
 def _precision(dtype: torch.dtype) -> str:

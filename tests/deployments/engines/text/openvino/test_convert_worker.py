@@ -11,6 +11,8 @@ from deployments.engines.text.openvino import convert_worker
 from deployments.engines.text.openvino.convert_worker import MODEL, make
 from tests.support.text_models import CONFIGS, save_model
 
+BMM = torch.bmm
+
 
 def element_types(place: Path) -> set[str]:
     model = ov.Core().read_model(place / MODEL)
@@ -50,6 +52,7 @@ def test_weights_are_kept_in_the_dtype_that_is_asked_for(
 ) -> None:
     assert make(folder, dtype, tmp_path)
     assert kept in element_types(tmp_path)
+    assert torch.bmm is BMM, "what was replaced for the trace is back"
 
 
 def test_16_bits_are_computed_where_the_processor_can() -> None:
