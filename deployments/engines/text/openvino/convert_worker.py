@@ -90,7 +90,7 @@ def make(folder: Path, dtype: str | None, place: Path) -> bool:
 
 @contextmanager
 def _traceable(model: PreTrainedModel) -> Iterator[None]:
-    """Weights of 16 bits become constants of 16 bits. Meanwhile functions of torch are replaced in the whole process."""
+    """16-bit weights become 16-bit constants. Meanwhile functions of torch are replaced, in the whole process."""
     if model.dtype == torch.float32:
         yield
         return
