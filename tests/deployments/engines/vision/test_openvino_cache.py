@@ -29,7 +29,7 @@ def test_models_are_compiled_kept_and_read_again_with_the_same_answers(
     load.settle()
     assert "forward: OpenVINO" in first.runtime_info
     with monkeypatch.context() as patched:
-        patched.setattr(engine_module, "_load_model", None)  # the library is not asked
+        patched.setattr(engine_module, "load_model", None)  # the library is not asked
         second = load(folder, cache=cache)
     for engine in (first, second):
         bound = 1e-5 if dtype == torch.float32 else 0.05
