@@ -13,20 +13,22 @@ from serve_app.registry import actor
 from serve_app.registry.actor import ModelRegistryActor
 from tests.support.until import until
 
-STORE: dict[bytes, bytes] = {}
 UNREACHABLE: list[Exception] = []
 """The failures of the next writes to the store."""
 
 
 @pytest.fixture(autouse=True)
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Each test has its own: a write of the test before may still be under way in its thread.
+    store: dict[bytes, bytes] = {}
+
     def put(key: bytes, value: bytes, *, namespace: bytes) -> None:
         if UNREACHABLE:
             raise UNREACHABLE.pop()
-        STORE[key] = value
+        store[key] = value
 
     def get(key: bytes, *, namespace: bytes) -> bytes | None:
-        return STORE.get(key)
+        return store.get(key)
 
     monkeypatch.setattr(serve, "get_deployment_actor_context", lambda: SimpleNamespace(app_name="a"))
     monkeypatch.setattr(actor, "_internal_kv_get", get)
@@ -34,7 +36,6 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(actor, "SCAN_EVERY_S", 0.0)
     monkeypatch.setattr(actor, "MAX_SCAN_SHARE", 1.0)  # else a slow scan on a busy machine delays the next one long
     yield
-    STORE.clear()
     UNREACHABLE.clear()
 
 
