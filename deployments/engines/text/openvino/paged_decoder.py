@@ -70,11 +70,15 @@ class PagedDecoder:
     def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         each = list(dict.fromkeys(map(tuple, prompts)))
         parts: list[Part] = []
+        found: list[int] = []
         try:
             for prompt in each:
-                parts.append(self._part(prompt, len(prompt), self._pool.find(prompt)))
+                found = self._pool.find(prompt)
+                parts.append(self._part(prompt, len(prompt), found))
+                found = []
             logits = self._prompts(parts)
         except BaseException:
+            self._pool.release(found)
             for part in parts:
                 self._pool.release(part.table)
             raise
@@ -142,13 +146,13 @@ class PagedDecoder:
         del self._prompts, self._steps
 
     def _part(self, prompt: Sequence[int], end: int, found: list[int], known: int | None = None) -> Part:
-        """The tokens up to `end`, and blocks for them: those found, and new ones. Takes none where it fails."""
+        """The tokens up to `end`, and blocks for them: those found, and new ones. Takes no new one where it fails."""
         table = list(found)
         try:
             while BLOCK * len(table) < end:
                 table.append(self._pool.take())
         except BaseException:
-            self._pool.release(table)
+            self._pool.release(table[len(found) :])
             raise
         known = BLOCK * len(found) if known is None else known
         return Part(prompt[known:end], known, table)

@@ -169,6 +169,20 @@ def test_a_row_that_finds_no_block_fails_alone(engine: TextGenerationEngine, ref
     decoder._pool.release(spare)
 
 
+def test_a_long_prompt_that_finds_no_block_gives_back_what_it_took_once(
+    engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PagedDecoder, "chunk_size", 32)
+    ask(engine, LONG, 1)
+    decoder = decoder_of(engine)
+    spare = [decoder._pool.take() for _ in range(len(decoder._pool._free) - 1)]
+    failed = Listener()
+    engine.submit(LONG[:300] + "another " * 30, 5, SamplingOptions(), failed)
+    assert isinstance(failed.end(), OutOfMemory)
+    decoder._pool.release(spare)
+    assert not decoder._pool._rows
+
+
 def test_the_cache_is_bounded_by_the_memory_of_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paged_decoder, "_machine_bytes", lambda: 1 << 20)
     small = load_openvino(folder)
