@@ -72,6 +72,7 @@ TESTED_BY = {
     "deployments/contract/chat.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/scalars.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/status.py": "tests/serve_app/registry/test_status.py",
+    "deployments/contract/text_generation.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
     "deployments/engines/text/paged_logits.py": "tests/deployments/engines/text/test_paged.py",
     "deployments/engines/vision/forward.py": "tests/deployments/engines/vision/test_compilation.py",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import ConfigDict, ValidationError
 
 from deployments.contract.scalars import U32
-from deployments.contract.types import SamplingDefaults
+from deployments.contract.text_generation import SamplingDefaults
 
 DRAWS = {"temperature": 1.0, "top_k": 50}
 """What `generate` takes where a folder draws tokens and does not say how."""

@@ -7,7 +7,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from deployments.contract.settings import Strict, mistakes
-from deployments.contract.types import SamplingDefaults
+from deployments.contract.text_generation import SamplingDefaults
 
 MANIFEST_BYTES = 256 * 1024
 MAX_DEPTH = 32

@@ -16,7 +16,8 @@ from typing import Protocol, TypeVar
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.contract.generation import filled
 from deployments.contract.settings import FamilySettings
-from deployments.contract.types import InferRequest, InferResponse, SamplingDefaults
+from deployments.contract.text_generation import SamplingDefaults
+from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.calls import Call, Reply, TimeLimit
 from deployments.repository.model import Model
 from serve_app.access.caller import Caller, RequestContext

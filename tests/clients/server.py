@@ -12,16 +12,8 @@ from typing import Any
 import uvicorn
 
 from deployments.contract.chat import Markup, Message
-from deployments.contract.types import (
-    Alternative,
-    Chunk,
-    InferRequest,
-    PromptToken,
-    TextGeneration,
-    TextGenerationResult,
-    TokenLogprob,
-    Usage,
-)
+from deployments.contract.text_generation import Alternative, PromptToken, TokenLogprob, Usage
+from deployments.contract.types import Chunk, InferRequest, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
 from tests.support.http_runtimes import FakeRuntime, http_app, status
 

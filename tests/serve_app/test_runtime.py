@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 from deployments.contract.errors import InvalidImage, ModelNotFound
 from deployments.contract.settings import FamilySettings
+from deployments.contract.text_generation import Usage
 from deployments.contract.types import (
     Chunk,
     Error,
@@ -14,7 +15,6 @@ from deployments.contract.types import (
     InferResponse,
     TextGeneration,
     TextGenerationResult,
-    Usage,
 )
 from deployments.metrics.requests import Labels, Recorder
 from deployments.replica.calls import Reply

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from deployments.contract.errors import ServingError
-from deployments.contract.types import Alternative, Chunk, PromptToken, SamplingOptions, TokenLogprob
+from deployments.contract.text_generation import Alternative, PromptToken, TokenLogprob
+from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.text.detokenizer import Detokenizer
 from deployments.engines.text.folder.generation import StepProcessors
 from deployments.engines.text.sampler import Logprobs

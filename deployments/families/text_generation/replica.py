@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from deployments.contract.chat import Markup
 from deployments.contract.errors import Cancelled, ServingError
-from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult, TokenLogprob, Usage
+from deployments.contract.text_generation import TokenLogprob, Usage
+from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult
 from deployments.families.text_generation.metrics import TextMetrics
 from deployments.metrics.samples import ModelReport
 from deployments.replica.calls import OnChunk

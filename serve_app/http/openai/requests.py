@@ -13,7 +13,8 @@ from pydantic.functional_validators import WrapValidator
 
 from deployments.contract.errors import quoted
 from deployments.contract.scalars import U32, Text
-from deployments.contract.types import SamplingDefaults, TextGeneration, TokenOptions
+from deployments.contract.text_generation import SamplingDefaults, TokenOptions
+from deployments.contract.types import TextGeneration
 from serve_app.http.openai.errors import InvalidField
 from serve_app.http.openai.fields import UNSUPPORTED, used_fields
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from deployments.contract.scalars import Text
-from deployments.contract.types import SamplingDefaults, TextGeneration, TokenOptions
+from deployments.contract.text_generation import SamplingDefaults, TokenOptions
+from deployments.contract.types import TextGeneration
 from serve_app.http.openai.chat import ChatBody
 from serve_app.http.openai.fields import NOTHING, UNSUPPORTED
 from serve_app.http.openai.requests import Fields, Ignored, RequestBody, StreamOptions

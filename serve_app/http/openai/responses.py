@@ -7,7 +7,8 @@ from itertools import accumulate
 from typing import ClassVar
 
 from deployments.contract.chat import Markup
-from deployments.contract.types import Alternative, PromptToken, TextGenerationResult, TokenLogprob, Usage
+from deployments.contract.text_generation import Alternative, PromptToken, TokenLogprob, Usage
+from deployments.contract.types import TextGenerationResult
 from serve_app.http.openai.parsing.delta import CallDelta, Delta, whole_calls
 from serve_app.http.openai.parsing.output import OutputParser
 

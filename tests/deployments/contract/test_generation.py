@@ -3,7 +3,8 @@
 import pytest
 
 from deployments.contract.generation import FolderDefaults, filled, folder_defaults
-from deployments.contract.types import SamplingDefaults, TextGeneration
+from deployments.contract.text_generation import SamplingDefaults
+from deployments.contract.types import TextGeneration
 
 SILENT = TextGeneration(model_id="m", prompt="p", max_tokens=16)
 

@@ -13,14 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.contract.errors import Cancelled, ModelNotFound, Unavailable
-from deployments.contract.types import (
-    Alternative,
-    Chunk,
-    Error,
-    InferResponse,
-    TextGenerationResult,
-    TokenLogprob,
-)
+from deployments.contract.text_generation import Alternative, TokenLogprob
+from deployments.contract.types import Chunk, Error, InferResponse, TextGenerationResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.client.streaming import AsyncTextStream, Replies, replies_in
 from serve_app.http.sse import started, union_events

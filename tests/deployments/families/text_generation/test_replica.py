@@ -15,7 +15,8 @@ import pytest
 
 from deployments.contract.chat import Message
 from deployments.contract.errors import Internal, InvalidRequest
-from deployments.contract.types import Chunk, SamplingOptions, TextGenerationResult, TokenLogprob
+from deployments.contract.text_generation import TokenLogprob
+from deployments.contract.types import Chunk, SamplingOptions, TextGenerationResult
 from deployments.engines.text.chat_template import ChatRenderer
 from deployments.engines.text.request import Finished, GenerationRequest
 from deployments.engines.text.tokenizer import Tokenizer

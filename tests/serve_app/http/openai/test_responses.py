@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from deployments.contract.types import Alternative, PromptToken, TextGenerationResult, Usage
+from deployments.contract.text_generation import Alternative, PromptToken, Usage
+from deployments.contract.types import TextGenerationResult
 from serve_app.http.openai.parsing.delta import Delta
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from tests.support.http_runtimes import LOGPROBS

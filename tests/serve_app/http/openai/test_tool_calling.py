@@ -9,7 +9,8 @@ import pytest
 from openai import AsyncOpenAI
 
 from deployments.contract.chat import Markup
-from deployments.contract.types import Chunk, InferRequest, TextGenerationResult, Usage
+from deployments.contract.text_generation import Usage
+from deployments.contract.types import Chunk, InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
 from tests.support.http_runtimes import FakeRuntime, Script, http_app
 
