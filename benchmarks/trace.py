@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,8 @@ def trace() -> list[str]:
 
 
 def _common(lines: str, windows: list[tuple[int, int]]) -> list[str]:
-    """What all windows have before their first tensor, in the order of the last one."""
+    """What all windows have before their first tensor, in the order of most of them: background work that enters one
+    of these modules changes the order of its window."""
     events = sorted((int(at), module) for at, _, module in map(str.split, lines.splitlines()))
     ways = []
     for begin, end in windows:
@@ -57,7 +59,8 @@ def _common(lines: str, windows: list[tuple[int, int]]) -> list[str]:
             raise RuntimeError("a request reached no forward")
         ways.append(way)
     common = set.intersection(*map(set, ways))
-    return [module for module in ways[-1] if module in common]
+    orders = Counter(tuple(module for module in way if module in common) for way in ways)
+    return list(orders.most_common(1)[0][0])
 
 
 @contextmanager
