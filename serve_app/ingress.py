@@ -17,7 +17,7 @@ from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Recorder
 from deployments.replica.calls import CALLS_UNDER_WAY, Reply
-from deployments.replica.context import launcher_profile, private_socket
+from deployments.replica.context import cluster_network, launcher_profile, private_socket
 from deployments.replica.family import Form
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import RequestContext
@@ -66,11 +66,11 @@ class Ingress:
         self._unix_server = UnixServer(self.http, path) if path else None
 
     def _runtime(self, max_prompt_bytes: int) -> Runtime:
-        profile = launcher_profile()
+        profile, network = launcher_profile(), cluster_network()
         pools, admissions = {}, {}
         for route in self.routes:
             target_ongoing = route.settings.autoscaling.target_ongoing_requests
-            pool = pools[route.family] = ReplicaPool(self.handles[route.family], target_ongoing, profile)
+            pool = pools[route.family] = ReplicaPool(self.handles[route.family], target_ongoing, profile, network)
             admissions[route.family] = Admission(route.settings, pool.count)
         models = self.mirror
         dispatcher = Dispatcher(self.routes, pools, models)

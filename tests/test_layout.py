@@ -51,6 +51,7 @@ RAY = {
     "serve_app/autoscaling.py",
     "serve_app/config/serve_file.py",
     "serve_app/dispatch/broadcast.py",
+    "serve_app/dispatch/connections.py",
     "serve_app/dispatch/handle_transport.py",
     "serve_app/dispatch/replica_pool.py",
     "serve_app/dispatch/serve_internals.py",

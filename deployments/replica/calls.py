@@ -27,6 +27,8 @@ class RoutingStats(TypedDict):
     """The names of the models in its memory."""
     free: float
     """The share of its memory that is free, in tenths: every change goes to every ingress."""
+    address: tuple[str, int] | None
+    """Where other nodes reach it past Serve."""
 
 
 @dataclass(frozen=True, slots=True)

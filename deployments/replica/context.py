@@ -1,14 +1,27 @@
-"""This process as a replica of Serve: its name and its socket. Ray's private names stand here, of those that replicas
-need; those of the ingress stand in serve_app.dispatch.serve_internals."""
+"""This process as a replica of Serve: its name, its socket, its node.
 
+Ray's private names stand here, of those that replicas need; those of the ingress stand in
+serve_app.dispatch.serve_internals.
+"""
+
+import logging
 import os
+import secrets
+from ipaddress import ip_address
 from pathlib import Path
 
+import ray
 from ray import serve
+from ray.experimental import internal_kv
 from ray.serve._private import constants
 from ray.serve.exceptions import RayServeException
 
+from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
+
+logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
+
+_SECRET = b"model-runtime-secret"
 
 
 def replica_name() -> str:
@@ -30,6 +43,31 @@ def private_socket() -> Path | None:
     """
     profile, replica_id = launcher_profile(), _replica_id()
     return profile.socket(replica_id) if profile and replica_id else None
+
+
+def cluster_network() -> ClusterNetwork | None:
+    """How replicas and ingresses on different nodes reach each other past Serve.
+
+    None outside of Serve, where all of the cluster is this machine and has Unix sockets, and where Ray's own traffic is
+    encrypted: ours would not be.
+    """
+    if _replica_id() is None:
+        return None
+    host = ray.util.get_node_ip_address()
+    if launcher_profile() and ip_address(host).is_loopback:
+        return None
+    if "RAY_USE_TLS" in os.environ:
+        logger.warning("RAY_USE_TLS: calls between nodes take Serve's handle, which is encrypted, and slower")
+        return None
+    return ClusterNetwork(host, cluster_secret())
+
+
+def cluster_secret() -> bytes:
+    """The secret of this cluster, the same for each of its processes. Whoever may run code in the cluster can read it,
+    as Ray's token decides, and nobody else."""
+    internal_kv._internal_kv_put(_SECRET, secrets.token_hex(32).encode(), overwrite=False)
+    secret: bytes = internal_kv._internal_kv_get(_SECRET)
+    return secret
 
 
 def _replica_id() -> str | None:

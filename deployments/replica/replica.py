@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from deployments.contract.errors import Cancelled
 from deployments.contract.failures import error_of
 from deployments.contract.types import Chunk, Error, InferResponse
-from deployments.replica.calls import CALLS_UNDER_WAY, Call, OnChunk, Reply
-from deployments.replica.context import private_socket
+from deployments.replica.calls import CALLS_UNDER_WAY, Call, OnChunk, Reply, RoutingStats
+from deployments.replica.context import cluster_network, private_socket
 from deployments.replica.socket_server import ReplicaSocketServer
 
 ACKNOWLEDGE_AFTER_S = 0.005
@@ -19,8 +19,8 @@ class Replica(abc.ABC):
 
     def __init__(self) -> None:
         self._under_way: dict[str, asyncio.Task[object]] = {}
-        path = private_socket()
-        self._server = ReplicaSocketServer(path, self) if path else None
+        path, network = private_socket(), cluster_network()
+        self._server = ReplicaSocketServer(self, path, network) if path or network else None
 
     def __del__(self) -> Coroutine[None, None, None] | None:
         """Serve awaits it when it stops the replica: calls that came by the socket are answered first."""
@@ -88,6 +88,14 @@ class Replica(abc.ABC):
         for call_id in call_ids:
             if (task := self._under_way.get(call_id)) is not None:
                 task.cancel()
+
+    @property
+    def address(self) -> tuple[str, int] | None:
+        """Where ingresses on other nodes reach it."""
+        return self._server.address if self._server else None
+
+    def record_routing_stats(self) -> RoutingStats:
+        return RoutingStats(models=[], free=1.0, address=self.address)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, which counts exchanges, not the calls in them."""

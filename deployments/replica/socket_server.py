@@ -1,4 +1,6 @@
-"""A direct connection between processes of one machine: calls one way, replies the other, on a Unix socket.
+"""A direct connection between an ingress and a replica: calls one way, replies the other.
+
+On one machine it is a Unix socket; between nodes TCP, once both ends have proven the cluster's secret (`handshake`).
 
 `FramedConnection` is either end, `ReplicaSocketServer` the replica's side. A call by Serve's handle takes over a
 millisecond, whatever it carries (docs/dispatch.md). What an end writes within one turn of its event loop shares a
@@ -10,12 +12,14 @@ import logging
 import pickle
 import socket
 from abc import abstractmethod
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 from deployments.contract.types import Chunk, InferResponse
 from deployments.replica.calls import Call, OnChunk
+from deployments.replica.handshake import ClusterNetwork, Doorkeeper
 
 logger = logging.getLogger("model_runtime.dispatch")
 
@@ -31,7 +35,8 @@ class FramedConnection(asyncio.BufferedProtocol):
     """One end: writes and receives lists of pickled items, each list behind its length, u32 little-endian.
 
     An image may have many megabytes: it is written from where it lies, and received where it is unpickled from.
-    Both ends are this runtime: the socket lies in a folder that only its user can enter.
+    Both ends are this runtime: a Unix socket lies in a folder that only its user can enter, and TCP begins with a
+    handshake.
     """
 
     def __init__(self) -> None:
@@ -150,26 +155,60 @@ class _ReplicaConnection(FramedConnection):
 
 
 class ReplicaSocketServer:
-    """A replica's side: answers the calls of every connection to `path`, until `close`."""
+    """A replica's side: answers the calls of every connection until `close`.
 
-    def __init__(self, path: Path, replica: Responder) -> None:
+    It listens on the Unix socket `path`, and at a port of the node for those that know the cluster's secret.
+    """
+
+    def __init__(self, replica: Responder, path: Path | None, network: ClusterNetwork | None = None) -> None:
         self.replica = replica
         self.connections: set[_ReplicaConnection] = set()
+        self.address: tuple[str, int] | None = None
+        """Where other nodes reach it."""
         self._path = path
-        path.unlink(missing_ok=True)
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        path.chmod(0o600)
-        self._listener.listen(BACKLOG)
+        self._door = Doorkeeper(network.secret, self._connection) if network else None
+        self._listeners: list[tuple[socket.socket, Callable[[], asyncio.BaseProtocol]]] = []
+        if path is not None:
+            self._listeners.append((_unix_listener(path), self._connection))
+        if network is not None and self._door is not None:
+            listener = _tcp_listener(network.host)
+            self.address = (network.host, listener.getsockname()[1])
+            self._listeners.append((listener, self._door))
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
-    async def _start(self) -> asyncio.Server:
-        return await asyncio.get_running_loop().create_unix_server(
-            lambda: _ReplicaConnection(self), sock=self._listener
-        )
+    def _connection(self) -> "_ReplicaConnection":
+        return _ReplicaConnection(self)
+
+    async def _start(self) -> list[asyncio.Server]:
+        loop = asyncio.get_running_loop()
+        servers = []
+        for listener, protocol in self._listeners:
+            make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+            servers.append(await make(protocol, sock=listener))
+        return servers
 
     async def close(self) -> None:
         """Takes no new calls; ends once those under way are answered."""
-        (await self._starting).close()
-        self._path.unlink(missing_ok=True)
+        for server in await self._starting:
+            server.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        if self._door is not None:
+            self._door.close()
         await asyncio.gather(*(connection.leave() for connection in list(self.connections)))
+
+
+def _unix_listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(BACKLOG)
+    return listener
+
+
+def _tcp_listener(host: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.bind((host, 0))
+    listener.listen(BACKLOG)
+    return listener

@@ -1,25 +1,22 @@
 """The replicas of one family: which there are, the transports to them, and which one a call takes.
 
-Serve knows which replicas there are. A replica whose socket lies on this machine gets a connection. Where one lies on
-another machine, or none is connected yet, calls take Serve's handle instead.
+Serve knows which replicas there are, and each gets a connection, on this machine or another. Calls take Serve's handle
+while none is connected, and where a replica cannot be reached directly and the others have enough to do.
 """
 
-import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
-from ray.serve.request_router import ReplicaID
 
+from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
+from serve_app.dispatch.connections import Connections
 from serve_app.dispatch.handle_transport import HandleTransport
 from serve_app.dispatch.pending import Transport
 from serve_app.dispatch.serve_internals import Replicas, replicas_of
 from serve_app.dispatch.socket_transport import SocketTransport
-
-logger = logging.getLogger("model_runtime.dispatch")
 
 SENT_LATELY_S = 10.0
 """So long after a call the replica's statistics may not show its model yet."""
@@ -28,20 +25,23 @@ MANY_TRANSPORTS = 256
 
 
 class ReplicaPool:
-    """`handle` is the family's deployment; `profile` names the sockets, and is None where there are none.
+    """`handle` is the family's deployment; `profile` and `network` say how its replicas are reached past Serve.
 
     Calls for a model go to a replica that holds it, while that one has fewer than `target_ongoing` under way.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], target_ongoing: float, profile: LauncherProfile | None) -> None:
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        target_ongoing: float,
+        profile: LauncherProfile | None = None,
+        network: ClusterNetwork | None = None,
+    ) -> None:
         self._handle = handle
         self._target_ongoing = target_ongoing
-        self._profile = profile
+        self._connections = Connections(profile, network)
         self._replicas: Replicas = {}
-        self._sockets: dict[str, SocketTransport | None] = {}  # None: being connected, or not to be reached
-        self._all_here = False
         self._handle_transports: dict[str, HandleTransport] = {}  # by model
-        self._connecting: set[asyncio.Task[None]] = set()
 
     def count(self) -> int:
         return len(self._current())
@@ -51,12 +51,14 @@ class ReplicaPool:
         replicas = self._current()
         if replicas is not self._replicas:
             self._replicas = replicas
-            self._update({replica.unique_id: replica for replica in replicas})
-        sockets = [socket for socket in self._sockets.values() if socket is not None and socket.open]
-        if not self._all_here or not sockets:
+            self._connections.update(replicas)
+        sockets = self._connections.open()
+        if not sockets:
             return self.by_handle(model)
         picked = sockets[0] if len(sockets) == 1 else self._best(sockets, model)
-        if model and len(self._sockets) > 1:
+        if self._connections.unreachable and len(picked.pending) >= self._target_ongoing:
+            return self.by_handle(model)
+        if model and len(self._replicas) > 1:
             picked.sent_at[model] = time.monotonic()
         return picked
 
@@ -98,47 +100,6 @@ class ReplicaPool:
         held = stats.get("models", ())
         coming = sum(now - at < SENT_LATELY_S for model, at in socket.sent_at.items() if model not in held)
         return float(stats.get("free", 1.0)) - coming / 10
-
-    def _update(self, replicas: Mapping[str, ReplicaID]) -> None:
-        for ended in self._sockets.keys() - replicas.keys():
-            socket = self._sockets.pop(ended)
-            if socket is not None:
-                socket.open = False
-                if not socket.pending and socket.transport is not None:
-                    socket.transport.close()
-        profile = self._profile
-        here = {name for name in replicas if profile and profile.socket(name).is_socket()}
-        self._all_here = here == replicas.keys()
-        for new in here - self._sockets.keys():
-            self._connect(replicas[new])
-
-    def _connect(self, replica: ReplicaID) -> None:
-        self._sockets[replica.unique_id] = None
-        task = asyncio.get_running_loop().create_task(self._connected(replica))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
-
-    async def _connected(self, replica: ReplicaID) -> None:
-        assert self._profile is not None
-        path = str(self._profile.socket(replica.unique_id))
-        try:
-            _, socket = await asyncio.get_running_loop().create_unix_connection(
-                lambda: SocketTransport(replica, self._lost), path
-            )
-        except OSError as failure:  # It ended, and Serve does not know yet.
-            logger.warning("no connection to replica %s: %s", replica.unique_id, failure)
-            return
-        if replica.unique_id in self._sockets:
-            self._sockets[replica.unique_id] = socket
-        elif socket.transport is not None:
-            socket.transport.close()
-
-    def _lost(self, socket: SocketTransport) -> None:
-        name = socket.replica.unique_id
-        if self._sockets.get(name) is socket:
-            self._sockets[name] = None
-            if socket.open:  # It did not announce its end: perhaps only the connection is lost.
-                self._connect(socket.replica)
 
 
 _NONE: Replicas = {}

@@ -1,4 +1,4 @@
-"""Calls to one replica over its Unix socket: the ingress's end of the connection."""
+"""Calls to one replica over a direct connection: the ingress's end of the connection."""
 
 from collections.abc import Callable
 

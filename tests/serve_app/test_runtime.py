@@ -48,7 +48,7 @@ class Parts:
         limits = FamilySettings.model_validate(settings)
         route = Route("text", TextGeneration, has_models, limits, on_gpu=False, may_be_empty=False)
         self.handle = FakeHandle(script)
-        pool = ReplicaPool(self.handle.handle(), 2, None)
+        pool = ReplicaPool(self.handle.handle(), 2)
         self.admission = Admission(limits, pool.count)
         self.access = Access(AccessSettings(keys={"team": KeySettings(sha256="0" * 64, tokens_per_day=2)}))
         self.recorder = Recorder("test")

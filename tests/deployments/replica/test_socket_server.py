@@ -111,7 +111,7 @@ Start = Callable[[], tuple[Waiting, ReplicaSocketServer]]
 def start(path: Path) -> Start:
     def started() -> tuple[Waiting, ReplicaSocketServer]:
         replica = Waiting()
-        return replica, ReplicaSocketServer(path, replica)
+        return replica, ReplicaSocketServer(replica, path)
 
     return started
 

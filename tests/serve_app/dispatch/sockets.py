@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deployments.contract.types import Chunk, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call, OnChunk
+from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.socket_server import ReplicaSocketServer
 from tests.support.until import turns, until
 
@@ -22,11 +23,11 @@ def socket_folder() -> Iterator[Path]:
 class SocketReplica:
     """Answers with the prompt, a letter a chunk, the prompt "wait" only after `go`. Keeps the ids of its calls."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None, network: ClusterNetwork | None = None) -> None:
         self.go = asyncio.Event()
         self.begun: list[str] = []
         self.cancelled: list[str] = []
-        self.server = ReplicaSocketServer(path, self)
+        self.server = ReplicaSocketServer(self, path, network)
 
     async def respond(self, call: Call, on_chunk: OnChunk | None) -> InferResponse:
         assert isinstance(call.request, TextGeneration)

@@ -45,7 +45,7 @@ def dispatcher(
     """Each handle call has the script's replies; then nothing more comes of it."""
     settings, handle = FamilySettings(deadline_s=deadline_s, max_deadline_s=max_deadline_s), FakeHandle(script)
     route = Route("text", TextGeneration, has_models=False, settings=settings, on_gpu=False, may_be_empty=False)
-    return Dispatcher((route,), {"text": ReplicaPool(handle.handle(), 2, None)}, NoModels()), handle
+    return Dispatcher((route,), {"text": ReplicaPool(handle.handle(), 2)}, NoModels()), handle
 
 
 async def listed(replies: AsyncIterator[Reply]) -> list[Reply]:
@@ -76,7 +76,7 @@ async def test_what_a_request_leaves_open_is_said_by_model_yaml_then_the_folder_
     folder = FolderDefaults(temperature=0.6, top_k=20, max_tokens=9)
     said = Manifest.model_validate(manifest)
     model = Model("m", None, Path(), "d", "text", manifest=said, generation=folder)
-    settings, pools = FamilySettings(), {"text": ReplicaPool(FakeHandle([]).handle(), 2, None)}
+    settings, pools = FamilySettings(), {"text": ReplicaPool(FakeHandle([]).handle(), 2)}
     route = Route("text", TextGeneration, True, settings, False, False, folder_defaults=setting)
     dispatch = Dispatcher((route,), pools, OneModel(model))
     asked = TextGeneration(model_id="m", prompt="a", max_tokens=16)

@@ -1,4 +1,4 @@
-"""Which transport a call takes: a socket of a replica that holds the model, or the handle where not all are here."""
+"""Which transport a call takes: a socket of a replica that holds the model, or the handle where none is reached."""
 
 import asyncio
 import itertools
@@ -14,6 +14,7 @@ from ray.serve.request_router import ReplicaID
 
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
+from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.dispatch.handle_transport import HandleTransport
 from serve_app.dispatch.pending import Pending
@@ -22,9 +23,11 @@ from serve_app.dispatch.socket_transport import SocketTransport
 from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.handles import FakeHandle
 from tests.serve_app.dispatch.sockets import SocketReplica, socket_folder
+from tests.support.ports import free_port
 from tests.support.until import until
 
 numbers = itertools.count()
+NETWORK = ClusterNetwork("127.0.0.1", b"the secret")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Running:
     routing_stats: dict[str, Any] = field(default_factory=dict)
 
 
-def table(**stats: dict[str, Any]) -> dict[ReplicaID, Running]:
+def table(**stats: dict[str, Any]) -> dict[ReplicaID, Any]:
     return {ReplicaID(name, DeploymentID("Text")): Running(of_replica) for name, of_replica in stats.items()}
 
 
@@ -83,7 +86,7 @@ async def test_a_handle_that_is_not_connected_has_no_replica_and_takes_the_calls
 
 
 async def test_without_the_fast_profile_all_calls_take_the_handle(handle: FakeHandle) -> None:
-    pool = ReplicaPool(handle.handle(), 2, None)
+    pool = ReplicaPool(handle.handle(), 2)
     handle.show(table(a={}))
     assert pool.count() == 1
     assert isinstance(pool.pick("m"), HandleTransport)
@@ -121,15 +124,42 @@ async def test_a_replica_that_cannot_be_reached_gets_no_call(
     await alive.close()
 
 
-async def test_a_replica_on_another_machine_sends_all_calls_by_the_handle(
-    pool: ReplicaPool, handle: FakeHandle, folder: Path
+async def test_a_replica_on_another_node_is_called_directly_beside_one_on_this(
+    handle: FakeHandle, folder: Path
 ) -> None:
-    replica = SocketReplica(folder / "a.sock")
-    handle.show(table(a={}))
-    await until(lambda: picked_socket(pool) and replica.server.connections)
-    handle.show(table(a={}, elsewhere={}))
+    here, elsewhere = SocketReplica(folder / "here.sock"), SocketReplica(None, NETWORK)
+    pool = ReplicaPool(handle.handle(), 1, LauncherProfile(folder), NETWORK)
+    handle.show(table(here={}, elsewhere={"address": elsewhere.server.address}))
+    pool.pick("")
+    await until(lambda: len(pool._connections.open()) == 2)
+    first = await socket_of(pool)
+    calls = waiting_calls(first, 1)
+    await until(lambda: first.pending)
+    second = await socket_of(pool)
+    assert second is not first
+    calls += waiting_calls(second, 1)
+    await until(lambda: here.begun and elsewhere.begun)
+    for replica in (here, elsewhere):
+        await replica.close()
+    await asyncio.gather(*calls)
+
+
+async def test_a_replica_that_is_not_reached_directly_takes_the_calls_that_are_too_many_for_the_others(
+    handle: FakeHandle, folder: Path
+) -> None:
+    here = SocketReplica(folder / "here.sock")
+    pool = ReplicaPool(handle.handle(), 1, LauncherProfile(folder), NETWORK)
+    handle.show(table(here={}, behind_a_firewall={"address": ("127.0.0.1", free_port())}))
+    picked = await socket_of(pool)
+    await until(lambda: pool._connections.unreachable)
+    assert pool.pick("m") is picked
+    calls = waiting_calls(picked, 1)
+    await until(lambda: here.begun)
     assert isinstance(pool.pick("m"), HandleTransport)
-    await replica.close()
+    await here.close()
+    await asyncio.gather(*calls)
+    handle.show({})
+    pool.pick("")
 
 
 class TwoReplicas:
@@ -142,7 +172,7 @@ class TwoReplicas:
     async def connect(self, pool: ReplicaPool, **stats: dict[str, Any]) -> None:
         self.handle.show(table(**stats))
         pool.pick("")
-        await until(lambda: all(pool._sockets.values()))
+        await until(lambda: len(pool._connections.open()) == 2)
         await until(lambda: all(replica.server.connections for replica in self.replicas))
 
     async def close(self) -> None:
