@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test test-fast test-residency test-wheel test-lowest test-clients fuzz-image fuzz-http soak check bench wheel audit clean
+.PHONY: serve test test-fast test-residency test-wheel test-lowest test-clients fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -11,7 +11,7 @@ serve: .venv/serve.stamp
 # One of the workers runs what starts a Ray. Its waits are long: the other one computes meanwhile.
 TEST_WORKERS ?= 2
 PARALLEL := -n $(TEST_WORKERS) --dist loadgroup
-FAST := -m 'not alone and not ray and not cluster and not compiles and not slow' --hypothesis-profile fast --image-mutations 50
+FAST := -m 'not alone and not ray and not cluster and not compiles and not slow' --hypothesis-profile fast --image-mutations 50 --audio-mutations 50
 
 # Else each of the many processes that tests start compiles its modules anew.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
@@ -31,6 +31,10 @@ test-residency: .venv/dev.stamp
 # 20,000 mutations of each image format: some minutes.
 fuzz-image: .venv/dev.stamp
 	$(BIN)/pytest tests/deployments/engines/vision/test_fuzzing.py --image-mutations 20000
+
+# 20,000 mutations of each sound format: some minutes.
+fuzz-audio: .venv/dev.stamp
+	$(BIN)/pytest tests/deployments/engines/audio/test_fuzzing.py --audio-mutations 20000
 
 # 20,000 broken requests on raw sockets, and some thousands of schemathesis: some minutes.
 fuzz-http: .venv/dev.stamp

@@ -25,6 +25,7 @@ collect_ignore = ["clients"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image-mutations", type=int, default=150, help="of each image format; 20,000 in make fuzz-image")
+    parser.addoption("--audio-mutations", type=int, default=200, help="of each sound format; 20,000 in make fuzz-audio")
 
 
 # A busy machine is no failure.

@@ -75,6 +75,7 @@ TESTED_BY = {
     "deployments/contract/status.py": "tests/serve_app/registry/test_status.py",
     "deployments/contract/text_generation.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
+    "deployments/engines/audio/files.py": "tests/deployments/engines/audio/test_decoding.py",
     "deployments/engines/text/paged_logits.py": "tests/deployments/engines/text/test_paged.py",
     "deployments/engines/vision/forward.py": "tests/deployments/engines/vision/test_compilation.py",
     "deployments/families/images/replica.py": "tests/deployments/families/image_classification/test_replica.py",

@@ -76,6 +76,10 @@ class InvalidImage(ServingError):
     code, status, grpc = "invalid_image", 422, "INVALID_ARGUMENT"
 
 
+class InvalidAudio(ServingError):
+    code, status, grpc = "invalid_audio", 422, "INVALID_ARGUMENT"
+
+
 class PromptTooLong(ServingError):
     code, status, grpc = "prompt_too_long", 422, "INVALID_ARGUMENT"
 

@@ -1,0 +1,1 @@
+"""Sound files and speech models for the tests."""
