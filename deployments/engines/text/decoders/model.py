@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.loading import LOCAL, check_report, configuration, merge_adapter
+from deployments.engines.text.decoders.rotary import depends_on_length
 from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -64,8 +65,7 @@ class CausalModel(ModelFacts):
     @property
     def positions_depend_on_length(self) -> bool:
         """Whether one row of a batch changes the positions of another, or a longer text those of its beginning."""
-        rope = getattr(self.model.config, "rope_parameters", None) or {}
-        return rope.get("rope_type") in ("dynamic", "longrope") or bool(self.model.config.is_encoder_decoder)
+        return depends_on_length(self.model.config) or bool(self.model.config.is_encoder_decoder)
 
 
 def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> PreTrainedModel:

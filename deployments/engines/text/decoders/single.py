@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
 from deployments.engines.text.decoders.model import inputs_of
+from deployments.engines.text.decoders.rotary import depends_on_length, recompute_length, reset_frequencies
 
 
 class SingleDecoder:
@@ -23,6 +24,8 @@ class SingleDecoder:
     def __init__(self, model: PreTrainedModel, state_name: str | None) -> None:
         self._model = model
         self._state_name = state_name
+        self._resets = depends_on_length(model.config)
+        self._recompute_length = recompute_length(model)
         self._ids: list[list[int]] = []
         self._states: list[Any] = []
 
@@ -46,14 +49,17 @@ class SingleDecoder:
         steps = []
         for row, token in enumerate(tokens):
             self._ids[row].append(token)
-            known = 0 if self._state_name is None else len(self._ids[row]) - 1
-            logits, self._states[row] = self._forward(self._ids[row][known:], self._states[row], known)
+            anew = self._state_name is None or len(self._ids[row]) == self._recompute_length
+            known, state = (0, None) if anew else (len(self._ids[row]) - 1, self._states[row])
+            logits, self._states[row] = self._forward(self._ids[row][known:], state, known)
             steps.append(logits)
         return step_output(torch.cat(steps))
 
     def _forward(self, ids: Sequence[int], state: Any, known: int = 0) -> tuple[Tensor, Any]:
         """Logits [1, vocabulary] after the last id, and the model's state after it; `known` tokens came before."""
         carried = {} if self._state_name is None or state is None else {self._state_name: state}
+        if self._resets:
+            reset_frequencies(self._model)
         inputs = inputs_of(self._model, ids, known)
         output = self._model(**inputs, use_cache=self._state_name is not None, **carried)
         return output.logits[:, -1], output[self._state_name] if self._state_name else None
