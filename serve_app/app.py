@@ -22,6 +22,7 @@ from serve_app.config.config import RuntimeConfig
 from serve_app.dispatch.dispatcher import Route
 from serve_app.dispatch.serve_internals import has_haproxy
 from serve_app.http.haproxy import missing_haproxy
+from serve_app.http.oip.requests import Signature
 from serve_app.ingress import METRICS_AGGREGATOR, Ingress
 from serve_app.registry.actor import ModelRegistryActor
 from serve_app.registry.mirror import MODEL_REGISTRY
@@ -70,7 +71,8 @@ def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
         )
     forms = [family.form for family in families if family.form]
     registry = _registry(config, models, formats, {family.name: _name(family) for family in families})
-    return _ingress(config, registry, version).bind(config.ingress, tuple(routes), handles, forms)
+    signatures = {family.name: Signature(family.request, family.result) for family in families}
+    return _ingress(config, registry, version).bind(config.ingress, tuple(routes), handles, forms, signatures)
 
 
 def _name(family: Family) -> str:

@@ -28,6 +28,8 @@ from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.serve_internals import by_value
 from serve_app.http.app import build_http_app
+from serve_app.http.oip.requests import Signature
+from serve_app.http.oip.routes import oip_api
 from serve_app.http.openai.routes import openai_api
 from serve_app.http.unix_server import UnixServer
 from serve_app.registry.admin import RegistryAdmin
@@ -49,6 +51,7 @@ class Ingress:
         routes: tuple[Route, ...],
         handles: Mapping[str, DeploymentHandle[Any]],
         forms: Sequence[Form],
+        signatures: Mapping[str, Signature],
     ) -> None:
         self.routes = routes
         self.handles = {family: by_value(handle) for family, handle in handles.items()}
@@ -61,7 +64,8 @@ class Ingress:
         self.admin = RegistryAdmin(self.mirror, with_models, preload)
         self._tasks = [asyncio.create_task(work) for work in (self.mirror.follow(), self._report_forever())]
         openai = openai_api(settings, self.runtime, self)
-        self.http = build_http_app(settings, self.access, self.runtime, self, (openai,), forms)
+        oip = oip_api(settings, self.access, self.runtime, self, signatures)
+        self.http = build_http_app(settings, self.access, self.runtime, self, (openai, oip), forms)
         path = private_socket()
         self._unix_server = UnixServer(self.http, path) if path else None
 
@@ -106,6 +110,11 @@ class Ingress:
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
         return await self.admin.models()
+
+    async def family(self, model_id: str) -> str:
+        """The model's family; one without models is named by itself. Raises ModelNotFound, ModelLoadFailed."""
+        without_models = {route.family for route in self.routes if not route.has_models}
+        return model_id if model_id in without_models else await self.admin.family(model_id)
 
     async def warnings(self) -> list[str]:
         """What the configuration asks for and is not so, one line each."""

@@ -43,6 +43,15 @@ GET /v1/models/{model_id:path}
 POST /v1/completions
 POST /v1/chat/completions
 POST /v1/responses
+GET /v2
+GET /v2/health/live
+GET /v2/health/ready
+GET /v2/models/{model_id:path}
+GET /v2/models/{model_id:path}/ready
+GET /v2/models/{model_id:path}/versions/{version}
+GET /v2/models/{model_id:path}/versions/{version}/ready
+POST /v2/models/{model_id:path}/infer
+POST /v2/models/{model_id:path}/versions/{version}/infer
 """
 
 METRICS = {

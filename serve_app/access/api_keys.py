@@ -11,7 +11,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -21,7 +21,7 @@ from deployments.contract.settings import Strict
 from serve_app.access.caller import ANONYMOUS, DEADLINE_HEADER, PRIORITY_HEADER, Caller, Priority
 
 KEY_PREFIX = "mr-"
-HEALTH_PATHS = frozenset({"/healthz", "/health", "/readyz"})
+HEALTH_PATHS = frozenset({"/healthz", "/health", "/readyz", "/v2/health/live", "/v2/health/ready"})
 METRICS_PATH = "/metrics"
 READ_METHODS = frozenset({"GET", "HEAD"})
 DAY_S = 86400
@@ -110,6 +110,17 @@ class Access:
             return ANONYMOUS
         share = self.settings.keys[name].share if name else 1
         return Caller(name, share, self._priority(name, priority), self._deadline(deadline))
+
+    def rescheduled(self, caller: Caller, headers: Mapping[str, str]) -> Caller:
+        """The caller with the priority and the deadline that a request's body names, under the names of their headers.
+
+        Raises PermissionDenied, InvalidRequest.
+        """
+        if priority := headers.get(PRIORITY_HEADER):
+            caller = replace(caller, priority=self._priority(caller.name, priority))
+        if deadline := headers.get(DEADLINE_HEADER):
+            caller = replace(caller, deadline_at=self._deadline(deadline))
+        return caller
 
     def check(self, caller: Caller) -> None:
         """Raises Overloaded, with `retry_after_ms`, if the caller has reached its rate or a quota."""

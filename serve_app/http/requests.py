@@ -61,20 +61,21 @@ async def decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) -> 
 
 
 async def _decoded(request: Request, limit_bytes: int, forms: Sequence[Form]) -> InferRequest:
-    body = await _read_body(request, limit_bytes)
+    body = await read_body(request, limit_bytes)
     if forms and media_type(request) == FORM:
         return await _read_form(request, body, forms)
-    return await _parsed(partial(wire.decode, media_type=media_type(request), union=InferRequest), body)
+    return await parsed(partial(wire.decode, media_type=media_type(request), union=InferRequest), body)
 
 
 async def read_json(request: Request, limit_bytes: int) -> object:
     """The value of a JSON body. Raises InvalidRequest, PayloadTooLarge, UnsupportedMediaType, Cancelled."""
     if media_type(request) != wire.JSON:
         raise UnsupportedMediaType(f"content type {quoted(media_type(request))} is not supported; send {wire.JSON}")
-    return await _parsed(wire.parse_json, await _read_body(request, limit_bytes))
+    return await parsed(wire.parse_json, await read_body(request, limit_bytes))
 
 
-async def _parsed(parse: Callable[[bytes], Result], body: bytes) -> Result:
+async def parsed(parse: Callable[[bytes], Result], body: bytes) -> Result:
+    """What `parse` makes of the body; a large one in a thread."""
     return parse(body) if len(body) <= LARGE_BODY_BYTES else await asyncio.to_thread(parse, body)
 
 
@@ -87,7 +88,7 @@ def _check_encoding(request: Request) -> None:
         raise UnsupportedMediaType(f"charset {quoted(charset[1])} is not supported; send UTF-8")
 
 
-async def _read_body(request: Request, limit_bytes: int) -> bytes:
+async def read_body(request: Request, limit_bytes: int) -> bytes:
     """The body. At most `limit_bytes` of it are held at any time."""
     _check_encoding(request)
     declared = request.headers.get("content-length", "")

@@ -54,6 +54,13 @@ class RegistryAdmin:
         }
         return await verbs[verb](name)
 
+    async def family(self, name: str) -> str:
+        """Raises ModelNotFound, and ModelLoadFailed where no family serves the model."""
+        model = await self._known(name)
+        if model.family is None:
+            raise ModelLoadFailed(f"{model.name}: {model.problem or 'no family serves it'}")
+        return model.family
+
     async def model(self, name: str) -> ModelStatus:
         """Raises ModelNotFound."""
         model = await self._known(name)

@@ -1,14 +1,22 @@
 """Every way into the runtime, as functions of one shape."""
 
 import asyncio
+import json
+from base64 import b64encode
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
 
 import httpx
 
 from deployments.contract import wire
 from deployments.contract.errors import ERRORS, ServingError
 from deployments.contract.types import Error, InferRequest, InferResponse
+from deployments.families.table import FAMILIES
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
+from serve_app.http.oip.responses import LENGTH_HEADER
+from serve_app.http.oip.tensors import flattened, nested, packed, tensors_of, unpacked
+from tests.support.echo import ECHO
 from tests.support.running import Running
 
 Entrance = Callable[[Running, InferRequest], InferResponse]
@@ -25,6 +33,50 @@ def over_http(media_type: str) -> Entrance:
             expected = ERRORS[answer.code or ""].status if isinstance(answer, Error) else 200
             assert reply.status_code == expected
         return answer
+
+    return infer
+
+
+def over_v2(binary: bool) -> Entrance:
+    """The Open Inference Protocol: the request's fields as inputs of one row, its options as parameters."""
+
+    def infer(runtime: Running, request: InferRequest) -> InferResponse:
+        family = next(one for one in (*FAMILIES, ECHO) if one.request is type(request))
+        fields = request.model_dump(exclude_none=True, exclude={"model_id"})
+        inputs, raw = [], b""
+        for tensor in tensors_of(type(request)).values():
+            if tensor.required:
+                shape, elements = flattened([fields.pop(tensor.name)], 1 + len(tensor.dims))
+                given: dict[str, object] = {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
+                if binary:
+                    part = packed(elements, tensor.datatype)
+                    given["parameters"] = {"binary_data_size": len(part)}
+                    raw += part
+                else:
+                    given["data"] = [b64encode(one).decode() if isinstance(one, bytes) else one for one in elements]
+                inputs.append(given)
+        body = json.dumps({"inputs": inputs, "parameters": fields | {"binary_data_output": binary}}).encode()
+        headers = {LENGTH_HEADER: str(len(body))} if binary else {}
+        name = request.model_id if family.matches else family.name
+        url = f"{runtime.url}/v2/models/{quote(name, safe='')}/infer"
+        reply = httpx.post(url, content=body + raw, headers=headers, timeout=60)
+        if reply.status_code != 200:
+            error = reply.json()
+            assert reply.status_code == ERRORS[error["code"]].status
+            return Error(message=error["error"], code=error["code"], request_id=error["request_id"])
+        size = int(reply.headers.get(LENGTH_HEADER, len(reply.content)))
+        head, raw = json.loads(reply.content[:size]), reply.content[size:]
+        results: dict[str, Any] = {}
+        for output in head["outputs"]:
+            tensor = tensors_of(family.result)[output["name"]]
+            if binary:
+                size = output["parameters"]["binary_data_size"]
+                part, raw = raw[:size], raw[size:]
+                elements = [one.decode() if tensor.kind is str else one for one in unpacked(part, output["datatype"])]
+            else:
+                elements = output["data"]
+            (results[tensor.name],) = nested(elements, tuple(output["shape"]))
+        return wire.from_object({family.result.__name__: results}, InferResponse)
 
     return infer
 
@@ -64,6 +116,8 @@ ENTRANCES: dict[str, Entrance] = {
     "json": over_http(wire.JSON),
     "bincode": over_http(wire.BINCODE),
     "msgpack": over_http(wire.MSGPACK),
+    "v2": over_v2(binary=False),
+    "v2-binary": over_v2(binary=True),
     "handle": over_the_handle,
     "client": with_the_client("url"),
     "client-on-handle": with_the_client("handle"),

@@ -19,6 +19,8 @@ from serve_app.access.caller import Caller, RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.app import build_http_app
 from serve_app.http.interfaces import Asked, Operations, Runtime
+from serve_app.http.oip.requests import Signature
+from serve_app.http.oip.routes import oip_api
 from serve_app.http.openai.routes import openai_api
 
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5}}'
@@ -40,7 +42,9 @@ class WholeRuntime(Runtime, Operations, Protocol):
 
 def http_app(runtime: WholeRuntime) -> Starlette:
     """As the ingress builds it."""
-    apis = (openai_api(runtime.settings, runtime, runtime),)
+    signatures = {family.name: Signature(family.request, family.result) for family in FAMILIES}
+    oip = oip_api(runtime.settings, runtime.access, runtime, runtime, signatures)
+    apis = (openai_api(runtime.settings, runtime, runtime), oip)
     forms = [family.form for family in FAMILIES if family.form]
     return build_http_app(runtime.settings, runtime.access, runtime, runtime, apis, forms)
 
@@ -129,6 +133,12 @@ class FakeRuntime:
         if isinstance(self.statuses, Exception):
             raise self.statuses
         return self.statuses
+
+    async def family(self, model_id: str) -> str:
+        for one in await self.models():
+            if one.family and model_id in (one.model_id, *(f"{one.model_id}@{version}" for version in one.versions)):
+                return one.family
+        raise ModelNotFound(f"no model {quoted(model_id)}")
 
     async def warnings(self) -> list[str]:
         return self.warned

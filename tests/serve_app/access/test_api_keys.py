@@ -45,9 +45,19 @@ def test_with_keys_every_route_needs_one(path: str, headers: dict[str, str]) -> 
         access().caller("GET", path, headers)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/health", "/readyz"])
+@pytest.mark.parametrize("path", ["/healthz", "/health", "/readyz", "/v2/health/live", "/v2/health/ready"])
 def test_health_needs_no_key(path: str) -> None:
     assert access().caller("GET", path, {}) is ANONYMOUS
+
+
+def test_a_body_may_name_priority_and_deadline_where_the_key_may() -> None:
+    caller = Caller("team", deadline_at=1.0)
+    guard = access(may_prioritise=True)
+    assert guard.rescheduled(caller, {}) is caller
+    named = guard.rescheduled(caller, {"x-priority": "high", "x-deadline-ms": "2000"})
+    assert named == Caller("team", priority=Priority.HIGH, deadline_at=1002.0)
+    with pytest.raises(PermissionDenied):
+        access().rescheduled(caller, {"x-priority": "high"})
 
 
 def test_a_key_identifies_its_caller() -> None:

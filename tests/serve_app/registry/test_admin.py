@@ -87,6 +87,14 @@ async def test_loading_goes_to_one_replica_and_its_error_is_raised(
         await admin.do(Verb.LOAD, "m")
 
 
+async def test_a_models_family_is_told_by_its_name(admin: RegistryAdmin) -> None:
+    assert await admin.family("m") == "text_generation"
+    with pytest.raises(ModelLoadFailed, match="no family serves it"):
+        await admin.family("orphan")
+    with pytest.raises(ModelNotFound):
+        await admin.family("none")
+
+
 async def test_unloading_and_planning_go_to_every_replica(
     admin: RegistryAdmin, broadcasts: list[tuple[object, ...]]
 ) -> None:
