@@ -1,7 +1,6 @@
 """`build` makes the Serve application: an ingress, and a deployment for each row of the table of families."""
 
 import hashlib
-import sys
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +19,10 @@ from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.families import ModelFormat
 from serve_app.config.config import RuntimeConfig
 from serve_app.dispatch.dispatcher import Route
-from serve_app.dispatch.serve_internals import has_haproxy
-from serve_app.http.haproxy import missing_haproxy
+from serve_app.dispatch.serve_internals import in_worker
 from serve_app.http.oip.requests import Signature
-from serve_app.ingress import METRICS_AGGREGATOR, Ingress
+from serve_app.ingress import METRICS_AGGREGATOR, Ingress, refuse_incomplete
+from serve_app.node import set_environment_until_exit
 from serve_app.registry.actor import ModelRegistryActor
 from serve_app.registry.mirror import MODEL_REGISTRY
 
@@ -37,8 +36,10 @@ LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 def build(args: RuntimeConfig) -> Application:
     """The application, for `serve run serve_app.app:build`, `serve deploy` and `serve.run(build(config))`."""
-    if not has_haproxy():
-        print(missing_haproxy("`model-runtime serve` starts Ray with it"), file=sys.stderr, flush=True)
+    if in_worker():
+        refuse_incomplete(args.ingress)
+    elif not ray.is_initialized():
+        set_environment_until_exit()  # `serve run` starts a Ray of its own where there is none.
     return compose(args, FAMILIES)
 
 

@@ -26,7 +26,7 @@ from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.broadcast import broadcast, is_ready
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
-from serve_app.dispatch.serve_internals import by_value
+from serve_app.dispatch.serve_internals import by_value, missing_variables
 from serve_app.http.app import build_http_app
 from serve_app.http.oip.requests import Signature
 from serve_app.http.oip.routes import oip_api
@@ -42,6 +42,15 @@ METRICS_AGGREGATOR = "metrics_aggregator"
 REPORT_EVERY_S = 1.0
 
 
+def refuse_incomplete(settings: IngressSettings) -> None:
+    """Raises RuntimeError where this node's Ray lacks what has to be in its environment."""
+    if missing := missing_variables(settings.max_body_bytes):
+        raise RuntimeError(
+            f"Ray was started without {' and '.join(missing)}: start it with `model-runtime exec ray start ...`, "
+            "which sets all that is needed"
+        )
+
+
 class Ingress:
     """Every entrance leads to the runtime: HTTP through the ASGI application, handles through `infer`."""
 
@@ -53,6 +62,7 @@ class Ingress:
         forms: Sequence[Form],
         signatures: Mapping[str, Signature],
     ) -> None:
+        refuse_incomplete(settings)
         self.routes = routes
         self.handles = {family: by_value(handle) for family, handle in handles.items()}
         self.access = Access(AccessSettings())

@@ -23,6 +23,7 @@ from deployments.families.table import FAMILIES
 from deployments.replica.family import Family
 from deployments.system.cache_folder import cache_folder, home
 from deployments.system.process_memory import ONE_ARENA
+from serve_app.capacity import refuse_shortage
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
 from serve_app.config.reload import Reload
@@ -51,6 +52,7 @@ def serve_until_interrupted(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _Stop(stop))
     config.repository()
+    refuse_shortage(config, families)
     print(f"caching in {cache_folder(config.cache)}", flush=True)
     if reload:
         signal.signal(signal.SIGHUP, lambda number, frame: setattr(reload, "forced", True))
@@ -100,6 +102,7 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
     except Unavailable:
         started = time.monotonic()
         config = config or RuntimeConfig()
+        refuse_shortage(config, FAMILIES)
         _start_ray(config, started)
         _deploy(config, port, FAMILIES, started)
     return client

@@ -17,15 +17,17 @@ MOST_LINES = 300
 
 ARROWS = """
 serve_app.access → contract
-serve_app.app → config contract dispatch families http ingress metrics registry replica repository
+serve_app.app → config contract dispatch families http ingress metrics node registry replica repository
 serve_app.autoscaling → replica
-serve_app.cli → access client config contract families local replica
+serve_app.capacity → config replica system
+serve_app.cli → access client config contract families local node replica
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository
 serve_app.http → access config contract replica
 serve_app.ingress → access config contract dispatch http metrics registry replica runtime
-serve_app.local → app client config contract families http replica sample system
+serve_app.local → app capacity client config contract families http replica sample system
+serve_app.node → config http replica system
 serve_app.registry → contract dispatch repository
 serve_app.runtime → access contract dispatch metrics replica
 serve_app.sample → client contract replica

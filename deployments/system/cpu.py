@@ -10,6 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TASKS = Path("/proc/self/task")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def machine_cpus(cgroup: Path = CGROUP) -> int:
+    """The CPUs of this machine, or of its container, as Ray counts them unless told: whole ones, at least one."""
+    cpus = os.cpu_count() or 1
+    for quota_file, period_file in (("cpu.max", None), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = (cgroup / quota_file).read_text("utf-8").split()
+            if period_file is not None:
+                words += (cgroup / period_file).read_text("utf-8").split()
+            quota, period = int(words[0]), int(words[1])
+        except (OSError, ValueError, IndexError):  # `max`, or another kind of cgroup
+            continue
+        if quota > 0:
+            return max(1, min(cpus, quota // period))
+    return cpus
 
 
 def limit_cores(share: float) -> int:

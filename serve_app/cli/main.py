@@ -1,4 +1,4 @@
-"""`model-runtime`: the commands serve, infer, models, config and keys. Programs use `serve_app.client`."""
+"""`model-runtime`: the commands serve, infer, batch, models, config, keys and exec. Programs use `serve_app.client`."""
 
 import argparse
 import sys
@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from deployments.contract.errors import ServingError
 from deployments.contract.settings import is_url, mistakes
 from deployments.families.table import FAMILIES
+from serve_app import node
 from serve_app.access.api_keys import new_key
-from serve_app.cli import infer, models
+from serve_app.cli import batch, infer, models
 from serve_app.config.config import RuntimeConfig, read_config
 from serve_app.config.reload import Reload
 from serve_app.config.serve_file import read_configs
@@ -39,8 +40,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C")
     infer.add_arguments(commands.add_parser("infer", help="send one request to a running runtime"))
+    batch.add_arguments(commands.add_parser("batch", help="answer a file of requests, or its rest"))
     listing = "list the models; show, load, unload, pin, unpin, plan one"
     models.add_arguments(commands.add_parser("models", help=listing))
+    execute = commands.add_parser(
+        "exec", help="run a command that starts Ray, such as `ray start`, on a cluster's node"
+    )
+    execute.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
+    execute.set_defaults(run=_execute)
     _add_keys(commands.add_parser("keys", help="make API keys"))
     config = commands.add_parser("config", help="check a configuration or a file for `serve deploy`; print it whole")
     for command, run in ((serve, _serve), (config, _config)):
@@ -84,6 +91,13 @@ def _serve(options: argparse.Namespace) -> int:
     config = _configuration(options)
     reload = Reload(options.config, lambda: _configuration(options), config) if options.config else None
     return serve_until_interrupted(config, options.port, reload)
+
+
+def _execute(options: argparse.Namespace) -> int:
+    if options.command:
+        node.execute(options.command)
+    print("model-runtime exec: which command? Such as `model-runtime exec ray start --head`", file=sys.stderr)
+    return 2
 
 
 def _new_key(options: argparse.Namespace) -> None:

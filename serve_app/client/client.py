@@ -10,7 +10,8 @@ An `Error` is raised as the ServingError that its code names: `except ModelNotFo
 
 import functools
 import os
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,7 +19,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from deployments.contract import types
 from deployments.contract.errors import Unavailable
 from deployments.contract.status import ModelStatus, Plan, Verb
-from serve_app.client.blocking import Portal
+from serve_app.client import bulk
+from serve_app.client.blocking import Call, Portal
 from serve_app.client.streaming import AsyncTextStream, TextStream
 from serve_app.client.transports import HttpTransport, ServeHandleTransport, Transport, raised
 
@@ -64,6 +66,20 @@ class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClie
         """The prompt's continuation. `options` are TextGeneration's: temperature, top_p, stop, seed, …"""
         request = types.TextGeneration(model_id=model_id, prompt=prompt, max_tokens=max_tokens, **options)
         return _as(types.TextGenerationResult, await self.infer(request))
+
+    async def answer(self, request: types.InferRequest) -> types.InferResponse:
+        """The answer to one request among many: an `Error` is no exception, and what is refused for the moment is asked
+        again. Raises Unavailable where the runtime cannot be reached."""
+        return await bulk.answer(functools.partial(self._transport.infer, request))
+
+    def map(
+        self, requests: Iterable[types.InferRequest], concurrency: int = bulk.CONCURRENCY
+    ) -> AsyncGenerator[types.InferResponse, None]:
+        """The answers to many requests in their order, each a result or an `Error`; `concurrency` are under way.
+
+        Requests are taken as answers are: an iterator of any length is never in memory as a whole.
+        """
+        return bulk.in_order(self.answer, requests, concurrency)
 
     def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> AsyncTextStream:
         """The same as it is written: iterate over its chunks."""
@@ -137,6 +153,7 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
         self._portal = Portal()
 
     infer = _blocking(AsyncModelRuntimeClient.infer)
+    answer = _blocking(AsyncModelRuntimeClient.answer)
     classify = _blocking(AsyncModelRuntimeClient.classify)
     detect = _blocking(AsyncModelRuntimeClient.detect)
     generate = _blocking(AsyncModelRuntimeClient.generate)
@@ -147,6 +164,26 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
     unload = _blocking(AsyncModelRuntimeClient.unload)
     pin = _blocking(AsyncModelRuntimeClient.pin)
     plan = _blocking(AsyncModelRuntimeClient.plan)
+
+    def map(
+        self, requests: Iterable[types.InferRequest], concurrency: int = bulk.CONCURRENCY
+    ) -> Generator[types.InferResponse, None, None]:
+        """The answers to many requests in their order, each a result or an `Error`; `concurrency` are under way.
+
+        Requests are taken as answers are: an iterator of any length is never in memory as a whole.
+        """
+        client, portal = self._connected()
+        window: deque[Call[types.InferResponse]] = deque()
+        try:
+            for request in requests:
+                if len(window) >= concurrency:
+                    yield window.popleft().result()
+                window.append(portal.start(functools.partial(client.answer, request)))
+            while window:
+                yield window.popleft().result()
+        finally:
+            for call in window:
+                call.cancel()
 
     def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextStream:
         """The same as it is written: iterate over its chunks."""

