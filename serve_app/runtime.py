@@ -76,7 +76,7 @@ class Runtime:
         if not isinstance(asked, InferRequest):  # A handle takes any object.
             raise InvalidRequest(f"expected an InferRequest, not {type(asked).__name__}")
         self.access.take(context.caller)
-        self._refuse_long(asked.texts)
+        self._refuse_long(asked.prompt_texts)
         return asked
 
     def _refuse_long(self, texts: Sequence[str]) -> None:

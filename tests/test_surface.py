@@ -104,8 +104,14 @@ COMMANDS = {
 }
 
 MEDIA_TYPES = {"application/json", "application/x-bincode", "application/msgpack"}
-REQUESTS = {"ImageClassification": 0, "TextGeneration": 1, "ObjectDetection": 2}
-RESPONSES = {"ImageClassificationResult": 0, "TextGenerationResult": 1, "Error": 2, "ObjectDetectionResult": 3}
+REQUESTS = {"ImageClassification": 0, "TextGeneration": 1, "ObjectDetection": 2, "TextEmbedding": 4}
+RESPONSES = {
+    "ImageClassificationResult": 0,
+    "TextGenerationResult": 1,
+    "Error": 2,
+    "ObjectDetectionResult": 3,
+    "TextEmbeddingResult": 5,
+}
 
 CLIENT = {
     "classify": "model_id image top_k",

@@ -18,6 +18,9 @@ from deployments.contract.errors import ERRORS, Internal, ServingError
 from deployments.contract.scalars import U32, U64, Box, Text
 from deployments.contract.text_generation import PromptToken, SamplingDefaults, TokenLogprob, TokenOptions, Usage
 
+MAX_TEXTS = 2048
+"""Of one TextEmbedding, as OpenAI has it."""
+
 
 class Variant(BaseModel):
     """A variant of either union: as strict as serde in its own fields; unknown fields are ignored."""
@@ -53,8 +56,8 @@ class InferRequest(Variant):
         return False
 
     @property
-    def texts(self) -> Sequence[str]:
-        """The texts that the model reads: together they must not be longer than `ingress.max_prompt_kb`."""
+    def prompt_texts(self) -> Sequence[str]:
+        """The texts of one prompt: together they must not be longer than `ingress.max_prompt_kb`."""
         return ()
 
 
@@ -81,6 +84,30 @@ class ObjectDetection(InferRequest, index=2):
     image_data: bytes
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: U32 | None = None
+
+
+class TextEmbedding(InferRequest, index=4):
+    """The texts, or token ids of the model in their place. `input_type`: the name of a prompt of the model's folder,
+    put before each text. `dimensions`: so many of the vector's first values. `truncate`: whether a text that is too
+    long is cut, as by default, or refused."""
+
+    texts: Annotated[list[Text], Field(max_length=MAX_TEXTS)]
+    token_ids: Annotated[list[Annotated[list[U32], Field(min_length=1)]], Field(max_length=MAX_TEXTS)] | None = None
+    dimensions: Annotated[U32, Field(ge=1)] | None = None
+    normalize: bool | None = None
+    """Whether vectors have length 1. By default as the model's folder has it, and where `dimensions` cuts them."""
+    input_type: Text | None = None
+    truncate: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if self.texts and self.token_ids is not None:
+            raise ValueError("only one of texts and token_ids may be given")
+        return self
+
+    @property
+    def prompt_texts(self) -> Sequence[str]:
+        return [max(self.texts, key=len)] if self.texts else ()  # Each is a prompt of its own.
 
 
 class Prompt(ChatOptions):
@@ -147,7 +174,7 @@ class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
         return bool(self.stream)
 
     @property
-    def texts(self) -> Sequence[str]:
+    def prompt_texts(self) -> Sequence[str]:
         messages = [text for message in self.messages or () for text in message.texts]
         options = (json.dumps(value, ensure_ascii=False) for value in (self.tools, self.chat_template_kwargs) if value)
         return [self.prompt, self.suffix or "", *messages, *options]
@@ -192,6 +219,19 @@ class ObjectDetectionResult(InferResponse, index=3):
     scores: list[float]
     boxes: list[Box]
     model_id: str | None = None
+
+
+class TextEmbeddingResult(InferResponse, index=5):
+    """One vector a text, in order."""
+
+    embeddings: list[list[float]]
+    model_id: str | None = None
+    usage: Usage | None = None
+    """Special tokens count, padding does not."""
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.prompt_tokens if self.usage else 0
 
 
 class Error(InferResponse, index=2):

@@ -17,6 +17,8 @@ from deployments.contract.types import (
     InferResponse,
     ObjectDetection,
     ObjectDetectionResult,
+    TextEmbedding,
+    TextEmbeddingResult,
     TextGeneration,
     TextGenerationResult,
     Variant,
@@ -33,6 +35,13 @@ REQUESTS = some.one_of(
         image_data=some.binary(),
         threshold=some.none() | some.floats(0, 1),
         top_k=some.none() | U32,
+    ),
+    some.builds(
+        TextEmbedding,
+        model_id=TEXT,
+        texts=some.lists(TEXT),
+        dimensions=some.none() | some.integers(1, 2**32 - 1),
+        input_type=some.none() | TEXT,
     ),
     some.builds(
         TextGeneration,
@@ -57,6 +66,7 @@ RESPONSES = some.one_of(
             boxes=[box for _, _, box in found],
         )
     ),
+    some.builds(TextEmbeddingResult, embeddings=some.lists(some.lists(F32))),
     some.builds(TextGenerationResult, generated_text=TEXT, model_id=some.none() | TEXT),
     some.builds(Error, message=TEXT, code=some.none() | TEXT, retry_after_ms=some.none() | U32),
 )
