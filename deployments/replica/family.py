@@ -95,6 +95,8 @@ class Family:
     """Whether it serves a model, by its config.json. A function of a module: the registry imports it by its path."""
     context: Context | None = None
     """How many tokens a request and its answer may have together, by config.json; a function of a module too."""
+    marker: str | None = None
+    """A file that only folders of its models hold: they are served by it whatever their config.json says."""
     golden: type[GoldenExample] | None = None
     lacks: Lacks | None = None
     """What a folder lacks that it matches, by its config.json and the names of its files. A function of a module."""
@@ -116,7 +118,7 @@ class Family:
 def model_formats(families: Iterable[Family]) -> dict[str, ModelFormat]:
     """By family, of those that have models."""
     return {
-        f.name: ModelFormat(matches=f.matches, context=f.context, golden=f.golden, lacks=f.lacks)
+        f.name: ModelFormat(matches=f.matches, context=f.context, golden=f.golden, lacks=f.lacks, marker=f.marker)
         for f in families
         if f.matches is not None
     }

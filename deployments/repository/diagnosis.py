@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from deployments.contract.errors import quoted
 from deployments.repository.manifest import Unservable
-from deployments.repository.weights import MODEL_SUFFIXES, loaded_weights
+from deployments.repository.weights import MODEL_SUFFIXES, MODULES, loaded_weights
 
 _PACKAGES = {
     "aqlm": ("aqlm",),
@@ -42,7 +42,7 @@ PIPELINE = "model_index.json"
 _KINDS = {
     PIPELINE: "a diffusers pipeline, which no family serves",
     "params.json": "a model in Meta's or Mistral's own layout: take the folder in transformers' layout",
-    "modules.json": "a sentence-transformers model, and its config.json is missing: download the whole folder",
+    MODULES: "a sentence-transformers model, and its config.json is missing: download the whole folder",
 }
 """By a file that tells the kind."""
 
@@ -69,8 +69,6 @@ def kind_without_family(config: Mapping[str, object], names: Collection[str]) ->
     """Of a folder whose config.json no family matches, where it is known."""
     if "pretrained_cfg" in config or (isinstance(config.get("architecture"), str) and "num_classes" in config):
         return f"a timm model ({quoted(str(config.get('architecture')))}): take one in transformers' own format"
-    if "modules.json" in names or "config_sentence_transformers.json" in names:
-        return "a sentence-transformers model: no family serves embeddings"
     return None
 
 

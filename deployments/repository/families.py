@@ -29,16 +29,21 @@ class ModelFormat(BaseModel):
     golden: ImportString[type[Strict]] | None = None
     """An entry of model.yaml's `golden`."""
     lacks: ImportString[Lacks] | None = None
+    marker: str | None = None
+    """A file that only folders of the family hold, whatever their config.json says."""
 
 
 def family_of(
     manifest: Manifest, config: Mapping[str, object], formats: Mapping[str, ModelFormat], names: Collection[str] = ()
 ) -> str:
-    """The family that model.yaml names, else the first that matches config.json. `names`: of the folder's files.
+    """The family that model.yaml names, else the one whose marker is among the folder's files, `names`, else the first
+    that matches config.json.
 
     Raises Unservable where there is none, or where model.yaml is wrong for it.
     """
-    family = manifest.family or next((name for name, form in formats.items() if form.matches(config)), None)
+    marked = (name for name, form in formats.items() if form.marker in names)
+    matching = (name for name, form in formats.items() if form.matches(config))
+    family = manifest.family or next(marked, None) or next(matching, None)
     if family is None:
         named = f"no family serves architecture {quoted(', '.join(architectures(config)) or 'none')}"
         raise Unservable(kind_without_family(config, names) or named)

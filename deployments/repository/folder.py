@@ -12,7 +12,7 @@ from deployments.contract.generation import FolderDefaults, folder_defaults
 from deployments.repository.diagnosis import adapted
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.safetensors import check_safetensors
-from deployments.repository.weights import INDEX_BYTES, loaded_weights
+from deployments.repository.weights import INDEX_BYTES, MODULES, loaded_weights
 
 MANIFEST = "model.yaml"
 ADAPTER = "adapter_config.json"
@@ -30,16 +30,18 @@ _VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json", 
 
 def files_of(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Every file with its path below the folder, except in hidden folders and in those that are models themselves.
+    Those below a modules.json are parts of one.
 
     Raises Unservable where there are too many.
     """
     count = 0
     pending = [("", folder, 0)]
+    whole = (folder / MODULES).is_file()
     while pending:
         prefix, here, depth = pending.pop()
         with os.scandir(here) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
-        if prefix and any(entry.name == "config.json" for entry in listed):
+        if prefix and not whole and any(entry.name == "config.json" for entry in listed):
             continue
         for entry in listed:
             if entry.is_dir(follow_symlinks=False):

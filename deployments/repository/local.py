@@ -30,6 +30,7 @@ from deployments.repository.model import LEVELS, Model, by_name, id_and_version,
 from deployments.repository.remote import scan_remote
 from deployments.repository.source_poller import SourcePoller
 from deployments.repository.staging import allowed
+from deployments.repository.weights import MODULES
 
 
 class Repository:
@@ -157,7 +158,7 @@ def _models_in(root: Path, parts: tuple[str, ...]) -> list[tuple[str, int | None
         inner = inner if len(parts) < LEVELS else []
     except OSError:
         return here
-    if PIPELINE in names:  # Each of its parts has a config.json.
+    if PIPELINE in names or MODULES in names:  # Each of its parts has a config.json.
         return here
     below = [model for name in inner for model in _models_in(root, (*parts, name))]
     if looks_like_a_model(names):

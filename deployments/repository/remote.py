@@ -19,6 +19,7 @@ from deployments.repository.folder import (
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
 from deployments.repository.model import LEVELS, Model, id_and_version, may_name_a_model, versioned
 from deployments.repository.staging import RemoteFile, content_digest, listing, read_remote, weight_bytes
+from deployments.repository.weights import MODULES
 
 RemoteFiles = Mapping[str, RemoteFile]
 
@@ -45,9 +46,12 @@ def scan_remote(url: str, known: Mapping[str, Model], formats: Mapping[str, Mode
 
 
 def _model_folders(files: RemoteFiles) -> Mapping[str, RemoteFiles]:
-    """By the path of each folder with a config.json: its files, each in the nearest such folder above it. A folder that
-    neither lies in such a one nor leads to one is its own, with what lies below it."""
+    """By the path of each folder with a config.json: its files, each in the nearest such folder above it; what lies
+    below a modules.json is of that model. A folder that neither lies in such a one nor leads to one is its own, with
+    what lies below it."""
+    of_modules = {path.removesuffix(f"/{MODULES}") for path in files if path.endswith(f"/{MODULES}")}
     models = {path.removesuffix("/config.json") for path in files if path.endswith("/config.json")}
+    models = {model for model in models if of_modules.isdisjoint(_parents(model))}
     lead_to_models = {parent for model in models for parent in _parents(model)}
     like_models = {_parents(path)[0] for path in files if "/" in path and looks_like_a_model([path])}
     folders: dict[str, dict[str, RemoteFile]] = defaultdict(dict)

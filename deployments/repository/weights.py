@@ -1,12 +1,16 @@
 """Which weight files of a folder are loaded, by the names of its files and its config.json. Opens no weights."""
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePosixPath
 
 from deployments.repository.manifest import Unservable
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+MODULES = "modules.json"
+"""Of sentence-transformers: each folder that it names holds a part of the model, with a config.json of its own."""
+_OF_A_MODULE = re.compile(r"\d+_\w+/model\.safetensors")
 INDEX_BYTES = 16 * 2**20
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
 _OTHER_FORMATS = {
@@ -24,14 +28,15 @@ MODEL_SUFFIXES = PICKLES | _OTHER_FORMATS.keys() | {".json", ".safetensors", ".m
 
 
 def loaded_weights(names: Collection[str], config: Mapping[str, object], read: Callable[[str], bytes]) -> list[str]:
-    """The names of the files that transformers loads. `read` gives at most INDEX_BYTES + 1 bytes of one.
+    """The names of the files that are loaded. `read` gives at most INDEX_BYTES + 1 bytes of one.
 
     Others beside them (fp16 variants, consolidated.safetensors, pickles) are never opened. Raises Unservable.
     """
     named = config.get("transformers_weights")
+    modules = sorted(filter(_OF_A_MODULE.fullmatch, names)) if MODULES in names else []
     for name in [named] if isinstance(named, str) else [SINGLE, INDEX]:
         if name in names:
-            return [name] if name.endswith(".safetensors") else _shards(name, names, read(name))
+            return ([name] if name.endswith(".safetensors") else _shards(name, names, read(name))) + modules
     raise Unservable(_why_none(names))
 
 

@@ -36,7 +36,6 @@ def test_a_folder_without_config_is_named_by_its_files(names: list[str], kind: s
     [
         ({"architecture": "resnet18", "num_classes": 3}, [], "a timm model ('resnet18')"),
         ({"pretrained_cfg": {}, "architecture": "vit"}, [], "a timm model ('vit')"),
-        ({"architectures": ["BertModel"]}, ["modules.json"], "a sentence-transformers model"),
         ({"architectures": ["BertModel"]}, [], None),
     ],
 )

@@ -50,6 +50,14 @@ def test_a_model_that_no_family_serves_is_refused_with_the_reason(
     assert said in str(refused.value)
 
 
+def test_a_folder_with_the_marker_of_a_family_is_its_whatever_config_json_says() -> None:
+    formats = FORMATS | {"marked": ModelFormat(matches=is_whisper, marker="modules.json")}
+    for names, family in ((("modules.json",), "marked"), ((), "text_generation")):
+        assert families.family_of(parse_manifest(b""), TEXT, formats, names) == family
+    overruled = parse_manifest(b"family: image_classification")
+    assert families.family_of(overruled, TEXT, formats, ["modules.json"]) == "image_classification"
+
+
 def test_a_family_may_match_the_model_type_and_have_no_golden_examples() -> None:
     formats = {"speech_to_text": ModelFormat(matches=is_whisper)}
     assert family_of("", {"model_type": "whisper"}, formats) == "speech_to_text"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.repository.folder import check_files, digest_of
+from deployments.repository.folder import check_files, digest_of, names_of
 from deployments.repository.manifest import Unservable
 from tests.support import PROJECT
 from tests.support.tiny_models import save_image_model
@@ -137,6 +137,22 @@ def test_links_within_the_repository_are_followed_as_the_hubs_cache_has_them(fol
     (folder / "model.safetensors").rename(blobs / "abc")
     (folder / "model.safetensors").symlink_to("../blobs/abc")
     check_files(folder, folder.parent.resolve())
+
+
+def test_the_folders_of_a_sentence_transformers_models_modules_are_its_own(folder: Path) -> None:
+    inner = folder / "2_Dense"
+    inner.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (inner / file).write_bytes((folder / file).read_bytes())
+    assert "2_Dense/config.json" not in names_of(folder)  # a model of its own
+    (folder / "modules.json").write_text("[]")
+    assert {"2_Dense/config.json", "2_Dense/model.safetensors"} <= names_of(folder)
+    check_files(folder, folder.parent.resolve())
+    before = digest_of(folder)
+    (inner / "config.json").write_text("{}")
+    assert digest_of(folder) != before
+    (inner / "model.safetensors").write_bytes(b"garbage")
+    assert "safetensors" in refused(folder)
 
 
 def test_a_change_that_keeps_size_and_time_changes_the_digest(folder: Path) -> None:

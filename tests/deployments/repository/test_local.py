@@ -134,6 +134,9 @@ def test_every_folder_is_listed_but_those_that_lead_to_a_model_or_lie_in_one(tmp
     put(tmp_path / "org" / "good")
     (tmp_path / "org" / "README.md").write_text("of all models")
     put(tmp_path / "inner" / "1")
+    put(tmp_path / "org" / "sentences")
+    (tmp_path / "org" / "sentences" / "modules.json").write_text("[]")
+    put(tmp_path / "org" / "sentences" / "2_Dense")
     for name in ("good/onnx", "bad/1", "empty", "pipeline/unet"):
         (tmp_path / "org" / name).mkdir(parents=True)
     (tmp_path / "org" / "good" / "onnx" / "model.onnx").write_bytes(b"")
@@ -147,6 +150,7 @@ def test_every_folder_is_listed_but_those_that_lead_to_a_model_or_lie_in_one(tmp
         "org/bad@1": "its weights are GGUF, which l",
         "org/empty": "there is no config.json: a mo",
         "org/pipeline": "a diffusers pipeline, which n",
+        "org/sentences": "",
     }
 
 

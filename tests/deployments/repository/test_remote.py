@@ -34,6 +34,15 @@ def test_models_are_found_with_their_versions_families_sizes_and_manifests(
     assert models["image"].family == "image_classification"
 
 
+def test_the_folders_of_a_sentence_transformers_models_modules_are_its_own(store: str, text_model: Path) -> None:
+    put(text_model, f"{store}/sentences")
+    put(text_model, f"{store}/sentences/2_Dense")
+    write(f"{store}/sentences/modules.json", b"[]")
+    models = scan(store)
+    assert models.keys() == {"sentences"}
+    assert models["sentences"].declared_bytes == 2 * (text_model / "model.safetensors").stat().st_size
+
+
 def test_only_what_has_changed_is_read_again(store: str, text_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(text_model, f"{store}/a")
     put(text_model, f"{store}/b")

@@ -23,6 +23,12 @@ def test_the_shards_are_those_of_the_index_each_once() -> None:
     assert weights(INDEX, *SHARDS, "model-00003-of-00003.safetensors") == sorted(SHARDS)
 
 
+def test_the_weights_of_sentence_transformers_modules_are_loaded_too() -> None:
+    names = ("model.safetensors", "1_Pooling/config.json", "2_Dense/model.safetensors", "onnx/model.safetensors")
+    assert weights("modules.json", *names) == ["model.safetensors", "2_Dense/model.safetensors"]
+    assert weights(*names) == ["model.safetensors"]
+
+
 def test_config_json_may_name_another_file() -> None:
     assert weights("model.safetensors", "w.safetensors", transformers_weights="w.safetensors") == ["w.safetensors"]
     index = "other.safetensors.index.json"
