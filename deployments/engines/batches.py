@@ -57,7 +57,7 @@ def _halving(
         if len(items) > 1:
             half = len(items) // 2
             return _halving(items[:half], compute, fault) + _halving(items[half:], compute, fault)
-        logger.exception("the forward failed for one image")
+        logger.exception("the forward failed for one item")
         if isinstance(error, torch.OutOfMemoryError):
-            return [OutOfMemory("the device has no memory left for this image")]
+            return [OutOfMemory("the device has no memory left for this item")]
         return [fault()]
