@@ -113,7 +113,7 @@ def test_serve_deploy_serves_the_committed_config_and_calls_a_replica_on_another
     arguments["families"]["text_generation"]["num_cpus"] = 12  # which the head has not
     file = tmp_path / "serve_config.yaml"
     file.write_text(yaml.safe_dump(config))
-    with another_node(serveless, cpus=12):
+    with another_node(serveless, cpus=20):
         serveless.succeeds("serve", "deploy", "--address", serveless.dashboard, str(file))
         assert_serves(serveless)
         logs = Path(serveless.env["HOME"], "ray", "session_latest", "logs", "serve")
