@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: serve test test-fast test-residency test-wheel test-lowest test-clients fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
+.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -27,6 +27,10 @@ test-fast: .venv/dev.stamp
 # More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp
 	RESIDENCY_LONG=1 $(BIN)/pytest tests/deployments/residency/test_machine.py --timeout 1800
+
+# proto/inference.proto and its Python stubs, from the contract: after a change of deployments/contract/types.py.
+proto: .venv/dev.stamp
+	$(BIN)/python -m serve_app.grpc.generate
 
 # 20,000 mutations of each image format: some minutes.
 fuzz-image: .venv/dev.stamp

@@ -73,7 +73,9 @@ def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
     forms = [family.form for family in families if family.form]
     registry = _registry(config, models, formats, {family.name: _name(family) for family in families})
     signatures = {family.name: Signature(family.request, family.result) for family in families}
-    return _ingress(config, registry, version).bind(config.ingress, tuple(routes), handles, forms, signatures)
+    return _ingress(config, registry, version).bind(
+        config.ingress, tuple(routes), handles, forms, signatures, config.grpc_address
+    )
 
 
 def _name(family: Family) -> str:

@@ -27,6 +27,7 @@ from serve_app.dispatch.broadcast import broadcast, is_ready
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.dispatch.serve_internals import by_value, missing_variables
+from serve_app.grpc.server import GrpcServer
 from serve_app.http.app import build_http_app
 from serve_app.http.oip.requests import Signature
 from serve_app.http.oip.routes import oip_api
@@ -61,6 +62,7 @@ class Ingress:
         handles: Mapping[str, DeploymentHandle[Any]],
         forms: Sequence[Form],
         signatures: Mapping[str, Signature],
+        grpc_address: str | None = None,
     ) -> None:
         refuse_incomplete(settings)
         self.routes = routes
@@ -76,6 +78,10 @@ class Ingress:
         openai = openai_api(settings, self.runtime, self)
         oip = oip_api(settings, self.access, self.runtime, self, signatures)
         self.http = build_http_app(settings, self.access, self.runtime, self, (openai, oip), forms)
+        self._grpc = None
+        if grpc_address:
+            self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self)
+            self._tasks.append(asyncio.create_task(self._grpc.start()))
         path = private_socket()
         self._unix_server = UnixServer(self.http, path) if path else None
 
@@ -97,6 +103,8 @@ class Ingress:
         """Called by Serve, once nothing new is sent here."""
         if self._unix_server:
             await self._unix_server.close()
+        if self._grpc:
+            await self._grpc.close()
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Called by Serve with the settings that may change while the runtime runs."""

@@ -56,7 +56,9 @@ def serve_until_interrupted(
     print(f"caching in {cache_folder(config.cache)}", flush=True)
     if reload:
         signal.signal(signal.SIGHUP, lambda number, frame: setattr(reload, "forced", True))
-    _check_port(config.host, port)
+    for wanted, setting in ((port, "--port"), (config.grpc_port, "grpc_port")):
+        if wanted:
+            _check_port(config.host, wanted, setting)
     started = time.monotonic()
     try:
         _start_ray(config, started)
@@ -85,13 +87,13 @@ class _Stop:
             raise KeyboardInterrupt
 
 
-def _check_port(host: str, port: int) -> None:
+def _check_port(host: str, port: int, setting: str = "--port") -> None:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as refused:
-            raise OSError(f"{host}:{port} cannot be had ({refused.strerror}); choose another with --port") from None
+            raise OSError(f"{host}:{port} cannot be had ({refused.strerror}); choose another with {setting}") from None
 
 
 def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> ModelRuntimeClient:

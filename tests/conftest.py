@@ -147,6 +147,7 @@ def runtime(serve_url: str, repository: Path, picture: Path) -> Running:
 
     from tests.support.echo import build
 
-    config = CONFIG.model_copy(update={"models": repository, "cache": repository.parent / "cache"})
+    cache, grpc_port = repository.parent / "cache", free_port()
+    config = CONFIG.model_copy(update={"models": repository, "cache": cache, "grpc_port": grpc_port})
     handle = serve.run(build(config), name="model-runtime")
-    return Running(serve_url, handle, repository, picture)
+    return Running(serve_url, handle, repository, picture, config)

@@ -24,8 +24,9 @@ serve_app.cli → access client config contract families local node replica
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository
+serve_app.grpc → access config contract families http
 serve_app.http → access config contract replica
-serve_app.ingress → access config contract dispatch http metrics registry replica runtime
+serve_app.ingress → access config contract dispatch grpc http metrics registry replica runtime
 serve_app.local → app capacity client config contract families http replica sample system
 serve_app.node → config http replica system
 serve_app.registry → contract dispatch repository
@@ -70,6 +71,8 @@ RAY = {
 TESTED_BY = {
     "serve_app/dispatch/serve_internals.py": "tests/serve_app/dispatch/test_replica_pool.py",
     "serve_app/http/openai/parsing/delta.py": "tests/serve_app/http/openai/parsing/test_output.py",
+    "serve_app/grpc/stubs/inference_pb2.py": "tests/serve_app/grpc/test_messages.py",
+    "serve_app/grpc/stubs/inference_pb2_grpc.py": "tests/serve_app/grpc/test_service.py",
     "serve_app/http/interfaces.py": "tests/serve_app/http/test_app.py",
     "serve_app/ingress.py": "tests/runtime/test_operation.py",
     "deployments/contract/chat.py": "tests/deployments/contract/test_wire.py",

@@ -17,6 +17,7 @@ from serve_app.app import build
 from serve_app.cli.main import main
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig
+from serve_app.grpc.generate import FILE, proto
 from serve_app.local import start_or_join
 from tests.support.http_runtimes import FakeRuntime, http_app
 from tests.support.running import Running
@@ -79,7 +80,7 @@ max_batch_size deadline_s max_deadline_s unload_idle_s preload
 IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepted them as well, without effect.
 
 CONFIGURATION = {
-    "": "models sources link_targets cache host",
+    "": "models sources link_targets cache host grpc_port",
     "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins",
     "ingress.autoscaling.": AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,
@@ -128,6 +129,11 @@ CLIENT = {
     "plan": "model_id",
     "close": "",
 }
+
+
+def test_the_protocol_buffers_have_every_variant_and_field() -> None:
+    before = FILE.read_text("utf-8")
+    assert proto(before) == before, "the contract has changed: run `make proto`, and commit what it writes"
 
 
 def test_the_http_routes() -> None:

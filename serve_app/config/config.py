@@ -56,6 +56,8 @@ class RuntimeConfig(Strict):
     """By family name, each an instance of the family's `options`; a family that is not named has the defaults."""
     host: str = "127.0.0.1"
     """Where `model-runtime serve` listens. Any other address than loopback needs keys."""
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """Where gRPC listens, at `host`, on each node with an ingress replica. Absent: nowhere."""
     access: AccessSettings = AccessSettings()
 
     @field_validator("families", mode="before")
@@ -81,6 +83,12 @@ class RuntimeConfig(Strict):
 
     def settings(self, family: str) -> FamilySettings:
         return self.families.get(family) or _options_of(family)()
+
+    @property
+    def grpc_address(self) -> str | None:
+        if self.grpc_port is None:
+            return None
+        return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.grpc_port}"
 
     def repository(self) -> Path | str:
         """The repository's absolute path, or its URL. Raises ValueError if there is no such folder."""

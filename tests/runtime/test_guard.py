@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
-import grpc  # type: ignore[import-untyped]
+import grpc
 import httpx
 import psutil
 import pytest
@@ -19,7 +19,7 @@ from deployments.replica.calls import CALLS_UNDER_WAY
 from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
 from serve_app.dispatch.broadcast import broadcast
 from tests.support.echo import Echo, build
-from tests.support.running import CONFIG, Running, replica_pids
+from tests.support.running import Running, replica_pids
 from tests.support.until import wait_until
 
 ECHO = {"Echo": {"model_id": "any", "text": "x"}}
@@ -70,7 +70,7 @@ def test_every_listener_is_on_loopback_or_asks_for_rays_token(runtime: Running) 
 def test_keys_come_and_go_and_no_replica_is_started_anew(runtime: Running) -> None:
     key, sha256 = new_key()
     keys = AccessSettings(keys={"team": KeySettings(sha256=sha256)})
-    config = CONFIG.model_copy(update={"models": runtime.models, "cache": runtime.models.parent / "cache"})
+    config = runtime.config
     deployments = ("Ingress", "TextGeneration", "ImageClassification")
     pids = [replica_pids("model-runtime", name) for name in deployments]
     url = f"{runtime.url}/infer"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
+import grpc
 import httpx
 
 from deployments.contract import wire
@@ -14,6 +15,10 @@ from deployments.contract.errors import ERRORS, ServingError
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.families.table import FAMILIES
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
+from serve_app.grpc.messages import from_message, to_message
+from serve_app.grpc.service import ERROR_DETAILS
+from serve_app.grpc.stubs import inference_pb2 as pb
+from serve_app.grpc.stubs.inference_pb2_grpc import InferenceStub
 from serve_app.http.oip.responses import LENGTH_HEADER
 from serve_app.http.oip.tensors import flattened, nested, packed, tensors_of, unpacked
 from tests.support.echo import ECHO
@@ -81,6 +86,19 @@ def over_v2(binary: bool) -> Entrance:
     return infer
 
 
+def over_grpc(runtime: Running, request: InferRequest) -> InferResponse:
+    with grpc.insecure_channel(runtime.config.grpc_address) as channel:
+        stub = InferenceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            return from_message(stub.Infer(to_message(request, pb.InferRequest()), timeout=60), InferResponse)
+        except grpc.RpcError as failure:
+            details = dict(failure.trailing_metadata())[ERROR_DETAILS]
+            error = from_message(pb.InferResponse(error=pb.Error.FromString(details)), InferResponse)
+            assert isinstance(error, Error)
+            assert failure.code().name == ERRORS[error.code or ""].grpc
+            return error
+
+
 def over_the_handle(runtime: Running, request: InferRequest) -> InferResponse:
     response: InferResponse = runtime.handle.infer.remote(request).result(timeout_s=60)
     return response
@@ -118,6 +136,7 @@ ENTRANCES: dict[str, Entrance] = {
     "msgpack": over_http(wire.MSGPACK),
     "v2": over_v2(binary=False),
     "v2-binary": over_v2(binary=True),
+    "grpc": over_grpc,
     "handle": over_the_handle,
     "client": with_the_client("url"),
     "client-on-handle": with_the_client("handle"),

@@ -17,6 +17,7 @@ class Running:
     handle: Any
     models: Path
     picture: Path
+    config: RuntimeConfig
 
 
 def replica_pids(application: str, deployment: str) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from deployments.contract.errors import InvalidRequest, quoted
+from deployments.contract.scalars import U32_MAX, upper_bound
 from deployments.contract.types import Variant
 
 BYTES = "BYTES"
@@ -26,7 +27,6 @@ _FORMATS = {
 }
 """By datatype, the format of `struct`, little-endian."""
 _LENGTH = struct.Struct("<I")
-U32_MAX, U64_MAX = 2**32 - 1, 2**64 - 1
 Shape = tuple[int, ...]
 
 
@@ -100,18 +100,10 @@ def _element(annotation: Any) -> tuple[Any, Shape]:
 
 
 def _integer(info: FieldInfo) -> str:
-    """By the field's upper bound, at whatever depth it stands."""
-    bounds = [bound for bound in _bounds(info) if bound is not None]
-    if not bounds:
+    bound = upper_bound(info)
+    if bound is None:
         return "INT64"
-    return "UINT32" if max(bounds) <= U32_MAX else "UINT64"
-
-
-def _bounds(info: FieldInfo) -> list[Any]:
-    found = [getattr(one, "le", None) for one in info.metadata]
-    for inner in get_args(info.annotation):
-        found += _bounds(FieldInfo.from_annotation(inner)) if inner is not type(None) else []
-    return found
+    return "UINT32" if bound <= U32_MAX else "UINT64"
 
 
 def nested(elements: Sequence[object], dims: Shape) -> list[Any]:

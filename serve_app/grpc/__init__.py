@@ -1,0 +1,1 @@
+"""gRPC: the contract as protocol buffers, and its server."""
