@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
+.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -75,6 +75,11 @@ test-clients: .venv/dev.stamp
 	  --disable-pip-version-check -r tests/clients/requirements.txt; }
 	@cd tests/clients/node && { test -d node_modules || npm install --silent --no-audit --no-fund --no-package-lock; }
 	.clients/bin/pytest -c tests/clients/pytest.ini --rootdir . tests/clients
+
+# The pages for browsers, by clicks in Debian's Chromium: two minutes. SCREENSHOTS=docs/images renews those of the docs.
+test-browser: .venv/dev.stamp
+	@command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
+	BROWSER=chromium SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest -s tests/browser
 
 # Not in CI: a bill of materials (CycloneDX) of .venv, and what is known of its versions.
 audit: .venv/serve.stamp

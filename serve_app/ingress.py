@@ -76,8 +76,9 @@ class Ingress:
         self.admin = RegistryAdmin(self.mirror, with_models, preload)
         self._tasks = [asyncio.create_task(work) for work in (self.mirror.follow(), self._report_forever())]
         openai = openai_api(settings, self.runtime, self)
+        families = {route.family: route.request for route in routes}
         oip = oip_api(settings, self.access, self.runtime, self, signatures)
-        self.http = build_http_app(settings, self.access, self.runtime, self, (openai, oip), forms)
+        self.http = build_http_app(settings, self.access, self.runtime, self, (openai, oip), forms, families)
         self._grpc = None
         if grpc_address:
             self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self)

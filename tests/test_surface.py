@@ -39,6 +39,7 @@ GET /readyz
 GET /metrics
 GET /openapi.json
 GET /docs
+GET /
 GET /v1/models
 GET /v1/models/{model_id:path}
 POST /v1/completions
@@ -81,7 +82,7 @@ IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepte
 
 CONFIGURATION = {
     "": "models sources link_targets cache host grpc_port",
-    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins",
+    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins home_page",
     "ingress.autoscaling.": AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,
     "families.image_classification.autoscaling.": AUTOSCALING,

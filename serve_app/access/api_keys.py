@@ -1,8 +1,8 @@
 """API keys, their rate limits and their daily quotas. Knows request headers; no HTTP server, no Ray.
 
 Without keys every request is allowed, so the configuration requires keys for any address but loopback. With keys,
-every route except health needs one, and a route that changes models needs an administrator's key. A key is stored as
-its SHA-256: keys are random, so that no slow hash is needed.
+every route needs one except health and the pages for browsers, and a route that changes models needs an administrator's
+key. A key is stored as its SHA-256: keys are random, so that no slow hash is needed.
 """
 
 import hashlib
@@ -22,6 +22,9 @@ from serve_app.access.caller import ANONYMOUS, DEADLINE_HEADER, PRIORITY_HEADER,
 
 KEY_PREFIX = "mr-"
 HEALTH_PATHS = frozenset({"/healthz", "/health", "/readyz", "/v2/health/live", "/v2/health/ready"})
+PAGES = frozenset({"/", "/docs"})
+"""Static files, as all below the next two. Their scripts send the key; no browser sends one for the page itself."""
+PAGE_FILES = ("/home/", "/docs/swagger/")
 METRICS_PATH = "/metrics"
 READ_METHODS = frozenset({"GET", "HEAD"})
 DAY_S = 86400
@@ -102,7 +105,7 @@ class Access:
 
     def caller(self, method: str, path: str, headers: Mapping[str, str]) -> Caller:
         """`headers`: by lower-case name. Raises Unauthenticated, PermissionDenied, InvalidRequest."""
-        name = self._name(headers) if self._names and path not in HEALTH_PATHS else ""
+        name = self._name(headers) if self._names and not is_open(path) else ""
         if name:
             self._check_role(self.settings.keys[name], method, path)
         priority, deadline = headers.get(PRIORITY_HEADER), headers.get(DEADLINE_HEADER)
@@ -198,6 +201,11 @@ class Access:
             usage.allowance = min(usage.allowance + (now - usage.at) * key.requests_per_second, float(key.burst))
         usage.at = now
         return usage
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no key."""
+    return path in HEALTH_PATHS or path in PAGES or path.startswith(PAGE_FILES)
 
 
 def administers(method: str, path: str) -> bool:

@@ -32,6 +32,9 @@ class IngressSettings(Strict):
     """A longer prompt is refused with `prompt_too_long` before it is tokenised."""
     allowed_origins: tuple[Origin, ...] = ()
     """Web origins (`https://chat.example.com`, or `*` for all) whose scripts a browser lets call the runtime (CORS)."""
+    home_page: bool | None = None
+    """Whether `/` is a page for browsers: what runs, and a playground. Absent: where there are no keys, which is on
+    loopback alone. With keys the page asks for one."""
 
     @property
     def max_body_bytes(self) -> int:

@@ -1,13 +1,13 @@
 """The HTTP application: its routes, and an `Error` for every failure on them. Knows no Ray and no other protocol."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from deployments.contract import wire
@@ -20,10 +20,11 @@ from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.batch import NDJSON, JsonLinesResponse, answer_list
 from serve_app.http.cors import cors
+from serve_app.http.home.routes import page_routes
 from serve_app.http.interfaces import Asked, MountedApi, Operations, Runtime
 from serve_app.http.middleware import LimitsMiddleware, path_of
 from serve_app.http.models import model_routes
-from serve_app.http.openapi import openapi_document, openapi_page
+from serve_app.http.openapi import openapi_document
 from serve_app.http.requests import (
     accepted,
     cancel_on_disconnect,
@@ -44,8 +45,10 @@ def build_http_app(
     operations: Operations,
     apis: Sequence[MountedApi] = (),
     forms: Sequence[Form] = (),
+    families: Mapping[str, type[InferRequest]] | None = None,
 ) -> Starlette:
-    """`apis`: the protocols that are served beside the contract's own. `forms`: what `/infer` takes as a form."""
+    """`apis`: the protocols that are served beside the contract's own. `forms`: what `/infer` takes as a form.
+    `families`: the request of each, for the home page."""
     render_error = partial(error_response, renderers={api.prefix: api.render_error for api in apis})
 
     async def failed(request: Request, cause: Exception) -> Response:
@@ -64,12 +67,16 @@ def build_http_app(
         response.headers.update(cause.headers or {})  # Allow
         return response
 
+    def has_home_page() -> bool:
+        return not access.settings.keys if settings.home_page is None else settings.home_page
+
     limits = Middleware(LimitsMiddleware, access, int(settings.max_held_mb * 2**20), render_error)
     app = Starlette(
         routes=[
             *_inference_routes(runtime, settings.max_body_bytes, forms),
             *_operations_routes(operations),
-            *_openapi_routes(apis, forms),
+            _openapi_route(apis, forms),
+            *page_routes(has_home_page, families or {}, forms),
             *(route for api in apis for route in api.routes),
         ],
         middleware=[*cors(settings.allowed_origins, failed), limits],
@@ -120,13 +127,10 @@ def _operations_routes(operations: Operations) -> list[BaseRoute]:
     return [*model_routes(operations), *health, Route(METRICS_PATH, metrics)]
 
 
-def _openapi_routes(apis: Sequence[MountedApi], forms: Sequence[Form]) -> list[BaseRoute]:
+def _openapi_route(apis: Sequence[MountedApi], forms: Sequence[Form]) -> BaseRoute:
     async def openapi(request: Request) -> Response:
         prefix = request.scope.get("root_path", "")
         servers = {"servers": [{"url": prefix}]} if prefix else {}
         return JSONResponse(openapi_document(apis, forms) | servers)
 
-    async def docs(request: Request) -> Response:
-        return HTMLResponse(openapi_page(openapi_document(apis, forms)))
-
-    return [Route("/openapi.json", openapi), Route("/docs", docs)]
+    return Route("/openapi.json", openapi)

@@ -1,7 +1,6 @@
-"""The OpenAPI document, generated from the contract's unions, and an HTML page of it that runs no script."""
+"""The OpenAPI document, generated from the contract's unions."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from importlib.metadata import version
 from typing import Any
 
@@ -42,7 +41,7 @@ def openapi_document(apis: Iterable[MountedApi], forms: Sequence[Form]) -> dict[
         "/readyz": {"get": _get("200 once every family can answer, else 503", TEXT, STRING)},
         "/metrics": {"get": _get("The metrics in Prometheus' text format", TEXT, STRING)},
         "/openapi.json": {"get": _get("This document", wire.JSON, {"type": "object"})},
-        "/docs": {"get": _get("This document as a page", "text/html", STRING)},
+        "/docs": {"get": _get("This document as a page to try it on: Swagger UI", "text/html", STRING)},
     }
     paths["/readyz"]["get"]["responses"]["503"]["content"][TEXT] = {"schema": STRING}
     for api in apis:
@@ -86,53 +85,6 @@ def _infer(forms: Sequence[Form]) -> dict[str, Any]:
         "requestBody": {"required": True, "content": content},
         "responses": {"200": answer} | failures,
     }
-
-
-def openapi_page(document: dict[str, Any]) -> str:
-    """The document as HTML: the routes, then every variant with its fields."""
-    routes = "".join(
-        f"<tr><td><code>{verb.upper()} {escape(path)}</code></td><td>{escape(operation['summary'])}</td></tr>"
-        for path, operations in document["paths"].items()
-        for verb, operation in operations.items()
-    )
-    schemas = document["components"]["schemas"]
-    variants = "".join(
-        f"<h3>{escape(name)}</h3><p>{escape(schema.get('description', ''))}</p><table>{_rows(schema)}</table>"
-        for name, schema in schemas.items()
-        if "properties" in schema
-    )
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8><title>model-runtime</title>"
-        "<style>body{font:16px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem}"
-        "table{border-collapse:collapse;width:100%}td{border-top:1px solid #ddd;padding:.3rem;vertical-align:top}"
-        "</style><h1>model-runtime</h1>"
-        f"<p><a href=openapi.json>openapi.json</a></p><table>{routes}</table>{variants}</html>"
-    )
-
-
-def _rows(schema: dict[str, Any]) -> str:
-    required = schema.get("required", [])
-    return "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(_type_of(field))}</td>"
-        f"<td>{'' if name in required else 'optional'}</td></tr>"
-        for name, field in schema["properties"].items()
-    )
-
-
-def _type_of(field: dict[str, Any]) -> str:
-    if "anyOf" in field:
-        return " or ".join(_type_of(option) for option in field["anyOf"] if option.get("type") != "null")
-    if "$ref" in field:
-        return str(field["$ref"]).rsplit("/", 1)[-1]
-    if "prefixItems" in field:  # a fixed array
-        return f"[{', '.join(map(_type_of, field['prefixItems']))}]"
-    if field.get("type") == "array":
-        return f"list of {_type_of(field['items'])}"
-    limits = [f"{sign} {field[key]}" for key, sign in _LIMITS.items() if key in field]
-    return " ".join([str(field.get("type", "")), *limits])
-
-
-_LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def _tagged(name: str) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def http_app(runtime: WholeRuntime) -> Starlette:
     oip = oip_api(runtime.settings, runtime.access, runtime, runtime, signatures)
     apis = (openai_api(runtime.settings, runtime, runtime), oip)
     forms = [family.form for family in FAMILIES if family.form]
-    return build_http_app(runtime.settings, runtime.access, runtime, runtime, apis, forms)
+    families = {family.name: family.request for family in FAMILIES}
+    return build_http_app(runtime.settings, runtime.access, runtime, runtime, apis, forms, families)
 
 
 def responding(response: InferResponse | Exception) -> Script:

@@ -35,7 +35,9 @@ def test_without_keys_every_request_is_anonymous_and_allowed() -> None:
     assert Access(AccessSettings()).caller("POST", "/models/x/load", {}) is ANONYMOUS
 
 
-@pytest.mark.parametrize("path", ["/infer", "/models", "/metrics", "/docs", "/openapi.json", "/v1/models", "/nope"])
+@pytest.mark.parametrize(
+    "path", ["/infer", "/models", "/metrics", "/openapi.json", "/homes", "/docs/nope", "/v1/models", "/nope"]
+)
 @pytest.mark.parametrize(
     "headers",
     [{}, {"authorization": ""}, {"authorization": f"Basic {KEY}"}, bearer(""), bearer("mr-wrong"), bearer(SHA256)],
@@ -45,8 +47,11 @@ def test_with_keys_every_route_needs_one(path: str, headers: dict[str, str]) -> 
         access().caller("GET", path, headers)
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/health", "/readyz", "/v2/health/live", "/v2/health/ready"])
-def test_health_needs_no_key(path: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", "/health", "/readyz", "/v2/health/live", "/v2/health/ready", "/", "/docs", "/home/home.js"],
+)
+def test_health_and_pages_need_no_key(path: str) -> None:
     assert access().caller("GET", path, {}) is ANONYMOUS
 
 
@@ -81,7 +86,7 @@ def test_a_key_for_metrics_reads_nothing_else() -> None:
         ("POST", "/infer"),
         ("POST", "/models/m/load"),
         ("GET", "/metrics/"),
-        ("GET", "/"),
+        ("GET", "/openapi.json"),
     ]:
         with pytest.raises(PermissionDenied):
             keys.caller(method, path, bearer(KEY))
