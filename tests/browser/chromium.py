@@ -131,7 +131,7 @@ def browser_page() -> Iterator[Page]:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as browser:
             try:
                 told = Path(profile, "DevToolsActivePort")
-                port = wait_until(lambda: told.exists() and told.read_text("utf-8").splitlines(), "Chromium")[0]
+                port = wait_until(lambda: told.read_text("utf-8").split() if told.exists() else [], "Chromium")[0]
                 with connect(_tab(int(port)), max_size=2**26) as socket:
                     yield Page(socket)
             finally:

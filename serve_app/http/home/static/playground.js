@@ -66,7 +66,7 @@ export class Playground {
     area.addEventListener("input", () => {
       this.sent[field.name] = field.kind === "list" ? area.value.split("\n").filter(Boolean) : area.value;
     });
-    return el("label.area", {}, el("span", {}, words(field.name)), area);
+    return el("label.area", {}, el("span", {}, words(field.name) + (field.kind === "list" ? ", one a line" : "")), area);
   }
 
   #lane(index, like) {
