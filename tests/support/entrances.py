@@ -14,6 +14,7 @@ from deployments.contract import wire
 from deployments.contract.errors import ERRORS, ServingError
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.families.table import FAMILIES
+from deployments.replica.family import Family
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.grpc.messages import from_message, to_message
 from serve_app.grpc.service import ERROR_DETAILS
@@ -42,48 +43,70 @@ def over_http(media_type: str) -> Entrance:
     return infer
 
 
+def v2_request(request: InferRequest, binary: bool) -> tuple[str, bytes, dict[str, str]]:
+    """Path, body and headers: the request's fields as inputs of one row, its options as parameters."""
+    family = family_of(request)
+    fields = request.model_dump(exclude_none=True, exclude={"model_id"})
+    inputs, raw = [], b""
+    for tensor in tensors_of(type(request)).values():
+        if tensor.required:
+            shape, elements = flattened([fields.pop(tensor.name)], 1 + len(tensor.dims))
+            given: dict[str, object] = {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
+            if binary:
+                part = packed(elements, tensor.datatype)
+                given["parameters"] = {"binary_data_size": len(part)}
+                raw += part
+            else:
+                given["data"] = [b64encode(one).decode() if isinstance(one, bytes) else one for one in elements]
+            inputs.append(given)
+    body = json.dumps({"inputs": inputs, "parameters": fields | {"binary_data_output": binary}}).encode()
+    name = request.model_id if family.matches else family.name
+    headers = {LENGTH_HEADER: str(len(body))} if binary else {}
+    return f"/v2/models/{quote(name, safe='')}/infer", body + raw, headers
+
+
+def v2_answer(request: InferRequest, reply: httpx.Response) -> InferResponse:
+    if reply.status_code != 200:
+        error = reply.json()
+        assert reply.status_code == ERRORS[error["code"]].status
+        return Error(message=error["error"], code=error["code"], request_id=error["request_id"])
+    result = family_of(request).result
+    size = int(reply.headers.get(LENGTH_HEADER, len(reply.content)))
+    head, raw = json.loads(reply.content[:size]), reply.content[size:]
+    fields: dict[str, Any] = {}
+    for output in head["outputs"]:
+        tensor = tensors_of(result)[output["name"]]
+        size = output.get("parameters", {}).get("binary_data_size")
+        if size is None:
+            elements = output["data"]
+        else:
+            part, raw = raw[:size], raw[size:]
+            elements = [one.decode() if tensor.kind is str else one for one in unpacked(part, output["datatype"])]
+        (fields[tensor.name],) = nested(elements, tuple(output["shape"]))
+    return wire.from_object({result.__name__: fields}, InferResponse)
+
+
+def family_of(request: InferRequest) -> Family:
+    return next(one for one in (*FAMILIES, ECHO) if one.request is type(request))
+
+
 def over_v2(binary: bool) -> Entrance:
-    """The Open Inference Protocol: the request's fields as inputs of one row, its options as parameters."""
+    """The Open Inference Protocol."""
 
     def infer(runtime: Running, request: InferRequest) -> InferResponse:
-        family = next(one for one in (*FAMILIES, ECHO) if one.request is type(request))
-        fields = request.model_dump(exclude_none=True, exclude={"model_id"})
-        inputs, raw = [], b""
-        for tensor in tensors_of(type(request)).values():
-            if tensor.required:
-                shape, elements = flattened([fields.pop(tensor.name)], 1 + len(tensor.dims))
-                given: dict[str, object] = {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
-                if binary:
-                    part = packed(elements, tensor.datatype)
-                    given["parameters"] = {"binary_data_size": len(part)}
-                    raw += part
-                else:
-                    given["data"] = [b64encode(one).decode() if isinstance(one, bytes) else one for one in elements]
-                inputs.append(given)
-        body = json.dumps({"inputs": inputs, "parameters": fields | {"binary_data_output": binary}}).encode()
-        headers = {LENGTH_HEADER: str(len(body))} if binary else {}
-        name = request.model_id if family.matches else family.name
-        url = f"{runtime.url}/v2/models/{quote(name, safe='')}/infer"
-        reply = httpx.post(url, content=body + raw, headers=headers, timeout=60)
-        if reply.status_code != 200:
-            error = reply.json()
-            assert reply.status_code == ERRORS[error["code"]].status
-            return Error(message=error["error"], code=error["code"], request_id=error["request_id"])
-        size = int(reply.headers.get(LENGTH_HEADER, len(reply.content)))
-        head, raw = json.loads(reply.content[:size]), reply.content[size:]
-        results: dict[str, Any] = {}
-        for output in head["outputs"]:
-            tensor = tensors_of(family.result)[output["name"]]
-            if binary:
-                size = output["parameters"]["binary_data_size"]
-                part, raw = raw[:size], raw[size:]
-                elements = [one.decode() if tensor.kind is str else one for one in unpacked(part, output["datatype"])]
-            else:
-                elements = output["data"]
-            (results[tensor.name],) = nested(elements, tuple(output["shape"]))
-        return wire.from_object({family.result.__name__: results}, InferResponse)
+        path, body, headers = v2_request(request, binary)
+        return v2_answer(request, httpx.post(runtime.url + path, content=body, headers=headers, timeout=60))
 
     return infer
+
+
+def grpc_error(failure: Any) -> Error:
+    """What a failed RPC says, of either kind of channel."""
+    details = dict(failure.trailing_metadata())[ERROR_DETAILS]
+    error = from_message(pb.InferResponse(error=pb.Error.FromString(details)), InferResponse)
+    assert isinstance(error, Error)
+    assert (failure.code().name, failure.details()) == (ERRORS[error.code or ""].grpc, error.message)
+    return error
 
 
 def over_grpc(runtime: Running, request: InferRequest) -> InferResponse:
@@ -92,11 +115,7 @@ def over_grpc(runtime: Running, request: InferRequest) -> InferResponse:
         try:
             return from_message(stub.Infer(to_message(request, pb.InferRequest()), timeout=60), InferResponse)
         except grpc.RpcError as failure:
-            details = dict(failure.trailing_metadata())[ERROR_DETAILS]
-            error = from_message(pb.InferResponse(error=pb.Error.FromString(details)), InferResponse)
-            assert isinstance(error, Error)
-            assert failure.code().name == ERRORS[error.code or ""].grpc
-            return error
+            return grpc_error(failure)
 
 
 def over_the_handle(runtime: Running, request: InferRequest) -> InferResponse:
