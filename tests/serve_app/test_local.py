@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -46,6 +47,17 @@ def test_rays_token_is_kept_in_the_home_where_it_can_be_written_to(
         assert len((tmp_path / "ray-token").read_text()) >= 32
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "the operator's own")
     assert local._token_environment(tmp_path) == {}
+
+
+def test_the_way_into_rays_dashboard_is_a_command_that_prints_the_token(tmp_path: Path) -> None:
+    (token := tmp_path / "ray-token").write_text("the token")
+    line = local._way_into("127.0.0.1:8265", str(token))
+    assert line.startswith("Ray's dashboard: http://127.0.0.1:8265 ")
+    command = line.partition("token: ")[2].removesuffix(")")
+    assert subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout == "the token"
+    program, argument = local._way_into("127.0.0.1:8265", None).partition("token: ")[2].removesuffix(")").split()
+    assert argument == "get-auth-token"
+    assert os.access(program, os.X_OK)
 
 
 def test_sockets_lie_beside_temporary_files_unless_their_names_would_be_too_long(
