@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from deployments.contract.types import ImageClassification, ImageClassificationResult
+from deployments.engines.decimals import shortest
 from deployments.families.image_classification.executors import ForwardExecutors
-from deployments.families.images.replica import Batched, ImageReplica, shortest
+from deployments.families.images.replica import Batched, ImageReplica
 from deployments.replica.batching import Batcher
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions

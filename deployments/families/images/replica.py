@@ -4,8 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from deployments.contract.settings import ImageSettings
 from deployments.contract.types import InferRequest
 from deployments.replica.batching import Batcher
@@ -60,8 +58,3 @@ class ImageReplica(ModelReplica[RequestT, EngineT]):
         if gpu := gpu_share(self.settings.num_gpus):
             self.use_gpu(gpu, gpu.total_bytes)
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
-
-
-def shortest(values: np.ndarray) -> list[float]:
-    """The shortest decimals that read back as the same f32, as serde writes them."""
-    return [float(str(value)) for value in values.astype(np.float32)]

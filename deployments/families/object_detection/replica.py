@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeAlias
 
 from deployments.contract.types import ObjectDetection, ObjectDetectionResult
-from deployments.families.images.replica import Batched, ImageReplica, shortest
+from deployments.engines.decimals import shortest
+from deployments.families.images.replica import Batched, ImageReplica
 from deployments.replica.batching import Batcher, BatchPolicy
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
@@ -53,6 +54,6 @@ class ObjectDetectionReplica(ImageReplica[ObjectDetection, Detector]):
         return ObjectDetectionResult(
             class_labels=labels[best],
             scores=shortest(scores[best]),
-            boxes=[(x_min, y_min, x_max, y_max) for x_min, y_min, x_max, y_max in map(shortest, boxes[best])],
+            boxes=[(x_min, y_min, x_max, y_max) for x_min, y_min, x_max, y_max in shortest(boxes[best])],
             model_id=model.name,
         )
