@@ -1,4 +1,4 @@
-"""The session's one Ray and the application on it: four families, six models, a picture.
+"""The session's one Ray and the application on it: five families, eight models, a picture.
 
 What takes long to import is imported by the fixture that uses it: a run of a few tests starts at once.
 """
@@ -81,6 +81,7 @@ def pytest_collection_finish() -> None:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every kind: good, nested, with versions, broken, too large."""
     from tests.support.detection.models import saved as save_detector
+    from tests.support.embedding.models import NORMALIZE, pooling, save_encoder, save_modules
     from tests.support.text_models import CHATML, save_chat_model
     from tests.support.tiny_models import save_image_model, save_text_model
 
@@ -91,6 +92,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_text_model(root / "versioned" / "2")
     save_image_model(root / "image")
     save_detector(root / "detector", "yolos")
+    save_modules(save_encoder(root / "encoder"), pooling("mean"), NORMALIZE)
     save_text_model(root / "broken")
     (root / "broken" / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      garbage")
     save_text_model(root / "huge")

@@ -90,6 +90,8 @@ CONFIGURATION = {
     "families.text_generation.autoscaling.": AUTOSCALING,
     "families.object_detection.": FAMILY + IMAGES,
     "families.object_detection.autoscaling.": AUTOSCALING,
+    "families.text_embedding.": FAMILY,
+    "families.text_embedding.autoscaling.": AUTOSCALING,
     "access.": "keys",
 }
 KEY = "sha256 administrator metrics_only share may_prioritise requests_per_second burst requests_per_day tokens_per_day"
@@ -98,6 +100,7 @@ COMMANDS = {
     "serve": "--models --port --config",
     "infer image": "--top-k --url --key-file model file",
     "infer detect": "--threshold --top-k --output --url --key-file model file",
+    "infer embed": "--input-type --dimensions --url --key-file model text",
     "infer text": "--max-tokens --temperature --seed --stream --url --key-file model prompt",
     "infer json": "--url --key-file request",
     "models": "--json --url --key-file {show,load,unload,pin,unpin,plan} model",
@@ -118,6 +121,7 @@ RESPONSES = {
 CLIENT = {
     "classify": "model_id image top_k",
     "detect": "model_id image threshold top_k",
+    "embed": "model_id texts",
     "generate": "model_id prompt max_tokens",
     "generate_stream": "model_id prompt max_tokens",
     "infer": "request",

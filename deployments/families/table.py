@@ -2,7 +2,8 @@
 
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION
 from deployments.families.object_detection.family import OBJECT_DETECTION
+from deployments.families.text_embedding.family import TEXT_EMBEDDING
 from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.replica.family import Family
 
-FAMILIES: tuple[Family, ...] = (IMAGE_CLASSIFICATION, TEXT_GENERATION, OBJECT_DETECTION)
+FAMILIES: tuple[Family, ...] = (IMAGE_CLASSIFICATION, TEXT_GENERATION, OBJECT_DETECTION, TEXT_EMBEDDING)

@@ -19,6 +19,8 @@ class BatchPolicy(Generic[Item, Result]):
     executor: Executor
     at_once: int
     batch_size: int
+    choose: Callable[[Sequence[Item]], Sequence[int]] | None = None
+    """Which of the items that wait are the next batch; without it those that came first."""
 
 
 class Batcher(Generic[Item, Result]):
@@ -30,11 +32,25 @@ class Batcher(Generic[Item, Result]):
         self._running: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: Item) -> Result:
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        [future] = self._enqueued([item])
+        return await future
+
+    async def submit_all(self, items: Sequence[Item]) -> list[Result]:
+        """The results in order. Raises what the first one to fail raises, and the others are given up."""
+        futures = self._enqueued(items)
+        try:
+            return await asyncio.gather(*futures)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _enqueued(self, items: Sequence[Item]) -> "list[asyncio.Future[Result]]":
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
+        self._waiting += zip(items, futures, strict=True)
         if len(self._running) < self.policy().at_once:
             self._running.add(asyncio.create_task(self._drain()))
-        return await future
+        return futures
 
     async def _drain(self) -> None:
         task = asyncio.current_task()
@@ -46,7 +62,9 @@ class Batcher(Generic[Item, Result]):
                     break  # the others go on
                 # An item that was cancelled while it waited takes no place in the batch.
                 wanted = [(item, future) for item, future in self._waiting if not future.done()]
-                batch, self._waiting = wanted[: policy.batch_size], wanted[policy.batch_size :]
+                chosen = _chosen([item for item, _ in wanted], policy)
+                batch = [wanted[index] for index in chosen]
+                self._waiting = [one for index, one in enumerate(wanted) if index not in chosen]
                 if batch:
                     await self._run(batch, policy)
         finally:
@@ -67,3 +85,10 @@ class Batcher(Generic[Item, Result]):
                 future.set_exception(result)
             else:
                 future.set_result(result)
+
+
+def _chosen(items: Sequence[Item], policy: BatchPolicy[Item, Result]) -> "dict[int, None]":
+    """The indices of the next batch, in its order."""
+    if policy.choose is None or not items:
+        return dict.fromkeys(range(min(policy.batch_size, len(items))))
+    return dict.fromkeys(policy.choose(items))

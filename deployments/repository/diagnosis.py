@@ -4,6 +4,7 @@ Each reason is one line for whoever put the folder there.
 """
 
 from collections.abc import Collection, Mapping
+from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import PurePosixPath
 
@@ -70,6 +71,17 @@ def kind_without_family(config: Mapping[str, object], names: Collection[str]) ->
     if "pretrained_cfg" in config or (isinstance(config.get("architecture"), str) and "num_classes" in config):
         return f"a timm model ({quoted(str(config.get('architecture')))}): take one in transformers' own format"
     return None
+
+
+TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*_vocab*", "tekken.json", "*.spm")
+"""Files that hold a tokenizer's vocabulary."""
+
+
+def without_tokenizer(names: Collection[str]) -> str | None:
+    """Of a model of texts, where no file says which tokens there are."""
+    if any(fnmatch(name, pattern) for name in names for pattern in TOKENIZERS):
+        return None
+    return "there are no tokenizer files: add tokenizer.json (or tokenizer.model) from where the weights came from"
 
 
 def without_preprocessor(names: Collection[str]) -> str | None:

@@ -4,6 +4,7 @@
     client.classify("image_classifier_v1", Path("photo.jpg")).class_labels[0]
     client.detect("detector", Path("photo.jpg")).boxes[0]
     client.generate("gpt-nano", "ROMEO:", max_tokens=20).generated_text
+    client.embed("encoder", ["a text", "another"]).embeddings[0]
 
 An `Error` is raised as the ServingError that its code names: `except ModelNotFound`, or `failure.code`.
 """
@@ -11,7 +12,7 @@ An `Error` is raised as the ServingError that its code names: `except ModelNotFo
 import functools
 import os
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -59,6 +60,12 @@ class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClie
         image_data = image.read_bytes() if isinstance(image, Path) else image
         request = types.ObjectDetection(model_id=model_id, image_data=image_data, threshold=threshold, top_k=top_k)
         return _as(types.ObjectDetectionResult, await self.infer(request))
+
+    async def embed(self, /, model_id: str, texts: str | Sequence[str], **options: Any) -> types.TextEmbeddingResult:
+        """A vector for each text, in order. `options` are TextEmbedding's: dimensions, normalize, input_type, …"""
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        request = types.TextEmbedding(model_id=model_id, texts=listed, **options)
+        return _as(types.TextEmbeddingResult, await self.infer(request))
 
     async def generate(
         self, /, model_id: str, prompt: str, max_tokens: int, **options: Any
@@ -156,6 +163,7 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
     answer = _blocking(AsyncModelRuntimeClient.answer)
     classify = _blocking(AsyncModelRuntimeClient.classify)
     detect = _blocking(AsyncModelRuntimeClient.detect)
+    embed = _blocking(AsyncModelRuntimeClient.embed)
     generate = _blocking(AsyncModelRuntimeClient.generate)
     models = _blocking(AsyncModelRuntimeClient.models)
     warnings = _blocking(AsyncModelRuntimeClient.warnings)

@@ -5,7 +5,12 @@ from typing import Any
 import schemathesis
 from schemathesis.core.failures import AcceptedNegativeData, Failure
 
-MODELS = {"ImageClassification": "image", "TextGeneration": "text", "ObjectDetection": "detector"}
+MODELS = {
+    "ImageClassification": "image",
+    "TextGeneration": "text",
+    "ObjectDetection": "detector",
+    "TextEmbedding": "encoder",
+}
 
 
 @schemathesis.hook

@@ -19,6 +19,8 @@ from deployments.contract.types import (
     InferRequest,
     ObjectDetection,
     ObjectDetectionResult,
+    TextEmbedding,
+    TextEmbeddingResult,
     TextGeneration,
     TextGenerationResult,
 )
@@ -58,6 +60,9 @@ async def _at_once(request: InferRequest) -> AsyncGenerator[Reply, None]:
         return
     if isinstance(request, ObjectDetection):
         yield ObjectDetectionResult(class_labels=["cat"], scores=[1.0], boxes=[(0, 0, 1, 1)], model_id=request.model_id)
+        return
+    if isinstance(request, TextEmbedding):
+        yield TextEmbeddingResult(embeddings=[[1.0]] * len(request.texts), model_id=request.model_id)
         return
     assert isinstance(request, TextGeneration)
     if request.stream:

@@ -4,6 +4,7 @@ import base64
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,11 +15,14 @@ from deployments.contract.types import (
     ImageClassificationResult,
     ObjectDetection,
     ObjectDetectionResult,
+    TextEmbedding,
+    TextEmbeddingResult,
     TextGeneration,
     TextGenerationResult,
 )
 from tests.support.detection.models import expected
 from tests.support.echo import Echo, EchoResult
+from tests.support.embedding.models import TEXTS, mean_by_transformers
 from tests.support.entrances import ENTRANCES, Entrance, over_the_handle
 from tests.support.running import Running
 from tests.support.text_models import PROMPTS, Reference
@@ -52,6 +56,14 @@ def test_every_entrance_detects_what_transformers_does(runtime: Running, entranc
     assert answer.scores == pytest.approx([score for _, score, _ in rows], abs=1e-5)
     for got, (_, _, box) in zip(answer.boxes, rows, strict=True):
         assert got == pytest.approx(box, abs=1e-2)
+
+
+def test_every_entrance_embeds_as_transformers_does(runtime: Running, entrance: Entrance) -> None:
+    answer = entrance(runtime, TextEmbedding(model_id="encoder", texts=TEXTS))
+    assert isinstance(answer, TextEmbeddingResult)
+    means = mean_by_transformers(runtime.models / "encoder", TEXTS)
+    known = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(answer.embeddings, known, atol=1e-5, rtol=1e-5)
 
 
 def test_every_entrance_generates_what_transformers_does(runtime: Running, entrance: Entrance) -> None:
@@ -93,6 +105,27 @@ def test_a_form_and_a_batch_detect_too(runtime: Running) -> None:
     assert answers[0] == alone
     assert [answer["Error"]["code"] for answer in answers[1:]] == ["wrong_family", "invalid_image"]
     assert 'family="object_detection"' in httpx.get(f"{runtime.url}/metrics").text
+
+
+def test_options_of_embeddings_are_honoured_and_requests_counted(runtime: Running) -> None:
+    several = [
+        {"TextEmbedding": {"model_id": "encoder", "texts": ["a", "the fox"], "dimensions": 4}},
+        {"TextEmbedding": {"model_id": "encoder", "texts": [], "token_ids": [[5, 6]]}},
+        {"TextEmbedding": {"model_id": "text", "texts": ["a"]}},
+        {"TextEmbedding": {"model_id": "encoder", "texts": ["a"], "dimensions": 17}},
+        {"TextEmbedding": {"model_id": "encoder", "texts": ["a"] * 2049}},
+        {"TextEmbedding": {"model_id": "encoder", "texts": ["a " * 99], "truncate": False}},
+        {"TextEmbedding": {"model_id": "encoder", "texts": []}},
+    ]
+    first, ids, *refused, nothing = httpx.post(f"{runtime.url}/infer/batch", json=several, timeout=60).json()
+    result = first["TextEmbeddingResult"]
+    assert [len(vector) for vector in result["embeddings"]] == [4, 4]
+    assert (result["model_id"], result["usage"]) == ("encoder", {"prompt_tokens": 7, "completion_tokens": 0})
+    assert ids["TextEmbeddingResult"]["usage"]["prompt_tokens"] == 2
+    codes = ["wrong_family", "invalid_request", "invalid_request", "prompt_too_long"]
+    assert [answer["Error"]["code"] for answer in refused] == codes
+    assert nothing["TextEmbeddingResult"]["embeddings"] == []
+    assert 'family="text_embedding"' in httpx.get(f"{runtime.url}/metrics").text
 
 
 def test_options_beyond_the_union_are_honoured(runtime: Running) -> None:

@@ -89,13 +89,14 @@ def test_each_replica_is_made_from_its_row_and_its_familys_own_options(monkeypat
         "image_classification": "ImageClassification",
         "text_generation": "TextGeneration",
         "object_detection": "ObjectDetection",
+        "text_embedding": "TextEmbedding",
         "echo": "Echo",
     }
     (options,) = init_args(parts["image_classification"])
     assert isinstance(options, ReplicaOptions)
     assert options.family is IMAGE_CLASSIFICATION
     assert options.settings == ImageClassificationOptions(max_megapixels=3, num_gpus=0)
-    assert options.formats.keys() == {"image_classification", "text_generation", "object_detection"}
+    assert options.formats.keys() == {family.name for family in FAMILIES}
 
 
 def test_a_family_without_a_bundled_model_has_no_replica_until_it_is_asked() -> None:
@@ -105,6 +106,7 @@ def test_a_family_without_a_bundled_model_has_no_replica_until_it_is_asked() -> 
         "image_classification": 1,
         "text_generation": 1,
         "object_detection": 0,
+        "text_embedding": 0,
     }
 
 

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.families.text_embedding.family import TextEmbeddingOptions
 from serve_app.config.config import IngressSettings, RuntimeConfig
 
-CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
+CONFIG = RuntimeConfig(
+    ingress=IngressSettings(max_body_mb=1),
+    families={"text_embedding": TextEmbeddingOptions(num_gpus=0)},  # the others share the session's one
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from deployments.contract.errors import Internal, InvalidRequest, ModelLoadFailed, ServingError, quoted
 from deployments.contract.types import TextEmbedding
 from deployments.engines.batches import in_batches
-from deployments.engines.embedding.batching import EncodedText, batch_of
+from deployments.engines.embedding.batching import EncodedText, Turns, batch_of
 from deployments.engines.embedding.encoder import load_encoder, padded, positions_of
 from deployments.engines.embedding.folder import EmbeddingFolder
 from deployments.engines.embedding.pooling import head_of, pooled
@@ -41,6 +41,7 @@ class TextEmbeddingEngine:
         self._head: Any = head_of(folder.modules).to(model.device)
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
         self._equal_lengths = False
+        self._turns = Turns()
         self._cores = cores
 
     @classmethod
@@ -93,9 +94,15 @@ class TextEmbeddingEngine:
             request.texts, self._prompt(request.input_type), not self.folder.include_prompt, truncate
         )
 
+    def in_turn(self, texts: Sequence[EncodedText]) -> list[EncodedText]:
+        """The texts of one request, with their turns among those of others."""
+        return self._turns.of(texts)
+
     def next_batch(self, waiting: Sequence[EncodedText], most_texts: int) -> list[int]:
         """Which of the texts share the next forward."""
-        return batch_of(waiting, most_texts, self._most_tokens, self._equal_lengths)
+        chosen = batch_of(waiting, most_texts, self._most_tokens, self._equal_lengths)
+        self._turns.served(waiting[chosen[0]])
+        return chosen
 
     def embed(self, texts: Sequence[EncodedText]) -> list[np.ndarray | ServingError]:
         """One item a text, in order: its vector, float32 [dimensions], or the error of that text alone."""

@@ -1,7 +1,6 @@
 """The row of the TextGeneration family. Imports neither torch nor Ray."""
 
 from collections.abc import Collection, Mapping
-from fnmatch import fnmatch
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from deployments.contract.errors import quoted
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.family import Argument, Command, Family, Sample
+from deployments.repository.diagnosis import without_tokenizer
 from deployments.repository.families import architectures
 from deployments.validation.golden import GoldenExample
 
@@ -22,8 +22,6 @@ _LENGTHS = (
     *("seq_length", "context_length", "model_max_length"),
 )
 _STRETCHED = ("linear", "dynamic", "yarn")
-TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*_vocab*", "tekken.json", "*.spm")
-"""Files that hold a tokenizer's vocabulary."""
 
 
 class TextGenerationOptions(FamilySettings):
@@ -86,9 +84,7 @@ def _stretched(rope: object, length: int) -> int:
 
 
 def lacks(config: Mapping[str, object], names: Collection[str]) -> str | None:
-    if any(fnmatch(name, pattern) for name in names for pattern in TOKENIZERS):
-        return None
-    return "there are no tokenizer files: add tokenizer.json (or tokenizer.model) from where the weights came from"
+    return without_tokenizer(names)
 
 
 def _with_its_prompt(result: TextGenerationResult) -> str:

@@ -82,6 +82,62 @@ async def test_an_item_cancelled_while_it_waits_is_not_computed(executor: Execut
     assert batches == [[1], [3]]
 
 
+async def test_a_policy_may_choose_which_items_that_wait_are_the_next_batch(executor: Executor) -> None:
+    batches = []
+
+    def run(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        return [item * 10 for item in items]
+
+    def choose(waiting: Sequence[int]) -> list[int]:
+        """The largest one, and those of its kind."""
+        first = max(range(len(waiting)), key=waiting.__getitem__)
+        return [first, *(n for n, item in enumerate(waiting) if n != first and item % 2 == waiting[first] % 2)]
+
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 99, choose))
+    assert await batcher.submit_all([1, 4, 3, 2, 5]) == [10, 40, 30, 20, 50]
+    assert batches == [[5, 1, 3], [4, 2]]
+    assert await batcher.submit_all([]) == []
+
+
+async def test_of_items_that_came_together_none_is_computed_once_one_has_failed(executor: Executor) -> None:
+    gate, batches = threading.Event(), []
+
+    def run(items: Sequence[int]) -> list[int | Exception]:
+        batches.append(list(items))
+        assert gate.wait(10)
+        return [ValueError("odd") if item % 2 else item for item in items]
+
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 2))
+    together, alone = asyncio.create_task(batcher.submit_all([2, 1, 4, 6])), asyncio.create_task(batcher.submit(8))
+    await until(lambda: len(batches) == 1)
+    gate.set()
+    with pytest.raises(ValueError, match="odd"):
+        await together
+    assert await alone == 8
+    assert batches[0] == [2, 1]
+    assert len(batches) <= 3  # the next one may have begun meanwhile
+
+
+async def test_items_that_came_together_are_given_up_together(executor: Executor) -> None:
+    gate, batches = threading.Event(), []
+
+    def run(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        assert gate.wait(10)
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 1))
+    together = asyncio.create_task(batcher.submit_all([1, 2, 3]))
+    await until(lambda: len(batches) == 1)
+    together.cancel()
+    await turns()
+    last = asyncio.create_task(batcher.submit(4))
+    gate.set()
+    assert await last == 4
+    assert batches == [[1], [4]]
+
+
 async def test_as_many_batches_run_at_once_as_the_policy_allows() -> None:
     both_there, batches = threading.Barrier(2), []
 

@@ -51,11 +51,11 @@ def test_a_model_that_no_family_serves_is_refused_with_the_reason(
 
 
 def test_a_folder_with_the_marker_of_a_family_is_its_whatever_config_json_says() -> None:
-    formats = FORMATS | {"marked": ModelFormat(matches=is_whisper, marker="modules.json")}
-    for names, family in ((("modules.json",), "marked"), ((), "text_generation")):
+    formats = FORMATS | {"marked": ModelFormat(matches=is_whisper, marker="marker.json")}
+    for names, family in ((("marker.json",), "marked"), ((), "text_generation")):
         assert families.family_of(parse_manifest(b""), TEXT, formats, names) == family
     overruled = parse_manifest(b"family: image_classification")
-    assert families.family_of(overruled, TEXT, formats, ["modules.json"]) == "image_classification"
+    assert families.family_of(overruled, TEXT, formats, ["marker.json"]) == "image_classification"
 
 
 def test_a_family_may_match_the_model_type_and_have_no_golden_examples() -> None:

@@ -134,7 +134,7 @@ def test_every_folder_is_listed_but_those_that_lead_to_a_model_or_lie_in_one(tmp
     put(tmp_path / "org" / "good")
     (tmp_path / "org" / "README.md").write_text("of all models")
     put(tmp_path / "inner" / "1")
-    put(tmp_path / "org" / "sentences")
+    put(tmp_path / "org" / "sentences", "BertModel", model_type="bert")
     (tmp_path / "org" / "sentences" / "modules.json").write_text("[]")
     put(tmp_path / "org" / "sentences" / "2_Dense")
     for name in ("good/onnx", "bad/1", "empty", "pipeline/unet"):

@@ -16,6 +16,8 @@ from deployments.contract.types import (
     InferResponse,
     ObjectDetection,
     ObjectDetectionResult,
+    TextEmbedding,
+    TextEmbeddingResult,
     TextGeneration,
     TextGenerationResult,
 )
@@ -44,6 +46,8 @@ class Client:
             return ImageClassificationResult(class_labels=["cat", "horse"], probabilities=[0.75, 0.25])
         if isinstance(request, ObjectDetection):
             return ObjectDetectionResult(class_labels=["cat", "horse"], scores=[0.75, 0.5], boxes=BOXES)
+        if isinstance(request, TextEmbedding):
+            return TextEmbeddingResult(embeddings=[[0.5, -0.25]])
         return TextGenerationResult(generated_text=" I am")
 
     def stream(self, request: InferRequest) -> AbstractContextManager[Iterator[Chunk]]:
@@ -84,6 +88,14 @@ def test_a_file_that_cannot_be_written_is_one_line(
     for name in ("nowhere/drawn.png", "drawn.text"):
         assert main(["infer", "detect", "m", str(picture), "--output", str(tmp_path / name)]) == 1
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_text_is_embedded_and_its_vector_is_printed_as_json(
+    client: Client, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["infer", "embed", "m", "a text", "--input-type", "query", "--dimensions", "2"]) == 0
+    assert client.asked == [TextEmbedding(model_id="m", texts=["a text"], input_type="query", dimensions=2)]
+    assert json.loads(capsys.readouterr().out) == [0.5, -0.25]
 
 
 def test_a_text_is_asked_for_with_the_options_that_are_given(

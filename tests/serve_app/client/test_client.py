@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deployments.contract.errors import ModelNotFound, Unavailable
-from deployments.contract.types import Error, ObjectDetectionResult
+from deployments.contract.types import Error, InferRequest, ObjectDetectionResult, TextEmbedding, TextEmbeddingResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from tests.support import PROJECT
 from tests.support.http_server import RESULT, STALLED, Answering
@@ -59,6 +59,23 @@ def test_objects_are_asked_for_with_their_threshold_and_number(server: Answering
     server.answer = ObjectDetectionResult(class_labels=["cat"], scores=[0.5], boxes=[(0, 0, 1, 1)])
     with ModelRuntimeClient(server.url) as client:
         assert client.detect("m", tmp_path / "a.png", threshold=0, top_k=1) == server.answer
+
+
+def test_texts_are_embedded_one_or_several(server: Answering) -> None:
+    result, asked = TextEmbeddingResult(embeddings=[[0.5, 1.0]]), list[InferRequest]()
+
+    def script(request: InferRequest) -> TextEmbeddingResult:
+        asked.append(request)
+        return result
+
+    server.script = script
+    with ModelRuntimeClient(server.url) as client:
+        assert client.embed("m", "a text") == result
+        assert client.embed("m", ("a", "b"), dimensions=2, input_type="query") == result
+    assert asked == [
+        TextEmbedding(model_id="m", texts=["a text"]),
+        TextEmbedding(model_id="m", texts=["a", "b"], dimensions=2, input_type="query"),
+    ]
 
 
 def test_an_image_may_be_a_path(tmp_path: Path) -> None:
