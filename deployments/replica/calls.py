@@ -26,7 +26,7 @@ class RoutingStats(TypedDict):
     models: list[str]
     """The names of the models in its memory."""
     free: float
-    """The share of its memory that is free, in tenths: every change goes to every ingress."""
+    """The share of its memory that is free, in hundredths: every change goes to every ingress."""
     address: tuple[str, int] | None
     """Where other nodes reach it past Serve."""
 

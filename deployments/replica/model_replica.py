@@ -248,7 +248,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def record_routing_stats(self) -> RoutingStats:
         ledger = self.residency.ledger
-        free = round(max(0, ledger.free_bytes) / max(1, ledger.budget_bytes), 1)
+        free = round(max(0, ledger.free_bytes) / max(1, ledger.budget_bytes), 2)
         return RoutingStats(models=sorted(self.residency.model_names()), free=free, address=self.address)
 
     def gpu_utilization(self) -> dict[str, float]:

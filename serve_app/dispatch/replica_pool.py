@@ -5,7 +5,7 @@ while none is connected, and where a replica cannot be reached directly and the 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -15,11 +15,10 @@ from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.dispatch.connections import Connections
 from serve_app.dispatch.handle_transport import HandleTransport
 from serve_app.dispatch.pending import Transport
+from serve_app.dispatch.placement import Placement
 from serve_app.dispatch.serve_internals import Replicas, replicas_of
 from serve_app.dispatch.socket_transport import SocketTransport
 
-SENT_LATELY_S = 10.0
-"""So long after a call the replica's statistics may not show its model yet."""
 MANY_TRANSPORTS = 256
 """From so many handle transports on, the idle ones are deleted before another is made."""
 
@@ -27,7 +26,7 @@ MANY_TRANSPORTS = 256
 class ReplicaPool:
     """`handle` is the family's deployment; `profile` and `network` say how its replicas are reached past Serve.
 
-    Calls for a model go to a replica that holds it, while that one has fewer than `target_ongoing` under way.
+    Which replica a call takes is Placement's choice; one with `target_ongoing` calls under way is busy.
     """
 
     def __init__(
@@ -36,9 +35,12 @@ class ReplicaPool:
         target_ongoing: float,
         profile: LauncherProfile | None = None,
         network: ClusterNetwork | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handle = handle
         self._target_ongoing = target_ongoing
+        self._placement = Placement(target_ongoing)
+        self._clock = clock
         self._connections = Connections(profile, network)
         self._replicas: Replicas = {}
         self._handle_transports: dict[str, HandleTransport] = {}  # by model
@@ -56,10 +58,8 @@ class ReplicaPool:
         if not sockets:
             return self.by_handle(model)
         picked = sockets[0] if len(sockets) == 1 else self._best(sockets, model)
-        if self._connections.unreachable and len(picked.pending) >= self._target_ongoing:
+        if self._connections.unreachable and picked.under_way >= self._target_ongoing:
             return self.by_handle(model)
-        if model and len(self._replicas) > 1:
-            picked.sent_at[model] = time.monotonic()
         return picked
 
     def by_handle(self, model: str) -> HandleTransport:
@@ -78,32 +78,10 @@ class ReplicaPool:
             return _NONE
 
     def _best(self, sockets: list[SocketTransport], model: str) -> SocketTransport:
-        """A replica that holds the model; where all of them are busy, the one with most free memory; else the one with
-        the fewest calls under way."""
-        free = [socket for socket in sockets if len(socket.pending) < self._target_ongoing]
-        holders = [socket for socket in free if self._holds(socket, model)]
-        if holders:
-            return min(holders, key=_under_way)
-        return max(free, key=self._free_share) if free and model else min(sockets, key=_under_way)
-
-    def _stats(self, socket: SocketTransport) -> Mapping[str, Any]:
-        replica = self._replicas.get(socket.replica)
-        return replica.routing_stats or {} if replica else {}
-
-    def _holds(self, socket: SocketTransport, model: str) -> bool:
-        lately = time.monotonic() - socket.sent_at.get(model, -SENT_LATELY_S) < SENT_LATELY_S
-        return lately or model in self._stats(socket).get("models", ())
-
-    def _free_share(self, socket: SocketTransport) -> float:
-        """The share of its memory that is free, less a tenth for each model that its statistics do not show yet."""
-        stats, now = self._stats(socket), time.monotonic()
-        held = stats.get("models", ())
-        coming = sum(now - at < SENT_LATELY_S for model, at in socket.sent_at.items() if model not in held)
-        return float(stats.get("free", 1.0)) - coming / 10
+        for socket in sockets:
+            replica = self._replicas.get(socket.replica)
+            socket.memory.told((replica.routing_stats if replica else None) or {})
+        return sockets[self._placement.best(model, sockets, self._clock())]
 
 
 _NONE: Replicas = {}
-
-
-def _under_way(socket: SocketTransport) -> int:
-    return len(socket.pending)

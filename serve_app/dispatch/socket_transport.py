@@ -8,6 +8,7 @@ from deployments.contract.types import InferResponse
 from deployments.replica.calls import Reply
 from deployments.replica.socket_server import FramedConnection
 from serve_app.dispatch.pending import Pending, ReplicaLost
+from serve_app.dispatch.placement import ReplicaMemory
 
 
 class SocketTransport(FramedConnection):
@@ -19,9 +20,12 @@ class SocketTransport(FramedConnection):
         self.open = True
         """Whether the replica takes new calls."""
         self.pending: dict[str, Pending] = {}
-        self.sent_at: dict[str, float] = {}
-        """By model: when a call for it was last sent here. The replica's statistics may not show the model yet."""
+        self.memory = ReplicaMemory()
         self._lost = lost
+
+    @property
+    def under_way(self) -> int:
+        return len(self.pending)
 
     async def send(self, pending: Pending) -> InferResponse:
         call_id = pending.call.call_id

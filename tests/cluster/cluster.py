@@ -95,7 +95,10 @@ def another_node(cluster: Cluster, cpus: int) -> Iterator[None]:
     finally:
         started = [node, *node.children(recursive=True)]
         node.send_signal(signal.SIGTERM)
-        psutil.wait_procs(started, timeout=30)
+        _, alive = psutil.wait_procs(started, timeout=30)
+        for process in alive:
+            process.kill()
+        node.wait()
 
 
 @contextmanager

@@ -1,0 +1,149 @@
+"""Which replica a model's next call takes, so that models are loaded as seldom as possible. Knows names and counts.
+
+A call goes where its model is, while that replica has few calls under way. A model that is nowhere goes where there is
+room, else where what is evicted for it is asked for least. A model whose replicas are all busy gets one more copy: into
+room, or in place of a model that is asked for far less.
+"""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+COMING_S = 10.0
+"""So long after a call its replica may not say yet that it holds the model."""
+HALF_LIFE_CALLS = 500
+"""After so many calls of a family an earlier one counts half."""
+FAR_LESS = 4.0
+"""A copy replaces a model that would be asked so many times less than the copy. Smaller values load more often."""
+USUAL_SIZE = 0.1
+"""The share of a replica's memory that a model takes where none is known."""
+ROUNDING = 0.02
+"""Replicas say in hundredths what is free."""
+MAX_REMEMBERED = 4096
+_GROWTH = 2 ** (1 / HALF_LIFE_CALLS)
+_LARGE = 1e200
+
+
+class ReplicaMemory:
+    """What is known of one replica's models. What the replica says goes before what was sent to it."""
+
+    def __init__(self) -> None:
+        self.held: frozenset[str] = frozenset()
+        """In memory or being loaded, as the replica last said."""
+        self.free = 1.0
+        """The share of its memory that was free then."""
+        self.coming: dict[str, float] = {}
+        """When a model was sent there of which the replica has not said anything yet."""
+        self._stats: Mapping[str, Any] | None = None
+
+    def told(self, stats: Mapping[str, Any]) -> None:
+        """The replica's newest statistics."""
+        if stats is self._stats:
+            return
+        self._stats = stats
+        self.held, self.free = frozenset(stats.get("models", ())), float(stats.get("free", 1.0))
+        for model in self.held & self.coming.keys():
+            # From now on it is there as long as the replica says so.
+            del self.coming[model]
+
+    def sent(self, model: str, now: float) -> None:
+        if model not in self.held:
+            self.coming[model] = now
+
+    def models(self, now: float) -> Collection[str]:
+        """Those that are there, or about to be."""
+        self.coming = {model: at for model, at in self.coming.items() if now - at < COMING_S}
+        return self.held | self.coming.keys() if self.coming else self.held
+
+    def room(self, size: float) -> float:
+        """The share that stays free when the models are there that were sent. `size`: the share of a usual one."""
+        return self.free - len(self.coming) * size
+
+    @property
+    def size(self) -> float | None:
+        """The share that a model takes on average; None where there is none."""
+        return (1 - self.free) / len(self.held) if self.held else None
+
+
+class Replica(Protocol):
+    """A replica that takes calls."""
+
+    @property
+    def memory(self) -> ReplicaMemory: ...
+
+    @property
+    def under_way(self) -> int:
+        """Calls."""
+
+
+class Placement:
+    """The choice among one family's replicas. `target_ongoing`: from so many calls under way on, a replica is busy."""
+
+    def __init__(self, target_ongoing: float) -> None:
+        self._target_ongoing = target_ongoing
+        self._uses: dict[str, float] = {}
+        self._weight = 1.0
+        self._total = 0.0
+
+    def best(self, model: str, replicas: Sequence[Replica], now: float) -> int:
+        """The index of the replica for the next call of a model, "" where the family has none."""
+        if not model:
+            return min(range(len(replicas)), key=lambda index: replicas[index].under_way)
+        self._count(model)
+        chosen = self._chosen(model, replicas, now)
+        replicas[chosen].memory.sent(model, now)
+        return chosen
+
+    def _chosen(self, model: str, replicas: Sequence[Replica], now: float) -> int:
+        everyone = range(len(replicas))
+        models = [replica.memory.models(now) for replica in replicas]
+
+        def under_way(index: int) -> int:
+            return replicas[index].under_way
+
+        holders = [index for index in everyone if model in models[index]]
+        candidates = [index for index in everyone if index not in holders]
+        wanted = self._copies(model, len(replicas))
+        if holders:
+            # Copies beyond those that are wanted rest, so that their replicas evict them.
+            calmest = min(holders[:wanted], key=under_way)
+            if under_way(calmest) >= self._target_ongoing:
+                calmest = min(holders, key=under_way)
+            candidates = [index for index in candidates if under_way(index) < self._target_ongoing]
+            if under_way(calmest) < self._target_ongoing or not candidates or len(holders) >= wanted:
+                return calmest
+
+        sizes = [size for replica in replicas if (size := replica.memory.size)]
+        size = sum(sizes) / len(sizes) if sizes else USUAL_SIZE
+        roomiest = max(candidates, key=lambda index: (replicas[index].memory.room(size), -under_way(index)))
+        if replicas[roomiest].memory.room(size) > size - ROUNDING:
+            return roomiest
+
+        held = {name for of_replica in models for name in of_replica}
+        copies = {name: sum(name in of_replica for of_replica in models) for name in held}
+        spare = {name for name in held if copies[name] > self._copies(name, len(replicas))}
+
+        def worth(index: int) -> float:
+            """How much what the replica would evict is asked for there."""
+            uses = (0.0 if name in spare else self._uses.get(name, 0.0) / copies[name] for name in models[index])
+            return min(uses, default=0.0)
+
+        cheapest = min(candidates, key=lambda index: (worth(index), -replicas[index].memory.room(size)))
+        if holders and self._uses[model] / (len(holders) + 1) < FAR_LESS * worth(cheapest):
+            return calmest
+        return cheapest
+
+    def _copies(self, model: str, replicas: int) -> int:
+        """How many replicas the model is wanted on, by its share of the family's calls."""
+        return max(1, math.ceil(self._uses.get(model, 0.0) / self._total * replicas))
+
+    def _count(self, model: str) -> None:
+        self._weight *= _GROWTH
+        self._total += self._weight
+        # Behind all others: the dict's order is that of the last uses.
+        self._uses[model] = self._uses.pop(model, 0.0) + self._weight
+        if len(self._uses) > MAX_REMEMBERED:
+            del self._uses[next(iter(self._uses))]
+        if self._weight > _LARGE:
+            self._uses = {name: uses / self._weight for name, uses in self._uses.items()}
+            self._total, self._weight = self._total / self._weight, 1.0
