@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
+.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-conformance fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -44,6 +44,10 @@ fuzz-audio: .venv/dev.stamp
 fuzz-http: .venv/dev.stamp
 	HOSTILE_REQUESTS=20000 HOSTILE_EXAMPLES=200 $(BIN)/pytest -s --timeout 3600 -k 'corpus or schemathesis' \
 	  tests/hostile/test_raw_http.py tests/hostile/test_openapi.py
+
+# The same requests to the runtime, started in four ways: prints the table of docs/cluster.md.
+test-conformance: .venv/dev.stamp
+	CONFORMANCE=1 $(BIN)/pytest -s tests/conformance
 
 # 100,000 requests of mixed kinds, and what every process holds before, half way and after.
 soak: .venv/dev.stamp
