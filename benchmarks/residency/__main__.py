@@ -1,9 +1,10 @@
 """Sixty models of unequal size in a budget for about ten: `python -m benchmarks.residency [ours lru multiplexed]`.
 
 Zipf traffic (α = 1) from 16 clients against one replica: the same requests at the same times for each contestant. Other
-tables of docs/residency.md: `cold` (time to the first answer, beside `from_pretrained`), `changes` (how soon changes on
-disk take effect), `cycles` (500 loads and unloads), `failing` (whether a failing model slows another), `thrashing` (two
-models that need the same memory), `overhead` (of a replica's process beside its models).
+tables of docs/residency.md: `cold` (time to the first answer, beside `from_pretrained`), `unseen` (of text models never
+seen), `changes` (how soon changes on disk take effect), `cycles` (500 loads and unloads), `failing` (whether a failing
+model slows another), `thrashing` (two models that need the same memory), `overhead` (of a replica's process beside its
+models).
 """
 
 import argparse
@@ -26,6 +27,7 @@ from benchmarks.residency.failing import failing
 from benchmarks.residency.library import library
 from benchmarks.residency.overhead import overhead
 from benchmarks.residency.thrashing import thrashing
+from benchmarks.residency.unseen import unseen
 
 MODELS = 60
 CLIENTS = 16
@@ -117,6 +119,7 @@ def main() -> None:
     disable_progress_bar()
     alone: dict[str, Callable[[], None]] = {
         "cold": cold,
+        "unseen": unseen,
         "changes": changes,
         "thrashing": thrashing,
         "overhead": overhead,
