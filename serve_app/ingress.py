@@ -151,10 +151,10 @@ class Ingress:
         needed = [self.handles[route.family] for route in self.routes if not route.may_be_empty]
         return self.mirror.is_known and all(await asyncio.gather(*map(is_ready, needed)))
 
-    async def metrics(self) -> str:
-        """The runtime's metrics in Prometheus' text format."""
+    async def metrics(self, openmetrics: bool = False) -> str:
+        """The runtime's metrics in Prometheus' text format, or in OpenMetrics."""
         await self._report()
-        text: str = await serve.get_deployment_actor(METRICS_AGGREGATOR).render.remote()
+        text: str = await serve.get_deployment_actor(METRICS_AGGREGATOR).render.remote(openmetrics)
         return text
 
     async def _report_forever(self) -> None:
@@ -169,7 +169,8 @@ class Ingress:
         gpus = await self._asked("gpu_utilization", [route for route in self.routes if route.on_gpu])
         measured = await self._asked("measurements", [route for route in self.routes if route.has_models])
         utilization = {gpu: percent for of_replica in gpus for gpu, percent in of_replica.items()}
-        report = self.recorder.report(utilization, [one for of_replica in measured for one in of_replica])
+        known = frozenset(self.mirror.models()) if self.mirror.is_known else None
+        report = self.recorder.report(utilization, [one for of_replica in measured for one in of_replica], known)
         await serve.get_deployment_actor(METRICS_AGGREGATOR).report.remote(report)
 
     async def _asked(self, method: str, routes: list[Route]) -> list[Any]:

@@ -7,14 +7,14 @@ from contextlib import aclosing
 from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong, ServingError
 from deployments.contract.failures import error_of
 from deployments.contract.types import Error, InferRequest, InferResponse
-from deployments.metrics.requests import Labels, Recorder
+from deployments.metrics.meter import KEY_REQUESTS, KEY_TOKENS, QUEUE, RETRIES
+from deployments.metrics.requests import UNKNOWN, Labels, Recorder
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access
 from serve_app.access.caller import RequestContext
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.dispatcher import Dispatcher
-
-UNKNOWN = "unknown"
+from serve_app.dispatch.pending import Pending
 
 
 class Runtime:
@@ -45,6 +45,7 @@ class Runtime:
                 count.request = request = self._checked(asked, context)
                 call = await self.dispatcher.prepare(request, context)
                 async with self.admissions[call.family].slot(call):
+                    count.sent(call)
                     response = await self.dispatcher.send(call)
             except Exception as cause:
                 response = error_of(cause, context.request_id)
@@ -59,6 +60,7 @@ class Runtime:
                 count.request = request = self._checked(asked, context)
                 call = await self.dispatcher.prepare_stream(request, context)
                 async with self.admissions[call.family].slot(call), aclosing(self.dispatcher.stream(call)) as replies:
+                    count.sent(call)
                     async for reply in replies:
                         if isinstance(reply, InferResponse):
                             response = reply
@@ -103,19 +105,35 @@ class _Count:
         self.response: InferResponse | None = None
         self._runtime = runtime
         self._caller = context.caller
+        self._call: Pending | None = None
         self._started = time.perf_counter()
 
     def __enter__(self) -> "_Count":
         self._runtime.under_way += 1
         return self
 
+    def sent(self, call: Pending) -> None:
+        """It has its slot."""
+        self._call = call
+        self._runtime.recorder.meter.observe(QUEUE, time.perf_counter() - self._started, *_measured(call))
+
     def __exit__(self, *_: object) -> None:
         runtime, response = self._runtime, self.response
         runtime.under_way -= 1
         if response is not None and response.tokens:
             runtime.access.spend(self._caller, response.tokens)
+        if self._call is not None and self._call.repeated:
+            runtime.recorder.meter.count(RETRIES, 1, *_measured(self._call))
+        if self._caller.name and response is not None:
+            runtime.recorder.meter.count(KEY_REQUESTS, 1, self._caller.name)
+            runtime.recorder.meter.count(KEY_TOKENS, response.tokens, self._caller.name)
         latency_ms = (time.perf_counter() - self._started) * 1000
         runtime.recorder.record(runtime.labels(self.request, response), latency_ms)
+
+
+def _measured(call: Pending) -> tuple[str, str]:
+    """Its model and family, as labels."""
+    return call.call.request.model_id if call.model else UNKNOWN, call.family
 
 
 def _outcome(response: InferResponse | None) -> str:

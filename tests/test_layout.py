@@ -47,6 +47,7 @@ deployments.validation → contract repository system
 RAY = {
     "deployments/families/text_generation/metrics.py",
     "deployments/metrics/aggregator.py",
+    "deployments/metrics/meter.py",
     "deployments/metrics/requests.py",
     "deployments/replica/context.py",
     "deployments/replica/gpu.py",

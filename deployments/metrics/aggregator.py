@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.openmetrics.exposition import generate_latest as openmetrics_exposition
 from ray.util.metrics import Counter, Gauge
 
-from deployments.metrics.requests import WINDOW_S, Labels, Report
+from deployments.metrics.requests import UNKNOWN, WINDOW_S, Labels, Report
+from deployments.metrics.samples import ModelMetric
+from deployments.metrics.totals import Labels as Pairs
 from deployments.metrics.totals import ModelTotals
 
 REQUESTS = ("inference_requests_total", "Requests answered.")
@@ -30,7 +33,8 @@ class MetricsAggregator:
         self.clock = clock
         self._reports: dict[str, Report] = {}
         self._requests: Tally[Labels] = Tally()
-        self._models = ModelTotals(clock)
+        self._models = ModelTotals(clock, self._to_ray)
+        self._of_ray: dict[str, Counter | Gauge] = {}
         self._counter = Counter(*REQUESTS, tag_keys=Labels._fields)
         self._latency = Gauge(*LATENCY)
         self._gpu = Gauge(*GPU)
@@ -46,9 +50,34 @@ class MetricsAggregator:
         while len(self._reports) > RECORDERS:
             del self._reports[next(iter(self._reports))]
         self._models.add(report.models)
+        self._models.show_gauges()
+        self._forget_models()
         self._latency.set(self.latency_avg_ms())
         if (gpu := self.gpu_utilization_percent()) is not None:
             self._gpu.set(gpu)
+
+    def _forget_models(self) -> None:
+        """Those that no live recorder knows. One that does not know any yet keeps them all."""
+        known = [report.known for report in self._live()]
+        names = {"", UNKNOWN}.union(*(one for one in known if one is not None))
+        if None not in known:
+            self._models.forget_all_but(names)
+            for labels in [labels for labels in self._requests if labels.model not in names]:
+                del self._requests[labels]
+
+    def _live(self) -> list[Report]:
+        return [report for report in self._reports.values() if report.at >= self.clock() - WINDOW_S]
+
+    def _to_ray(self, metric: ModelMetric, labels: Pairs, value: float) -> None:
+        """Counters and gauges become Ray's metrics here; histograms are observed where they are measured."""
+        ours = self._of_ray.get(metric.name)
+        if ours is None:
+            kind = Counter if metric.kind == "counter" else Gauge
+            ours = self._of_ray[metric.name] = kind(metric.name, metric.help, tuple(name for name, _ in labels))
+        if isinstance(ours, Gauge):
+            ours.set(value, dict(labels))
+        elif value > 0:
+            ours.inc(value, dict(labels))
 
     def latency_avg_ms(self) -> float:
         """Sum over count of the last 60 s; 0 where nothing ended in them."""
@@ -59,13 +88,12 @@ class MetricsAggregator:
 
     def gpu_utilization_percent(self) -> float | None:
         """Mean over the distinct GPUs in use; None without one."""
-        live = [report for report in self._reports.values() if report.at >= self.clock() - WINDOW_S]
-        gpus = {gpu: percent for report in live for gpu, percent in report.gpus.items()}
+        gpus = {gpu: percent for report in self._live() for gpu, percent in report.gpus.items()}
         return sum(gpus.values()) / len(gpus) if gpus else None
 
-    def render(self) -> str:
-        """The three metrics, and what the families report of their models, in Prometheus' text format 0.0.4."""
-        return generate_latest(self).decode()
+    def render(self, openmetrics: bool = False) -> str:
+        """Everything in Prometheus' text format 0.0.4, or in OpenMetrics 1.0."""
+        return (openmetrics_exposition if openmetrics else generate_latest)(self).decode()
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""

@@ -12,8 +12,11 @@ from typing import NamedTuple
 
 from ray.util.metrics import Histogram
 
+from deployments.metrics.meter import REQUEST, Meter
 from deployments.metrics.samples import ModelReport
 
+UNKNOWN = "unknown"
+"""A model or family that there is not."""
 WINDOW_S = 60
 LATENCY_BUCKETS_MS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 30000, 60000]
 
@@ -47,7 +50,9 @@ class Report:
     gpus: dict[str, float] = field(default_factory=dict)
     """Utilisation in percent by the GPU's unique id."""
     models: list[ModelReport] = field(default_factory=list)
-    """What the families report of their models."""
+    """What the ingress has measured, and what the families report of their models."""
+    known: frozenset[str] | None = None
+    """The names of all models there are; None before they are known."""
 
 
 class Recorder:
@@ -56,6 +61,7 @@ class Recorder:
     def __init__(self, name: str, clock: Callable[[], float] = time.time) -> None:
         self.name = name
         self.clock = clock
+        self.meter = Meter(name)
         self._requests: Tally[Labels] = Tally()
         self._seconds: deque[Second] = deque(maxlen=WINDOW_S + 1)
         self._histogram = Histogram(
@@ -73,6 +79,8 @@ class Recorder:
         self._seconds[-1].requests += 1
         self._seconds[-1].latency_ms += latency_ms
         self._histogram.observe(latency_ms, {"model": labels.model, "family": labels.family})
+        self.meter.observe(REQUEST, latency_ms / 1000, labels.model, labels.family)
 
-    def report(self, gpus: dict[str, float], models: list[ModelReport]) -> Report:
-        return Report(self.name, self.clock(), dict(self._requests), list(self._seconds), gpus, models)
+    def report(self, gpus: dict[str, float], models: list[ModelReport], known: frozenset[str] | None = None) -> Report:
+        measured = [*self.meter.reports(), *models]
+        return Report(self.name, self.clock(), dict(self._requests), list(self._seconds), gpus, measured, known)

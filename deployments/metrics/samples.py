@@ -25,4 +25,11 @@ class ModelReport:
 
     source: str
     model: str
+    """Empty for what belongs to no model."""
     metrics: tuple[ModelMetric, ...]
+    more: tuple[tuple[str, str], ...] = ()
+    """Labels beside the model's, by name."""
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        return (("model", self.model), *self.more) if self.model else self.more

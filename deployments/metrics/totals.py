@@ -1,7 +1,7 @@
-"""The models' metrics, added up over replicas and reloads of a model. Knows no Ray."""
+"""Metrics by their labels, added up over replicas, ingresses and reloads of a model. Knows no Ray."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from itertools import accumulate, groupby
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,13 +15,19 @@ SOURCE_TTL_S = 600.0
 """A source that has reported nothing for so long is forgotten: it does not come back."""
 
 
-class ModelTotals:
-    """The sums by metric and model. Counters never fall; gauges are those of sources that still report."""
+Labels = tuple[tuple[str, str], ...]
+Grown = Callable[[ModelMetric, Labels, float], None]
+"""Called with a counter, its labels and its increase; with a gauge and its value."""
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+
+class ModelTotals:
+    """The sums by metric and labels. Counters never fall; gauges are those of sources that still report."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, grown: Grown = lambda *given: None) -> None:
         self.clock = clock
+        self.grown = grown
         self._latest: dict[str, tuple[float, ModelReport]] = {}  # by source, with its time
-        self._sums: dict[tuple[str, str], ModelMetric] = {}  # by metric and model
+        self._sums: dict[tuple[str, Labels], ModelMetric] = {}
 
     def add(self, reports: Iterable[ModelReport]) -> None:
         now = self.clock()
@@ -34,46 +40,65 @@ class ModelTotals:
             if any(metric.values < known.get(metric.name, ()) for metric in counted if metric.kind == "counter"):
                 continue  # An older report of this source, which came late by another ingress.
             for metric in counted:
-                self._grow(report.model, metric, known.get(metric.name))
+                self._grow(report.labels, metric, known.get(metric.name))
             self._latest[report.source] = (now, report)
 
-    def _grow(self, model: str, metric: ModelMetric, before: tuple[float, ...] | None) -> None:
+    def forget_all_but(self, models: Container[str]) -> None:
+        """Drops the series of models that are gone."""
+        self._sums = {key: metric for key, metric in self._sums.items() if _model(key[1]) in models}
+        self._latest = {source: last for source, last in self._latest.items() if last[1].model in models}
+
+    def _grow(self, labels: Labels, metric: ModelMetric, before: tuple[float, ...] | None) -> None:
         nothing = (0.0,) * len(metric.values)
-        total = self._sums.get((metric.name, model))
+        total = self._sums.get((metric.name, labels))
         values = zip(total.values if total else nothing, metric.values, before or nothing, strict=True)
         grown = tuple(so_far + now - then for so_far, now, then in values)
-        self._sums[metric.name, model] = ModelMetric(metric.name, metric.kind, metric.help, grown, metric.bounds)
+        self._sums[metric.name, labels] = ModelMetric(metric.name, metric.kind, metric.help, grown, metric.bounds)
+        if metric.kind == "counter":
+            self.grown(metric, labels, grown[0] - (total.values[0] if total else 0.0))
 
     def collect(self) -> Iterator[Metric]:
-        """For prometheus_client: the metrics by name, each with a series for every model."""
+        """For prometheus_client: the metrics by name, each with a series for every set of labels."""
         shown = sorted({**self._sums, **self._gauges()}.items())
         for _, series in groupby(shown, key=lambda entry: entry[0][0]):
-            yield _family([(model, metric) for (_, model), metric in series])
+            yield _family([(labels, metric) for (_, labels), metric in series])
 
-    def _gauges(self) -> dict[tuple[str, str], ModelMetric]:
-        gauges: dict[tuple[str, str], ModelMetric] = {}
+    def show_gauges(self) -> None:
+        """Calls `grown` with each gauge."""
+        for (_, labels), metric in self._gauges().items():
+            self.grown(metric, labels, metric.values[0])
+
+    def _gauges(self) -> dict[tuple[str, Labels], ModelMetric]:
+        gauges: dict[tuple[str, Labels], ModelMetric] = {}
         for at, report in self._latest.values():
             live = at >= self.clock() - GAUGE_TTL_S
+            if not live and not report.model:
+                continue  # Of a replica that is gone.
             for metric in report.metrics:
                 if metric.kind == "gauge":
-                    other = gauges.get((metric.name, report.model))
+                    other = gauges.get((metric.name, report.labels))
                     value = (metric.values[0] if live else 0.0) + (other.values[0] if other else 0.0)
-                    gauges[metric.name, report.model] = ModelMetric(metric.name, "gauge", metric.help, (value,))
+                    gauges[metric.name, report.labels] = ModelMetric(metric.name, "gauge", metric.help, (value,))
         return gauges
 
 
-def _family(series: list[tuple[str, ModelMetric]]) -> Metric:
-    """One metric of Prometheus. The series differ in their model only."""
-    first = series[0][1]
+def _model(labels: Labels) -> str:
+    return next((value for name, value in labels if name == "model"), "")
+
+
+def _family(series: list[tuple[Labels, ModelMetric]]) -> Metric:
+    """One metric of Prometheus. The series differ in the values of their labels only."""
+    labels, first = series[0]
+    names = [name for name, _ in labels]
     if first.kind == "histogram":
-        histogram = HistogramMetricFamily(first.name, first.help, labels=("model",))
-        for model, metric in series:
-            histogram.add_metric((model,), _buckets(metric), sum_value=metric.values[-1])
+        histogram = HistogramMetricFamily(first.name, first.help, labels=names)
+        for labels, metric in series:
+            histogram.add_metric([value for _, value in labels], _buckets(metric), sum_value=metric.values[-1])
         return histogram
     kind = CounterMetricFamily if first.kind == "counter" else GaugeMetricFamily
-    family = kind(first.name, first.help, labels=("model",))
-    for model, metric in series:
-        family.add_metric((model,), metric.values[0])
+    family = kind(first.name, first.help, labels=names)
+    for labels, metric in series:
+        family.add_metric([value for _, value in labels], metric.values[0])
     return family
 
 

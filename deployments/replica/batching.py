@@ -24,10 +24,14 @@ class BatchPolicy(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Batches of what is ready: a lone item never waits for others. `policy` is asked before each batch."""
+    """Batches of what is ready: a lone item never waits for others. `policy` is asked before each batch, and `ran`
+    told its size."""
 
-    def __init__(self, policy: Callable[[], BatchPolicy[Item, Result]]) -> None:
+    def __init__(
+        self, policy: Callable[[], BatchPolicy[Item, Result]], ran: Callable[[int], None] = lambda size: None
+    ) -> None:
         self.policy = policy
+        self.ran = ran
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._running: set[asyncio.Task[None]] = set()
 
@@ -73,6 +77,7 @@ class Batcher(Generic[Item, Result]):
 
     async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], policy: BatchPolicy[Item, Result]) -> None:
         items = [item for item, _ in batch]
+        self.ran(len(items))
         results: Sequence[Result | Exception]
         try:
             results = await asyncio.get_running_loop().run_in_executor(policy.executor, policy.run, items)

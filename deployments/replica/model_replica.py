@@ -7,7 +7,9 @@ import abc
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -17,12 +19,14 @@ from deployments.contract.failures import error_of
 from deployments.contract.settings import FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
 from deployments.contract.types import Chunk, Error, InferRequest, InferResponse
-from deployments.metrics.samples import ModelMetric, ModelReport
+from deployments.metrics.meter import BATCH, COMPUTE, LOAD, Instrument, Meter
+from deployments.metrics.samples import ModelReport
 from deployments.replica.budget import Budget
 from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
 from deployments.replica.context import replica_name
 from deployments.replica.family import Family
 from deployments.replica.gpu import gpu_utilization
+from deployments.replica.measurements import reports_of
 from deployments.replica.replica import Replica
 from deployments.repository.families import ModelFormat
 from deployments.repository.local import Repository
@@ -82,6 +86,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             os.environ.setdefault("HOME", str(self.cache))
         self.validator = ModelValidator(options.models, self.cache, link_targets=options.link_targets)
         self.cpu = CpuMeter()
+        self.meter = Meter(replica_name())
         self.budget = Budget(options.family.name, options.settings, self.cache)
         self.residency = Residency(
             Ledger(self.budget.limit()),
@@ -124,7 +129,8 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             async with asyncio.timeout_at(limit.at) as limit.timeout:
                 # The dispatcher sends each family its own variant.
                 request, told = cast(RequestT, call.request), _putting_off(limit, on_chunk)
-                return await self.answer_by(limit.ends_at, request, call.model, engine, told)
+                with self.timed(COMPUTE, call.model):
+                    return await self.answer_by(limit.ends_at, request, call.model, engine, told)
 
     def _apply_pin(self, model: Model) -> None:
         """The registry decides on pins. Its newest decision comes with each call."""
@@ -139,7 +145,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def _validate_and_load(self, model: Model) -> EngineT:
         # Again: the files may have changed while the load waited for memory.
-        with self.cpu.working(None):  # what a load uses is no request's
+        with self.cpu.working(None), self.timed(LOAD, model):  # what a load uses is no request's
             return self.load(replace(model, folder=self.validator.validate(model)))
 
     def batch_limit(self, model: Model) -> int:
@@ -235,10 +241,21 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """What loading it would need now."""
         return self.residency.plan(model, replica_name())
 
+    @contextmanager
+    def timed(self, instrument: Instrument, model: Model) -> Iterator[None]:
+        """Observes how long the block took, unless it fails."""
+        started = time.perf_counter()
+        yield
+        self.meter.observe(instrument, time.perf_counter() - started, model.name, self.options.family.name)
+
+    def batched(self, model: Model) -> Callable[[int], None]:
+        """For a Batcher: observes the size of each batch."""
+        return lambda size: self.meter.observe(BATCH, float(size), model.name, self.options.family.name)
+
     async def measurements(self) -> list[ModelReport]:
         """The metrics of its models."""
-        replica, cpu = replica_name(), self.cpu.sample()
-        return [ModelReport(f"{replica}/cpu/{name}", name, (_cpu_seconds(seconds),)) for name, seconds in cpu.items()]
+        status, cpu = await self.replica_status(), self.cpu.sample()
+        return [*reports_of(status, self.options.family.name, cpu), *self.meter.reports()]
 
     def use_gpu(self, gpu: Memory, total_bytes: int) -> None:
         """Keeps the models on a GPU, within `total_bytes` of it."""
@@ -270,7 +287,3 @@ def _putting_off(limit: TimeLimit, on_chunk: OnChunk | None) -> OnChunk | None:
         on_chunk(chunk)
 
     return came
-
-
-def _cpu_seconds(seconds: float) -> ModelMetric:
-    return ModelMetric("model_cpu_seconds_total", "counter", "CPU seconds that a model's requests used.", (seconds,))

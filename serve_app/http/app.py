@@ -37,6 +37,8 @@ from serve_app.http.requests import (
 from serve_app.http.responses import error_response, rendered
 from serve_app.http.sse import EventStream, started, union_events
 
+OPENMETRICS = "application/openmetrics-text"
+
 
 def build_http_app(
     settings: IngressSettings,
@@ -121,7 +123,10 @@ def _operations_routes(operations: Operations) -> list[BaseRoute]:
         return PlainTextResponse("not ready: a family has no replica that answers\n", status_code=503)
 
     async def metrics(request: Request) -> Response:
-        return PlainTextResponse(await operations.metrics(), media_type="text/plain; version=0.0.4")
+        openmetrics = OPENMETRICS in request.headers.get("accept", "")
+        version = "1.0.0" if openmetrics else "0.0.4"
+        media_type = f"{OPENMETRICS if openmetrics else 'text/plain'}; version={version}; charset=utf-8"
+        return Response(await operations.metrics(openmetrics), media_type=media_type)
 
     health = [Route("/healthz", healthz), Route("/health", healthz), Route("/readyz", readyz)]
     return [*model_routes(operations), *health, Route(METRICS_PATH, metrics)]

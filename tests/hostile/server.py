@@ -46,7 +46,7 @@ class AtOnce(FakeRuntime):
         self.listed += 1
         return []
 
-    async def metrics(self) -> str:
+    async def metrics(self, openmetrics: bool = False) -> str:
         self.asked.clear()
         self.callers.clear()
         return f"under_way {self.under_way}\nlisted {self.listed}\n"

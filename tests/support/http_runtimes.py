@@ -151,8 +151,8 @@ class FakeRuntime:
     async def ready(self) -> bool:
         return self.is_ready
 
-    async def metrics(self) -> str:
-        return "inference_requests_total 1\n"
+    async def metrics(self, openmetrics: bool = False) -> str:
+        return "inference_requests_total 1\n" + "# EOF\n" * openmetrics
 
 
 def status(model_id: str, family: str, versions: list[int] | None = None) -> ModelStatus:

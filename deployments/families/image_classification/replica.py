@@ -9,6 +9,7 @@ from deployments.contract.types import ImageClassification, ImageClassificationR
 from deployments.engines.decimals import shortest
 from deployments.families.image_classification.executors import ForwardExecutors
 from deployments.families.images.replica import Batched, ImageReplica
+from deployments.metrics.meter import PREPROCESS
 from deployments.replica.batching import Batcher
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
@@ -50,7 +51,11 @@ class ImageClassificationReplica(ImageReplica[ImageClassification, Classifier]):
         limit = self.batch_limit(model)
         classify = self.cpu.working(model.name)(engine.classify)
         return Batched(
-            engine, Batcher(lambda: self.executors.policy(classify, engine.at_once, min(limit, engine.batch_size)))
+            engine,
+            Batcher(
+                lambda: self.executors.policy(classify, engine.at_once, min(limit, engine.batch_size)),
+                self.batched(model),
+            ),
         )
 
     async def answer(
@@ -59,7 +64,8 @@ class ImageClassificationReplica(ImageReplica[ImageClassification, Classifier]):
         image: Item | bytes = request.image_data
         if engine.engine.at_once == 1 and not self.is_small(request.image_data):
             preprocess = self.cpu.working(model.name)(engine.engine.preprocess)
-            image = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
+            with self.timed(PREPROCESS, model):
+                image = await asyncio.get_running_loop().run_in_executor(self.decoders, preprocess, request.image_data)
         probabilities = await engine.batcher.submit(image)
         top_k = DEFAULT_TOP_K if request.top_k is None else request.top_k
         class_labels, best = engine.engine.best(probabilities, top_k)

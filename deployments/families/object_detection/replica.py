@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from deployments.contract.types import ObjectDetection, ObjectDetectionResult
 from deployments.engines.decimals import shortest
 from deployments.families.images.replica import Batched, ImageReplica
+from deployments.metrics.meter import PREPROCESS
 from deployments.replica.batching import Batcher, BatchPolicy
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
@@ -39,16 +40,17 @@ class ObjectDetectionReplica(ImageReplica[ObjectDetection, Detector]):
         engine = self.engine_class.load(model.folder, self.device, model.manifest.dtype, self.cores, facts)
         size = min(self.batch_limit(model), engine.batch_size)
         detect = self.cpu.working(model.name)(engine.detect)
-        return Batched(engine, Batcher(lambda: BatchPolicy(detect, self.forwards, 1, size)))
+        return Batched(engine, Batcher(lambda: BatchPolicy(detect, self.forwards, 1, size), self.batched(model)))
 
     async def answer(
         self, request: ObjectDetection, model: Model, engine: Detector, on_chunk: OnChunk | None
     ) -> ObjectDetectionResult:
         threshold = DEFAULT_THRESHOLD if request.threshold is None else request.threshold
         preprocess = self.cpu.working(model.name)(engine.engine.preprocess)
-        picture = await asyncio.get_running_loop().run_in_executor(
-            self.decoders, preprocess, request.image_data, threshold
-        )
+        with self.timed(PREPROCESS, model):
+            picture = await asyncio.get_running_loop().run_in_executor(
+                self.decoders, preprocess, request.image_data, threshold
+            )
         labels, scores, boxes = await engine.batcher.submit(picture)
         best = slice(request.top_k or None)
         return ObjectDetectionResult(

@@ -3,10 +3,9 @@
 import threading
 import uuid
 import weakref
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ray.util.metrics import Counter, Gauge, Histogram
+from ray.util.metrics import Histogram
 
 from deployments.metrics.samples import ModelMetric, ModelReport
 
@@ -50,45 +49,28 @@ class TextMetrics:
     def __init__(self) -> None:
         self._sources: weakref.WeakKeyDictionary[TextGenerationEngine, tuple[str, str]] = weakref.WeakKeyDictionary()
         self._watching = threading.Lock()  # Models are loaded in threads.
-        self._gauges = {name: Gauge(name, text, tag_keys=("model",)) for name, text in GAUGES.items()}
-        self._counters = {name: Counter(name, COUNTERS[name], tag_keys=("model",)) for name in (PROMPT, GENERATED)}
         self._histograms = {
             name: Histogram(name, text, boundaries=_BOUNDS_S, tag_keys=("model",)) for name, text in HISTOGRAMS.items()
         }
-        self._gauges_set: set[tuple[str, str]] = set()  # gauges by name and model
 
     def watch(self, engine: "TextGenerationEngine", model: str) -> None:
         with self._watching:
             self._sources[engine] = uuid.uuid4().hex, model
 
     def finished(self, model: str, end: "Finished") -> None:
-        """Adds one request to Ray's metrics."""
-        tags = {"model": model}
-        for name, tokens in {PROMPT: end.prompt_tokens, GENERATED: end.completion_tokens}.items():
-            if tokens:
-                self._counters[name].inc(tokens, tags)
+        """Adds one request's times to Ray's metrics; the aggregator has the counters and gauges."""
         if (timing := end.timing) is None:
             return
         times = {QUEUE: timing.queue_s, FIRST_TOKEN: timing.first_token_s, INTER_TOKEN: timing.inter_token_s}
         for name, seconds in times.items():
             if seconds is not None:
-                self._histograms[name].observe(seconds, tags)
+                self._histograms[name].observe(seconds, {"model": model})
 
     def read(self) -> list[ModelReport]:
-        """The counts of all engines so far; also sets the gauges of Ray's metrics."""
+        """The counts of all engines so far."""
         with self._watching:
             sources = list(self._sources.items())
-        reports = [_report(engine, *source) for engine, source in sources]
-        # An unloaded model has no engine; while it is reloaded or changes its version it has two.
-        sums = defaultdict(float, dict.fromkeys(self._gauges_set, 0.0))
-        for report in reports:
-            for metric in report.metrics:
-                if metric.kind == "gauge":
-                    sums[metric.name, report.model] += metric.values[0]
-        for (name, model), value in sums.items():
-            self._gauges[name].set(value, {"model": model})
-        self._gauges_set = set(sums)
-        return reports
+        return [_report(engine, *source) for engine, source in sources]
 
 
 def _report(engine: "TextGenerationEngine", source: str, model: str) -> ModelReport:

@@ -1,6 +1,6 @@
 import pytest
 
-from deployments.metrics import aggregator, requests
+from deployments.metrics import aggregator, meter, requests
 from tests.support.clock import Clock
 
 
@@ -22,6 +22,7 @@ class Silent:
 
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "Histogram", Silent)
+    for module in (requests, meter):
+        monkeypatch.setattr(module, "Histogram", Silent)
     for name in ("Counter", "Gauge"):
         monkeypatch.setattr(aggregator, name, Silent)

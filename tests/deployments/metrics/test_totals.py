@@ -89,3 +89,30 @@ def test_a_metric_has_its_name_and_type_as_before(totals: ModelTotals) -> None:
         'wait_seconds_count{model="m"} 6.0',
         'wait_seconds_sum{model="m"} 9.5',
     ]
+
+
+def test_series_of_models_that_are_gone_go_with_them(totals: ModelTotals) -> None:
+    of_a_key = ModelReport("k", "", (ModelMetric("used_total", "counter", "Used.", (5,)),), (("key", "team"),))
+    totals.add([report("a", 5, 2, (0, 0, 0, 0), "kept"), report("b", 6, 2, (0, 0, 0, 0), "gone"), of_a_key])
+    totals.forget_all_but({"", "kept"})
+    text = generate_latest(totals).decode()
+    assert 'model="kept"' in text
+    assert 'key="team"' in text
+    assert "gone" not in text
+
+
+def test_a_gauge_of_no_model_goes_with_its_source(totals: ModelTotals, clock: Clock) -> None:
+    memory = ModelMetric("memory_bytes", "gauge", "Memory.", (5,))
+    totals.add([ModelReport("r", "", (memory,), (("replica", "r"),))])
+    assert 'memory_bytes{replica="r"} 5.0' in generate_latest(totals).decode()
+    clock.now += 60
+    assert "memory_bytes" not in generate_latest(totals).decode()
+
+
+def test_counters_and_gauges_are_told_as_they_grow(clock: Clock) -> None:
+    told: list[tuple[str, float]] = []
+    totals = ModelTotals(clock, lambda metric, labels, value: told.append((metric.name, value)))
+    for tokens in (5, 9):
+        totals.add([report("a", tokens, 2, (0, 0, 0, 0))])
+    totals.show_gauges()
+    assert told == [("tokens_total", 5), ("tokens_total", 4), ("running", 2)]

@@ -31,7 +31,7 @@ def error_in(response: Json) -> dict[str, object]:
     [
         ("GET", "/nope", {}, 404, "not_found"),
         ("POST", "/infer/", {"content": REQUEST}, 404, "not_found"),
-        ("GET", "/v2/health/live", {}, 404, "not_found"),
+        ("GET", "/v3/health/live", {}, 404, "not_found"),
         ("GET", "/infer", {}, 405, "method_not_allowed"),
         ("DELETE", "/models", {}, 405, "method_not_allowed"),
         ("POST", "/infer", {"content": b"{"}, 400, "invalid_request"),
@@ -66,3 +66,11 @@ def test_health_readiness_and_metrics(http: TestClient, runtime: FakeRuntime) ->
     assert http.get("/readyz").status_code == 503
     assert http.get("/healthz").status_code == 200
     assert http.get("/metrics").text == "inference_requests_total 1\n"
+    assert http.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_openmetrics_is_for_those_who_ask_for_it(http: TestClient) -> None:
+    accept = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.3"
+    response = http.get("/metrics", headers={"accept": accept})
+    assert response.headers["content-type"] == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert response.text.endswith("# EOF\n")

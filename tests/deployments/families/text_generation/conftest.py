@@ -18,19 +18,10 @@ from tests.support.text_models import CHATML, save_chat_model
 
 
 class RayMetric:
-    """In place of Ray's counters, gauges and histograms, which need Ray: the last value of each model."""
+    """In place of Ray's histograms, which need Ray."""
 
-    def __init__(self, *args: object, **options: object) -> None:
-        self.values: dict[str, float] = {}
-
-    def inc(self, value: float, tags: dict[str, str]) -> None:
-        self.set(value, tags)
-
-    def observe(self, value: float, tags: dict[str, str]) -> None:
-        self.set(value, tags)
-
-    def set(self, value: float, tags: dict[str, str]) -> None:
-        self.values[tags["model"]] = value
+    def __init__(self, *args: object, **options: object) -> None: ...
+    def observe(self, value: float, tags: dict[str, str]) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def replica(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TextGenerationReplica]:
-    for kind in ("Counter", "Gauge", "Histogram"):
-        monkeypatch.setattr(metrics, kind, RayMetric)
+    monkeypatch.setattr(metrics, "Histogram", RayMetric)
     options = ReplicaOptions(TEXT_GENERATION, models, model_formats([TEXT_GENERATION]), FamilySettings())
     replica = TextGenerationReplica(options)
     yield replica
