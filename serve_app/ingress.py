@@ -17,7 +17,7 @@ from deployments.contract.status import AdminResult, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Recorder
 from deployments.replica.calls import CALLS_UNDER_WAY, Reply
-from deployments.replica.context import cluster_network, launcher_profile, private_socket
+from deployments.replica.context import cluster_network, ingress_socket, launcher_profile
 from deployments.replica.family import Form
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import RequestContext
@@ -83,7 +83,7 @@ class Ingress:
         if grpc_address:
             self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self)
             self._tasks.append(asyncio.create_task(self._grpc.start()))
-        path = private_socket()
+        path = ingress_socket()
         self._unix_server = UnixServer(self.http, path) if path else None
 
     def _runtime(self, max_prompt_bytes: int) -> Runtime:

@@ -113,7 +113,7 @@ def session_ray() -> Iterator[None]:
     import ray.serve
 
     from serve_app.http.haproxy import haproxy_environment
-    from serve_app.local import init_on_loopback
+    from serve_app.local_ray import init_on_loopback
 
     with tempfile.TemporaryDirectory(prefix="model-runtime-") as private:  # pytest's are too deep for a socket's name
         # For the processes that Ray starts. This one has imported Serve: its handles can be used outside an event loop.

@@ -24,14 +24,17 @@ serve_app.cli → access client config contract families local node replica
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository
+serve_app.front → config contract http replica system
 serve_app.grpc → access config contract families http
 serve_app.http → access config contract replica
 serve_app.ingress → access config contract dispatch grpc http metrics registry replica runtime
-serve_app.local → app capacity client config contract families http replica sample system
+serve_app.local → app capacity client config contract families front http local_ray replica sample supervisor system
+serve_app.local_ray → http system
 serve_app.node → config http replica system
 serve_app.registry → contract dispatch repository
 serve_app.runtime → access contract dispatch metrics replica
 serve_app.sample → client contract replica
+serve_app.supervisor → front system
 deployments.contract → –
 deployments.engines → contract system
 deployments.families → contract engines metrics replica repository residency system validation
@@ -62,6 +65,7 @@ RAY = {
     "serve_app/dispatch/socket_transport.py",
     "serve_app/ingress.py",
     "serve_app/local.py",
+    "serve_app/local_ray.py",
     "serve_app/registry/actor.py",
     "serve_app/registry/admin.py",
     "serve_app/registry/mirror.py",

@@ -4,6 +4,8 @@ Ray's private names stand here, of those that replicas need; those of the ingres
 serve_app.dispatch.serve_internals.
 """
 
+import fcntl
+import itertools
 import logging
 import os
 import secrets
@@ -31,8 +33,6 @@ def replica_name() -> str:
 
 def launcher_profile() -> LauncherProfile | None:
     """None where Serve was not started by our launcher, or without the fast profile."""
-    if not constants.RAY_SERVE_ENABLE_HA_PROXY:
-        return None
     return LauncherProfile.found(constants.RAY_SERVE_HAPROXY_BINARY_PATH, constants.RAY_SERVE_HAPROXY_CONFIG_FILE_LOC)
 
 
@@ -68,6 +68,29 @@ def cluster_secret() -> bytes:
     internal_kv._internal_kv_put(_SECRET, secrets.token_hex(32).encode(), overwrite=False)
     secret: bytes = internal_kv._internal_kv_get(_SECRET)
     return secret
+
+
+def ingress_socket() -> Path | None:
+    """Where HAProxy finds this ingress replica: by its id if Serve starts HAProxy, else at the first place that no
+    other process has. The place is kept until the process ends."""
+    profile, replica_id = launcher_profile(), _replica_id()
+    if profile is None or replica_id is None or constants.RAY_SERVE_ENABLE_HA_PROXY:
+        return private_socket()
+    return taken_place(profile)
+
+
+def taken_place(profile: LauncherProfile) -> Path:
+    """The socket of the first place that is free. Takes it until the process ends."""
+    for place in itertools.count():
+        path = profile.ingress_socket(place)
+        lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return path
+    raise AssertionError  # there is always another number
 
 
 def _replica_id() -> str | None:

@@ -29,11 +29,16 @@ class LauncherProfile:
         return cls(configuration.parent.parent)
 
     def environment(self, program: str) -> dict[str, str]:
-        """The variables; `program` is the path of `model-runtime-haproxy`."""
+        """The variables by which replicas find the profile; `program` is the path of `model-runtime-haproxy`."""
         return {
-            "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_BINARY_PATH": program,
             "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(self.folder / _CONFIGURATION),
+        }
+
+    def serve_environment(self, program: str) -> dict[str, str]:
+        """The same where Ray Serve starts HAProxy."""
+        return self.environment(program) | {
+            "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_SOCKET_PATH": str(self.folder / "admin.sock"),
             "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(self.folder / "metrics.sock"),
             "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(self.folder),
@@ -44,6 +49,10 @@ class LauncherProfile:
     def max_body_file(self) -> Path:
         """Holds the largest body that HAProxy takes, in bytes."""
         return self.folder / "max-body-bytes"
+
+    def ingress_socket(self, place: int) -> Path:
+        """Where the HAProxy of `model-runtime serve` finds an ingress replica. Each has a place of its own."""
+        return self.folder / f"ingress-{place}.sock"
 
     def socket(self, replica_id: str) -> Path:
         """Where a replica of this machine can be reached, past Serve."""

@@ -23,6 +23,7 @@ class IngressSettings(Strict):
     """The deployment that decodes requests and sends them to their families."""
 
     autoscaling: Autoscaling = Autoscaling(max_replicas=1, target_ongoing_requests=64)
+    """Unset, `model-runtime serve` keeps two replicas where there are four CPUs or more."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.25
     max_body_mb: Annotated[float, Field(gt=0)] = 32
     """A larger request body is refused with `payload_too_large`, unread."""

@@ -44,6 +44,20 @@ def missing_haproxy(cure: str) -> str:
     )
 
 
+_SERVE = {
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    # The throughput profile buffers a thousand log lines, which are then missing when a failure is investigated.
+    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
+    # A request goes from the ingress to its family in one message; Serve's own limit is 4 MiB.
+    "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
+}
+
+
+def front_environment(folder: Path) -> dict[str, str]:
+    """Environment variables for a HAProxy that `model-runtime serve` starts itself: Serve listens nowhere."""
+    return LauncherProfile(folder).environment(HAPROXY) | _SERVE | {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
+
+
 def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
     """Environment variables for the fast profile, to be set before Ray is imported. Empty without HAProxy.
 
@@ -57,17 +71,13 @@ def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
     profile.max_body_file.write_text(str(config.ingress.max_body_bytes), "utf-8")
     longest_s = max(settings.longest_deadline_s for settings in (FamilySettings(), *config.families.values()))
     return middleware_environment() | {
-        **profile.environment(wrapper),
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        **profile.serve_environment(wrapper),
+        **_SERVE,
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
         "RAY_SERVE_HAPROXY_MAXCONN": str(MAX_CONNECTIONS),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(IDLE_CONNECTION_S),
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(int(longest_s) + RESPONSE_GRACE_S),
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(BUFFER_BYTES),
-        # The throughput profile buffers a thousand log lines, which are then missing when a failure is investigated.
-        "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1",
-        # A request goes from the ingress to its family in one message; Serve's own limit is 4 MiB.
-        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(2**30),
         # Serve's default ports are the same for every runtime on a machine and are opened as shared: one runtime would
         # receive another's requests.
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port + OWN_PORTS),

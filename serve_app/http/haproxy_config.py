@@ -26,7 +26,7 @@ _MAX_HEADER_BYTES = MAX_HEADER_BYTES - 1024
 """HAProxy counts the headers alone; the rest is for the path."""
 _REPLIES = {
     400: errors.InvalidRequest("malformed HTTP, or a head that is too large"),
-    408: errors.RequestTimeout(f"the request's head was not complete within {HEADERS_TIMEOUT_S} s"),
+    408: errors.RequestTimeout("the request was not complete in time"),
     502: errors.Unavailable("the ingress replica was lost"),
     503: errors.Unavailable("no ingress replica answers"),
     504: errors.Unavailable("the ingress replica did not answer"),
@@ -49,11 +49,7 @@ def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
     # The log socket that Serve configures for each request has no reader.
     text = re.sub(r"^ *(errorfile|log|option httplog|option log-health-checks)\b.*\n", "", text, flags=re.MULTILINE)
     text = text.replace("global\n", f"global\n    tune.http.maxhdr {MAX_PARSED_HEADERS}\n", 1)
-    ours = [f"    timeout http-request {HEADERS_TIMEOUT_S}s"]
-    for status, failure in _REPLIES.items():
-        reply = folder / f"{status}.http"
-        reply.write_text(_error_file(failure), "utf-8")
-        ours.append(f"    errorfile {status} {reply}")
+    ours = [f"    timeout http-request {HEADERS_TIMEOUT_S}s", *(f"    {line}" for line in error_files(folder))]
     text = text.replace("defaults\n    mode http\n", "\n".join(["defaults", "    mode http", *ours, ""]), 1)
     server = re.compile(r"^( *server \S+-(\w+) )(\S+):(\d+)( check.*)$", re.MULTILINE)
     text = server.sub(lambda line: _through_socket(line, profile), text)
@@ -66,10 +62,25 @@ def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
     return re.sub(not_found, lambda _: _returned(_NO_ROUTE), text)
 
 
+def error_files(folder: Path) -> list[str]:
+    """The lines for the replies that HAProxy makes itself. Writes the replies into `folder`."""
+    lines = []
+    for status, failure in _REPLIES.items():
+        reply = folder / f"{status}.http"
+        reply.write_text(_error_file(failure), "utf-8")
+        lines.append(f"errorfile {status} {reply}")
+    return lines
+
+
 def _front_rules(profile: LauncherProfile) -> str:
-    """The rules that every request passes first."""
     limit = profile.max_body_file
-    max_body_bytes = limit.read_text("utf-8") if limit.exists() else ""
+    rules = front_rules(limit.read_text("utf-8") if limit.exists() else "")
+    return "".join(f"    {rule}\n" for rule in rules)
+
+
+def front_rules(max_body_bytes: str) -> list[str]:
+    """The rules that every request passes first. `max_body_bytes` is empty where only the ingress limits bodies."""
+    given = "req.hdr(x-request-id)"
     local = "{ src 127.0.0.0/8 ::1 }"
     too_large = f"{{ req.fhdr_cnt gt {MAX_HEADERS} }} || {{ req.hdrs,length gt {_MAX_HEADER_BYTES} }}"
     rules = [
@@ -78,7 +89,10 @@ def _front_rules(profile: LauncherProfile) -> str:
         "option disable-h2-upgrade",
         "stick-table type ipv6 size 100k expire 60s store conn_cur",
         f"tcp-request connection track-sc0 src unless {local}",
+        # What HAProxy or a client sends again has the id that it had, by which a sampled text is the same.
         "http-request set-var(txn.id) uuid()",
+        f"http-request set-var(txn.id) {given} if {{ {given} -m reg ^[A-Za-z0-9._:-]{{1,128}}$ }}",
+        f"http-request set-header x-request-id %[var(txn.id)] if !{{ {given} -m reg ^[!-~]{{1,128}}$ }}",
         _returned(_TOO_MANY, f"{{ sc0_conn_cur gt {MAX_CONNECTIONS_PER_ADDRESS} }}"),
         _returned(_LARGE_HEADERS, too_large),
         _returned(_NO_HOST, "HTTP_1.1 !{ req.fhdr_cnt(host) eq 1 }"),
@@ -90,7 +104,7 @@ def _front_rules(profile: LauncherProfile) -> str:
         # In a stream of JSON lines the limit holds for each line, not for the whole body.
         lines = "{ req.hdr(content-type) -m beg -i application/x-ndjson }"
         rules.append(_returned(_LARGE_BODY, f"{{ req.hdr_val(content-length) gt {max_body_bytes} }} !{lines}"))
-    return "".join(f"    {rule}\n" for rule in rules)
+    return rules
 
 
 def _returned(failure: errors.ServingError, condition: str = "") -> str:

@@ -1,4 +1,4 @@
-"""HAProxy with the configuration that Serve generates and `model-runtime-haproxy` rewrites, in front of the routes.
+"""HAProxy as `model-runtime serve` starts it, in front of the routes.
 
 Starts no Ray.
 """
@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
 
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.config.config import IngressSettings, RuntimeConfig
-from serve_app.http.haproxy import BUFFER_BYTES, IDLE_CONNECTION_S, MAX_CONNECTIONS, haproxy_binary, haproxy_environment
-from serve_app.http.haproxy_config import adapted
+from serve_app.front.front import Front as ServedFront
 from tests.support.ports import free_port
 from tests.support.until import wait_until
 
@@ -43,60 +40,21 @@ class Front:
         return int(dict(line.split() for line in metrics.splitlines())[what])
 
 
-def configuration(folder: Path, port: int, server_port: int) -> Path:
-    """Serve's own template for one application, rewritten."""
-    haproxy_environment(folder, CONFIG)
-    file = folder / "haproxy.cfg"
-    api = HAProxyApi(
-        HAProxyConfig(
-            socket_path=str(folder / "admin.sock"),
-            server_state_base=str(folder),
-            server_state_file=str(folder / "state"),
-            enable_hap_optimization=False,
-            maxconn=MAX_CONNECTIONS,
-            nbthread=1,
-            stats_port=free_port(),
-            metrics_port=free_port(),
-            timeout_client_s=IDLE_CONNECTION_S,
-            timeout_server_s=75,
-            bufsize=BUFFER_BYTES,
-            has_received_routes=True,
-            has_received_servers=True,
-            http_options=HTTPOptions(host="127.0.0.1", port=port),
-            metrics_enabled=False,
-            is_head=True,
-        ),
-        {
-            "app": BackendConfig(
-                name="app", path_prefix="/", servers=[ServerConfig("one", "127.0.0.1", server_port)], app_name="app"
-            )
-        },
-        str(file),
-    )
-    api._generate_config_file_internal()
-    # Serve's health check has no route without Serve.
-    configuration = adapted(file.read_text(), folder, LauncherProfile(folder))
-    file.write_text(configuration.replace("GET /-/healthz", "GET /healthz"))
-    return file
-
-
 @contextmanager
 def running(folder: Path) -> Iterator[Front]:
     port, server_port = free_port(), free_port()
-    program = haproxy_binary()
-    assert program is not None
-    file = configuration(folder, port, server_port)
-    server = subprocess.Popen([sys.executable, "-m", "tests.hostile.server", str(server_port)])
-    log = folder / "haproxy.log"
-    with log.open("wb") as sink:
-        proxy = subprocess.Popen([program, "-db", "-f", str(file)], stdout=sink, stderr=sink)
+    socket = LauncherProfile(folder).ingress_socket(0)
+    server = subprocess.Popen([sys.executable, "-m", "tests.hostile.server", str(server_port), str(socket)])
+    proxy = ServedFront(CONFIG, port, folder)
     try:
-        wait_until(lambda: _answers(port) or _ended(proxy, server, log), "HAProxy and the server behind it answer")
+        proxy.start()
+        assert proxy.pid is not None
+        wait_until(lambda: _answers(port) or _ended(proxy, server), "HAProxy and the server behind it answer")
         yield Front(port, server_port, {"haproxy": proxy.pid, "server": server.pid})
     finally:
-        for process in (proxy, server):
-            process.kill()
-            process.wait()
+        proxy.close()
+        server.kill()
+        server.wait()
 
 
 def _answers(port: int) -> bool:
@@ -106,7 +64,7 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _ended(proxy: subprocess.Popen[bytes], server: subprocess.Popen[bytes], log: Path) -> bool:
-    assert proxy.poll() is None, log.read_text()
+def _ended(proxy: ServedFront, server: subprocess.Popen[bytes]) -> bool:
+    assert proxy.running
     assert server.poll() is None
     return False

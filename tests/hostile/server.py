@@ -1,9 +1,10 @@
 """The HTTP application without Ray: both middlewares under uvicorn, as in Serve, and a runtime that answers at once.
 
-python -m tests.hostile.server PORT
+python -m tests.hostile.server PORT SOCKET
 """
 
 import asyncio
+import socket
 import sys
 from collections.abc import AsyncGenerator
 
@@ -74,10 +75,15 @@ def app() -> ASGIApp:
     return ControlHeaderFilter(RequestIdMiddleware(http_app(AtOnce())))
 
 
-def main(port: int) -> None:
-    """Without loops of uvicorn's own choice or signals, as in a replica."""
-    uvicorn.run(app(), host="127.0.0.1", port=port, lifespan="off", access_log=False, log_level="critical")
+def main(port: int, path: str) -> None:
+    """Without loops of uvicorn's own choice, as in a replica: Serve's port, and the socket that HAProxy finds."""
+    config = uvicorn.Config(app(), lifespan="off", access_log=False, log_level="critical")
+    beside = socket.create_server(("127.0.0.1", port), backlog=4096)
+    behind = socket.socket(socket.AF_UNIX)
+    behind.bind(path)
+    behind.listen(4096)
+    asyncio.run(uvicorn.Server(config).serve([beside, behind]))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -8,7 +8,7 @@ import pytest
 from deployments.contract.settings import FamilySettings
 from serve_app.config.config import IngressSettings, RuntimeConfig
 from serve_app.http import haproxy
-from serve_app.http.haproxy import PORT_RANGE, haproxy_environment, missing_haproxy
+from serve_app.http.haproxy import PORT_RANGE, front_environment, haproxy_environment, missing_haproxy
 
 CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
 
@@ -40,6 +40,13 @@ def test_haproxy_waits_longer_than_the_longest_deadline_and_knows_the_body_limit
     patient = CONFIG.model_copy(update={"families": {"f": FamilySettings(max_deadline_s=600)}})
     assert haproxy_environment(tmp_path, patient)["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] == "615"
     assert (tmp_path / "max-body-bytes").read_text() == str(2**20)
+
+
+def test_in_front_of_sockets_serve_listens_nowhere(tmp_path: Path) -> None:
+    environment = front_environment(tmp_path)
+    assert environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "0"
+    assert "RAY_SERVE_ENABLE_HA_PROXY" not in environment
+    assert not any("PORT" in name for name in environment)
 
 
 def test_without_haproxy_nothing_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

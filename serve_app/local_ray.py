@@ -1,0 +1,141 @@
+"""Ray on this machine alone, as `model-runtime serve` starts it: its environment, its folders, its processes."""
+
+import logging
+import os
+import secrets
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deployments.system.cache_folder import home
+from deployments.system.process_memory import ONE_ARENA
+from serve_app.http.haproxy import front_environment, middleware_environment
+
+MIB = 2**20
+LOOPBACK = "127.0.0.1"
+MAX_NAME = 17
+MAX_RAY_NAME = 36
+"""Of the folder for temporary files, in characters: HAProxy's socket below it has a name that is 80 longer and may have
+97, Ray's have names up to 71 longer and may have 107."""
+
+
+def start_ray(folder: Path, fronted: bool, started: float) -> None:
+    """`fronted`: with a HAProxy of ours in front. `started`: when the start began, on the clock of time.monotonic."""
+    # Ray reads these when it is imported. Unless RAY_ENABLE_AUTO_CONNECT is 0, Serve's threads start another Ray after
+    # the shutdown. RAY_worker_niceness: replicas are workers; at Ray's default, 15, every other process has priority.
+    # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller polls ten times a second, which takes 4 % of a core.
+    os.environ.update(
+        RAY_USAGE_STATS_ENABLED="0",
+        RAY_AUTH_MODE="token",
+        RAY_ENABLE_AUTO_CONNECT="0",
+        RAY_worker_niceness="0",
+        RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
+        **ONE_ARENA,
+        **(token := token_environment(folder)),
+    )
+    with progress("importing Ray", started):
+        from ray import serve  # noqa: F401
+
+    # For the processes that Ray starts. This one has imported Ray without them, so its handles keep a router with an
+    # event loop of its own, and any thread can use them.
+    os.environ.update(middleware_environment() | (front_environment(folder) if fronted else {}))
+    with progress("starting Ray", started):
+        dashboard = init_on_loopback(
+            object_store_memory=256 * MIB,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            _temp_dir=None if "RAY_TMPDIR" in os.environ else str(temporary_folder(MAX_RAY_NAME) / "ray"),
+        )
+    if dashboard:
+        print(way_into(dashboard, token.get("RAY_AUTH_TOKEN_PATH")), flush=True)
+
+
+def way_into(dashboard: str, own_token: str | None) -> str:
+    """One line. Ray's dashboard asks for a token, which its address cannot carry."""
+    command = f"cat {own_token}" if own_token else f"{Path(sys.executable).with_name('ray')} get-auth-token"
+    return f"Ray's dashboard: http://{dashboard} (it asks for a token: {command})"
+
+
+def temporary_folder(max_name: int) -> Path:
+    """The one of TMPDIR; another one where its name is too long for those of the sockets below it. Raises OSError."""
+    usual = Path(tempfile.gettempdir())
+    for folder in (usual, Path("/tmp"), Path("/dev/shm")):
+        if len(os.fsencode(folder)) <= max_name and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise OSError(f"TMPDIR: {usual} is too long a name for sockets; set it to one of at most {max_name} characters")
+
+
+def token_environment(folder: Path) -> dict[str, str]:
+    """Ray keeps the token of this machine in the user's home. Without one that can be written to, the token is ours."""
+    own = home()
+    try:
+        if own is not None:
+            (own / ".ray").mkdir(mode=0o700, parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=own / ".ray").close()
+            return {}
+    except OSError:
+        pass
+    if "RAY_AUTH_TOKEN_PATH" in os.environ:
+        return {}
+    token = folder / "ray-token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), "utf-8")
+    return {"RAY_AUTH_TOKEN_PATH": str(token)}
+
+
+def init_on_loopback(**options: Any) -> str | None:
+    """`ray.init` for this machine alone: every server that Ray starts listens on loopback. Returns the dashboard's
+    address, if there is one.
+
+    Ray has no option for it: it replaces a loopback address by the machine's own.
+    """
+    import ray
+    from ray._private import services
+
+    resolve = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        context = ray.init(address="local", _node_ip_address=LOOPBACK, **options)
+        return context.dashboard_url or None
+    finally:
+        services.resolve_ip_for_localhost = resolve
+
+
+def rays_processes() -> dict[str, int]:
+    """Those without which nothing is started any more, by name."""
+    from ray._private.worker import _global_node
+
+    assert _global_node is not None
+    kinds = _global_node.all_processes
+    return {name: kinds[name][0].process.pid for name in ("gcs_server", "raylet")}
+
+
+def stop_ray() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+@contextmanager
+def progress(what: str, started: float) -> Iterator[None]:
+    """Prints what is under way, and again every five seconds while it is."""
+    ended = threading.Event()
+
+    def print_progress() -> None:
+        print(f"[{time.monotonic() - started:4.0f} s] {what} …", flush=True)
+        while not ended.wait(5):
+            print(f"[{time.monotonic() - started:4.0f} s] still {what} …", flush=True)
+
+    printer = threading.Thread(target=print_progress, daemon=True)
+    printer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        printer.join()
+        sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""What `model-runtime serve` starts, it watches; and it ends with it. Knows no Ray."""

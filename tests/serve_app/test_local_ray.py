@@ -1,0 +1,56 @@
+"""Ray on this machine alone: where its token and its sockets lie, and what is printed meanwhile."""
+
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from serve_app import local_ray
+
+
+def test_rays_token_is_kept_in_the_home_where_it_can_be_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert local_ray.token_environment(tmp_path) == {}
+    for home in ("/", "/dev/null"):
+        monkeypatch.setenv("HOME", home)
+        assert local_ray.token_environment(tmp_path) == {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "ray-token")}
+        assert (tmp_path / "ray-token").stat().st_mode & 0o777 == 0o600
+        assert len((tmp_path / "ray-token").read_text()) >= 32
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "the operator's own")
+    assert local_ray.token_environment(tmp_path) == {}
+
+
+def test_the_way_into_rays_dashboard_is_a_command_that_prints_the_token(tmp_path: Path) -> None:
+    (token := tmp_path / "ray-token").write_text("the token")
+    line = local_ray.way_into("127.0.0.1:8265", str(token))
+    assert line.startswith("Ray's dashboard: http://127.0.0.1:8265 ")
+    command = line.partition("token: ")[2].removesuffix(")")
+    assert subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout == "the token"
+    program, argument = local_ray.way_into("127.0.0.1:8265", None).partition("token: ")[2].removesuffix(")").split()
+    assert argument == "get-auth-token"
+    assert os.access(program, os.X_OK)
+
+
+def test_sockets_lie_beside_temporary_files_unless_their_names_would_be_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
+    assert local_ray.temporary_folder(local_ray.MAX_NAME) == Path("/var/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert local_ray.temporary_folder(local_ray.MAX_NAME) == Path("/tmp")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) == tmp_path)
+    assert local_ray.temporary_folder(1000) == tmp_path
+    with pytest.raises(OSError, match=f"TMPDIR: {tmp_path} is too long a name for sockets; set it to one of at most"):
+        local_ray.temporary_folder(local_ray.MAX_RAY_NAME)
+
+
+def test_progress_is_printed_with_the_seconds_so_far(capsys: pytest.CaptureFixture[str]) -> None:
+    with local_ray.progress("starting Ray", time.monotonic() - 7):
+        pass
+    assert capsys.readouterr().out == "[   7 s] starting Ray …\n"
