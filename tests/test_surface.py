@@ -45,6 +45,7 @@ GET /v1/models/{model_id:path}
 POST /v1/completions
 POST /v1/chat/completions
 POST /v1/responses
+POST /v1/embeddings
 GET /v2
 GET /v2/health/live
 GET /v2/health/ready

@@ -107,7 +107,8 @@ class TextEmbedding(InferRequest, index=4):
 
     @property
     def prompt_texts(self) -> Sequence[str]:
-        return [max(self.texts, key=len)] if self.texts else ()  # Each is a prompt of its own.
+        """The longest one: each is a prompt of its own."""
+        return [max(self.texts, key=lambda text: len(text if text.isascii() else text.encode()))] if self.texts else ()
 
 
 class Prompt(ChatOptions):

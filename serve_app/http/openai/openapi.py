@@ -4,6 +4,7 @@ from typing import Any
 
 from deployments.contract.wire import JSON
 from serve_app.http.openai.chat import ChatBody
+from serve_app.http.openai.embeddings import EmbeddingBody
 from serve_app.http.openai.fields import HINTS, OFF
 from serve_app.http.openai.requests import CompletionBody, RequestBody
 from serve_app.http.openai.response_body import ResponseBody
@@ -20,7 +21,7 @@ def openai_paths(schemas: Schema) -> Schema:
     schemas["OpenAIModel"] = model
     schemas["OpenAIModels"] = _object(object={"const": "list"}, data=list_of(model))
     named: Schema = {"id": STRING, "created": _INTEGER, "model": STRING}
-    usage = _object(prompt_tokens=_INTEGER, completion_tokens=_INTEGER, total_tokens=_INTEGER)
+    usage = _object(completion_tokens=_INTEGER, **_USAGE)
     ending: Schema = {"index": _INTEGER, "finish_reason": _OR_NULL, "logprobs": {"type": ["object", "null"]}}
     text = _object(text=STRING, **ending)
     message = _object(message=_object(role={"const": "assistant"}, content=STRING), **ending)
@@ -29,19 +30,25 @@ def openai_paths(schemas: Schema) -> Schema:
         schemas[f"OpenAI{name}"] = _object(object={"const": kind}, choices=choices, usage=usage, **named)
     response = _object(object={"const": "response"}, id=STRING, model=STRING, status=STRING, output=list_of({}))
     schemas["OpenAIResponse"] = response
-    listed = {"summary": "The text models, as OpenAI lists them", "responses": _answers("OpenAIModels")}
+    vector = _object(object={"const": "embedding"}, index=_INTEGER, embedding={"type": ["array", "string"]})
+    vectors = _object(object={"const": "list"}, data=list_of(vector), model=STRING, usage=_object(**_USAGE))
+    schemas["OpenAIEmbeddings"] = vectors
+    embeddings = _post("OpenAI's embeddings", EmbeddingBody, "OpenAIEmbeddings", schemas, streams=False)
+    listed = {"summary": "The models of texts, as OpenAI lists them", "responses": _answers("OpenAIModels")}
     one = {"summary": "One of them", "parameters": [MODEL_ID], "responses": _answers("OpenAIModel")}
     return {
         "/v1/models": {"get": listed},
         "/v1/models/{model_id}": {"get": one},
         "/v1/completions": {"post": _post("OpenAI's completions", CompletionBody, "OpenAICompletion", schemas)},
         "/v1/responses": {"post": _post("OpenAI's responses", ResponseBody, "OpenAIResponse", schemas)},
+        "/v1/embeddings": {"post": embeddings},
         "/v1/chat/completions": {"post": _post("OpenAI's chats", ChatBody, "OpenAIChat", schemas)},
     }
 
 
 _OR_NULL = {"type": ["string", "null"]}
 _INTEGER = {"type": "integer"}
+_USAGE = {"prompt_tokens": _INTEGER, "total_tokens": _INTEGER}
 
 
 def _object(**properties: Schema) -> Schema:
@@ -55,7 +62,7 @@ def _answers(schema: str) -> Schema:
     return {"200": answer_of("OK", JSON, ref(schema))} | failures
 
 
-def _post(summary: str, body: type[RequestBody], answer: str, schemas: Schema) -> Schema:
+def _post(summary: str, body: type[RequestBody], answer: str, schemas: Schema, streams: bool = True) -> Schema:
     schema = body.model_json_schema(ref_template=REFERENCE)
     schemas.update(schema.pop("$defs", {}))
     fields = schema["properties"]
@@ -66,6 +73,7 @@ def _post(summary: str, body: type[RequestBody], answer: str, schemas: Schema) -
     schema["additionalProperties"] = {"type": "null"}
     schemas[body.__name__] = schema
     answers = _answers(answer)
-    answers["200"]["content"] |= {"text/event-stream": {}}  # with `stream`
+    if streams:
+        answers["200"]["content"] |= {"text/event-stream": {}}  # with `stream`
     content = {JSON: {"schema": ref(body.__name__)}}
     return {"summary": summary, "requestBody": {"required": True, "content": content}, "responses": answers}

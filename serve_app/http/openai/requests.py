@@ -1,9 +1,9 @@
-"""The bodies of OpenAI's requests, and the TextGeneration requests that they become. Pure; knows no HTTP.
+"""The bodies of OpenAI's requests, and the requests that they become. Pure; knows no HTTP.
 
 A field is used, ignored if it does not change the text, or refused by its name. No field is dropped without an error.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -14,7 +14,7 @@ from pydantic.functional_validators import WrapValidator
 from deployments.contract.errors import quoted
 from deployments.contract.scalars import U32, Text
 from deployments.contract.text_generation import SamplingDefaults, TokenOptions
-from deployments.contract.types import TextGeneration
+from deployments.contract.types import InferRequest, TextGeneration
 from serve_app.http.openai.errors import InvalidField
 from serve_app.http.openai.fields import UNSUPPORTED, used_fields
 
@@ -81,8 +81,8 @@ class RequestBody(Fields):
     unsupported: ClassVar[Mapping[str, tuple[object, ...]]]
 
     @cached_property
-    def requests(self) -> list[TextGeneration]:
-        """One for each choice. Raises ValidationError."""
+    def requests(self) -> Sequence[InferRequest]:
+        """What is asked of the model, one for each choice. Raises ValidationError."""
         raise NotImplementedError
 
 
@@ -142,13 +142,14 @@ def _seed(seed: int | None, choice: int) -> int | None:
 
 Item = TypeVar("Item")
 _Several = Annotated[list[Item], Field(min_length=1, fail_fast=True)]
-_Prompts = Text | _Several[Text] | _Several[U32] | _Several[_Several[U32]]
+Prompts = Annotated[Text | _Several[Text] | _Several[U32] | _Several[_Several[U32]], WrapValidator(_prompts)]
+"""A list, whichever was sent."""
 
 
 class CompletionBody(Body):
     unsupported = UNSUPPORTED | {"add_special_tokens": (True,)}
 
-    prompt: Annotated[_Prompts, WrapValidator(_prompts)]
+    prompt: Prompts
     max_tokens: U32 | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -1,4 +1,4 @@
-"""The routes below /v1. A body becomes one TextGeneration request for each choice, all sent to the runtime at once."""
+"""The routes below /v1. A body becomes one request for each choice, all sent to the runtime at once."""
 
 import asyncio
 import time
@@ -15,13 +15,21 @@ from deployments.contract import wire
 from deployments.contract.chat import Markup
 from deployments.contract.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
 from deployments.contract.status import ModelStatus
-from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.types import (
+    Chunk,
+    Error,
+    InferResponse,
+    TextEmbeddingResult,
+    TextGeneration,
+    TextGenerationResult,
+)
 from deployments.replica.calls import Reply
 from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.interfaces import MountedApi, Operations, Runtime
 from serve_app.http.openai.chat import ChatBody
 from serve_app.http.openai.choice_stream import ChoiceStream
+from serve_app.http.openai.embeddings import EmbeddingBody
 from serve_app.http.openai.errors import InvalidField, error_object, render_error
 from serve_app.http.openai.openapi import openai_paths
 from serve_app.http.openai.parsing.output import OutputParser
@@ -32,7 +40,8 @@ from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, Resp
 from serve_app.http.requests import cancel_on_disconnect, context_of, read_json
 from serve_app.http.sse import Events, EventStream, StartedStream, data, started
 
-FAMILY = "text_generation"
+FAMILIES = frozenset({"text_generation", "text_embedding"})
+"""Whose models OpenAI's clients may ask."""
 
 ChoiceReply = tuple[int, Reply]
 """The number of a choice, and a reply to its request."""
@@ -45,6 +54,7 @@ def openai_api(settings: IngressSettings, runtime: Runtime, operations: Operatio
         Route("/v1/models/{model_id:path}", api.model),
         Route("/v1/completions", partial(api.generate, CompletionBody), methods=["POST"]),
         Route("/v1/responses", api.respond, methods=["POST"]),
+        Route("/v1/embeddings", api.embed, methods=["POST"]),
         Route("/v1/chat/completions", partial(api.generate, ChatBody), methods=["POST"]),
     ]
     return MountedApi("/v1", routes, render_error, openai_paths)
@@ -59,14 +69,14 @@ class _OpenAI:
 
     async def models(self, request: Request) -> Response:
         statuses = await self.operations.models()
-        listed = [self._model(status.model_id, status) for status in statuses if status.family == FAMILY]
+        listed = [self._model(status.model_id, status) for status in statuses if status.family in FAMILIES]
         return JSONResponse({"object": "list", "data": listed})
 
     async def model(self, request: Request) -> Response:
         model_id = request.path_params["model_id"]
         for status in await self.operations.models():
             names = (status.model_id, *(f"{status.model_id}@{version}" for version in status.versions))
-            if status.family == FAMILY and model_id in names:
+            if status.family in FAMILIES and model_id in names:
                 return JSONResponse(self._model(model_id, status))
         raise ModelNotFound(f"there is no text model {quoted(model_id)}")
 
@@ -83,6 +93,16 @@ class _OpenAI:
         context = replace(context, left_open=body.left_open)
         answer = self._streamed if body.stream else self._whole
         return await cancel_on_disconnect(request, answer(body, body.requests, context))
+
+    async def embed(self, request: Request) -> Response:
+        context = context_of(request)
+        body = await self._body(EmbeddingBody, request, context)
+        if isinstance(body, Response):
+            return body
+        result = await cancel_on_disconnect(request, self.runtime.answer(body.requests[0], context))
+        if not isinstance(result, TextEmbeddingResult):
+            return render_error(result if isinstance(result, Error) else Error.of(Internal("the model gave none")))
+        return Response(data(body.response(result)), media_type=wire.JSON)
 
     async def respond(self, request: Request) -> Response:
         context = context_of(request)

@@ -43,6 +43,7 @@ def test_null_in_an_optional_field_of_an_embedding_means_absent() -> None:
 
 def test_of_texts_to_embed_each_is_a_prompt_of_its_own_and_a_results_tokens_are_those_it_read() -> None:
     assert embedding('"texts":["a","long","bc"]').prompt_texts == ["long"]
+    assert embedding('"texts":["long","東京"]').prompt_texts == ["東京"]  # in bytes
     assert list(embedding('"texts":[]').prompt_texts) == []
     usage = Usage(prompt_tokens=7, completion_tokens=0)
     assert TextEmbeddingResult(embeddings=[], usage=usage).tokens == 7
