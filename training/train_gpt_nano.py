@@ -8,7 +8,6 @@ import argparse
 import itertools
 import json
 import math
-import os
 import re
 import time
 from pathlib import Path
@@ -28,6 +27,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
+
+from training.progress import save_checkpoint
 
 Ids = NDArray[np.int64]
 
@@ -169,13 +170,6 @@ def bits_per_byte(model: LlamaForCausalLM, ids: list[int], byte_count: int, stri
         nats += F.cross_entropy(logits, window[-new:], reduction="sum").item()
         scored = stop
     return nats / math.log(2) / byte_count
-
-
-def save_checkpoint(path: Path, state: dict[str, object]) -> None:
-    """Written beside and then renamed, so that an interruption leaves the previous one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
 
 
 def train(tokenizer: Tokenizer, text: str, held_out: str, epochs: int, checkpoint: Path) -> LlamaForCausalLM:

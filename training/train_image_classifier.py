@@ -8,14 +8,12 @@ the folder's own weights. The test files are read for nothing else.
 import argparse
 import copy
 import json
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from pictures import IMAGE_SIZE, MEAN, STD, Pictures, Variation, augment, load_pictures, normalized, read_jpegs
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -25,6 +23,9 @@ from transformers import (
     RegNetConfig,
     RegNetForImageClassification,
 )
+
+from training.pictures import IMAGE_SIZE, MEAN, STD, Pictures, Variation, augment, load_pictures, normalized, read_jpegs
+from training.progress import save_checkpoint, update_average
 
 CHECKPOINT = Path("training/checkpoints/image_classifier_v1.pt")
 
@@ -95,15 +96,6 @@ def cycle_of(epoch: int) -> tuple[Cycle, int]:
             return cycle, epoch
         epoch -= cycle.epochs
     raise ValueError("there are fewer epochs")
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves every weight and every running statistic of `average` towards those of `model`."""
-    current = model.state_dict()
-    for name, value in average.state_dict().items():
-        if value.is_floating_point():
-            value.lerp_(current[name], 1 - decay)
 
 
 def train(pictures: Pictures, checkpoint: Path) -> RegNetForImageClassification:
@@ -189,13 +181,6 @@ def measure_statistics(model: RegNetForImageClassification, pictures: Pictures) 
         model(normalized(pictures.pixels[chosen].float() / 255))
     model.eval()
     return model
-
-
-def save_checkpoint(path: Path, state: dict[str, object]) -> None:
-    """Written beside and then renamed, so that an interruption leaves the previous one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
 
 
 def save_folder(model: RegNetForImageClassification, out: Path) -> None:
