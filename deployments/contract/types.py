@@ -6,9 +6,9 @@ every format. Fields with one are optional extras: `None` means absent, and binc
 """
 
 import json
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -46,8 +46,8 @@ class InferRequest(Variant):
 
     model_id: Text
 
-    def repeatable(self) -> Self:
-        """The same request with its random choices made, so that asking twice gives one answer."""
+    def repeatable(self, request_id: str) -> Self:
+        """The same request with its random choices made by its id: asking twice with one id gives one answer."""
         return self
 
     @property
@@ -180,10 +180,11 @@ class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
         options = (json.dumps(value, ensure_ascii=False) for value in (self.tools, self.chat_template_kwargs) if value)
         return [self.prompt, self.suffix or "", *messages, *options]
 
-    def repeatable(self) -> Self:
+    def repeatable(self, request_id: str) -> Self:
         if not self.temperature or self.seed is not None:
             return self
-        return self.model_copy(update={"seed": secrets.randbits(63)})
+        seed = int.from_bytes(blake2b(request_id.encode(), digest_size=8).digest()) >> 1
+        return self.model_copy(update={"seed": seed})
 
 
 class ImageClassificationResult(InferResponse, index=0):

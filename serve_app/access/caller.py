@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PRIORITY_HEADER = "x-priority"
 DEADLINE_HEADER = "x-deadline-ms"
@@ -41,3 +41,7 @@ class RequestContext:
     caller: Caller = ANONYMOUS
     left_open: Mapping[str, object] = field(default_factory=dict)
     """Fields that the request does not say, with what its protocol has for them where the model says nothing either."""
+
+    def of(self, number: int) -> "RequestContext":
+        """The context of one of several requests that came as one. Sent again, each has the id that it had."""
+        return replace(self, request_id=f"{self.request_id}-{number}") if number else self

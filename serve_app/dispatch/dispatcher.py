@@ -123,7 +123,7 @@ class Dispatcher:
         stream = issubclass(kind, PendingStream)
         limit, timeout_s = _limit_of(route.settings, context.caller, stream)
         call = Call(
-            request.repeatable(),
+            request.repeatable(context.request_id),
             context.request_id,
             timeout_s,
             model,

@@ -1,6 +1,7 @@
 """The RPCs of proto/inference.proto, answered by the runtime. A failure is a status, and an Error beside it."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
@@ -65,12 +66,12 @@ class InferenceService(InferenceServicer):
         called = await self._called(context)
         answers: Answers = asyncio.Queue()
         room = asyncio.Semaphore(MAX_CONCURRENT_LINES)
+        numbers = itertools.count()
 
         async def read() -> None:
             async for request in requests:
                 await room.acquire()
-                one = replace(called, request_id=request_id_of(Headers()))
-                answers.put_nowait(asyncio.create_task(self._answer(request, one)))
+                answers.put_nowait(asyncio.create_task(self._answer(request, called.of(next(numbers)))))
 
         reading = asyncio.create_task(read())
         reading.add_done_callback(lambda _: answers.put_nowait(None))

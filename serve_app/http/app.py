@@ -105,9 +105,9 @@ def _inference_routes(runtime: Runtime, limit_bytes: int, forms: Sequence[Form])
     async def infer_batch(request: Request) -> Response:
         context = context_of(request)
         if media_type(request) == NDJSON:
-            return JsonLinesResponse(request, limit_bytes, runtime, context.caller)
+            return JsonLinesResponse(request, limit_bytes, runtime, context)
         items = await read_json(request, limit_bytes)
-        answers = await cancel_on_disconnect(request, answer_list(items, runtime, context.caller))
+        answers = await cancel_on_disconnect(request, answer_list(items, runtime, context))
         return Response(answers, media_type=wire.JSON)
 
     return [Route("/infer", infer, methods=["POST"]), Route("/infer/batch", infer_batch, methods=["POST"])]

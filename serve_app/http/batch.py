@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from deployments.contract import wire
 from deployments.contract.errors import InvalidRequest, PayloadTooLarge, ServingError
 from deployments.contract.types import InferRequest, InferResponse
-from serve_app.access.caller import Caller, RequestContext
+from serve_app.access.caller import RequestContext
 from serve_app.http.interfaces import Asked, Runtime
 from serve_app.http.requests import wait_for_disconnect
 from serve_app.http.sse import STREAM_HEADERS
@@ -29,7 +28,7 @@ Answers = asyncio.Queue["asyncio.Task[InferResponse] | None"]
 """The answers of lines in order, then None."""
 
 
-async def answer_list(items: object, runtime: Runtime, caller: Caller) -> bytes:
+async def answer_list(items: object, runtime: Runtime, context: RequestContext) -> bytes:
     """The JSON list of responses to a list of requests. Raises InvalidRequest if `items` is no such list."""
     if not isinstance(items, list):
         raise InvalidRequest("expected a list of requests")
@@ -37,7 +36,9 @@ async def answer_list(items: object, runtime: Runtime, caller: Caller) -> bytes:
         raise InvalidRequest(f"a batch holds at most {MAX_ITEMS} requests, this one holds {len(items)}")
 
     decoders = (partial(wire.from_object, item, InferRequest) for item in items)
-    answers = await asyncio.gather(*(_answer(runtime, caller, decode) for decode in decoders))
+    answers = await asyncio.gather(
+        *(_answer(runtime, context.of(number), decode) for number, decode in enumerate(decoders))
+    )
     return b"[" + b",".join(wire.encode(one, wire.JSON) for one in answers) + b"]"
 
 
@@ -48,7 +49,7 @@ class JsonLinesResponse(Response):
     request: Request
     limit_bytes: int
     runtime: Runtime
-    caller: Caller
+    context: RequestContext
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(STREAM_HEADERS | {"content-type": NDJSON}).raw
@@ -72,12 +73,14 @@ class JsonLinesResponse(Response):
 
         While the queue is full nothing is received, so a disconnect is noticed only once it has room.
         """
+        number = 0
         try:
             async for line in self._lines():
-                answer = _answer(self.runtime, self.caller, partial(self._decoded, line))
+                answer = _answer(self.runtime, self.context.of(number), partial(self._decoded, line))
                 await answers.put(asyncio.create_task(answer))
+                number += 1
         except ServingError as failure:  # RequestTimeout: the body came too slowly.
-            answer = self.runtime.answer(failure, RequestContext(uuid.uuid4().hex, self.caller))
+            answer = self.runtime.answer(failure, self.context.of(number))
             await answers.put(asyncio.create_task(answer))
         except ClientDisconnect:
             writing.cancel()
@@ -113,10 +116,10 @@ async def _write(answers: Answers, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _answer(runtime: Runtime, caller: Caller, decode: Callable[[], InferRequest]) -> InferResponse:
+async def _answer(runtime: Runtime, context: RequestContext, decode: Callable[[], InferRequest]) -> InferResponse:
     """The answer to what `decode` returns, or to the ServingError that it raises."""
     try:
         asked: Asked = decode()
     except ServingError as failure:
         asked = failure
-    return await runtime.answer(asked, RequestContext(uuid.uuid4().hex, caller))
+    return await runtime.answer(asked, context)

@@ -129,7 +129,7 @@ async def answers(
     runtime: Runtime, requests: Sequence[InferRequest], context: RequestContext
 ) -> list[InferResponse] | Error:
     """Every result, or the first error, which cancels the other requests."""
-    tasks = [asyncio.create_task(runtime.answer(one, context)) for one in requests]
+    tasks = [asyncio.create_task(runtime.answer(one, context.of(number))) for number, one in enumerate(requests)]
     try:
         for answer in asyncio.as_completed(tasks):
             if isinstance(response := await answer, Error):

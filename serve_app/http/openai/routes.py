@@ -139,7 +139,7 @@ class _OpenAI:
 
     async def _whole(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
         """Every choice's text, or the first error, which cancels the other choices."""
-        tasks = [asyncio.create_task(self.runtime.answer(one, context)) for one in asked]
+        tasks = [asyncio.create_task(self.runtime.answer(one, context.of(choice))) for choice, one in enumerate(asked)]
         try:
             for answer in asyncio.as_completed(tasks):
                 if isinstance(response := await answer, Error):
@@ -172,7 +172,7 @@ class _OpenAI:
         arrived: asyncio.Queue[ChoiceReply] = asyncio.Queue(1)
 
         async def follow(choice: int, request: TextGeneration) -> None:
-            async with aclosing(self.runtime.stream(request, context)) as replies:
+            async with aclosing(self.runtime.stream(request, context.of(choice))) as replies:
                 async for reply in replies:
                     await arrived.put((choice, reply))
 

@@ -85,6 +85,10 @@ async def test_what_a_request_leaves_open_is_said_by_model_yaml_then_the_folder_
     assert isinstance(request, TextGeneration)
     assert (request.temperature, request.top_k, request.max_tokens) == expected
     assert request.seed is not None
+    again = (await dispatch.prepare(asked, RequestContext("r", left_open=left_open))).call.request
+    assert again == request
+    other = (await dispatch.prepare(asked, RequestContext("another", left_open=left_open))).call.request
+    assert other != request
     loud = asked.model_copy(update={"temperature": 0.0, "top_k": 3})
     request = (await dispatch.prepare(loud, CONTEXT)).call.request
     assert isinstance(request, TextGeneration)
