@@ -20,10 +20,11 @@ serve_app.access → contract
 serve_app.app → config contract dispatch families http ingress metrics node registry replica repository
 serve_app.autoscaling → replica
 serve_app.capacity → config replica system
-serve_app.cli → access client config contract families local node replica
+serve_app.cli → access client config contract doctor families local node replica
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository
+serve_app.doctor → capacity config families front http local_ray replica repository residency system
 serve_app.front → config contract http replica system
 serve_app.grpc → access config contract families http
 serve_app.http → access config contract replica
@@ -63,6 +64,7 @@ RAY = {
     "serve_app/dispatch/replica_pool.py",
     "serve_app/dispatch/serve_internals.py",
     "serve_app/dispatch/socket_transport.py",
+    "serve_app/doctor/worker.py",
     "serve_app/ingress.py",
     "serve_app/local.py",
     "serve_app/local_ray.py",
@@ -76,6 +78,7 @@ RAY = {
 TESTED_BY = {
     "serve_app/dispatch/serve_internals.py": "tests/serve_app/dispatch/test_replica_pool.py",
     "serve_app/http/openai/parsing/delta.py": "tests/serve_app/http/openai/parsing/test_output.py",
+    "serve_app/doctor/findings.py": "tests/serve_app/doctor/test_machine.py",
     "serve_app/grpc/stubs/inference_pb2.py": "tests/serve_app/grpc/test_messages.py",
     "serve_app/grpc/stubs/inference_pb2_grpc.py": "tests/serve_app/grpc/test_service.py",
     "serve_app/http/interfaces.py": "tests/serve_app/http/test_app.py",

@@ -5,7 +5,6 @@ A run that was ended goes on behind the last whole line of the output, so each r
 
 import argparse
 import asyncio
-import fcntl
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -40,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _batch(options: argparse.Namespace) -> int:
+    import fcntl  # which only Unix has
+
     with options.input.open("rb") as requests, options.output.open("a+b") as answers:
         try:
             fcntl.flock(answers, fcntl.LOCK_EX | fcntl.LOCK_NB)

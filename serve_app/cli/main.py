@@ -1,8 +1,10 @@
-"""`model-runtime`: the commands serve, infer, batch, models, config, keys and exec. Programs use `serve_app.client`."""
+"""`model-runtime`: serves models, asks a running runtime, and looks after one. Programs use `serve_app.client`."""
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -10,12 +12,13 @@ from pydantic import ValidationError
 from deployments.contract.errors import ServingError
 from deployments.contract.settings import is_url, mistakes
 from deployments.families.table import FAMILIES
-from serve_app import node
 from serve_app.access.api_keys import new_key
-from serve_app.cli import batch, infer, models
+from serve_app.cli import batch, completion, infer, models
 from serve_app.config.config import RuntimeConfig, read_config
 from serve_app.config.reload import Reload
 from serve_app.config.serve_file import read_configs
+
+EXIT_STATUSES = "Exit status: 0; 1 for a failure, which is printed to stderr; 2 for wrong usage."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="model-runtime", description=__doc__)
+    parser = _Parser(prog="model-runtime", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"model-runtime {version('model-runtime')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser("serve", help="start Ray and the runtime on 127.0.0.1, until Ctrl-C")
     infer.add_arguments(commands.add_parser("infer", help="send one request to a running runtime"))
@@ -50,13 +54,24 @@ def _parser() -> argparse.ArgumentParser:
     execute.set_defaults(run=_execute)
     _add_keys(commands.add_parser("keys", help="make API keys"))
     config = commands.add_parser("config", help="check a configuration or a file for `serve deploy`; print it whole")
-    for command, run in ((serve, _serve), (config, _config)):
+    doctor = commands.add_parser("doctor", help="look for what is wrong: machine, configuration, models, Ray")
+    doctor.add_argument("--json", action="store_true")
+    for command, run in ((serve, _serve), (config, _config), (doctor, _doctor)):
         repository = "the model repository, a folder or a URL (default: models)"
         command.add_argument("--models", type=_repository, help=repository)
         command.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
         command.set_defaults(run=run)
-    serve.add_argument("--port", type=int, default=8000)
+    for command in (serve, doctor):
+        command.add_argument("--port", type=int, default=8000)
+    completion.add_arguments(commands.add_parser("completion", help="print a script that completes commands"), parser)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Of every command: its help says what the exit statuses mean."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(epilog=EXIT_STATUSES, **options)
 
 
 def _add_keys(keys: argparse.ArgumentParser) -> None:
@@ -93,8 +108,16 @@ def _serve(options: argparse.Namespace) -> int:
     return serve_until_interrupted(config, options.port, reload)
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    from serve_app.cli.doctor import run  # which needs what only Unix has
+
+    return run(options)
+
+
 def _execute(options: argparse.Namespace) -> int:
     if options.command:
+        from serve_app import node  # which needs what only Unix has
+
         node.execute(options.command)
     print("model-runtime exec: which command? Such as `model-runtime exec ray start --head`", file=sys.stderr)
     return 2

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil
@@ -150,3 +151,16 @@ def test_serve_shows_that_it_works_warns_and_leaves_nothing_behind(repository: P
     finally:
         watchdog.cancel()
         serving.kill()
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"model-runtime {version('model-runtime')}\n")
+
+
+@pytest.mark.parametrize("command", ["", "serve", "infer text", "doctor"])
+def test_the_help_says_what_the_exit_statuses_mean(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    assert "2 for wrong usage" in " ".join(capsys.readouterr().out.split())
