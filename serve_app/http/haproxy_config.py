@@ -36,7 +36,6 @@ _TOO_MANY = errors.Overloaded("too many connections from one address")
 _LARGE_HEADERS = errors.HeadersTooLarge(
     f"more than {MAX_HEADERS} headers, or more than {_MAX_HEADER_BYTES} bytes of them"
 )
-_LARGE_BODY = errors.PayloadTooLarge("the body is larger than this runtime takes")
 _NO_HOST = errors.InvalidRequest("a request needs one Host header that names a host")
 
 
@@ -103,7 +102,8 @@ def front_rules(max_body_bytes: str) -> list[str]:
     if max_body_bytes:
         # In a stream of JSON lines the limit holds for each line, not for the whole body.
         lines = "{ req.hdr(content-type) -m beg -i application/x-ndjson }"
-        rules.append(_returned(_LARGE_BODY, f"{{ req.hdr_val(content-length) gt {max_body_bytes} }} !{lines}"))
+        large = errors.PayloadTooLarge(f"the body is larger than {max_body_bytes} bytes")  # As the ingress says it.
+        rules.append(_returned(large, f"{{ req.hdr_val(content-length) gt {max_body_bytes} }} !{lines}"))
     return rules
 
 
