@@ -23,20 +23,17 @@ class Connections:
     def __init__(self, profile: LauncherProfile | None, network: ClusterNetwork | None) -> None:
         self._profile = profile
         self._network = network
-        self._sockets: dict[str, SocketTransport | None] = {}  # None: being connected
+        self.sockets: dict[str, SocketTransport | None] = {}
+        """By replica; None while one is being connected."""
         self._connecting: dict[str, asyncio.Task[None]] = {}
         self.unreachable: set[str] = set()
         """Replicas to which no connection could be made so far."""
 
-    def open(self) -> list[SocketTransport]:
-        """Those that take calls."""
-        return [socket for socket in self._sockets.values() if socket is not None and socket.open]
-
     def update(self, replicas: Mapping[ReplicaID, RunningReplica]) -> None:
         """These are the replicas now. Needs a running event loop."""
         names = {replica.unique_id for replica in replicas}
-        for ended in self._sockets.keys() - names:
-            socket = self._sockets.pop(ended)
+        for ended in self.sockets.keys() - names:
+            socket = self.sockets.pop(ended)
             if (connecting := self._connecting.get(ended)) is not None:
                 connecting.cancel()
             if socket is not None:
@@ -45,7 +42,7 @@ class Connections:
                     socket.transport.close()
         self.unreachable &= names
         for replica, running in replicas.items():
-            if replica.unique_id not in self._sockets and (address := self._address(replica, running)) is not None:
+            if replica.unique_id not in self.sockets and (address := self._address(replica, running)) is not None:
                 self._connect(replica, address)
 
     def _address(self, replica: ReplicaID, running: RunningReplica) -> Address | None:
@@ -57,7 +54,7 @@ class Connections:
 
     def _connect(self, replica: ReplicaID, address: Address) -> None:
         name = replica.unique_id
-        self._sockets[name] = None
+        self.sockets[name] = None
         task = self._connecting[name] = asyncio.get_running_loop().create_task(self._connected(replica, address))
         task.add_done_callback(lambda _: self._connecting.pop(name, None))
 
@@ -75,7 +72,7 @@ class Connections:
                     logger.warning("replica %s cannot be reached directly (%s): Serve's handle is used", name, reason)
                 await asyncio.sleep(RETRY_S)
                 continue
-            self._sockets[name] = socket
+            self.sockets[name] = socket
             self.unreachable.discard(name)
             logger.info("replica %s is reached directly at %s", name, address)
             return
@@ -91,7 +88,7 @@ class Connections:
 
     def _lost(self, socket: SocketTransport, address: Address) -> None:
         name = socket.replica.unique_id
-        if self._sockets.get(name) is socket:
-            self._sockets[name] = None
+        if self.sockets.get(name) is socket:
+            self.sockets[name] = None
             if socket.open:  # It did not announce its end: perhaps only the connection is lost.
                 self._connect(socket.replica, address)

@@ -54,7 +54,7 @@ class ReplicaPool:
         if replicas is not self._replicas:
             self._replicas = replicas
             self._connections.update(replicas)
-        sockets = self._connections.open()
+        sockets = [socket for socket in self._connections.sockets.values() if socket is not None and socket.open]
         if not sockets:
             return self.by_handle(model)
         picked = sockets[0] if len(sockets) == 1 else self._best(sockets, model)

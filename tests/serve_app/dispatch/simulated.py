@@ -39,7 +39,9 @@ class Simulation:
         self.pool = ReplicaPool(self._handle.handle(), target, clock=lambda: self.now)
         self.replicas = [SimulatedReplica(self, f"r{number}", room) for number in range(replicas)]
         connections = SimpleNamespace(
-            open=lambda: [replica.transport for replica in self.replicas], update=lambda _: None, unreachable=set()
+            sockets={replica.name: replica.transport for replica in self.replicas},
+            update=lambda _: None,
+            unreachable=set(),
         )
         self.pool._connections = cast(Any, connections)
         self._stats: dict[str, Mapping[str, Any]] = {}

@@ -10,6 +10,8 @@ from deployments.contract.types import Chunk, InferResponse, TextGeneration, Tex
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.socket_server import ReplicaSocketServer
+from serve_app.dispatch.connections import Connections
+from serve_app.dispatch.socket_transport import SocketTransport
 from tests.support.until import turns, until
 
 
@@ -18,6 +20,11 @@ def socket_folder() -> Iterator[Path]:
     """pytest's own folders are too deep for the name of a socket."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
+
+
+def open_in(connections: Connections) -> list[SocketTransport]:
+    """Those that take calls."""
+    return [socket for socket in connections.sockets.values() if socket is not None and socket.open]
 
 
 class SocketReplica:

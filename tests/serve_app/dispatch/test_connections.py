@@ -14,7 +14,7 @@ from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.dispatch import connections
 from serve_app.dispatch.connections import Connections
-from tests.serve_app.dispatch.sockets import SocketReplica, socket_folder
+from tests.serve_app.dispatch.sockets import SocketReplica, open_in, socket_folder
 from tests.serve_app.dispatch.test_replica_pool import pending, table
 from tests.support import PROJECT
 from tests.support.ports import free_port
@@ -42,7 +42,7 @@ def folder() -> Iterator[Path]:
 
 async def close(connected: Connections) -> None:
     """Both ends of each of its connections."""
-    sockets = connected.open()
+    sockets = open_in(connected)
     connected.update({})
     await until(lambda: not connected._connecting)
     await until(lambda: all(socket.transport and socket.transport.is_closing() for socket in sockets))
@@ -68,9 +68,9 @@ async def test_a_replica_of_another_process_is_called_over_tcp(caplog: pytest.Lo
         with caplog.at_level(logging.WARNING, "ray.serve"):
             for each in (ours, strangers):
                 each.update(stats)
-            await until(lambda: ours.open() and strangers.unreachable)
-        assert await ours.open()[0].send(pending("hello")) == TextGenerationResult(generated_text="hello")
-        assert strangers.open() == []
+            await until(lambda: open_in(ours) and strangers.unreachable)
+        assert await open_in(ours)[0].send(pending("hello")) == TextGenerationResult(generated_text="hello")
+        assert open_in(strangers) == []
         assert caplog.text.count("replica a cannot be reached directly") == 1
         for each in (ours, strangers):
             await close(each)
@@ -83,8 +83,8 @@ async def test_a_replica_on_this_machine_is_reached_by_its_unix_socket(folder: P
     replica = SocketReplica(folder / "a.sock", NETWORK)
     near = Connections(LauncherProfile(folder), NETWORK)
     near.update(table(a={"address": replica.server.address}))
-    await until(near.open)
-    transport = near.open()[0].transport
+    await until(lambda: open_in(near))
+    transport = open_in(near)[0].transport
     assert transport is not None
     assert transport.get_extra_info("peername") == str(folder / "a.sock")
     await close(near)
@@ -95,9 +95,9 @@ async def test_a_replica_is_connected_once_it_says_where_it_is() -> None:
     async with tcp_replica() as replica:
         far = Connections(None, NETWORK)
         far.update(table(a={}))
-        assert not far.open()
+        assert not open_in(far)
         far.update(table(a={"address": replica.server.address}))
-        await until(far.open)
+        await until(lambda: open_in(far))
         await close(far)
 
 
@@ -110,7 +110,7 @@ async def test_a_replica_that_could_not_be_reached_is_tried_again(monkeypatch: p
     async with tcp_replica() as replica:
         reach = far._reach
         monkeypatch.setattr(far, "_reach", lambda _, socket: reach(replica.server.address or "", socket))
-        await until(far.open)
+        await until(lambda: open_in(far))
         assert not far.unreachable
         await close(far)
 

@@ -22,7 +22,7 @@ from serve_app.dispatch.replica_pool import MANY_TRANSPORTS, ReplicaPool
 from serve_app.dispatch.socket_transport import SocketTransport
 from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.handles import FakeHandle
-from tests.serve_app.dispatch.sockets import SocketReplica, socket_folder
+from tests.serve_app.dispatch.sockets import SocketReplica, open_in, socket_folder
 from tests.support.ports import free_port
 from tests.support.until import until
 
@@ -131,7 +131,7 @@ async def test_a_replica_on_another_node_is_called_directly_beside_one_on_this(
     pool = ReplicaPool(handle.handle(), 1, LauncherProfile(folder), NETWORK)
     handle.show(table(here={}, elsewhere={"address": elsewhere.server.address}))
     pool.pick("")
-    await until(lambda: len(pool._connections.open()) == 2)
+    await until(lambda: len(open_in(pool._connections)) == 2)
     first = await socket_of(pool)
     calls = waiting_calls(first, 1)
     await until(lambda: first.pending)
@@ -172,7 +172,7 @@ class TwoReplicas:
     async def connect(self, pool: ReplicaPool, **stats: dict[str, Any]) -> None:
         self.handle.show(table(**stats))
         pool.pick("")
-        await until(lambda: len(pool._connections.open()) == 2)
+        await until(lambda: len(open_in(pool._connections)) == 2)
         await until(lambda: all(replica.server.connections for replica in self.replicas))
 
     async def close(self) -> None:
