@@ -91,8 +91,7 @@ class Dispatcher:
                     logger.warning("request %s: its replica was lost", call.call.request_id)
                     call.repeat()
                     limit.put_off()
-                    # Serve's handle waits for another replica, if need be.
-                    return await pool.by_handle(call.model).send(call)
+                    return await pool.pick_again(call.model).send(call)
         except ReplicaLost:
             raise Unavailable("the replica was lost, twice") from None
         except TimeoutError:

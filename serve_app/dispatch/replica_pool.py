@@ -54,13 +54,21 @@ class ReplicaPool:
         if replicas is not self._replicas:
             self._replicas = replicas
             self._connections.update(replicas)
-        sockets = [socket for socket in self._connections.sockets.values() if socket is not None and socket.open]
+        sockets = self._open()
         if not sockets:
             return self.by_handle(model)
         picked = sockets[0] if len(sockets) == 1 else self._best(sockets, model)
         if self._connections.unreachable and picked.under_way >= self._target_ongoing:
             return self.by_handle(model)
         return picked
+
+    def pick_again(self, model: str) -> Transport:
+        """The transport of a call whose replica was lost: another replica's, else the handle, which waits for one.
+
+        Serve may take a minute to notice that a node is cut off; its handle would send calls there.
+        """
+        others = [socket for socket in self._open() if socket.transport and not socket.transport.is_closing()]
+        return self._best(others, model) if others else self.by_handle(model)
 
     def by_handle(self, model: str) -> HandleTransport:
         transport = self._handle_transports.get(model)
@@ -70,6 +78,10 @@ class ReplicaPool:
                 self._handle_transports = used
             transport = self._handle_transports[model] = HandleTransport(self._handle)
         return transport
+
+    def _open(self) -> list[SocketTransport]:
+        """The connections that take calls."""
+        return [socket for socket in self._connections.sockets.values() if socket is not None and socket.open]
 
     def _current(self) -> Replicas:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -50,6 +51,10 @@ async def test_whoever_knows_the_secret_is_answered_also_large_calls(server: Rep
         await until(lambda: connection.items)
         assert connection.items.pop() == (str(size), TextGenerationResult(generated_text=str(size)))
     assert connection.transport is not None
+    # A node that is cut off ends its connections within seconds, also while nothing is sent.
+    options = connection.transport.get_extra_info("socket")
+    assert options.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 10_000
+    assert options.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     connection.transport.close()
 
 

@@ -17,7 +17,7 @@ from deployments.replica.calls import Call
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.dispatch.handle_transport import HandleTransport
-from serve_app.dispatch.pending import Pending
+from serve_app.dispatch.pending import Pending, ReplicaLost
 from serve_app.dispatch.replica_pool import MANY_TRANSPORTS, ReplicaPool
 from serve_app.dispatch.socket_transport import SocketTransport
 from tests.serve_app.dispatch.calls import pending_of
@@ -219,6 +219,29 @@ async def test_a_model_that_no_replica_holds_goes_where_most_memory_is_free(
     # The second one has already been sent a model that takes some of its memory.
     assert [transport.replica.unique_id for transport in picked if transport] == ["b", "a"]
     await both.close()
+
+
+async def test_a_call_whose_replica_was_lost_takes_another_one_and_the_handle_only_where_none_is_connected(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
+    both = TwoReplicas(handle, folder)
+    await both.connect(pool, a={}, b={})
+    lost = picked_socket(pool)
+    assert lost is not None
+    call = waiting_calls(lost, 1)[0]
+    replica = both.replicas["ab".index(lost.replica.unique_id)]
+    await until(lambda: replica.begun)
+    await replica.drop_connections()
+    with pytest.raises(ReplicaLost):
+        await call
+    again = pool.pick_again("m")
+    assert isinstance(again, SocketTransport)
+    assert again is not lost
+    assert await again.send(pending("a")) == TextGenerationResult(generated_text="a")
+    await both.close()
+    handle.show({})
+    pool.pick("m")
+    assert isinstance(pool.pick_again("m"), HandleTransport)
 
 
 async def test_a_replica_that_ended_is_disconnected(pool: ReplicaPool, handle: FakeHandle, folder: Path) -> None:
