@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-conformance fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
+.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -84,6 +84,11 @@ test-clients: .venv/dev.stamp
 test-browser: .venv/dev.stamp
 	@command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
 	BROWSER=chromium SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest -s tests/browser
+
+# deploy/monitoring/ under Debian's Prometheus, while the runtime answers requests: some minutes.
+test-monitoring: .venv/dev.stamp
+	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus
+	MONITORING=1 $(BIN)/pytest -s tests/monitoring
 
 # Not in CI: a bill of materials (CycloneDX) of .venv, and what is known of its versions.
 audit: .venv/serve.stamp

@@ -90,7 +90,7 @@ def test_rays_own_endpoint_has_the_metrics_too(runtime: Running) -> None:
         text = httpx.get(url).text
         wanted = (
             *("ray_inference_requests_total{", "ray_inference_latency_avg_ms{", "ray_inference_latency_ms_bucket{"),
-            *("ray_text_prompt_tokens_shared_total{", "ray_model_cpu_seconds_total{", "ray_model_resident_bytes{"),
+            *("ray_text_generated_tokens_total{", "ray_model_cpu_seconds_total{", "ray_model_resident_bytes{"),
             *("ray_inference_request_duration_seconds_bucket{", "ray_inference_compute_duration_seconds_bucket{"),
         )
         return all(name in text for name in wanted)

@@ -70,7 +70,9 @@ class TextEmbeddingReplica(ModelReplica[TextEmbedding, Embedder]):
         most = self.batch_limit(model)
         embed = self.cpu.working(model.name)(engine.embed)
         choose = partial(engine.next_batch, most_texts=most)
-        return Embedder(engine, Batcher(lambda: BatchPolicy(embed, self.forwards, 1, most, choose)))
+        return Embedder(
+            engine, Batcher(lambda: BatchPolicy(embed, self.forwards, 1, most, choose), self.batched(model))
+        )
 
     async def answer(
         self, request: TextEmbedding, model: Model, engine: Embedder, on_chunk: OnChunk | None
