@@ -13,7 +13,14 @@ import uvicorn
 
 from deployments.contract.chat import Markup, Message
 from deployments.contract.text_generation import Alternative, PromptToken, TokenLogprob, Usage
-from deployments.contract.types import Chunk, InferRequest, TextGeneration, TextGenerationResult
+from deployments.contract.types import (
+    Chunk,
+    InferRequest,
+    TextEmbedding,
+    TextEmbeddingResult,
+    TextGeneration,
+    TextGenerationResult,
+)
 from deployments.replica.calls import Reply
 from tests.support.http_runtimes import FakeRuntime, http_app, status
 
@@ -66,7 +73,17 @@ def prompt_of(request: TextGeneration) -> list[PromptToken]:
     return [PromptToken(token=first, utf8=[], logprob=None, top=[]), *told]
 
 
+def vectors_of(request: TextEmbedding) -> TextEmbeddingResult:
+    """Each begins with the length of its text."""
+    sizes = [len(one) for one in request.token_ids or request.texts]
+    vectors = [[float(size), 0.5, -0.25, 0.1][: request.dimensions] for size in sizes]
+    return TextEmbeddingResult(embeddings=vectors, usage=Usage(prompt_tokens=sum(sizes), completion_tokens=0))
+
+
 async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
+    if isinstance(request, TextEmbedding):
+        yield vectors_of(request)
+        return
     assert isinstance(request, TextGeneration)
     text, markup = text_of(request), QWEN if request.markup else None
     pieces = [text[at : at + 5] for at in range(0, len(text), 5)][: request.max_tokens]

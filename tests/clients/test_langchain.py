@@ -2,7 +2,7 @@
 
 import pytest
 from langchain.agents import create_agent
-from langchain_openai import ChatOpenAI, OpenAI
+from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
 from pydantic import BaseModel
 
 
@@ -40,6 +40,13 @@ def test_a_structured_answer(url, method):
         assert model.with_structured_output(None, method=method).invoke("JSON, please") == {}
     else:
         assert model.with_structured_output(Place, method=method).invoke("hi") == Place(city="Paris", people=7)
+
+
+def test_embeddings_of_one_and_of_many(url):
+    embedder = OpenAIEmbeddings(model="scripted", base_url=url, api_key="none", check_embedding_ctx_length=False)
+    assert embedder.embed_query("abc") == pytest.approx([3, 0.5, -0.25, 0.1])
+    texts = ["a" * (n % 9) for n in range(1100)]  # sent in two requests
+    assert [vector[0] for vector in embedder.embed_documents(texts)] == [len(text) for text in texts]
 
 
 def test_texts_whole_and_in_parts(url):

@@ -1,6 +1,7 @@
 """LiteLLM: chats, streams, tools, responses."""
 
 import litellm
+import pytest
 
 TOOL = {
     "type": "function",
@@ -26,3 +27,13 @@ def test_chats_streams_and_tools(url):
 def test_responses(url):
     answer = litellm.responses(model="openai/scripted", api_base=url, api_key="none", input="hi")
     assert answer.output[-1].content[0].text.startswith("Hello")
+
+
+@pytest.mark.parametrize("form", [None, "float", "base64"])
+def test_embeddings(url, form):
+    answer = litellm.embedding(
+        model="openai/scripted", api_base=url, api_key="none", input=["abc", "d"], encoding_format=form
+    )
+    assert answer.usage.prompt_tokens == 4
+    if form != "base64":
+        assert [one["embedding"][0] for one in answer.data] == [3, 1]

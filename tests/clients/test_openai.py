@@ -64,3 +64,12 @@ def test_responses(client):
     result = {"type": "function_call_output", "call_id": response.output[-1].call_id, "output": "12 °C"}
     turns = [*ASK, *response.output, result]
     assert client.responses.create(model="scripted", input=turns, tools=[tool]).output_text == "They gave 12 °C."
+
+
+def test_embeddings_in_the_format_that_the_client_asks_for(client):
+    answer = client.embeddings.create(model="scripted", input=["abc", "d"])
+    assert [one.embedding[0] for one in answer.data] == [3, 1]
+    assert [len(one.embedding) for one in answer.data] == [4, 4]
+    assert answer.usage.total_tokens == 4
+    (cut,) = client.embeddings.create(model="scripted", input=[5, 6, 7], dimensions=2, encoding_format="float").data
+    assert cut.embedding == [3, 0.5]

@@ -34,6 +34,14 @@ test("openai-node: chats, streams, tools", async () => {
   assert.equal(await run.finalContent(), found);
 });
 
+test("openai-node: embeddings, in base64 as it asks unless told otherwise", async () => {
+  for (const encoding_format of [undefined, "float"]) {
+    const answer = await client.embeddings.create({ model: "scripted", input: ["abc", "d"], encoding_format });
+    assert.deepEqual(answer.data.map((one) => one.embedding.map((value) => Number(value.toFixed(6)))),
+      [[3, 0.5, -0.25, 0.1], [1, 0.5, -0.25, 0.1]]);
+  }
+});
+
 test("openai-node: responses", async () => {
   const response = await client.responses.parse({ model: "scripted", input: "hi", text: { format: zodTextFormat(Place, "place") } });
   assert.deepEqual(response.output_parsed, { city: "Paris", people: 7 });
