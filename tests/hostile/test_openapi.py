@@ -28,6 +28,13 @@ def test_the_runtime_responds_as_its_openapi_document_says(runtime: Running, tmp
         f"{runtime.url}/openapi.json",
         *options,
     ]
+    # Families without a replica until they are asked: no generated request waits for one to start.
+    asleep = (
+        {"ObjectDetection": {"model_id": "detector", "image_data": ""}},
+        {"TextEmbedding": {"model_id": "encoder", "texts": ["a"]}},
+    )
+    for request in asleep:
+        httpx.post(f"{runtime.url}/infer", json=request, timeout=120)
     try:
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     finally:

@@ -18,6 +18,8 @@ from deployments.contract.types import (
     InferResponse,
     ObjectDetection,
     ObjectDetectionResult,
+    TextEmbedding,
+    TextEmbeddingResult,
     TextGeneration,
     TextGenerationResult,
 )
@@ -45,6 +47,10 @@ TABLE: dict[str, tuple[InferRequest, InferResponse]] = {
         ObjectDetection(model_id="detector", image_data=b"a"),
         ObjectDetectionResult(class_labels=[], scores=[], boxes=[]),
     ),
+    "vectors": (
+        TextEmbedding(model_id="encoder", texts=["é", "", "b"], dimensions=2, input_type="query", truncate=False),
+        TextEmbeddingResult(embeddings=[[0.5, -1.0], [0.0, 0.25], [1.0, 1.0]]),
+    ),
     **{code: (TEXT, Error.of(kind("why “it” failed"), "r-1")) for code, kind in ERRORS.items()},
 }
 
@@ -56,6 +62,7 @@ def runtime() -> FakeRuntime:
         status("text", "text_generation"),
         status("image", "image_classification"),
         status("detector", "object_detection"),
+        status("encoder", "text_embedding"),
     ]
     return runtime
 
