@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.load import Measure
 from benchmarks.report import Results
 from benchmarks.servers import ServerFailed
+from serve_app.bench.loops import Measure
 
 LOOK_FOR_OTHERS_S = 2
 DISTURBING_PERCENT = 5

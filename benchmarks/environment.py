@@ -7,7 +7,6 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from shutil import which
 
 FOLDER = Path(__file__).parent
 REQUIREMENTS = FOLDER / "requirements.txt"
@@ -56,20 +55,3 @@ def _versions_there(names: tuple[str, ...]) -> dict[str, str]:
     told = subprocess.run([PEER_PYTHON, "-c", ask, *names], capture_output=True, text=True, check=True)
     found: dict[str, str] = json.loads(told.stdout)
     return found
-
-
-def machine() -> str:
-    """Cores, processor, memory, and whether torch.compile can work: one line."""
-    cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    compiler = "a C++ compiler" if any(map(which, ("g++", "clang++", "c++"))) else "no C++ compiler"
-    return f"{cores} cores of {_processor()}, {memory:.0f} GiB, {compiler}, {platform.system()} {platform.release()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.machine()

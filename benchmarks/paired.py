@@ -17,13 +17,14 @@ from pathlib import Path
 import aiohttp
 
 from benchmarks.environment import OUR_BIN
-from benchmarks.load import generate, require_wrk, wrk
+from benchmarks.load import require_wrk, wrk
 from benchmarks.models import jpeg, save_llama, save_tiny_resnet
 from benchmarks.servers import Server, running, settle
 from benchmarks.text.text import MODEL_ID as LLAMA
 from benchmarks.text.text import POINTS, PROMPTS, TOKENS
 from benchmarks.text.text import ours as ours_for_texts
 from benchmarks.vision.image import ours as ours_for_pictures
+from serve_app.bench.loops import generate
 
 SETTLE_S = 150.0
 """Two idle runtimes use more than `settle` calls idle, so all of it passes: long enough to compile the Llama."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.environment import machine
-from benchmarks.load import Measure, median
+from serve_app.bench.loops import Measure, median
+from serve_app.bench.machine import machine
 
 US = "model-runtime"
 Results = dict[tuple[str, str], list[Measure]]

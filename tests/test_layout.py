@@ -19,8 +19,9 @@ ARROWS = """
 serve_app.access → contract
 serve_app.app → config contract dispatch families http ingress metrics node registry replica repository
 serve_app.autoscaling → replica
+serve_app.bench → contract replica
 serve_app.capacity → config replica system
-serve_app.cli → access client config contract doctor families local node replica
+serve_app.cli → access bench client config contract doctor families local node replica
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository

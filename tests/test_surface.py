@@ -128,6 +128,8 @@ COMMANDS = {
     "infer text": "--max-tokens --temperature --seed --stream --url --key-file model prompt",
     "infer json": "--url --key-file request",
     "models": "--json --url --key-file {show,load,unload,pin,unpin,plan} model",
+    "bench": """--model --requests --trace --speed --connections | --rate --seconds --warm-up --slo --seed --save
+        --key-file URL""",
     "doctor": "--port --json --models --config",
     "completion": "{bash,zsh,tcsh}",
     "keys new": "--administrator | --metrics-only name",

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.environment import FOLDER, machine
+from benchmarks.environment import FOLDER
 from benchmarks.http.mixed import Kind, Mixture, kinds
 from benchmarks.report import US, aligned
 from benchmarks.servers import Server, running, settle
 from deployments.families.image_classification.family import SAMPLE_IMAGE
+from serve_app.bench.machine import machine
 
 WARM_UP = 5_000
 MODELS = FOLDER.parent / "models"

@@ -19,7 +19,6 @@ from typing import Any
 
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.environment import machine
 from benchmarks.residency.changes import changes
 from benchmarks.residency.cold import cold
 from benchmarks.residency.cycles import cycles
@@ -28,6 +27,7 @@ from benchmarks.residency.library import library
 from benchmarks.residency.overhead import overhead
 from benchmarks.residency.thrashing import thrashing
 from benchmarks.residency.unseen import unseen
+from serve_app.bench.machine import machine
 
 MODELS = 60
 CLIENTS = 16

@@ -16,12 +16,13 @@ from pathlib import Path
 import yaml
 from transformers import AutoModelForCausalLM
 
-from benchmarks.environment import OUR_BIN, machine
+from benchmarks.environment import OUR_BIN
 from benchmarks.models import save_llama
 from benchmarks.report import US
 from benchmarks.servers import Server, running
 from deployments.contract.errors import ModelNotFound, ServingError
 from deployments.contract.status import ModelStatus
+from serve_app.bench.machine import machine
 from serve_app.client import ModelRuntimeClient
 
 ROUNDS = 5

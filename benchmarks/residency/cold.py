@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoModelForImageClassification, AutoTokenizer
 
-from benchmarks.environment import machine
 from benchmarks.models import jpeg, save_llama, save_mobilenet
 from deployments.contract.types import ImageClassification, TextGeneration
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION
@@ -31,6 +30,7 @@ from deployments.replica.family import Family, model_formats
 from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
+from serve_app.bench.machine import machine
 
 FORMATS = model_formats(FAMILIES)
 ROUNDS = 7

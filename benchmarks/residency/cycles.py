@@ -12,13 +12,13 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from benchmarks.environment import machine
 from benchmarks.residency.cold import CONTESTS, FORMATS, first_answer, settle
 from benchmarks.residency.library import library
 from benchmarks.residency.shelves import Shelf, model_of
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.system.process_memory import ONE_ARENA, ProcessMemory
+from serve_app.bench.machine import machine
 
 CYCLES = 500
 MODELS = 5

@@ -6,10 +6,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.environment import machine
 from benchmarks.residency.library import library
 from benchmarks.residency.shelves import Shelf
 from deployments.contract.errors import ServingError
+from serve_app.bench.machine import machine
 
 SECONDS = 20.0
 ROUNDS = 3

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import machine
 from benchmarks.models import jpeg
 from benchmarks.residency.cold import CONTESTS, FORMATS, Contest
 from deployments.contract.errors import ServingError
@@ -27,6 +26,7 @@ from deployments.replica.model_replica import ModelReplica, ReplicaOptions
 from deployments.repository.local import Repository
 from deployments.residency.ledger import MIB
 from deployments.system.process_memory import ONE_ARENA
+from serve_app.bench.machine import machine
 
 MODELS = 12
 CLIENTS = 16

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 import deployments.residency.loader
-from benchmarks.environment import machine
 from benchmarks.models import save_llama
 from benchmarks.residency.shelves import Shelf
 from deployments.residency.ledger import MIB
+from serve_app.bench.machine import machine
 
 CLIENTS = (1, 4)
 """Of each model. With one, its model is idle between the requests; with four it never is."""

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks.environment import machine
 from benchmarks.residency.cold import CONTESTS, FORMATS, PROMPT, TOKENS, first_answer
 from benchmarks.text.small_models import small_config, tokenizer
 from deployments.contract.types import TextGeneration
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.local import Repository
+from serve_app.bench.machine import machine
 
 ORDINARY = ("llama", "qwen2", "qwen3", "mistral", "gpt2", "opt")
 HYBRID = ("falcon_h1", "bamba", "lfm2", "mamba")

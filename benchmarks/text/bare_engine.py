@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from benchmarks.engine_process import obey
-from benchmarks.load import generate
 from benchmarks.text.text import PROMPTS
 from deployments.contract.errors import ServingError
 from deployments.contract.types import Chunk, SamplingOptions
 from deployments.engines.device import default_device, end_openmp_pool, use_threads
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import Event
+from serve_app.bench.loops import generate
 
 
 async def complete(engine: TextGenerationEngine, prompt: str, length: int) -> tuple[str, int]:

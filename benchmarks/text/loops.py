@@ -13,7 +13,6 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, MistralConfig
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.load import generate
 from benchmarks.models import save_llama
 from benchmarks.text.bare_engine import complete
 from benchmarks.text.text import POINTS, PROMPTS, Point
@@ -30,6 +29,7 @@ from deployments.engines.text.select_backend import Selected
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
 from deployments.system.artifact_cache import ArtifactCache
+from serve_app.bench.loops import generate
 
 ROWS, WAITING = 16, 64
 LEAD_IN_S, SECONDS = 1.0, 3.0

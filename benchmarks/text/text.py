@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 from benchmarks.contest import Pace, Trial, compete
 from benchmarks.engine_process import ENGINE, engine_process
 from benchmarks.environment import OUR_BIN, PEER_BIN
-from benchmarks.load import Measure, generate, median
 from benchmarks.models import prompts, save_large_llama, save_llama
 from benchmarks.report import US, Table
 from benchmarks.servers import Server, running, settle
+from serve_app.bench.loops import Measure, generate, median
 
 PEERS = ("openai", "fastapi", "uvicorn")
 MODEL_ID = "llama"

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.engine_process import obey
-from benchmarks.load import Measure, Span, summarise
 from deployments.engines.device import default_device
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.families.image_classification.executors import ForwardExecutors
 from deployments.replica.batching import Batcher
 from deployments.system.artifact_cache import ArtifactCache
+from serve_app.bench.loops import Measure, Span, summarise
 
 Classify = Callable[[bytes], Awaitable[np.ndarray]]
 

@@ -11,10 +11,11 @@ import httpx
 
 from benchmarks.contest import Pace, Trial, compete
 from benchmarks.engine_process import ENGINE, engine_process
-from benchmarks.load import Measure, wrk
+from benchmarks.load import wrk
 from benchmarks.models import as_base64
 from benchmarks.report import Table
 from benchmarks.servers import Server, ServerFailed, running, settle
+from serve_app.bench.loops import Measure
 
 FEWEST_TURNS = 4
 LONGER = 4

@@ -38,7 +38,8 @@ class Answering:
     """The client of a stalled request has disconnected."""
 
     async def infer(self, request: Request) -> Response:
-        asked = wire.decode(await request.body(), wire.MSGPACK, InferRequest)
+        media_type = request.headers["content-type"]
+        asked = wire.decode(await request.body(), media_type, InferRequest)
         if isinstance(asked, TextGeneration) and asked.stream:
             return StreamingResponse(self._events(asked), media_type="text/event-stream")
         if isinstance(asked, TextGeneration) and asked.prompt == STALLED and self.stalls:
@@ -47,7 +48,7 @@ class Answering:
                 await asyncio.sleep(0.01)
             self.cancelled.set()
         answer = self.script(asked) if self.script else self.answer
-        return Response(wire.encode(answer, wire.MSGPACK), media_type=wire.MSGPACK)
+        return Response(wire.encode(answer, media_type), media_type=media_type)
 
     async def _events(self, asked: TextGeneration) -> AsyncIterator[bytes]:
         try:

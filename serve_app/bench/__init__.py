@@ -1,0 +1,1 @@
+"""`model-runtime bench`: load on a running runtime, and what it measures."""
