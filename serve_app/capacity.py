@@ -23,7 +23,7 @@ def shortage(config: RuntimeConfig, families: Sequence[Family], cpus: float) -> 
     largest = max(each for _, _, each in rows)
     if max(needed, largest) <= cpus:
         return None
-    asked = ", ".join(f"{name} {max(replicas, 1)} x {each:g}" for name, replicas, each in rows)
+    asked = ", ".join(f"{name} {replicas} x {each:g}" for name, replicas, each in rows if replicas or each > cpus)
     return (
         f"the replicas need {max(needed, largest):g} CPUs and Ray counts {cpus:g} here ({asked}); "
         "set `num_cpus` lower, which only Ray's scheduler reads: 0 is allowed"

@@ -26,4 +26,6 @@ def test_a_family_that_may_be_empty_needs_room_for_one_replica() -> None:
     assert shortage(empty, FAMILIES, 3) is None
     line = shortage(empty, FAMILIES, 2)
     assert line is not None
+    assert "text_generation 0 x 3" in line
+    assert "object_detection" not in line, "it has no replica at first, and fits"
     assert "\n" not in line
