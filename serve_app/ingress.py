@@ -13,12 +13,13 @@ from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
 from deployments.contract.failures import error_of
-from deployments.contract.status import AdminResult, ModelStatus, Verb
+from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Recorder
 from deployments.replica.calls import CALLS_UNDER_WAY, Reply
 from deployments.replica.context import cluster_network, ingress_socket, launcher_profile
 from deployments.replica.family import Form
+from deployments.replica.logs import join_serves_log
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
@@ -64,13 +65,14 @@ class Ingress:
         signatures: Mapping[str, Signature],
         grpc_address: str | None = None,
     ) -> None:
+        join_serves_log()
         refuse_incomplete(settings)
         self.routes = routes
         self.handles = {family: by_value(handle) for family, handle in handles.items()}
         self.access = Access(AccessSettings())
         self.recorder = Recorder(uuid.uuid4().hex)
         self.mirror = RegistryMirror()
-        self.runtime = self._runtime(int(settings.max_prompt_kb * 1024))
+        self.runtime = self._runtime(int(settings.max_prompt_kb * 1024), settings.access_log)
         with_models = {route.family: self.handles[route.family] for route in routes if route.has_models}
         preload = {route.family: route.settings.preload for route in routes if route.has_models}
         self.admin = RegistryAdmin(self.mirror, with_models, preload)
@@ -86,7 +88,7 @@ class Ingress:
         path = ingress_socket()
         self._unix_server = UnixServer(self.http, path) if path else None
 
-    def _runtime(self, max_prompt_bytes: int) -> Runtime:
+    def _runtime(self, max_prompt_bytes: int, access_log: bool) -> Runtime:
         profile, network = launcher_profile(), cluster_network()
         pools, admissions = {}, {}
         for route in self.routes:
@@ -95,7 +97,8 @@ class Ingress:
             admissions[route.family] = Admission(route.settings, pool.count)
         models = self.mirror
         dispatcher = Dispatcher(self.routes, pools, models)
-        return Runtime(dispatcher, admissions, self.access, self.recorder, models.models, max_prompt_bytes)
+        access, recorder = self.access, self.recorder
+        return Runtime(dispatcher, admissions, access, recorder, models.models, max_prompt_bytes, access_log)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self.http
@@ -145,6 +148,10 @@ class Ingress:
             return await self.admin.do(verb, name)
         except Exception as cause:
             return error_of(cause, uuid.uuid4().hex)
+
+    def answered(self, request_id: str) -> AnsweredRequest | None:
+        """What became of a recent request of this replica."""
+        return self.runtime.recent.get(request_id)
 
     async def ready(self) -> bool:
         """Whether it is known which models there are, and every family that keeps replicas has one that can answer."""

@@ -1,13 +1,17 @@
 """One request from its check to its response: quota, limits, admission, dispatch, counts. Knows no HTTP and no Ray."""
 
+import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import asdict
 
 from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong, ServingError
 from deployments.contract.failures import error_of
+from deployments.contract.status import AnsweredRequest
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.meter import KEY_REQUESTS, KEY_TOKENS, QUEUE, RETRIES
+from deployments.metrics.recent import RecentRequests
 from deployments.metrics.requests import UNKNOWN, Labels, Recorder
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access
@@ -15,6 +19,8 @@ from serve_app.access.caller import RequestContext
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.dispatcher import Dispatcher
 from serve_app.dispatch.pending import Pending
+
+logger = logging.getLogger("model_runtime.access")
 
 
 class Runtime:
@@ -28,6 +34,7 @@ class Runtime:
         recorder: Recorder,
         models: Callable[[], Container[str]],
         max_prompt_bytes: int,
+        access_log: bool = False,
     ) -> None:
         self.dispatcher = dispatcher
         self.admissions = admissions
@@ -35,6 +42,8 @@ class Runtime:
         self.recorder = recorder
         self.models = models
         self.max_prompt_bytes = max_prompt_bytes
+        self.access_log = access_log
+        self.recent = RecentRequests()
         self.under_way = 0
         """How many requests have no response yet."""
 
@@ -105,6 +114,9 @@ class _Count:
         self.response: InferResponse | None = None
         self._runtime = runtime
         self._caller = context.caller
+        self._request_id = context.request_id
+        self._arrived_at = time.time()
+        self._queue_s: float | None = None
         self._call: Pending | None = None
         self._started = time.perf_counter()
 
@@ -115,7 +127,8 @@ class _Count:
     def sent(self, call: Pending) -> None:
         """It has its slot."""
         self._call = call
-        self._runtime.recorder.meter.observe(QUEUE, time.perf_counter() - self._started, *_measured(call))
+        self._queue_s = time.perf_counter() - self._started
+        self._runtime.recorder.meter.observe(QUEUE, self._queue_s, *_measured(call))
 
     def __exit__(self, *_: object) -> None:
         runtime, response = self._runtime, self.response
@@ -127,8 +140,30 @@ class _Count:
         if self._caller.name and response is not None:
             runtime.recorder.meter.count(KEY_REQUESTS, 1, self._caller.name)
             runtime.recorder.meter.count(KEY_TOKENS, response.tokens, self._caller.name)
-        latency_ms = (time.perf_counter() - self._started) * 1000
-        runtime.recorder.record(runtime.labels(self.request, response), latency_ms)
+        total_s = time.perf_counter() - self._started
+        labels = runtime.labels(self.request, response)
+        runtime.recorder.record(labels, total_s * 1000)
+        answered = self._answered(labels, total_s)
+        runtime.recent.add(answered)
+        if runtime.access_log:
+            line = f"{labels.outcome} {labels.family} {labels.model} in {total_s:.4f} s"
+            logger.info(line, extra=asdict(answered))
+
+    def _answered(self, labels: Labels, total_s: float) -> AnsweredRequest:
+        response = self.response
+        return AnsweredRequest(
+            request_id=self._request_id,
+            arrived_at=self._arrived_at,
+            key=self._caller.name,
+            family=labels.family,
+            model=labels.model,
+            outcome=labels.outcome,
+            reason=response.message if isinstance(response, Error) else None,
+            queue_s=self._queue_s,
+            total_s=total_s,
+            repeated=self._call is not None and self._call.repeated,
+            tokens=response.tokens if response is not None else 0,
+        )
 
 
 def _measured(call: Pending) -> tuple[str, str]:

@@ -40,7 +40,7 @@ serve_app.supervisor → front system
 deployments.contract → –
 deployments.engines → contract system
 deployments.families → contract engines metrics replica repository residency system validation
-deployments.metrics → –
+deployments.metrics → contract
 deployments.replica → contract metrics repository residency system validation
 deployments.repository → contract
 deployments.residency → contract repository system

@@ -37,6 +37,7 @@ GET /healthz
 GET /health
 GET /readyz
 GET /metrics
+GET /requests/{request_id}
 GET /openapi.json
 GET /docs
 GET /
@@ -106,7 +107,7 @@ IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepte
 
 CONFIGURATION = {
     "": "models sources link_targets cache host grpc_port",
-    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins home_page",
+    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins access_log home_page",
     "ingress.autoscaling.": AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,
     "families.image_classification.autoscaling.": AUTOSCALING,

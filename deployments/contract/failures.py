@@ -14,5 +14,5 @@ def error_of(cause: Exception, request_id: str) -> Error:
         return Error.of(cause, request_id)
     if isinstance(cause, TimeoutError):
         return Error.of(DeadlineExceeded("no answer within the deadline"), request_id)
-    logger.error("request %s failed", request_id, exc_info=cause)
+    logger.error("request %s failed", request_id, exc_info=cause, extra={"request_id": request_id})
     return Error.of(Internal("internal error; the reason is in the log under this request id"), request_id)

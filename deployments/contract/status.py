@@ -99,6 +99,30 @@ class Plan:
     """Why it can never fit, if it cannot."""
 
 
+@dataclass(frozen=True, slots=True)
+class AnsweredRequest:
+    """What became of one request, without what was asked and answered."""
+
+    request_id: str
+    arrived_at: float
+    """Wall clock, seconds."""
+    key: str
+    """The name of the API key; empty without one."""
+    family: str
+    model: str
+    outcome: str
+    """`ok`, or the error's code."""
+    reason: str | None
+    """The error's message."""
+    queue_s: float | None
+    """Until it was sent to a replica; None if it never was."""
+    total_s: float
+    repeated: bool
+    """Whether it was sent again, because its replica was lost."""
+    tokens: int
+    """Read and generated."""
+
+
 class Residence(BaseModel):
     """A model in one replica, from its first load on."""
 

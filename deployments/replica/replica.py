@@ -9,6 +9,7 @@ from deployments.contract.failures import error_of
 from deployments.contract.types import Chunk, Error, InferResponse
 from deployments.replica.calls import CALLS_UNDER_WAY, Call, OnChunk, Reply, RoutingStats
 from deployments.replica.context import cluster_network, private_socket
+from deployments.replica.logs import join_serves_log
 from deployments.replica.socket_server import ReplicaSocketServer
 
 ACKNOWLEDGE_AFTER_S = 0.005
@@ -18,6 +19,7 @@ class Replica(abc.ABC):
     """One replica of a family."""
 
     def __init__(self) -> None:
+        join_serves_log()
         self._under_way: dict[str, asyncio.Task[object]] = {}
         path, network = private_socket(), cluster_network()
         self._server = ReplicaSocketServer(self, path, network) if path or network else None

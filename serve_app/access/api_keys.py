@@ -125,6 +125,11 @@ class Access:
             caller = replace(caller, deadline_at=self._deadline(deadline))
         return caller
 
+    def may_see(self, caller: Caller, name: str) -> bool:
+        """Whether a caller may be told of the requests of the key with this name: its own, or an administrator."""
+        key = self.settings.keys.get(caller.name)
+        return not self.settings.keys or caller.name == name or (key is not None and key.administrator)
+
     def check(self, caller: Caller) -> None:
         """Raises Overloaded, with `retry_after_ms`, if the caller has reached its rate or a quota."""
         key = self.settings.keys.get(caller.name)

@@ -33,6 +33,8 @@ class IngressSettings(Strict):
     """A longer prompt is refused with `prompt_too_long` before it is tokenised."""
     allowed_origins: tuple[Origin, ...] = ()
     """Web origins (`https://chat.example.com`, or `*` for all) whose scripts a browser lets call the runtime (CORS)."""
+    access_log: bool = False
+    """Whether each answered request is a line of the ingress's log."""
     home_page: bool | None = None
     """Whether `/` is a page for browsers: what runs, and a playground. Absent: where there are no keys, which is on
     loopback alone. With keys the page asks for one."""

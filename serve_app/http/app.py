@@ -1,6 +1,7 @@
 """The HTTP application: its routes, and an `Error` for every failure on them. Knows no Ray and no other protocol."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 
 from starlette.applications import Starlette
@@ -76,7 +77,7 @@ def build_http_app(
     app = Starlette(
         routes=[
             *_inference_routes(runtime, settings.max_body_bytes, forms),
-            *_operations_routes(operations),
+            *_operations_routes(operations, access),
             _openapi_route(apis, forms),
             *page_routes(has_home_page, families or {}, forms),
             *(route for api in apis for route in api.routes),
@@ -113,7 +114,7 @@ def _inference_routes(runtime: Runtime, limit_bytes: int, forms: Sequence[Form])
     return [Route("/infer", infer, methods=["POST"]), Route("/infer/batch", infer_batch, methods=["POST"])]
 
 
-def _operations_routes(operations: Operations) -> list[BaseRoute]:
+def _operations_routes(operations: Operations, access: Access) -> list[BaseRoute]:
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("alive\n")
 
@@ -128,8 +129,16 @@ def _operations_routes(operations: Operations) -> list[BaseRoute]:
         media_type = f"{OPENMETRICS if openmetrics else 'text/plain'}; version={version}; charset=utf-8"
         return Response(await operations.metrics(openmetrics), media_type=media_type)
 
+    async def answered(request: Request) -> Response:
+        request_id = request.path_params["request_id"]
+        found = operations.answered(request_id)
+        # Of another key's request nobody learns that there was one.
+        if found is None or not access.may_see(request.scope["state"]["caller"], found.key):
+            raise NotFound(f"no request {quoted(request_id)} among the last ones that this ingress has answered")
+        return JSONResponse(asdict(found))
+
     health = [Route("/healthz", healthz), Route("/health", healthz), Route("/readyz", readyz)]
-    return [*model_routes(operations), *health, Route(METRICS_PATH, metrics)]
+    return [*model_routes(operations), *health, Route(METRICS_PATH, metrics), Route("/requests/{request_id}", answered)]
 
 
 def _openapi_route(apis: Sequence[MountedApi], forms: Sequence[Form]) -> BaseRoute:

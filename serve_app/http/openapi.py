@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from deployments.contract import wire
 from deployments.contract.errors import ERRORS
-from deployments.contract.status import ModelStatus, Plan
+from deployments.contract.status import AnsweredRequest, ModelStatus, Plan
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.family import Form
 from serve_app.access.caller import DEADLINE_HEADER, PRIORITY_HEADER
@@ -39,6 +39,7 @@ def openapi_document(apis: Iterable[MountedApi], forms: Sequence[Form]) -> dict[
         "/healthz": {"get": _get("200 while the process is alive", TEXT, STRING)},
         "/health": {"get": _get("The same as /healthz", TEXT, STRING)},
         "/readyz": {"get": _get("200 once every family can answer, else 503", TEXT, STRING)},
+        "/requests/{request_id}": {"get": _answered_request()},
         "/metrics": {"get": _get("The metrics in Prometheus' text format", TEXT, STRING)},
         "/openapi.json": {"get": _get("This document", wire.JSON, {"type": "object"})},
         "/docs": {"get": _get("This document as a page to try it on: Swagger UI", "text/html", STRING)},
@@ -55,7 +56,7 @@ def _schemas() -> dict[str, Any]:
     variants = InferRequest.variants | InferResponse.variants
     described: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         *((name, "validation", TypeAdapter(kind)) for name, kind in variants.items()),
-        *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in (ModelStatus, Plan)),
+        *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in (ModelStatus, Plan, AnsweredRequest)),
     ]
     _, document = TypeAdapter.json_schemas(described, ref_template=REFERENCE)
     schemas: dict[str, Any] = document["$defs"]
@@ -161,6 +162,12 @@ _PLANS = object_of({"plans": list_of(ref("Plan"))}, "plans")
 def _model(summary: str, answer: dict[str, Any] | None = None) -> dict[str, Any]:
     operation = _get(summary, wire.JSON, answer or ref("ModelStatus"))
     return operation | {"parameters": [MODEL_ID], "responses": operation["responses"] | failures_of(404, 507)}
+
+
+def _answered_request() -> dict[str, Any]:
+    operation = _get("What became of a recent request, by its x-request-id", wire.JSON, ref("AnsweredRequest"))
+    parameter = MODEL_ID | {"name": "request_id"}
+    return operation | {"parameters": [parameter], "responses": operation["responses"] | failures_of(404)}
 
 
 def _get(summary: str, media_type: str, schema: dict[str, Any]) -> dict[str, Any]:

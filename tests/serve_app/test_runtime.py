@@ -1,8 +1,11 @@
 """A request from its check to its response: what is refused, what is counted, and that nothing raises."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+
+import pytest
 
 from deployments.contract.errors import InvalidImage, ModelNotFound
 from deployments.contract.settings import FamilySettings
@@ -78,6 +81,25 @@ async def test_an_answered_request_is_counted_under_its_model_and_family() -> No
     assert await parts.answer(REQUEST) == RESULT
     assert parts.counted() == {Labels("m", "text", "ok"): 1}
     assert parts.runtime.under_way == 0
+
+
+async def test_what_became_of_a_request_is_known_by_its_id_and_a_line_of_the_log_where_that_is_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    parts = Parts([(0, RESULT)])
+    caplog.set_level(logging.INFO, "model_runtime.access")
+    await parts.answer(REQUEST)
+    assert caplog.records == []
+    found = parts.runtime.recent.get("r")
+    assert found is not None
+    assert (found.family, found.model, found.outcome, found.repeated) == ("text", "m", "ok", False)
+    assert found.queue_s is not None
+    assert 0 <= found.queue_s <= found.total_s
+    parts.runtime.access_log = True
+    await parts.runtime.answer(InvalidImage("no image"), CONTEXT)
+    [line] = caplog.records
+    assert line.message.startswith("invalid_image unknown unknown in ")
+    assert (vars(line)["request_id"], vars(line)["reason"], vars(line)["queue_s"]) == ("r", "no image", None)
 
 
 async def test_what_could_not_be_decoded_is_answered_and_counted() -> None:

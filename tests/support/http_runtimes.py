@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 
 from deployments.contract.errors import ModelNotFound, ServingError, quoted
 from deployments.contract.failures import error_of
-from deployments.contract.status import AdminResult, ModelStatus, Verb
+from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
 from deployments.contract.text_generation import Alternative, TokenLogprob, Usage
 from deployments.contract.types import Chunk, Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
 from deployments.families.table import FAMILIES
@@ -101,6 +101,7 @@ class FakeRuntime:
         self.warned: list[str] = []
         self.administered: list[tuple[Verb, str]] = []
         self.is_ready = True
+        self.recent: dict[str, AnsweredRequest] = {}
 
     @property
     def texts(self) -> list[TextGeneration]:
@@ -147,6 +148,9 @@ class FakeRuntime:
     async def administer(self, verb: Verb, name: str) -> AdminResult | Error:
         self.administered.append((verb, name))
         return Error.of(ModelNotFound(f"there is no model {quoted(name)}"), "request-1")
+
+    def answered(self, request_id: str) -> AnsweredRequest | None:
+        return self.recent.get(request_id)
 
     async def ready(self) -> bool:
         return self.is_ready

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 import pytest
 from starlette.testclient import TestClient
 
+from deployments.contract.status import AnsweredRequest
+from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
 from tests.support.http_runtimes import REQUEST, FakeRuntime
 
 TYPE = "content-type"
@@ -67,6 +69,31 @@ def test_health_readiness_and_metrics(http: TestClient, runtime: FakeRuntime) ->
     assert http.get("/healthz").status_code == 200
     assert http.get("/metrics").text == "inference_requests_total 1\n"
     assert http.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def answered(request_id: str, key: str = "") -> AnsweredRequest:
+    return AnsweredRequest(request_id, 1.0, key, "text_generation", "m", "ok", None, 0.5, 2.0, False, 7)
+
+
+def test_a_recent_request_is_explained_by_its_id(http: TestClient, runtime: FakeRuntime) -> None:
+    runtime.recent["a-request"] = answered("a-request")
+    explained = http.get("/requests/a-request").json()
+    assert (explained["outcome"], explained["queue_s"], explained["total_s"], explained["tokens"]) == ("ok", 0.5, 2, 7)
+    assert error_in(http.get("/requests/nope"))["code"] == "not_found"
+
+
+def test_with_keys_a_request_is_explained_to_its_own_key_and_to_administrators(
+    http: TestClient, runtime: FakeRuntime
+) -> None:
+    keys = {name: new_key() for name in ("one", "other", "root")}
+    settings = {name: KeySettings(sha256=sha256, administrator=name == "root") for name, (_, sha256) in keys.items()}
+    runtime.access.update(AccessSettings(keys=settings))
+    runtime.recent["a-request"] = answered("a-request", "one")
+    statuses = {
+        name: http.get("/requests/a-request", headers={"authorization": f"Bearer {key}"}).status_code
+        for name, (key, _) in keys.items()
+    }
+    assert statuses == {"one": 200, "other": 404, "root": 200}
 
 
 def test_openmetrics_is_for_those_who_ask_for_it(http: TestClient) -> None:
