@@ -21,7 +21,7 @@ serve_app.app → config contract dispatch families http ingress metrics node re
 serve_app.autoscaling → replica
 serve_app.bench → contract replica
 serve_app.capacity → config replica system
-serve_app.cli → access bench client config contract doctor families local node replica
+serve_app.cli → access bench client config contract doctor families local node replica top
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository
@@ -37,6 +37,7 @@ serve_app.registry → contract dispatch repository
 serve_app.runtime → access contract dispatch metrics replica
 serve_app.sample → client contract replica
 serve_app.supervisor → front system
+serve_app.top → contract
 deployments.contract → –
 deployments.engines → contract system
 deployments.families → contract engines metrics replica repository residency system validation

@@ -131,6 +131,7 @@ COMMANDS = {
     "models": "--json --url --key-file {show,load,unload,pin,unpin,plan} model",
     "bench": """--model --requests --trace --speed --connections | --rate --seconds --warm-up --slo --seed --save
         --key-file URL""",
+    "top": "--every --url --key-file",
     "doctor": "--port --json --models --config",
     "completion": "{bash,zsh,tcsh}",
     "keys new": "--administrator | --metrics-only name",

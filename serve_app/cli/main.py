@@ -13,7 +13,7 @@ from deployments.contract.errors import ServingError
 from deployments.contract.settings import is_url, mistakes
 from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import new_key
-from serve_app.cli import batch, bench, completion, infer, models
+from serve_app.cli import batch, bench, completion, infer, models, top
 from serve_app.config.config import RuntimeConfig, read_config
 from serve_app.config.reload import Reload
 from serve_app.config.serve_file import read_configs
@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_keys(commands.add_parser("keys", help="make API keys"))
     config = commands.add_parser("config", help="check a configuration or a file for `serve deploy`; print it whole")
     bench.add_arguments(commands.add_parser("bench", help="make load on a running runtime, report rates and latencies"))
+    top.add_arguments(commands.add_parser("top", help="watch a running runtime: families, models, rates, errors"))
     doctor = commands.add_parser("doctor", help="look for what is wrong: machine, configuration, models, Ray")
     doctor.add_argument("--json", action="store_true")
     for command, run in ((serve, _serve), (config, _config), (doctor, _doctor)):

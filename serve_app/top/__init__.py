@@ -1,0 +1,1 @@
+"""`model-runtime top`: a running runtime, watched on a terminal."""
