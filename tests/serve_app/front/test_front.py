@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from serve_app.config.config import IngressSettings, RuntimeConfig
 from serve_app.front.front import SOON_S, Front, listening
 from serve_app.http.haproxy import BUFFER_BYTES, haproxy_binary
 from tests.serve_app.front.replica import Replica
+from tests.serve_app.front.test_tls import CERTIFICATE, KEY
 from tests.support.ports import free_port
 from tests.support.until import wait_until
 
@@ -104,6 +106,23 @@ def test_a_request_beyond_the_buffer_is_not_repeated_but_may_be_by_its_caller(fo
         reply = httpx.post(f"{url}/infer", content=b"x" * (4 * BUFFER_BYTES), timeout=30)
         assert reply.status_code in (502, 503)
         assert reply.json()["Error"]["retryable"] is True
+
+
+def test_with_a_certificate_it_speaks_https_alone(folder: Path) -> None:
+    replica, port = Replica(LauncherProfile(folder).ingress_socket(0)), free_port()
+    front = Front(CONFIG.model_copy(update={"tls_cert": CERTIFICATE, "tls_key": KEY}), port, folder)
+    trusting = ssl.create_default_context(cafile=str(CERTIFICATE))
+    try:
+        front.start()
+        url = f"https://127.0.0.1:{port}"
+        wait_until(lambda: httpx.get(f"{url}/healthz", verify=trusting).is_success, "HAProxy knows its replica")
+        assert httpx.post(f"{url}/infer", content=b"hi", verify=trusting).text == "ingress-0"
+        assert (folder / "tls.pem").stat().st_mode & 0o777 == 0o600
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/healthz")
+    finally:
+        front.close()
+        replica.close()
 
 
 def test_requests_under_way_are_answered_before_the_end(folder: Path) -> None:
