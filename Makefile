@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http soak check bench wheel audit clean
+.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http test-faults soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -48,6 +48,10 @@ fuzz-http: .venv/dev.stamp
 # The same requests to the runtime, started in four ways: prints the table of docs/cluster.md.
 test-conformance: .venv/dev.stamp
 	CONFORMANCE=1 $(BIN)/pytest -s tests/conformance
+
+# Each process of `model-runtime serve` is killed under load, in turn: some minutes. docs/reliability.md has the figures.
+test-faults: .venv/dev.stamp
+	FAULTS=1 $(BIN)/pytest -s -p no:randomly tests/faults
 
 # 100,000 requests of mixed kinds, and what every process holds before, half way and after.
 soak: .venv/dev.stamp
