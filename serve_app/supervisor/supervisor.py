@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 
@@ -54,19 +55,10 @@ class Supervisor:
             if self._front:
                 self._front.start()
             while not self._signals:
-                death = self._one_life(anew)
-                if death is None:
-                    break
-                if not death.again:
-                    print(death.reason, file=sys.stderr, flush=True)
-                    return 1
-                wait_s = self._deaths.back_off(time.monotonic())
-                if wait_s is None:
-                    last = f"{death.reason}: the third death within five minutes; giving up"
-                    print(last, file=sys.stderr, flush=True)
-                    return GIVEN_UP
-                print(f"{death.reason}: starting anew" + (f" in {wait_s:g} s" if wait_s else ""), flush=True)
-                self._wait(lambda: self._signals > 0, wait_s)
+                verdict = self._one_life(anew)
+                if verdict.status is not None:
+                    return verdict.status
+                self._wait(lambda: self._signals > 0, verdict.wait_s)
                 anew = True
         finally:
             end_descendants()
@@ -79,17 +71,31 @@ class Supervisor:
     def _hung_up(self, number: int, frame: FrameType | None) -> None:
         self._reload = True
 
-    def _one_life(self, anew: bool) -> "Death | None":
-        """Why the runtime died; None where it was asked to end."""
+    def _one_life(self, anew: bool) -> "Verdict":
+        """From a start of the runtime to its end, of which nothing is left."""
         guarded = Guarded(partial(self._start, anew), [self._front.listener.fileno()] if self._front else [])
         try:
             death = self._watch(guarded)
-            if death is None:
-                self._stop(guarded)
-            return death
+            if death is not None:
+                return self._verdict(death)  # Said before the rest is ended, which may take seconds.
+            self._stop(guarded)
+            return Verdict()
         finally:
             guarded.close()
             end_descendants([self._front.pid] if self._front else [])
+
+    def _verdict(self, death: "Death") -> "Verdict":
+        """What follows from a death, which is printed."""
+        if not death.again:
+            print(death.reason, file=sys.stderr, flush=True)
+            return Verdict(status=1)
+        wait_s = self._deaths.back_off(time.monotonic())
+        if wait_s is None:
+            last = f"{death.reason}: the third death within five minutes; giving up"
+            print(last, file=sys.stderr, flush=True)
+            return Verdict(status=GIVEN_UP)
+        print(f"{death.reason}: starting anew" + (f" in {wait_s:g} s" if wait_s else ""), flush=True)
+        return Verdict(wait_s)
 
     def _watch(self, guarded: Guarded) -> "Death | None":
         reports = Reports(guarded.link)
@@ -138,9 +144,17 @@ class Supervisor:
             time.sleep(WAITS_S)
 
 
+@dataclass(frozen=True, slots=True)
 class Death:
-    """`again`: whether another start may go better."""
+    """Why the runtime died, and whether another start may go better."""
 
-    def __init__(self, reason: str, again: bool = True) -> None:
-        self.reason = reason
-        self.again = again
+    reason: str
+    again: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What comes after the end of the runtime: another start after `wait_s`, or the launcher's end with `status`."""
+
+    wait_s: float = 0.0
+    status: int | None = None

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -19,9 +20,10 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 
-REPLACED = ["haproxy", "controller", "ingress", "registry", "aggregator", "dashboard agent", "text replica"]
+REPLACED = ["haproxy", "controller", "ingress", "registry", "aggregator", "text replica"]
 """What comes back while the rest goes on."""
-ANEW = ["gcs_server", "raylet"]
+ANEW = {"gcs_server": "gcs_server", "raylet": "raylet", "dashboard agent": "raylet"}
+"""What the whole runtime dies with, by what is said of it: the raylet ends itself with its agent."""
 ANSWERS_AGAIN_WITHIN_S = float(os.environ.get("FAULTS_WITHIN_S", "30"))
 TWO = {"autoscaling": {"min_replicas": 2, "max_replicas": 2}, "num_cpus": 0}
 NONE = {"autoscaling": {"min_replicas": 0, "max_replicas": 1}, "num_cpus": 0}
@@ -41,7 +43,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture
-def load(served: Served) -> Load:
+def fresh(tmp_path: Path) -> Iterator[Served]:
+    """One for each: the third death within five minutes would be the last."""
+    save_text_model(tmp_path / "models" / "text")
+    with serving(tmp_path, free_port(), tmp_path / "models", json.dumps(CONFIGURATION)) as served:
+        yield served
+
+
+def load_of(served: Served) -> Load:
     wait_until(served.answers, "it is ready", 120)
     return Load(served.url, {"TextGeneration": {"model_id": "text", "prompt": "a", "max_tokens": 16}})
 
@@ -54,8 +63,8 @@ def printed(name: str, load: Load, again_s: float) -> None:
 
 
 @pytest.mark.parametrize("name", REPLACED)
-def test_what_is_killed_costs_callers_who_try_again_nothing(served: Served, load: Load, name: str) -> None:
-    with load.running():
+def test_what_is_killed_costs_callers_who_try_again_nothing(served: Served, name: str) -> None:
+    with load_of(served).running() as load:
         wait_until(lambda: load.answered > 20, "the load runs")
         victim = wait_until(lambda: served.part(name), f"there is a {name}")
         killed_at = kill(victim)
@@ -76,15 +85,16 @@ def _another(served: Served, name: str, victim: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("name", ANEW)
-def test_the_runtime_starts_itself_anew(served: Served, load: Load, name: str) -> None:
+def test_the_runtime_starts_itself_anew(fresh: Served, name: str) -> None:
+    served = fresh
     before = psutil.Process(served.process.pid).children(recursive=True)
     haproxy = served.part("haproxy")
-    with load.running():
+    with load_of(served).running() as load:
         wait_until(lambda: load.answered > 20, "the load runs")
         victim = served.part(name)
         assert victim is not None
         killed_at = kill(victim)
-        wait_until(lambda: f"{name} died: starting anew" in served.log.read_text(), "it is noticed", 3)
+        wait_until(lambda: f"{ANEW[name]} died: starting anew" in served.log.read_text(), "it is noticed", 3)
         answered = load.answered
         wait_until(lambda: load.answered > answered + 8, "it answers again", 240)
         again_s = time.monotonic() - killed_at
