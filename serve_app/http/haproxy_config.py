@@ -27,6 +27,7 @@ _MAX_HEADER_BYTES = MAX_HEADER_BYTES - 1024
 _REPLIES = {
     400: errors.InvalidRequest("malformed HTTP, or a head that is too large"),
     408: errors.RequestTimeout("the request was not complete in time"),
+    500: errors.Unavailable("the proxy cannot pass the request on"),
     502: errors.Unavailable("the ingress replica was lost"),
     503: errors.Unavailable("no ingress replica answers"),
     504: errors.Unavailable("the ingress replica did not answer"),

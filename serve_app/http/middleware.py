@@ -17,9 +17,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.contract import wire
-from deployments.contract.errors import HeadersTooLarge, NotFound, Overloaded, RequestTimeout, ServingError
+from deployments.contract.errors import HeadersTooLarge, NotFound, Overloaded, RequestTimeout, ServingError, Unavailable
 from deployments.contract.types import Error
-from serve_app.access.api_keys import Access
+from serve_app.access.api_keys import HEALTH_PATHS, Access
 from serve_app.access.caller import DEADLINE_HEADER, PRIORITY_HEADER
 from serve_app.http.batch import NDJSON
 from serve_app.http.header_limits import CONTROL_HEADERS, MAX_HEADER_BYTES, MAX_HEADERS, PREFIX_HEADER
@@ -41,7 +41,7 @@ def path_of(scope: Scope) -> str:
 
 
 class ControlHeaderFilter:
-    """Removes Ray Serve's control headers, and headers that are not UTF-8."""
+    """Removes Ray Serve's control headers, and headers that are not UTF-8. Serve's own errors become the contract's."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -53,7 +53,42 @@ class ControlHeaderFilter:
                 await response(scope, receive, send)
                 return
             scope["headers"] = list(without_control_headers(scope["headers"]))
+            send = _ServesErrors(scope, send).send
         await self.app(scope, receive, send)
+
+
+class _ServesErrors:
+    """Replaces what Serve says where it has no answer of ours: plain text ("Internal Server Error"), as for a replica
+    that is gone. The only errors of the runtime in plain text are those of health."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and (failure := _serves_failure(self._scope, message)) is not None:
+            self._replaced = True
+            response = rendered(_error(self._scope, failure), wire.JSON)
+
+            async def receive() -> Message:
+                return {"type": "http.disconnect"}
+
+            await response(self._scope, receive, self._send)
+        elif not self._replaced:
+            await self._send(message)
+
+
+def _serves_failure(scope: Scope, start: Message) -> ServingError | None:
+    """What a response of Serve's own means; None for a response of the runtime."""
+    content_type = next((value for name, value in start["headers"] if name.lower() == b"content-type"), b"")
+    path = path_of(scope)
+    if not content_type.startswith(b"text/plain") or path in HEALTH_PATHS or path.startswith("/-/"):
+        return None
+    status = start["status"]
+    if status == 404:
+        return NotFound("there is no such route")
+    return Unavailable("no replica could answer") if status in (408, 500, 502, 503, 504) else None
 
 
 def server_middlewares() -> list[Middleware]:

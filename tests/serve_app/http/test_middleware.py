@@ -89,6 +89,47 @@ async def test_serve_gets_neither_control_headers_nor_the_request_for_its_routes
     assert (answer.status, json.loads(answer.body)["Error"]["code"]) == (404, "not_found")
 
 
+class Says:
+    """An application that answers with one status and text, as Serve's proxy does where it has no replica."""
+
+    def __init__(self, status: int, content_type: bytes = b"text/plain") -> None:
+        self.status = status
+        self.content_type = content_type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", self.content_type)]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        for part in (b"Internal ", b"Server Error"):
+            await send({"type": "http.response.body", "body": part, "more_body": part == b"Internal "})
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "code", "retryable"),
+    [(500, 503, "unavailable", True), (408, 503, "unavailable", True), (503, 503, "unavailable", True),
+     (404, 404, "not_found", False)],
+)  # fmt: skip
+async def test_what_serve_itself_says_is_an_error_of_the_contract(
+    said: int, status: int, code: str, retryable: bool
+) -> None:
+    answer = await asked(ControlHeaderFilter(Says(said)), scope("/infer"))
+    error = json.loads(answer.body)["Error"]
+    assert (answer.status, error["code"], error["retryable"]) == (status, code, retryable)
+
+
+@pytest.mark.parametrize(
+    ("path", "application"),
+    [
+        ("/readyz", Says(503)),
+        ("/-/healthz", Says(503)),
+        ("/infer", Says(503, b"application/json")),
+        ("/docs", Says(200)),
+    ],
+)
+async def test_what_the_runtime_says_passes_as_it_is(path: str, application: Says) -> None:
+    answer = await asked(ControlHeaderFilter(application), scope(path))
+    assert (answer.status, answer.body) == (application.status, b"Internal Server Error")
+
+
 @pytest.mark.parametrize(
     ("path", "shape"),
     [("/infer", ["Error"]), ("/v1/completions", ["error"]), ("/nope", ["Error"])],
