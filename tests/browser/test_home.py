@@ -114,6 +114,29 @@ def test_objects_are_drawn_as_boxes_with_the_settings_given(page: Page, url: str
     assert page.run("document.querySelectorAll('.found li').length === document.querySelectorAll('.frame rect').length")
 
 
+def test_each_text_that_is_embedded_has_its_vector(page: Page, url: str) -> None:
+    open_family(page, url, "embedding")
+    page.click("#inputs textarea")
+    page.type("one text\nand another")
+    page.click("#run")
+    page.wait_for("document.querySelectorAll('.strip').length === 2")
+    assert "numbers" in page.text(".strip figcaption")
+
+
+def test_speech_is_recorded_from_the_microphone(page: Page, url: str) -> None:
+    """With Chromium's microphone, which beeps."""
+    page.open(f"{url}/")
+    page.wait_for("document.querySelector('#families label')")
+    page.run("""Promise.all([import('./home/files.js'), import('./home/fields.js')]).then(([files, fields]) => {
+      const kind = fields.kindOf('audio_data', { type: 'string', contentEncoding: 'base64' });
+      document.body.prepend(files.dropZone(kind, 'Audio', (file) => { globalThis.recorded = file; }));
+    })""")
+    page.click(".file button", "Record")
+    page.click(".file button", "Stop")
+    page.wait_for("globalThis.recorded?.size > 0 && document.querySelector('.drop audio')")
+    assert page.run("globalThis.recorded.name").startswith("recording.")
+
+
 def test_two_settings_are_compared_side_by_side(page: Page, url: str) -> None:
     open_family(page, url, "Text")
     page.click("#compare")

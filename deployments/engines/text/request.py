@@ -23,11 +23,11 @@ LEAST_LOGPROB = -9999.0  # OpenAI's API has this for an impossible token.
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds: in the queue, from the call to the first token, and between tokens on average (None below two)."""
+    """Seconds: in the queue, from the call to the first token, and from each token to the next."""
 
     queue_s: float
     first_token_s: float | None
-    inter_token_s: float | None
+    gaps_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ class GenerationRequest:
         self.submitted_at = time.monotonic()
         self.admitted_at: float | None = None
         self.first_token_at: float | None = None
+        self._last_token_at = 0.0
+        self._gaps_s: list[float] = []
 
     def cancel(self) -> None:
         """End it within one step. May be called from any thread, at any time, more than once."""
@@ -136,9 +138,13 @@ class GenerationRequest:
         if self.forced is not None:
             return self._append_forced(token, logprobs)
         is_end = token in self._stop_ids or (is_end and not self.sampling.ignore_eos)
+        now = time.monotonic()
         if self.first_token_at is None:
-            self.first_token_at = time.monotonic()
+            self.first_token_at = now
             self._detokenizer = Detokenizer(self._tokenizer, self.tokens)
+        else:
+            self._gaps_s.append(now - self._last_token_at)
+        self._last_token_at = now
         if self.generated >= (self.sampling.min_tokens or 0):
             self._detokenizer.stop = self._stop
         self.tokens.append(token)
@@ -213,8 +219,5 @@ class GenerationRequest:
         """As of now: call it when the last token has come."""
         now = time.monotonic()
         queue_s = (now if self.admitted_at is None else self.admitted_at) - self.submitted_at
-        if self.first_token_at is None:
-            return Timing(queue_s, None, None)
-        steps = self.generated - 1
-        inter_token_s = (now - self.first_token_at) / steps if steps > 0 else None
-        return Timing(queue_s, self.first_token_at - self.submitted_at, inter_token_s)
+        first_token_s = None if self.first_token_at is None else self.first_token_at - self.submitted_at
+        return Timing(queue_s, first_token_s, tuple(self._gaps_s))

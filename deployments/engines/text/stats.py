@@ -43,7 +43,8 @@ class StatsRecorder:
         running_s = time.monotonic() - request.submitted_at - timing.queue_s
         self.queue_s.observe(timing.queue_s)
         self.first_token_s.observe(timing.first_token_s)
-        self.inter_token_s.observe(timing.inter_token_s)
+        for gap_s in timing.gaps_s:
+            self.inter_token_s.observe(gap_s)
         weight = _RECENT if self._mean_running_s else 1.0
         self._mean_running_s += weight * (running_s - self._mean_running_s)
 

@@ -38,7 +38,7 @@ COUNTERS = {
 HISTOGRAMS = {
     QUEUE: "Time from a request's arrival at its replica to its row of the batch.",
     FIRST_TOKEN: "Time from a request's arrival at its replica to its first token.",
-    INTER_TOKEN: "Mean time between a request's tokens.",
+    INTER_TOKEN: "Time from each token of a request to its next one.",
 }
 _BOUNDS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0]
 
@@ -61,9 +61,9 @@ class TextMetrics:
         """Adds one request's times to Ray's metrics; the aggregator has the counters and gauges."""
         if (timing := end.timing) is None:
             return
-        times = {QUEUE: timing.queue_s, FIRST_TOKEN: timing.first_token_s, INTER_TOKEN: timing.inter_token_s}
-        for name, seconds in times.items():
-            if seconds is not None:
+        firsts = () if timing.first_token_s is None else (timing.first_token_s,)
+        for name, times in {QUEUE: (timing.queue_s,), FIRST_TOKEN: firsts, INTER_TOKEN: timing.gaps_s}.items():
+            for seconds in times:
                 self._histograms[name].observe(seconds, {"model": model})
 
     def read(self) -> list[ModelReport]:

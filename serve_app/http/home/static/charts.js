@@ -3,6 +3,8 @@
 import { el, milliseconds, number, svg, words } from "./dom.js";
 
 const KEPT = 90;
+/** Reads over which percentiles are taken: half a minute. */
+const WINDOW = 15;
 const WIDTH = 300;
 const HEIGHT = 72;
 
@@ -37,9 +39,34 @@ function rates(now, before, seconds) {
   return by;
 }
 
+/** Counts up to each bucket's bound, by family. */
+function buckets(samples, name) {
+  const by = {};
+  for (const { labels, value } of samples.get(`${name}_bucket`) ?? []) {
+    const counts = (by[labels.family] ??= new Map());
+    const bound = Number(labels.le.replace("+Inf", "Infinity"));
+    counts.set(bound, (counts.get(bound) ?? 0) + value);
+  }
+  return by;
+}
+
+/** The 95th percentile of what came between two reads, as Prometheus interpolates it; 0 where nothing came. */
+function percentiles(now, before) {
+  const by = {};
+  for (const [family, counts] of Object.entries(now)) {
+    const since = [...counts].sort(([a], [b]) => a - b).map(([bound, count]) => [bound, count - (before[family]?.get(bound) ?? 0)]);
+    const rank = 0.95 * (since.at(-1)?.[1] ?? 0);
+    const index = since.findIndex(([, count]) => count >= rank);
+    const [bound, count] = since[index];
+    const [low, below] = index ? since[index - 1] : [0, 0];
+    by[family] = 1000 * (rank <= 0 ? 0 : Number.isFinite(bound) ? low + ((bound - low) * (rank - below)) / (count - below) : low);
+  }
+  return by;
+}
+
 const KINDS = [
   { title: "Requests", unit: "/s", counter: "inference_requests_total", label: "family", named: words },
-  { title: "Latency, mean of 60 s", gauge: "inference_latency_avg_ms", shown: milliseconds },
+  { title: "Latency, 95 % are faster", histogram: "inference_request_duration_seconds", shown: milliseconds, named: words, all: Math.max },
   { title: "Tokens generated", unit: "/s", counter: "text_generated_tokens_total" },
   { title: "Waiting for a place in a batch", gauge: "text_requests_waiting" },
 ];
@@ -47,7 +74,7 @@ const KINDS = [
 export class Charts {
   constructor(box) {
     this.series = KINDS.map(() => new Map());
-    this.before = null;
+    this.reads = [];
     this.views = KINDS.map((kind) => {
       const value = el("strong", {}, "–");
       const plot = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
@@ -59,16 +86,20 @@ export class Charts {
 
   /** Adds what was read at `at`, in seconds. */
   add(samples, at) {
-    const totals = KINDS.map((kind) => sums(samples, kind.counter ?? kind.gauge, kind.label));
-    if (this.before) {
-      const seconds = Math.max(at - this.before.at, 0.1);
+    const totals = KINDS.map((kind) => kind.histogram ? buckets(samples, kind.histogram) : sums(samples, kind.counter ?? kind.gauge, kind.label));
+    const before = this.reads.at(-1);
+    if (before) {
+      const seconds = Math.max(at - before.at, 0.1);
       KINDS.forEach((kind, index) => {
-        const now = kind.gauge ? totals[index] : rates(totals[index], this.before.totals[index], seconds);
+        const now = kind.gauge ? totals[index]
+          : kind.histogram ? percentiles(totals[index], this.reads[0].totals[index])
+          : rates(totals[index], before.totals[index], seconds);
         this.#push(this.series[index], now);
         this.#draw(kind, this.series[index], this.views[index]);
       });
     }
-    this.before = { totals, at };
+    this.reads.push({ totals, at });
+    if (this.reads.length > WINDOW) this.reads.shift();
   }
 
   #push(series, now) {
@@ -82,7 +113,8 @@ export class Charts {
 
   #draw(kind, series, view) {
     const shown = kind.shown ?? ((value) => `${number(value)}${kind.unit ?? ""}`);
-    const last = [...series.values()].reduce((sum, points) => sum + points.at(-1), 0);
+    const all = kind.all ?? ((...values) => values.reduce((sum, value) => sum + value, 0));
+    const last = all(0, ...[...series.values()].map((points) => points.at(-1)));
     const top = Math.max(0, ...[...series.values()].flat());
     view.value.textContent = shown(last);
     view.plot.setAttribute("aria-label", `${kind.title}: now ${shown(last)}, at most ${shown(top)}`);

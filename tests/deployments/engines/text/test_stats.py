@@ -20,10 +20,11 @@ def test_stats_count_tokens_and_times(load: Callable[..., TextGenerationEngine],
     engine.close()
     assert stats.generated_tokens == 21
     assert stats.prompt_tokens > end.prompt_tokens
-    assert [sum(seen.counts) for seen in (stats.queue_s, stats.first_token_s, stats.inter_token_s)] == [2, 2, 1]
+    assert [sum(seen.counts) for seen in (stats.queue_s, stats.first_token_s, stats.inter_token_s)] == [2, 2, 19]
     assert end.timing
     assert end.timing.first_token_s
-    assert end.timing.inter_token_s
+    assert len(end.timing.gaps_s) == 19
+    assert sum(end.timing.gaps_s) == pytest.approx(stats.inter_token_s.total)
     assert 0 <= end.timing.queue_s < end.timing.first_token_s < 60
 
 

@@ -19,7 +19,7 @@ async def test_tokens_and_times_of_a_request_are_counted(replica: TextGeneration
     assert values(replica.metrics, metrics.PROMPT) == [(answer.usage.prompt_tokens,)]
     assert values(replica.metrics, metrics.GENERATED) == [(3,)]
     [histogram] = values(replica.metrics, metrics.INTER_TOKEN)
-    assert sum(histogram[:-1]) == 1
+    assert sum(histogram[:-1]) == 2
 
 
 async def test_an_unloaded_model_reports_nothing(replica: TextGenerationReplica) -> None:
