@@ -161,6 +161,7 @@ class _Count:
             reason=response.message if isinstance(response, Error) else None,
             queue_s=self._queue_s,
             total_s=total_s,
+            replica=self._call.replica or None if self._call is not None else None,
             repeated=self._call is not None and self._call.repeated,
             tokens=response.tokens if response is not None else 0,
         )

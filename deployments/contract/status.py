@@ -117,6 +117,8 @@ class AnsweredRequest:
     queue_s: float | None
     """Until it was sent to a replica; None if it never was."""
     total_s: float
+    replica: str | None
+    """The one it was sent to last, by its id in Serve, which is in the name of its log file; None where Serve chose."""
     repeated: bool
     """Whether it was sent again, because its replica was lost."""
     tokens: int

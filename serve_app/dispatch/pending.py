@@ -26,6 +26,8 @@ class Pending:
     response: "asyncio.Future[InferResponse]" = field(default_factory=asyncio.Future)
     arrived: bool = False
     """Whether a replica has received it."""
+    replica: str = ""
+    """The last one it was sent to, by its id in Serve; empty where Serve's handle chooses."""
     repeated: bool = False
     """Whether it was sent before, to a replica that was lost."""
 

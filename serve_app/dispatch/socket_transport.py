@@ -30,6 +30,7 @@ class SocketTransport(FramedConnection):
     async def send(self, pending: Pending) -> InferResponse:
         call_id = pending.call.call_id
         pending.arrived = True
+        pending.replica = self.replica.unique_id
         self.pending[call_id] = pending
         self.write(pending.call)
         try:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from deployments.contract.status import AnsweredRequest
 from deployments.metrics.recent import RecentRequests
 
-ONE = AnsweredRequest("1", 1.0, "", "images", "m", "ok", None, 0.1, 0.2, False, 0)
+ONE = AnsweredRequest("1", 1.0, "", "images", "m", "ok", None, 0.1, 0.2, "r", False, 0)
 
 
 def test_the_oldest_requests_are_forgotten() -> None:

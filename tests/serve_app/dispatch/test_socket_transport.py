@@ -49,6 +49,7 @@ async def test_calls_are_answered_as_they_are_done_not_in_order(path: Path) -> N
     stream = stream_of(call("ab", stream=True))
     assert await transport.send(stream) == TextGenerationResult(generated_text="ab")
     assert await stream.next_chunk() == Chunk("ab", 2)
+    assert stream.replica == "a"
     assert len(transport.pending) == 1
     replica.go.set()
     assert await slow == TextGenerationResult(generated_text="wait")

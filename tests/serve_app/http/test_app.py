@@ -72,7 +72,7 @@ def test_health_readiness_and_metrics(http: TestClient, runtime: FakeRuntime) ->
 
 
 def answered(request_id: str, key: str = "") -> AnsweredRequest:
-    return AnsweredRequest(request_id, 1.0, key, "text_generation", "m", "ok", None, 0.5, 2.0, False, 7)
+    return AnsweredRequest(request_id, 1.0, key, "text_generation", "m", "ok", None, 0.5, 2.0, "r", False, 7)
 
 
 def test_a_recent_request_is_explained_by_its_id(http: TestClient, runtime: FakeRuntime) -> None:
