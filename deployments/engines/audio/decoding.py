@@ -41,7 +41,7 @@ def _resampled(audio_data: bytes, rate: int, limits: AudioLimits) -> Iterator[np
         if not 1 <= block.shape[1] <= _MOST_CHANNELS:
             raise InvalidAudio(f"the audio has {block.shape[1]} channels: not 1 to {_MOST_CHANNELS}")
         seconds += len(block) / rate_of_block
-        if seconds > limits.seconds:
+        if seconds > limits.seconds + 1e-6:  # of many blocks the sum is rounded
             raise InvalidAudio(f"the audio is longer than {limits.seconds:g} s")
         mono = block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():

@@ -1,0 +1,224 @@
+"""Whisper: languages, translation, times, and sound of any length by the library's own long form."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor, StoppingCriteria
+from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+from deployments.contract.errors import Internal, InvalidRequest, quoted
+from deployments.contract.speech import SpeechSegment
+from deployments.engines.audio.pieces import is_silent
+from deployments.engines.audio.transcript import OnSegment, SpeechOptions, Transcript, whole
+from deployments.engines.vision.forward import storage_bytes
+
+NO_SPEECH, LOGPROB = 0.6, -1.0
+"""Whisper's own: a window is silent if the no-speech token is more probable, and the text less, on average."""
+
+
+class Flow(Protocol):
+    """How a request that takes long lets others be computed, and ends early."""
+
+    def check(self) -> None:
+        """Raises where the request is over. Called after each token."""
+
+    def pause(self) -> None:
+        """Between windows: other work may be done. Raises as `check` does."""
+
+
+class WhisperEngine:
+    """One model, ready to answer one request after another; between two windows of one, another's may be computed.
+
+    `resident_bytes` is what the weights take. `runtime_info` is how it runs, for the status page.
+    """
+
+    def __init__(self, model: Any, extractor: Any, tokenizer: Any, cores: int) -> None:
+        self.rate = int(extractor.sampling_rate)
+        self._model: Any = model
+        self._extractor = extractor
+        self._tokenizer = tokenizer
+        self._cores = cores
+        generation = model.generation_config
+        if generation.max_length is None and generation.max_new_tokens is None:
+            generation.max_length = model.config.max_target_positions  # the library would end after 20 tokens
+        codes: Mapping[str, int] = getattr(generation, "lang_to_id", None) or {}
+        self._languages = {number: name.strip("<|>") for name, number in codes.items()}
+        self._multilingual = bool(getattr(generation, "is_multilingual", self._languages)) and bool(self._languages)
+        self._tasks: Mapping[str, int] = getattr(generation, "task_to_id", None) or {}
+        self._knows_times = getattr(generation, "no_timestamps_token_id", None) is not None
+        self._language, self._task = self._defaults()
+        self._of_thread = threading.local()
+        self._encoded: tuple[torch.Tensor, Any] | None = None
+        self._note_segments(model)
+        self._remember_encoded(model.get_encoder())
+
+    @property
+    def resident_bytes(self) -> int:
+        return storage_bytes(self._model) if self._model is not None else 0
+
+    @property
+    def runtime_info(self) -> tuple[str, ...]:
+        languages = f"{len(self._languages)} languages" if self._multilingual else "English only"
+        return (f"Whisper, {self.rate} Hz, {languages}", f"forward: PyTorch, on {self._cores} threads")
+
+    def check(self, options: SpeechOptions) -> None:
+        """Raises InvalidRequest for what the model cannot be asked."""
+        self._code(options.language)
+        if options.translate and not self._multilingual:
+            raise InvalidRequest("this model knows English only, and does not translate: leave out task")
+        if options.words:
+            raise InvalidRequest("this model gives the times of segments, not of words: ask for 'segment'")
+        if options.timestamps and not self._knows_times:
+            raise InvalidRequest("this model gives no times: generation_config.json names no no_timestamps_token_id")
+
+    def transcribe(self, samples: np.ndarray, options: SpeechOptions, on_segment: OnSegment, flow: Flow) -> Transcript:
+        """The text of float32 [samples] at `rate`. Raises ServingError, and what `flow` raises."""
+        model, seconds = self._model, len(samples) / self.rate
+        if model is None:
+            raise Internal("the model is closed")
+        if torch.get_num_threads() != self._cores:
+            torch.set_num_threads(self._cores)  # of the calling thread
+        if is_silent(samples):
+            return Transcript("", (), language=self._code(options.language))
+        is_long = len(samples) > self._extractor.n_samples
+        in_segments = options.timestamps or is_long
+        segments: list[tuple[SpeechSegment, str]] = []
+
+        def came(found: Sequence[dict[str, Any]]) -> None:
+            for one in found:
+                one["result"] = None  # else the logits of every window are kept
+                text = str(self._tokenizer.decode(one["tokens"], skip_special_tokens=True))
+                start = round(float(one["start"]), 3)
+                if not text.strip() or start >= seconds:  # in the zeros that fill up a window
+                    continue
+                end = min(max(round(float(one["end"]), 3), start), round(seconds, 3))
+                segment = SpeechSegment(start_s=start, end_s=end, text=text.strip())
+                segments.append((segment, text))
+                if in_segments:
+                    on_segment(segment)
+
+        features = self._extractor(
+            samples,
+            sampling_rate=self.rate,
+            return_tensors="pt",
+            truncation=False,
+            padding="longest" if is_long else "max_length",
+        ).input_features.to(model.device, model.dtype)
+        prompt = _Prompt()
+        self._of_thread.came = came
+        try:
+            with torch.inference_mode():
+                tokens = model.generate(
+                    features,
+                    return_timestamps=in_segments if self._knows_times else None,
+                    logits_processor=[prompt],
+                    stopping_criteria=[_Ends(flow)],
+                    monitor_progress=lambda _: flow.pause(),
+                    **self._thresholds(),
+                    **self._language_and_task(options),
+                )
+        finally:
+            del self._of_thread.came
+            self._encoded = None
+        language = next((self._languages[token] for token in prompt.tokens if token in self._languages), None)
+        if in_segments:
+            text = "".join(text for _, text in segments).strip()
+            found = tuple(segment for segment, _ in segments)
+            return Transcript(text, found, language=language or self._only_language)
+        text = str(self._tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]).strip() if len(tokens) else ""
+        return Transcript(text, whole(text, round(seconds, 3)), language=language or self._only_language)
+
+    def close(self) -> None:
+        """Drop every reference to the model, so that its memory comes back."""
+        self._model = self._extractor = self._tokenizer = self._encoded = None
+
+    @property
+    def _only_language(self) -> str | None:
+        return None if self._multilingual else "en"
+
+    def _thresholds(self) -> dict[str, float]:
+        if not self._knows_times:
+            return {}
+        return {"no_speech_threshold": NO_SPEECH, "logprob_threshold": LOGPROB, "temperature": 0.0}
+
+    def _language_and_task(self, options: SpeechOptions) -> dict[str, str]:
+        """The request's, else the folder's, else the language that the model detects and a transcription."""
+        if not self._multilingual:
+            return {}
+        language = self._code(options.language) or self._language
+        task = "translate" if options.translate else self._task
+        return ({"language": language} if language else {}) | ({"task": task} if self._tasks else {})
+
+    def _code(self, language: str | None) -> str | None:
+        """Of a code or an English name in any case; what follows a hyphen, as in "en-US", is left out. Raises
+        InvalidRequest."""
+        if not language:
+            return None
+        name = language.strip("<|> ").lower()
+        short = name.replace("_", "-").partition("-")[0]
+        code = TO_LANGUAGE_CODE.get(name, short)
+        known = self._languages.values() if self._multilingual else ("en",)
+        if code not in known:
+            only = "" if self._multilingual else ", which knows English only"
+            raise InvalidRequest(f"language {quoted(language)} is none of this model{only}")
+        return code
+
+    def _defaults(self) -> tuple[str | None, str]:
+        """The language and the task that the folder sets. Old ones have them as forced tokens, also in config.json."""
+        generation = self._model.generation_config
+        language, task = getattr(generation, "language", None), getattr(generation, "task", None)
+        if language is None and task is None:
+            both = (getattr(of, "forced_decoder_ids", None) for of in (generation, self._model.config))
+            tokens = {token for _, token in next(filter(None, both), ()) if token is not None}
+            language = next((code for number, code in self._languages.items() if number in tokens), None)
+            task = next((name for name, number in self._tasks.items() if number in tokens), None)
+        return (self._code(str(language)) if language and self._multilingual else None), str(task or "transcribe")
+
+    def _note_segments(self, model: Any) -> None:
+        """The library gives segments after the last one only: it makes them window by window in this method."""
+        retrieve = model._retrieve_segment
+
+        def noting(**arguments: Any) -> Any:
+            segments, offset = retrieve(**arguments)
+            self._of_thread.came(segments)
+            return segments, offset
+
+        model._retrieve_segment = noting
+
+    def _remember_encoded(self, encoder: Any) -> None:
+        """The library encodes a window up to three times: for its language, for silence, and for its text."""
+        forward = encoder.forward
+
+        def remembered(input_features: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+            known = self._encoded
+            if known is None or known[0].shape != input_features.shape or not torch.equal(known[0], input_features):
+                self._encoded = known = (input_features, forward(input_features, *arguments, **options))
+            return known[1]
+
+        encoder.forward = remembered
+
+
+class _Prompt(LogitsProcessor):
+    """Notes the tokens that come before the first one that is chosen: the language is one of them."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not self.tokens:
+            self.tokens = input_ids[0].tolist()
+        return scores
+
+
+class _Ends(StoppingCriteria):
+    """Asks after each token whether the request is over."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
+        self._flow.check()
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
