@@ -80,6 +80,7 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models of every kind: good, nested, with versions, broken, too large."""
+    from tests.support.audio.models import ctc as save_speech
     from tests.support.detection.models import saved as save_detector
     from tests.support.embedding.models import NORMALIZE, pooling, save_encoder, save_modules
     from tests.support.text_models import CHATML, save_chat_model
@@ -93,6 +94,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_image_model(root / "image")
     save_detector(root / "detector", "yolos")
     save_modules(save_encoder(root / "encoder"), pooling("mean"), NORMALIZE)
+    save_speech(root / "speech", "wav2vec2")
     save_text_model(root / "broken")
     (root / "broken" / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      garbage")
     save_text_model(root / "huge")

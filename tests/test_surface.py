@@ -115,6 +115,8 @@ CONFIGURATION = {
     "families.text_generation.autoscaling.": AUTOSCALING,
     "families.object_detection.": FAMILY + IMAGES,
     "families.object_detection.autoscaling.": AUTOSCALING,
+    "families.speech_to_text.": FAMILY + "max_audio_s audio_budget_mb",
+    "families.speech_to_text.autoscaling.": AUTOSCALING,
     "families.text_embedding.": FAMILY,
     "families.text_embedding.autoscaling.": AUTOSCALING,
     "access.": "keys",
@@ -126,6 +128,7 @@ COMMANDS = {
     "infer image": "--top-k --url --key-file model file",
     "infer detect": "--threshold --top-k --output --url --key-file model file",
     "infer embed": "--input-type --dimensions --url --key-file model text",
+    "infer speech": "--language --task --timestamps --stream --url --key-file model file",
     "infer text": "--max-tokens --temperature --seed --stream --url --key-file model prompt",
     "infer json": "--url --key-file request",
     "models": "--json --url --key-file {show,load,unload,pin,unpin,plan} model",
@@ -139,12 +142,13 @@ COMMANDS = {
 }
 
 MEDIA_TYPES = {"application/json", "application/x-bincode", "application/msgpack"}
-REQUESTS = {"ImageClassification": 0, "TextGeneration": 1, "ObjectDetection": 2, "TextEmbedding": 4}
+REQUESTS = {"ImageClassification": 0, "TextGeneration": 1, "ObjectDetection": 2, "TextEmbedding": 4, "SpeechToText": 3}
 RESPONSES = {
     "ImageClassificationResult": 0,
     "TextGenerationResult": 1,
     "Error": 2,
     "ObjectDetectionResult": 3,
+    "SpeechToTextResult": 4,
     "TextEmbeddingResult": 5,
 }
 
@@ -154,6 +158,7 @@ CLIENT = {
     "embed": "model_id texts",
     "generate": "model_id prompt max_tokens",
     "generate_stream": "model_id prompt max_tokens",
+    "transcribe": "model_id audio",
     "infer": "request",
     "models": "",
     "warnings": "",

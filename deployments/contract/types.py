@@ -9,14 +9,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.contract.chat import ChatOptions, Markup, Message
 from deployments.contract.errors import ERRORS, Internal, ServingError
-from deployments.contract.scalars import U32, U64, Box, Text
-from deployments.contract.text_generation import PromptToken, SamplingDefaults, TokenLogprob, TokenOptions, Usage
+from deployments.contract.scalars import U32, Box, Text
+from deployments.contract.speech import SpeechSegment
+from deployments.contract.text_generation import PromptToken, TokenLogprob, Usage
+from deployments.contract.text_generation import SamplingOptions as SamplingOptions
 
 MAX_TEXTS = 2048
 """Of one TextEmbedding, as OpenAI has it."""
@@ -111,6 +113,21 @@ class TextEmbedding(InferRequest, index=4):
         return [max(self.texts, key=lambda text: len(text if text.isascii() else text.encode()))] if self.texts else ()
 
 
+class SpeechToText(InferRequest, index=3):
+    """`audio_data` is the sound file as it lies on disk. Without `language` the model detects it. `task` "translate"
+    gives English. `timestamps`: the times of segments, or of words too. `stream`: segments as they are ready."""
+
+    audio_data: bytes
+    language: Text | None = None
+    task: Literal["transcribe", "translate"] | None = None
+    timestamps: Literal["segment", "word"] | None = None
+    stream: bool | None = None
+
+    @property
+    def wants_stream(self) -> bool:
+        return bool(self.stream)
+
+
 class Prompt(ChatOptions):
     """What a text model continues: a text, a chat for the model's own template, or token ids; new tokens at most."""
 
@@ -135,31 +152,6 @@ class Prompt(ChatOptions):
         if self.continue_final_message and self.add_generation_prompt:
             raise ValueError("continue_final_message and add_generation_prompt exclude each other")
         return self
-
-
-class SamplingOptions(TokenOptions, SamplingDefaults):
-    """How one request chooses its tokens, and what it wants to know of them. Without any it decodes greedily."""
-
-    model_config = ConfigDict(frozen=True)
-
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    """The log-probability of each token by the model's own logits, and those of so many of the best beside it."""
-    prompt_logprobs: bool | None = None
-    """With `logprobs`: also those of the prompt's tokens. Each takes a step, as a token of the text does."""
-    json_schema: dict[str, Any] | None = None
-    """The text is JSON that this schema allows; `{}` for any JSON."""
-    seed: U64 | None = None
-
-    @property
-    def adjusts_logits(self) -> bool:
-        """Whether an option, other than a schema, changes which logit is the largest."""
-        penalty = self.repetition_penalty not in (None, 1) or self.presence_penalty or self.frequency_penalty
-        return bool(penalty or self.logit_bias or self.min_tokens)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the next token is always the one with the largest of the model's own logits."""
-        return not (self.temperature or self.adjusts_logits or self.json_schema is not None)
 
 
 class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
@@ -236,6 +228,17 @@ class TextEmbeddingResult(InferResponse, index=5):
         return self.usage.prompt_tokens if self.usage else 0
 
 
+class SpeechToTextResult(InferResponse, index=4):
+    """What is said. `segments` and `words` where their times were asked for."""
+
+    text: str
+    segments: list[SpeechSegment] | None = None
+    words: list[SpeechSegment] | None = None
+    language: str | None = None
+    duration_s: float | None = None
+    model_id: str | None = None
+
+
 class Error(InferResponse, index=2):
     """A failure of any kind. `code` is a row of the contract's table."""
 
@@ -266,14 +269,22 @@ class Error(InferResponse, index=2):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """New text of a generation under way, final as it is. `index`: how many tokens were generated so far."""
+    """New text of an answer under way, final as it is. `index`: how many tokens, or segments, there are so far."""
 
     text: str
     index: int
     logprobs: tuple[TokenLogprob, ...] = ()
     markup: Markup | None = None
     """Of the whole text; the first chunk has it, where the request asks for it."""
+    segments: tuple[SpeechSegment, ...] = ()
+    """Of speech: what the text is made of."""
 
     def joined(self, later: "Chunk") -> "Chunk":
         """This one and the one that follows it, as one."""
-        return Chunk(self.text + later.text, later.index, self.logprobs + later.logprobs, self.markup or later.markup)
+        return Chunk(
+            self.text + later.text,
+            later.index,
+            self.logprobs + later.logprobs,
+            self.markup or later.markup,
+            self.segments + later.segments,
+        )

@@ -3,6 +3,7 @@
     client = ModelRuntimeClient("http://127.0.0.1:8000")
     client.classify("image_classifier_v1", Path("photo.jpg")).class_labels[0]
     client.detect("detector", Path("photo.jpg")).boxes[0]
+    client.transcribe("whisper", Path("call.mp3")).text
     client.generate("gpt-nano", "ROMEO:", max_tokens=20).generated_text
     client.embed("encoder", ["a text", "another"]).embeddings[0]
 
@@ -25,8 +26,8 @@ from serve_app.client.blocking import Call, Portal
 from serve_app.client.streaming import AsyncTextStream, TextStream
 from serve_app.client.transports import HttpTransport, ServeHandleTransport, Transport, raised
 
-Image = bytes | Path
-"""An image file's content, or where it lies."""
+File = bytes | Path
+"""A file's content, or where it lies."""
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -47,14 +48,14 @@ class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClie
         """The answer to any request. Raises ServingError."""
         return raised(await self._transport.infer(request))
 
-    async def classify(self, model_id: str, image: Image, top_k: int | None = None) -> types.ImageClassificationResult:
+    async def classify(self, model_id: str, image: File, top_k: int | None = None) -> types.ImageClassificationResult:
         """The labels of a picture, most probable first: the best five, `top_k` of them, or with 0 all."""
         image_data = image.read_bytes() if isinstance(image, Path) else image
         request = types.ImageClassification(model_id=model_id, image_data=image_data, top_k=top_k)
         return _as(types.ImageClassificationResult, await self.infer(request))
 
     async def detect(
-        self, model_id: str, image: Image, threshold: float | None = None, top_k: int | None = None
+        self, model_id: str, image: File, threshold: float | None = None, top_k: int | None = None
     ) -> types.ObjectDetectionResult:
         """The objects in a picture, best first: those that score above `threshold` (0.5), at most `top_k` of them."""
         image_data = image.read_bytes() if isinstance(image, Path) else image
@@ -88,14 +89,23 @@ class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClie
         """
         return bulk.in_order(self.answer, requests, concurrency)
 
-    def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> AsyncTextStream:
+    def generate_stream(
+        self, model_id: str, prompt: str, max_tokens: int, **options: Any
+    ) -> AsyncTextStream[types.TextGenerationResult]:
         """The same as it is written: iterate over its chunks."""
         options |= {"model_id": model_id, "prompt": prompt, "max_tokens": max_tokens, "stream": True}
-        return self.stream(types.TextGeneration.model_validate(options))
+        request = types.TextGeneration.model_validate(options)
+        return AsyncTextStream(self._transport.stream(request), types.TextGenerationResult)
 
-    def stream(self, request: types.InferRequest) -> AsyncTextStream:
+    async def transcribe(self, /, model_id: str, audio: File, **options: Any) -> types.SpeechToTextResult:
+        """The text of what is said in a sound file. `options` are SpeechToText's: language, task, timestamps."""
+        audio_data = audio.read_bytes() if isinstance(audio, Path) else audio
+        request = types.SpeechToText(model_id=model_id, audio_data=audio_data, **options)
+        return _as(types.SpeechToTextResult, await self.infer(request))
+
+    def stream(self, request: types.InferRequest) -> AsyncTextStream[Any]:
         """The answer to any request whose family streams text, and whose `stream` is true."""
-        return AsyncTextStream(self._transport.stream(request))
+        return AsyncTextStream(self._transport.stream(request), types.InferResponse)
 
     async def models(self) -> list[ModelStatus]:
         """Every model of the repository, and where it is in memory."""
@@ -165,6 +175,7 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
     detect = _blocking(AsyncModelRuntimeClient.detect)
     embed = _blocking(AsyncModelRuntimeClient.embed)
     generate = _blocking(AsyncModelRuntimeClient.generate)
+    transcribe = _blocking(AsyncModelRuntimeClient.transcribe)
     models = _blocking(AsyncModelRuntimeClient.models)
     warnings = _blocking(AsyncModelRuntimeClient.warnings)
     model = _blocking(AsyncModelRuntimeClient.model)
@@ -193,12 +204,14 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
             for call in window:
                 call.cancel()
 
-    def generate_stream(self, model_id: str, prompt: str, max_tokens: int, **options: Any) -> TextStream:
+    def generate_stream(
+        self, model_id: str, prompt: str, max_tokens: int, **options: Any
+    ) -> TextStream[types.TextGenerationResult]:
         """The same as it is written: iterate over its chunks."""
         client, portal = self._connected()
         return TextStream(client.generate_stream(model_id, prompt, max_tokens, **options), portal)
 
-    def stream(self, request: types.InferRequest) -> TextStream:
+    def stream(self, request: types.InferRequest) -> TextStream[Any]:
         """The answer to any request whose family streams text, and whose `stream` is true."""
         client, portal = self._connected()
         return TextStream(client.stream(request), portal)

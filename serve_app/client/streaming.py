@@ -1,4 +1,4 @@
-"""The text of a generation as it is written: iterate over its chunks, then `result` is there.
+"""A text as it is written: iterate over its chunks, then `result` is there.
 
     with client.generate_stream("gpt-nano", "ROMEO:", max_tokens=20) as stream:
         for chunk in stream:
@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, aclosing
 from functools import partial
 from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 import httpx
 from httpx_sse import EventSource
@@ -19,27 +20,30 @@ from pydantic import TypeAdapter
 
 from deployments.contract import wire
 from deployments.contract.errors import Unavailable
-from deployments.contract.types import Chunk, Error, InferResponse, TextGenerationResult
+from deployments.contract.speech import SpeechSegment
+from deployments.contract.types import Chunk, Error, InferResponse
 from serve_app.client.blocking import Call, Portal
 
 Replies = AsyncGenerator[Chunk | InferResponse, None]
 """Any number of chunks, then the response."""
+ResultT = TypeVar("ResultT", bound=InferResponse)
 _CHUNK = TypeAdapter(Chunk)
 
 
-class AsyncTextStream(AbstractAsyncContextManager["AsyncTextStream"]):
+class AsyncTextStream(AbstractAsyncContextManager["AsyncTextStream[ResultT]"], Generic[ResultT]):
     """Chunks of a text, for `async for`; `result` is there after the last. Raises ServingError."""
 
-    def __init__(self, replies: Replies) -> None:
+    def __init__(self, replies: Replies, kind: type[ResultT]) -> None:
         self._replies = replies
+        self._kind = kind
         self._response: InferResponse | None = None
 
     @property
-    def result(self) -> TextGenerationResult:
+    def result(self) -> ResultT:
         """The response that ended the stream. Raises ServingError."""
         if isinstance(self._response, Error):
             raise self._response.exception()
-        if not isinstance(self._response, TextGenerationResult):
+        if not isinstance(self._response, self._kind):
             raise Unavailable("the stream ended before its result")
         return self._response
 
@@ -58,17 +62,17 @@ class AsyncTextStream(AbstractAsyncContextManager["AsyncTextStream"]):
         await self.close()
 
 
-class TextStream(AbstractContextManager["TextStream"]):
+class TextStream(AbstractContextManager["TextStream[ResultT]"], Generic[ResultT]):
     """AsyncTextStream for `for` and `with`. Chunks are read as they arrive, also while the caller does other things."""
 
-    def __init__(self, stream: AsyncTextStream, portal: Portal) -> None:
+    def __init__(self, stream: AsyncTextStream[ResultT], portal: Portal) -> None:
         self._stream = stream
         self._portal = portal
         self._chunks: SimpleQueue[Chunk | None] = SimpleQueue()
         self._reading: Call[None] | None = None
 
     @property
-    def result(self) -> TextGenerationResult:
+    def result(self) -> ResultT:
         """The response that ended the stream. Raises ServingError."""
         return self._stream.result
 
@@ -92,7 +96,7 @@ class TextStream(AbstractContextManager["TextStream"]):
             self._reading.abandon()
 
 
-async def _read(stream: AsyncTextStream, chunks: "SimpleQueue[Chunk | None]") -> None:
+async def _read(stream: AsyncTextStream[Any], chunks: "SimpleQueue[Chunk | None]") -> None:
     try:
         async for chunk in stream:
             chunks.put(chunk)
@@ -102,9 +106,14 @@ async def _read(stream: AsyncTextStream, chunks: "SimpleQueue[Chunk | None]") ->
 
 async def replies_in(response: httpx.Response) -> Replies:
     """The chunks and the response in the server-sent events of `/infer`."""
+    segments = 0
     async with aclosing(EventSource(response).aiter_sse()) as events:
         async for event in events:
             if event.event == "token":
                 yield _CHUNK.validate_json(event.data)
+            elif event.event == "segment":
+                segment = SpeechSegment.model_validate_json(event.data)
+                segments += 1
+                yield Chunk(segment.text if segments == 1 else f" {segment.text}", segments, segments=(segment,))
             elif event.event == "result":
                 yield wire.decode(event.data.encode(), wire.JSON, InferResponse)

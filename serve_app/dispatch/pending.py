@@ -54,9 +54,11 @@ class PendingStream(Pending):
     _ended: bool = False
     _delivered: int = 0  # characters
     _delivered_logprobs: int = 0
+    _delivered_segments: int = 0
     # Of a repeated answer, what was delivered already:
     _skip: int = 0
     _skip_logprobs: int = 0
+    _skip_segments: int = 0
 
     async def next_chunk(self) -> Chunk | None:
         """All text since the last chunk; None after `end`."""
@@ -84,16 +86,20 @@ class PendingStream(Pending):
         super().repeat()
         # Requests are repeatable: the chunks that were delivered come again.
         self._skip, self._skip_logprobs = self._delivered, self._delivered_logprobs
+        self._skip_segments = self._delivered_segments
 
     def _new_part(self, chunk: Chunk) -> Chunk | None:
         text, logprobs = chunk.text[self._skip :], chunk.logprobs[self._skip_logprobs :]
+        segments = chunk.segments[self._skip_segments :]
         self._skip = max(self._skip - len(chunk.text), 0)
         self._skip_logprobs = max(self._skip_logprobs - len(chunk.logprobs), 0)
+        self._skip_segments = max(self._skip_segments - len(chunk.segments), 0)
         if not text and not logprobs:
             return None
         self._delivered += len(text)
         self._delivered_logprobs += len(logprobs)
-        return Chunk(text, chunk.index, logprobs, chunk.markup)
+        self._delivered_segments += len(segments)
+        return Chunk(text, chunk.index, logprobs, chunk.markup, segments)
 
 
 class Transport(Protocol):

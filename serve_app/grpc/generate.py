@@ -45,11 +45,12 @@ message StreamReply {
   }
 }
 
-// New text, final as it is. `index`: how many tokens there are so far.
+// New text, final as it is. `index`: how many tokens, or segments, there are so far.
 message Chunk {
   string text = 1;
   uint32 index = 2;
   repeated TokenLogprob logprobs = 3;
+  repeated SpeechSegment segments = 4;
 }
 """
 

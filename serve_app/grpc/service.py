@@ -143,4 +143,6 @@ def _chunk(chunk: Chunk) -> pb.Chunk:
     message = pb.Chunk(text=chunk.text, index=chunk.index)
     for token in chunk.logprobs:
         fill(message.logprobs.add(), token)
+    for segment in chunk.segments:
+        fill(message.segments.add(), segment)
     return message

@@ -63,7 +63,8 @@ async def started(replies: AsyncGenerator[Item, None]) -> StartedStream[Item]:
 
 
 async def union_events(replies: StartedStream[Reply]) -> Events:
-    """`event: token` for each chunk, then `event: result` with the whole response."""
+    """`event: token` for each chunk, or `event: segment` for each segment of one, then `event: result` with the whole
+    response."""
     async with aclosing(replies):
         async for reply in replies:
             yield _event(reply)
@@ -72,6 +73,8 @@ async def union_events(replies: StartedStream[Reply]) -> Events:
 def _event(reply: Reply) -> bytes:
     if isinstance(reply, InferResponse):
         return b"event: result\ndata: " + data(wire.to_object(reply)) + b"\n\n"
+    if reply.segments:
+        return b"".join(b"event: segment\ndata: " + data(segment.model_dump()) + b"\n\n" for segment in reply.segments)
     token: dict[str, object] = {"text": reply.text, "index": reply.index}
     if reply.logprobs:
         token["logprobs"] = [logprob.model_dump() for logprob in reply.logprobs]

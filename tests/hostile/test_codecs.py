@@ -17,6 +17,8 @@ from deployments.contract.types import (
     InferResponse,
     ObjectDetection,
     ObjectDetectionResult,
+    SpeechToText,
+    SpeechToTextResult,
     TextEmbedding,
     TextEmbeddingResult,
     TextGeneration,
@@ -35,6 +37,14 @@ REQUESTS = some.one_of(
         image_data=some.binary(),
         threshold=some.none() | some.floats(0, 1),
         top_k=some.none() | U32,
+    ),
+    some.builds(
+        SpeechToText,
+        model_id=TEXT,
+        audio_data=some.binary(),
+        language=some.none() | TEXT,
+        task=some.sampled_from([None, "transcribe", "translate"]),
+        stream=some.sampled_from([None, True, False]),
     ),
     some.builds(
         TextEmbedding,
@@ -66,6 +76,7 @@ RESPONSES = some.one_of(
             boxes=[box for _, _, box in found],
         )
     ),
+    some.builds(SpeechToTextResult, text=TEXT, language=some.none() | TEXT),
     some.builds(TextEmbeddingResult, embeddings=some.lists(some.lists(F32))),
     some.builds(TextGenerationResult, generated_text=TEXT, model_id=some.none() | TEXT),
     some.builds(Error, message=TEXT, code=some.none() | TEXT, retry_after_ms=some.none() | U32),

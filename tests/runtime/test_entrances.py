@@ -15,11 +15,16 @@ from deployments.contract.types import (
     ImageClassificationResult,
     ObjectDetection,
     ObjectDetectionResult,
+    SpeechToText,
+    SpeechToTextResult,
     TextEmbedding,
     TextEmbeddingResult,
     TextGeneration,
     TextGenerationResult,
 )
+from serve_app.client import ModelRuntimeClient
+from tests.support.audio.expected import frames, spelled
+from tests.support.audio.files import saved, words
 from tests.support.detection.models import expected
 from tests.support.echo import Echo, EchoResult
 from tests.support.embedding.models import TEXTS, mean_by_transformers
@@ -56,6 +61,32 @@ def test_every_entrance_detects_what_transformers_does(runtime: Running, entranc
     assert answer.scores == pytest.approx([score for _, score, _ in rows], abs=1e-5)
     for got, (_, _, box) in zip(answer.boxes, rows, strict=True):
         assert got == pytest.approx(box, abs=1e-2)
+
+
+def test_every_entrance_writes_what_transformers_hears(runtime: Running, entrance: Entrance) -> None:
+    answer = entrance(runtime, SpeechToText(model_id="speech", audio_data=saved(words(2.0), 16_000, subtype="FLOAT")))
+    assert isinstance(answer, SpeechToTextResult)
+    assert answer.text == spelled(runtime.models / "speech", frames(runtime.models / "speech", words(2.0)))
+
+
+def test_a_form_a_batch_and_a_stream_of_speech(runtime: Running) -> None:
+    sound = saved(words(2.0), 16_000, subtype="FLOAT")
+    form = {"model_id": "speech", "timestamps": "word"}
+    alone = httpx.post(f"{runtime.url}/infer", data=form, files={"audio": sound}, timeout=60).json()
+    result = alone["SpeechToTextResult"]
+    assert result["words"]
+    fields = {"audio_data": base64.b64encode(sound).decode(), "timestamps": "word"}
+    several = [{"SpeechToText": {"model_id": "speech", **fields, **more}} for more in ({}, {"audio_data": "AAAA"})]
+    answers = httpx.post(f"{runtime.url}/infer/batch", json=several, timeout=60).json()
+    assert answers[0] == alone
+    assert answers[1]["Error"]["code"] == "invalid_audio"
+    with ModelRuntimeClient(runtime.url) as client:
+        request = SpeechToText(model_id="speech", audio_data=sound, timestamps="word", stream=True)
+        with client.stream(request) as stream:
+            chunks = list(stream)
+        assert stream.result.text == result["text"]
+        assert [segment.model_dump() for chunk in chunks for segment in chunk.segments] == result["segments"]
+    assert 'family="speech_to_text"' in httpx.get(f"{runtime.url}/metrics").text
 
 
 def test_every_entrance_embeds_as_transformers_does(runtime: Running, entrance: Entrance) -> None:

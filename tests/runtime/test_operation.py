@@ -31,7 +31,17 @@ def test_models_tell_their_state_and_a_broken_one_its_reason(runtime: Running) -
         over_the_handle(runtime, request)
     with ModelRuntimeClient(runtime.url) as client:
         models = {status.model_id: status for status in client.models()}
-    assert models.keys() == {"text", "team/nested", "versioned", "image", "detector", "encoder", "broken", "huge"}
+    assert models.keys() == {
+        "text",
+        "team/nested",
+        "versioned",
+        "image",
+        "detector",
+        "encoder",
+        "speech",
+        "broken",
+        "huge",
+    }
     assert models["text"].state == "ready"
     assert models["text"].resident_bytes[0] > 0
     assert any("largest batch" in note for note in models["image"].notes)

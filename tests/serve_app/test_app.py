@@ -11,6 +11,7 @@ from ray.serve._private import constants
 
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION, ImageClassificationOptions
 from deployments.families.object_detection.family import OBJECT_DETECTION
+from deployments.families.speech_to_text.family import SPEECH_TO_TEXT
 from deployments.families.table import FAMILIES
 from deployments.replica.family import Form
 from deployments.replica.model_replica import ReplicaOptions
@@ -90,6 +91,7 @@ def test_each_replica_is_made_from_its_row_and_its_familys_own_options(monkeypat
         "text_generation": "TextGeneration",
         "object_detection": "ObjectDetection",
         "text_embedding": "TextEmbedding",
+        "speech_to_text": "SpeechToText",
         "echo": "Echo",
     }
     (options,) = init_args(parts["image_classification"])
@@ -107,6 +109,7 @@ def test_a_family_without_a_bundled_model_has_no_replica_until_it_is_asked() -> 
         "text_generation": 1,
         "object_detection": 0,
         "text_embedding": 0,
+        "speech_to_text": 0,
     }
 
 
@@ -125,6 +128,6 @@ def test_the_registrys_arguments_are_json_and_give_the_formats_of_the_families_w
 
 
 def test_the_ingress_is_handed_the_forms_of_the_families() -> None:
-    audio = Form(ECHO.request, "audio", "audio_data")
-    application = compose(RuntimeConfig(), (*FAMILIES, replace(ECHO, form=audio)))
-    assert init_args(application)[3] == [IMAGE_CLASSIFICATION.form, OBJECT_DETECTION.form, audio]
+    film = Form(ECHO.request, "film", "film_data")
+    application = compose(RuntimeConfig(), (*FAMILIES, replace(ECHO, form=film)))
+    assert init_args(application)[3] == [IMAGE_CLASSIFICATION.form, OBJECT_DETECTION.form, SPEECH_TO_TEXT.form, film]

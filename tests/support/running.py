@@ -4,12 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.families.speech_to_text.family import SpeechToTextOptions
 from deployments.families.text_embedding.family import TextEmbeddingOptions
 from serve_app.config.config import IngressSettings, RuntimeConfig
 
 CONFIG = RuntimeConfig(
     ingress=IngressSettings(max_body_mb=1),
-    families={"text_embedding": TextEmbeddingOptions(num_gpus=0)},  # the others share the session's one
+    families={  # the others share the session's one
+        "text_embedding": TextEmbeddingOptions(num_gpus=0),
+        "speech_to_text": SpeechToTextOptions(num_gpus=0),
+    },
 )
 
 

@@ -15,28 +15,32 @@ class StreamReply(_message.Message):
     def __init__(self, chunk: _Optional[_Union[Chunk, _Mapping]] = ..., response: _Optional[_Union[InferResponse, _Mapping]] = ...) -> None: ...
 
 class Chunk(_message.Message):
-    __slots__ = ("text", "index", "logprobs")
+    __slots__ = ("text", "index", "logprobs", "segments")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     text: str
     index: int
     logprobs: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
-    def __init__(self, text: _Optional[str] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+    segments: _containers.RepeatedCompositeFieldContainer[SpeechSegment]
+    def __init__(self, text: _Optional[str] = ..., index: _Optional[int] = ..., logprobs: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ..., segments: _Optional[_Iterable[_Union[SpeechSegment, _Mapping]]] = ...) -> None: ...
 
 class InferRequest(_message.Message):
-    __slots__ = ("image_classification", "text_generation", "object_detection", "text_embedding", "other")
+    __slots__ = ("image_classification", "text_generation", "object_detection", "text_embedding", "speech_to_text", "other")
     IMAGE_CLASSIFICATION_FIELD_NUMBER: _ClassVar[int]
     TEXT_GENERATION_FIELD_NUMBER: _ClassVar[int]
     OBJECT_DETECTION_FIELD_NUMBER: _ClassVar[int]
     TEXT_EMBEDDING_FIELD_NUMBER: _ClassVar[int]
+    SPEECH_TO_TEXT_FIELD_NUMBER: _ClassVar[int]
     OTHER_FIELD_NUMBER: _ClassVar[int]
     image_classification: ImageClassification
     text_generation: TextGeneration
     object_detection: ObjectDetection
     text_embedding: TextEmbedding
+    speech_to_text: SpeechToText
     other: bytes
-    def __init__(self, image_classification: _Optional[_Union[ImageClassification, _Mapping]] = ..., text_generation: _Optional[_Union[TextGeneration, _Mapping]] = ..., object_detection: _Optional[_Union[ObjectDetection, _Mapping]] = ..., text_embedding: _Optional[_Union[TextEmbedding, _Mapping]] = ..., other: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, image_classification: _Optional[_Union[ImageClassification, _Mapping]] = ..., text_generation: _Optional[_Union[TextGeneration, _Mapping]] = ..., object_detection: _Optional[_Union[ObjectDetection, _Mapping]] = ..., text_embedding: _Optional[_Union[TextEmbedding, _Mapping]] = ..., speech_to_text: _Optional[_Union[SpeechToText, _Mapping]] = ..., other: _Optional[bytes] = ...) -> None: ...
 
 class ImageClassification(_message.Message):
     __slots__ = ("model_id", "image_data", "top_k")
@@ -129,6 +133,22 @@ class ObjectDetection(_message.Message):
     top_k: int
     def __init__(self, model_id: _Optional[str] = ..., image_data: _Optional[bytes] = ..., threshold: _Optional[float] = ..., top_k: _Optional[int] = ...) -> None: ...
 
+class SpeechToText(_message.Message):
+    __slots__ = ("model_id", "audio_data", "language", "task", "timestamps", "stream")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    AUDIO_DATA_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMPS_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    audio_data: bytes
+    language: str
+    task: str
+    timestamps: str
+    stream: bool
+    def __init__(self, model_id: _Optional[str] = ..., audio_data: _Optional[bytes] = ..., language: _Optional[str] = ..., task: _Optional[str] = ..., timestamps: _Optional[str] = ..., stream: _Optional[bool] = ...) -> None: ...
+
 class TextEmbedding(_message.Message):
     __slots__ = ("model_id", "texts", "token_ids", "dimensions", "normalize", "input_type", "truncate")
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -148,20 +168,22 @@ class TextEmbedding(_message.Message):
     def __init__(self, model_id: _Optional[str] = ..., texts: _Optional[_Iterable[str]] = ..., token_ids: _Optional[_Iterable[_Union[Uint32s, _Mapping]]] = ..., dimensions: _Optional[int] = ..., normalize: _Optional[bool] = ..., input_type: _Optional[str] = ..., truncate: _Optional[bool] = ...) -> None: ...
 
 class InferResponse(_message.Message):
-    __slots__ = ("image_classification_result", "text_generation_result", "error", "object_detection_result", "text_embedding_result", "other")
+    __slots__ = ("image_classification_result", "text_generation_result", "error", "object_detection_result", "text_embedding_result", "speech_to_text_result", "other")
     IMAGE_CLASSIFICATION_RESULT_FIELD_NUMBER: _ClassVar[int]
     TEXT_GENERATION_RESULT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     OBJECT_DETECTION_RESULT_FIELD_NUMBER: _ClassVar[int]
     TEXT_EMBEDDING_RESULT_FIELD_NUMBER: _ClassVar[int]
+    SPEECH_TO_TEXT_RESULT_FIELD_NUMBER: _ClassVar[int]
     OTHER_FIELD_NUMBER: _ClassVar[int]
     image_classification_result: ImageClassificationResult
     text_generation_result: TextGenerationResult
     error: Error
     object_detection_result: ObjectDetectionResult
     text_embedding_result: TextEmbeddingResult
+    speech_to_text_result: SpeechToTextResult
     other: bytes
-    def __init__(self, image_classification_result: _Optional[_Union[ImageClassificationResult, _Mapping]] = ..., text_generation_result: _Optional[_Union[TextGenerationResult, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., object_detection_result: _Optional[_Union[ObjectDetectionResult, _Mapping]] = ..., text_embedding_result: _Optional[_Union[TextEmbeddingResult, _Mapping]] = ..., other: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, image_classification_result: _Optional[_Union[ImageClassificationResult, _Mapping]] = ..., text_generation_result: _Optional[_Union[TextGenerationResult, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., object_detection_result: _Optional[_Union[ObjectDetectionResult, _Mapping]] = ..., text_embedding_result: _Optional[_Union[TextEmbeddingResult, _Mapping]] = ..., speech_to_text_result: _Optional[_Union[SpeechToTextResult, _Mapping]] = ..., other: _Optional[bytes] = ...) -> None: ...
 
 class ImageClassificationResult(_message.Message):
     __slots__ = ("model_id", "class_labels", "probabilities")
@@ -216,6 +238,22 @@ class ObjectDetectionResult(_message.Message):
     scores: _containers.RepeatedScalarFieldContainer[float]
     boxes: _containers.RepeatedCompositeFieldContainer[Floats]
     def __init__(self, model_id: _Optional[str] = ..., class_labels: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., boxes: _Optional[_Iterable[_Union[Floats, _Mapping]]] = ...) -> None: ...
+
+class SpeechToTextResult(_message.Message):
+    __slots__ = ("model_id", "text", "segments", "words", "language", "duration_s")
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    model_id: str
+    text: str
+    segments: _containers.RepeatedCompositeFieldContainer[SpeechSegment]
+    words: _containers.RepeatedCompositeFieldContainer[SpeechSegment]
+    language: str
+    duration_s: float
+    def __init__(self, model_id: _Optional[str] = ..., text: _Optional[str] = ..., segments: _Optional[_Iterable[_Union[SpeechSegment, _Mapping]]] = ..., words: _Optional[_Iterable[_Union[SpeechSegment, _Mapping]]] = ..., language: _Optional[str] = ..., duration_s: _Optional[float] = ...) -> None: ...
 
 class TextEmbeddingResult(_message.Message):
     __slots__ = ("model_id", "embeddings", "usage")
@@ -284,6 +322,16 @@ class Markup(_message.Message):
     reasoning: _containers.RepeatedScalarFieldContainer[str]
     in_reasoning: bool
     def __init__(self, tool_calls: _Optional[str] = ..., reasoning: _Optional[_Iterable[str]] = ..., in_reasoning: _Optional[bool] = ...) -> None: ...
+
+class SpeechSegment(_message.Message):
+    __slots__ = ("start_s", "end_s", "text")
+    START_S_FIELD_NUMBER: _ClassVar[int]
+    END_S_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    start_s: float
+    end_s: float
+    text: str
+    def __init__(self, start_s: _Optional[float] = ..., end_s: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ToolCall(_message.Message):
     __slots__ = ("function", "id", "type")

@@ -24,6 +24,7 @@ from deployments.contract.types import (
     InferResponse,
     ObjectDetection,
     ObjectDetectionResult,
+    SpeechToText,
     TextGeneration,
     TextGenerationResult,
 )
@@ -43,8 +44,9 @@ def test_what_rust_writes_is_read_and_written_alike(file: Path) -> None:
     variant = wire.decode(file.read_bytes(), media_type, union)
     written = wire.encode(variant, media_type)
     assert wire.decode(written, media_type, union) == variant
-    if isinstance(variant, ImageClassification | ObjectDetection) and file.suffix == ".json":
-        assert base64.b64decode(json.loads(written)[type(variant).__name__]["image_data"]) == variant.image_data
+    if isinstance(variant, ImageClassification | ObjectDetection | SpeechToText) and file.suffix == ".json":
+        field = "audio_data" if isinstance(variant, SpeechToText) else "image_data"
+        assert base64.b64decode(json.loads(written)[type(variant).__name__][field]) == getattr(variant, field)
     else:
         assert written == file.read_bytes()
 

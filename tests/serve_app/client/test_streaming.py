@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deployments.contract.errors import Cancelled, ModelNotFound, Unavailable
+from deployments.contract.speech import SpeechSegment
 from deployments.contract.text_generation import Alternative, TokenLogprob
-from deployments.contract.types import Chunk, Error, InferResponse, TextGenerationResult
+from deployments.contract.types import Chunk, Error, InferResponse, SpeechToTextResult, TextGenerationResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.client.streaming import AsyncTextStream, Replies, replies_in
 from serve_app.http.sse import started, union_events
@@ -71,6 +72,19 @@ async def test_every_byte_may_come_alone() -> None:
     assert await read([body[at : at + 1] for at in range(len(body))]) == [chunk, RESULT]
 
 
+async def test_segments_are_events_of_their_own() -> None:
+    """Also those that a slow reader gets together."""
+    one, two = (SpeechSegment(start_s=at, end_s=at + 0.5, text=f"é\u2028{at}") for at in (0, 1))
+    result = SpeechToTextResult(text=f"{one.text} {two.text}", segments=[one, two])
+    body = await body_of(Chunk(f"{one.text} {two.text}", 2, segments=(one, two)), result)
+    assert body.startswith(b"event: segment\ndata: {")
+    assert await read([body]) == [
+        Chunk(one.text, 1, segments=(one,)),
+        Chunk(f" {two.text}", 2, segments=(two,)),
+        result,
+    ]
+
+
 async def test_line_ends_of_unicode_may_come_as_they_are() -> None:
     data = json.dumps({"text": "\u2028\x85\u2029", "index": 1}, ensure_ascii=False)
     assert await read([f"event: token\ndata: {data}\n\n".encode()]) == [Chunk("\u2028\x85\u2029", 1)]
@@ -98,7 +112,7 @@ async def ending_with(reply: InferResponse | None) -> Replies:
     [(None, Unavailable), (Error(message="no", code="model_not_found"), ModelNotFound)],
 )
 async def test_a_stream_without_a_result_raises(reply: InferResponse | None, failure: type[Exception]) -> None:
-    stream = AsyncTextStream(ending_with(reply))
+    stream = AsyncTextStream(ending_with(reply), TextGenerationResult)
     chunks = aiter(stream)
     assert await anext(chunks) == Chunk("a", 1)
     with pytest.raises(failure):

@@ -1,6 +1,7 @@
 """One call: a repeated answer's chunks come once, and a slow reader gets what came meanwhile in one."""
 
 from deployments.contract.chat import Markup
+from deployments.contract.speech import SpeechSegment
 from deployments.contract.text_generation import TokenLogprob
 from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
@@ -33,6 +34,23 @@ async def test_chunks_of_a_repeated_answer_go_on_where_they_were_cut() -> None:
     assert first == Chunk("a", 1, (LOGPROBS[0],))
     assert await read(stream) == [Chunk("bc", 3, tuple(LOGPROBS[1:]), markup)]
     assert await stream.response == RESULT
+
+
+async def test_segments_of_a_repeated_answer_come_once_and_a_slow_reader_gets_all_of_them() -> None:
+    one, two, three = (SpeechSegment(start_s=at, end_s=at + 1, text=f"{at}") for at in range(3))
+    stream = stream_of(CALL)
+    stream.deliver(Chunk("0", 1, segments=(one,)))
+    assert await stream.next_chunk() == Chunk("0", 1, segments=(one,))
+    stream.repeat()
+    for chunk in (
+        Chunk("0", 1, segments=(one,)),
+        Chunk(" 1", 2, segments=(two,)),
+        Chunk(" 2", 3, segments=(three,)),
+    ):
+        stream.deliver(chunk)
+    stream.deliver(RESULT)
+    stream.end()
+    assert await read(stream) == [Chunk(" 1 2", 3, segments=(two, three))]
 
 
 async def test_a_token_without_text_is_delivered_with_its_log_probability() -> None:

@@ -52,7 +52,7 @@ def test_the_name_of_the_one_file_says_which_family_a_form_asks(http: TestClient
     both = http.post("/infer", data={"model_id": "m"}, files={"image": b"i", "picture": b"p"})
     neither = http.post("/infer", data={"model_id": "m"}, files={"file": b"i"})
     assert both.status_code == neither.status_code == 400
-    assert error_in(neither)["message"] == "the form needs a file 'image' or 'picture'"
+    assert error_in(neither)["message"] == "the form needs a file 'image' or 'picture' or 'audio'"
 
 
 @pytest.mark.parametrize("threshold", ["1.5", "-0.5", "half", "nan", "1e-1", ""])

@@ -1,0 +1,168 @@
+"""The replica of the SpeechToText family: it decodes sound in threads, beside the one forward that runs."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from deployments.contract.speech import SpeechSegment
+from deployments.contract.types import Chunk, SpeechToText, SpeechToTextResult
+from deployments.families.images.replica import Batched
+from deployments.families.speech_to_text.family import SpeechToTextOptions
+from deployments.families.speech_to_text.flow import AudioMemory, LongWork, Turns
+from deployments.metrics.meter import PREPROCESS
+from deployments.replica.batching import Batcher, BatchPolicy
+from deployments.replica.calls import OnChunk
+from deployments.replica.model_replica import ModelReplica, ReplicaOptions
+from deployments.repository.model import Model
+from deployments.residency.ledger import MIB
+
+if TYPE_CHECKING:
+    from deployments.engines.audio.pieces import Window
+    from deployments.engines.audio.piecewise import PiecewiseEngine
+    from deployments.engines.audio.transcript import SpeechOptions, Transcript
+    from deployments.engines.audio.whisper import WhisperEngine
+
+LEAST_BYTES_A_SECOND = 750
+"""Of a sound file: Opus at 6 kbit/s. What it is expected to hold before it is decoded."""
+WRITERS = 4
+"""Long requests that take turns. Each holds the features of its sound."""
+
+Piecewise: TypeAlias = "Batched[PiecewiseEngine, Window, Any]"
+SpeechModel: TypeAlias = "Piecewise | WhisperEngine"
+
+
+class SpeechToTextReplica(ModelReplica[SpeechToText, SpeechModel]):
+    """Answers SpeechToText requests. The forwards of all models run one after another, each on all cores."""
+
+    stated_overhead = 512 * MIB
+
+    def __init__(self, options: ReplicaOptions) -> None:
+        super().__init__(options)
+        # Imported here: only replicas import torch, not the process that builds the application.
+        from deployments.engines.audio import engine, transcript, whisper
+        from deployments.engines.audio.decoding import LIMITS, decoded
+        from deployments.engines.device import default_device, gpu_share, use_threads
+        from deployments.engines.loading import build_in_turn
+
+        settings = options.settings
+        assert isinstance(settings, SpeechToTextOptions)
+        LIMITS.seconds = settings.max_audio_s
+        use_threads(self.cores)
+        build_in_turn()
+        self.device = default_device()
+        if gpu := gpu_share(self.settings.num_gpus):
+            self.use_gpu(gpu, gpu.total_bytes)
+        self.load_engine, self.whisper_class = engine.load_engine, whisper.WhisperEngine
+        self.options_class, self.decoded = transcript.SpeechOptions, decoded
+        self.longest_s = settings.max_audio_s
+        self.memory = AudioMemory(settings.audio_budget_mb * MIB)
+        self.turns = Turns()
+        self.decoders = ThreadPoolExecutor(self.cores, "decode")
+        self.forwards = ThreadPoolExecutor(1, "forward")
+        self.writers = ThreadPoolExecutor(WRITERS, "write")
+
+    def load(self, model: Model) -> SpeechModel:
+        engine = self.load_engine(model.folder, self.device, model.manifest.dtype, self.cores)
+        if isinstance(engine, self.whisper_class):
+            return engine
+        size = min(self.batch_limit(model), engine.batch_size)
+        run = self.cpu.working(model.name)(partial(self._in_turn, engine))
+        return Batched(engine, Batcher(lambda: BatchPolicy(run, self.forwards, 1, size), self.batched(model)))
+
+    async def answer(
+        self, request: SpeechToText, model: Model, engine: SpeechModel, on_chunk: OnChunk | None
+    ) -> SpeechToTextResult:
+        options = self.options_class(
+            language=request.language or None,
+            translate=request.task == "translate",
+            timestamps=request.timestamps is not None,
+            words=request.timestamps == "word",
+        )
+        inner = engine.engine if isinstance(engine, Batched) else engine
+        inner.check(options)
+        expected_s = min(self.longest_s, len(request.audio_data) / LEAST_BYTES_A_SECOND)
+        async with self.memory.claim(int(expected_s * inner.rate) * 4) as claim:
+            decode = self.cpu.working(model.name)(self.decoded)
+            with self.timed(PREPROCESS, model):
+                samples = await asyncio.get_running_loop().run_in_executor(
+                    self.decoders, decode, request.audio_data, inner.rate
+                )
+            await claim.settle(samples.nbytes)
+            told = _Told(on_chunk)
+            if isinstance(engine, Batched):
+                written = await self._piece_by_piece(engine, samples, told)
+            else:
+                written = await self._at_length(engine, samples, options, told, model)
+            seconds = round(len(samples) / inner.rate, 3)
+        told.rest(written.segments)
+        return SpeechToTextResult(
+            text=written.text,
+            segments=list(written.segments) if options.timestamps else None,
+            words=list(written.words) if options.words else None,
+            language=written.language,
+            duration_s=seconds,
+            model_id=model.name,
+        )
+
+    def _in_turn(self, engine: "PiecewiseEngine", windows: "Sequence[Window]") -> Sequence[Any]:
+        with self.turns:
+            return engine.run(windows)
+
+    async def _piece_by_piece(self, engine: Piecewise, samples: np.ndarray, told: "_Told") -> "Transcript":
+        """A few windows at a time, so that those of other requests come between."""
+        reader, windows = engine.engine.reader(), engine.engine.windows(samples)
+        while group := list(islice(windows, engine.engine.batch_size)):
+            for window, given in zip(group, await _all(engine, group), strict=True):
+                for segment in reader.feed(window, given):
+                    told(segment)
+        return reader.end()
+
+    async def _at_length(
+        self, engine: "WhisperEngine", samples: np.ndarray, options: "SpeechOptions", told: "_Told", model: Model
+    ) -> "Transcript":
+        loop, work = asyncio.get_running_loop(), LongWork(self.turns)
+
+        def tell(segment: SpeechSegment) -> None:
+            loop.call_soon_threadsafe(told, segment)
+
+        def write() -> "Transcript":
+            with self.turns:
+                work.check()
+                return engine.transcribe(samples, options, tell, work)
+
+        writing = loop.run_in_executor(self.writers, self.cpu.working(model.name)(write))
+        try:
+            return await asyncio.shield(writing)
+        finally:
+            work.over.set()
+            if not writing.done():
+                await asyncio.wait((writing,))  # at most a window's encoding
+                writing.exception()
+
+
+async def _all(engine: Piecewise, windows: "Sequence[Window]") -> list[Any]:
+    return list(await asyncio.gather(*map(engine.batcher.submit, windows)))
+
+
+class _Told:
+    """Segments as chunks, each once."""
+
+    def __init__(self, on_chunk: OnChunk | None) -> None:
+        self._on_chunk = on_chunk
+        self._count = 0
+
+    def __call__(self, segment: SpeechSegment) -> None:
+        self._count += 1
+        if self._on_chunk is not None:
+            text = segment.text if self._count == 1 else f" {segment.text}"
+            self._on_chunk(Chunk(text, self._count, segments=(segment,)))
+
+    def rest(self, segments: Sequence[SpeechSegment]) -> None:
+        """What was not told as it came."""
+        for segment in segments[self._count :]:
+            self(segment)
