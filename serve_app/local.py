@@ -98,6 +98,7 @@ class _Runtime:
     def serve(self, anew: bool, link: socket.socket) -> int:
         orders = Orders(link, self._force_reload)
         started = time.monotonic()
+        failed: Report | None = None
         try:
             if anew:  # What has taken effect since the first start.
                 self.config = self._changed(lambda line: None) or self.config
@@ -119,9 +120,14 @@ class _Runtime:
         except KeyboardInterrupt:
             pass
         except (ServingError, ValueError) as refused:
-            orders.report(Report(failed=str(refused), again=False))
+            # What was started once can be started again: then it is no mistake of the configuration.
+            failed = Report(failed=str(refused), again=anew or getattr(refused, "retryable", False))
         except Exception as failure:
-            orders.report(Report(failed=f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1]}"))
+            last_line = (str(failure).strip().splitlines() or ["without a word"])[-1]
+            failed = Report(failed=f"{type(failure).__name__}: {last_line}")
+        orders.idle = True  # What comes now is not interrupted.
+        if failed:
+            orders.report(failed)
         stop_ray()
         return 0
 

@@ -86,11 +86,15 @@ class Front:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def close(self) -> None:
-        self.listener.close()
+    def kill(self) -> None:
+        """Ends HAProxy; `keep_running` starts it again."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+
+    def close(self) -> None:
+        self.listener.close()
+        self.kill()
 
 
 def listening(host: str, port: int, setting: str = "--port") -> socket.socket:

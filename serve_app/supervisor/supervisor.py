@@ -117,6 +117,8 @@ class Supervisor:
             if dead := [name for name, pid in watched.items() if not is_running(pid)]:
                 return Death(f"{' and '.join(dead)} died")
             if ready and silent > self._silent_looks:
+                if self._front:
+                    self._front.kill()  # It may be the one that does not answer.
                 return Death(f"no answer for {silent * LOOK_EVERY_S:.0f} s")
             if self._reload:
                 self._reload = False

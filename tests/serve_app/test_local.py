@@ -1,11 +1,14 @@
 """`model-runtime serve` around Ray: the port, the signals, the progress. tests/serve_app/cli/test_main.py starts it."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from deployments.contract.errors import Unavailable
 from serve_app import local
 from serve_app.config.config import RuntimeConfig
+from serve_app.supervisor.link import Reports
 from tests.support.http_server import answering
 from tests.support.ports import free_port
 
@@ -43,3 +46,30 @@ def test_from_four_cpus_on_there_are_two_ingress_replicas_unless_it_is_said(cpus
     assert local.with_ingresses(RuntimeConfig(), cpus).ingress.autoscaling.min_replicas == replicas
     said = RuntimeConfig.model_validate({"ingress": {"autoscaling": {"max_replicas": 1}}})
     assert local.with_ingresses(said, cpus) == said
+
+
+@pytest.mark.parametrize(
+    ("anew", "failure", "reason", "again"),
+    [
+        (False, ValueError("models: there is no folder"), "models: there is no folder", False),
+        (True, ValueError("models: there is no folder"), "models: there is no folder", True),
+        (False, Unavailable("no replica"), "no replica", True),
+        (False, RuntimeError("Traceback\n...\nthe port 8265 is taken"), "RuntimeError: the port 8265 is taken", True),
+        (False, KeyError(), "KeyError: without a word", True),
+    ],
+)
+def test_a_start_that_fails_says_why_in_one_line_and_whether_another_may_go_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anew: bool, failure: Exception, reason: str, again: bool
+) -> None:
+    def start(*given: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(local, "start_ray", start)
+    monkeypatch.setattr(local, "stop_ray", lambda: None)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        runtime = local._Runtime(RuntimeConfig(), 1, tmp_path, True, (), None)
+        assert runtime.serve(anew, theirs) == 0
+        (report,) = Reports(ours).read(10)
+        ours.shutdown(socket.SHUT_WR)
+        assert (report.failed, report.again) == (reason, again)

@@ -1,7 +1,5 @@
 """HAProxy in front of sockets: started again when it is killed, and repeating what a replica did not answer."""
 
-import os
-import signal
 import socket
 import ssl
 import tempfile
@@ -78,9 +76,8 @@ def test_a_connection_that_comes_while_haproxy_is_dead_is_answered_by_the_next_o
     with front_of(folder, False) as (front, url, _), ThreadPoolExecutor() as callers:
         assert front.keep_running() is None
         killed = front.pid
-        assert killed is not None
-        os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: not front.running)
+        front.kill()
+        assert not front.running
         waiting = callers.submit(httpx.post, f"{url}/infer", content=b"hi", timeout=30)
         said = wait_until(front.keep_running, timeout_s=10 * SOON_S)
         assert said == "HAProxy ended (signal 9) and is started again"
