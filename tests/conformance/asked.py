@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from tests.hostile.raw import CHUNKED, CLOSE, HOST, chunks, exchange, head
+from tests.support.tiny_models import padded_picture
 
 JSON_TYPE = b"Content-Type: application/json"
 CONTRACT_HEADERS = (
@@ -28,9 +29,9 @@ def text(**fields: object) -> bytes:
 
 
 def picture(size: int) -> bytes:
-    """Of a model that is none of pictures: the whole body is read and decoded, and nothing is computed."""
-    image = base64.b64encode(bytes(size)).decode()
-    return json.dumps({"ImageClassification": {"model_id": "text", "image_data": image}}).encode()
+    """A request with a picture's file of that size: all of it goes to the replica."""
+    image = base64.b64encode(padded_picture(size)).decode()
+    return json.dumps({"ImageClassification": {"model_id": "image", "image_data": image}}).encode()
 
 
 def post(body: bytes, *headers: bytes, path: bytes = b"/infer", method: bytes = b"POST") -> bytes:

@@ -15,7 +15,7 @@ from tests.cluster.cluster import BIN, PATIENCE_S, Cluster, started_cluster
 from tests.conformance.asked import Reply, replies
 from tests.support import PROJECT
 from tests.support.ports import free_port
-from tests.support.tiny_models import save_text_model
+from tests.support.tiny_models import save_image_model, save_text_model
 from tests.support.until import wait_until
 
 pytestmark = [
@@ -38,6 +38,7 @@ serve.run(build(RuntimeConfig.model_validate({{"models": {models!r}}})), name="m
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
     save_text_model(models / "text")
+    save_image_model(models / "image")
     return models
 
 

@@ -1,5 +1,6 @@
 """Tiny random models, saved as real Hugging Face folders."""
 
+import io
 from pathlib import Path
 
 import torch
@@ -29,6 +30,13 @@ def save_image_model(folder: Path) -> Path:
     AutoModelForImageClassification.from_config(config).save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
+
+
+def padded_picture(size: int) -> bytes:
+    """A small picture in a file of about `size` bytes: decoders ignore what follows its end."""
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), "teal").save(file, "PNG")
+    return file.getvalue() + bytes(size)
 
 
 def save_picture(file: Path, size: tuple[int, int] = (64, 48)) -> Path:
