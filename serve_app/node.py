@@ -37,6 +37,8 @@ def node_environment(folder: Path) -> dict[str, str]:
         # Serve's controller polls ten times a second, which takes 4 % of a core.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         **fast,
+        # Jobs inherit the environment, and their programs have no event loop. The ingress asks for its own.
+        "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
     }
 
 

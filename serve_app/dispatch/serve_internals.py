@@ -20,7 +20,12 @@ the handle is connected. Serve has no public API for it."""
 
 
 def by_value(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
-    """Arguments travel in the call: for a request the object store costs more than copying it."""
+    """Arguments travel in the call: for a request the object store costs more than copying it.
+
+    The handle works in the running event loop: a thread of its own would cost two switches a call.
+    """
+    if not handle.is_initialized:
+        handle._init(_run_router_in_separate_loop=False)
     return handle.options(_by_reference=False)
 
 

@@ -24,6 +24,7 @@ def test_a_command_gets_all_that_serve_reads_from_the_environment_and_a_private_
     environment = json.loads(shown.stdout)
     assert environment["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] == "serve_app.http.middleware:server_middlewares"
     assert int(environment["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]) >= 2**30
+    assert environment["RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"] == "1", "a job's handles work without an event loop"
     if haproxy.haproxy_binary() is None:
         assert "HAProxy is missing" in shown.stderr
         return
