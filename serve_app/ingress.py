@@ -83,7 +83,7 @@ class Ingress:
         self.http = build_http_app(settings, self.access, self.runtime, self, (openai, oip), forms, families)
         self._grpc = None
         if grpc_address:
-            self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self)
+            self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self, signatures)
             self._tasks.append(asyncio.create_task(self._grpc.start()))
         path = ingress_socket()
         self._unix_server = UnixServer(self.http, path) if path else None

@@ -83,6 +83,7 @@ TESTED_BY = {
     "serve_app/http/openai/parsing/delta.py": "tests/serve_app/http/openai/parsing/test_output.py",
     "serve_app/doctor/findings.py": "tests/serve_app/doctor/test_machine.py",
     "serve_app/grpc/stubs/inference_pb2.py": "tests/serve_app/grpc/test_messages.py",
+    "serve_app/grpc/stubs/open_inference_pb2.py": "tests/serve_app/grpc/test_oip_service.py",
     "serve_app/grpc/stubs/inference_pb2_grpc.py": "tests/serve_app/grpc/test_service.py",
     "serve_app/http/interfaces.py": "tests/serve_app/http/test_app.py",
     "serve_app/ingress.py": "tests/runtime/test_operation.py",

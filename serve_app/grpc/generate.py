@@ -127,9 +127,11 @@ def numbers(text: str, message: str) -> dict[str, int]:
 
 def main() -> int:
     FILE.write_text(proto(FILE.read_text("utf-8") if FILE.exists() else ""), "utf-8")
-    outputs = [f"--{kind}_out=." for kind in ("python", "pyi", "grpc_python")]
-    compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{STUBS}=proto", *outputs, f"{STUBS}/{FILE.name}"]
-    return subprocess.run(compiler, cwd=PROJECT, check=False).returncode
+    for name, kinds in ((FILE.name, ("python", "pyi", "grpc_python")), ("open_inference.proto", ("python", "pyi"))):
+        outputs = [f"--{kind}_out=." for kind in kinds]
+        compiler = [sys.executable, "-m", "grpc_tools.protoc", f"-I{STUBS}=proto", *outputs, f"{STUBS}/{name}"]
+        subprocess.run(compiler, cwd=PROJECT, check=True)
+    return 0
 
 
 if __name__ == "__main__":

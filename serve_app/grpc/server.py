@@ -5,7 +5,7 @@ runs would have none; it leaves out the client's deadline; and it has no grpc.he
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -21,11 +21,14 @@ from deployments.contract.errors import ServingError
 from deployments.contract.failures import error_of
 from serve_app.access.api_keys import Access
 from serve_app.config.config import IngressSettings
+from serve_app.grpc.oip_service import OIP_SERVICE, OipService
 from serve_app.grpc.service import ROUTE, InferenceService, metadata_of, refuse
 from serve_app.grpc.stubs import inference_pb2 as pb
 from serve_app.grpc.stubs.inference_pb2_grpc import add_InferenceServicer_to_server
 from serve_app.http.interfaces import Operations, Runtime
 from serve_app.http.middleware import BodyMemory
+from serve_app.http.oip.inference import Inference
+from serve_app.http.oip.requests import Signature
 from serve_app.http.requests import request_id_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
@@ -38,7 +41,13 @@ class GrpcServer:
     """Listens on `address` (`host:port`) from `start` to `close`. `port`: the one that it has."""
 
     def __init__(
-        self, address: str, settings: IngressSettings, access: Access, runtime: Runtime, operations: Operations
+        self,
+        address: str,
+        settings: IngressSettings,
+        access: Access,
+        runtime: Runtime,
+        operations: Operations,
+        signatures: Mapping[str, Signature],
     ) -> None:
         self._operations = operations
         limit = settings.max_body_bytes
@@ -50,9 +59,11 @@ class GrpcServer:
         memory = BodyMemory(int(settings.max_held_mb * 2**20))
         service = InferenceService(runtime, access, memory, limit)
         add_InferenceServicer_to_server(service, self._server)  # type: ignore[no-untyped-call]
+        oip = OipService(Inference(access, runtime, operations, signatures), service)
+        self._server.add_generic_rpc_handlers((oip.handlers(),))
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
+        reflection.enable_server_reflection((SERVICE, OIP_SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
         self.port: int = self._server.add_insecure_port(address)
         self._following: asyncio.Task[None] | None = None
 
@@ -72,7 +83,7 @@ class GrpcServer:
         while True:
             ready = await self._operations.ready()
             status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
-            for service in ("", SERVICE):
+            for service in ("", SERVICE, OIP_SERVICE):
                 await self._health.set(service, status)
             await asyncio.sleep(HEALTH_EVERY_S)
 

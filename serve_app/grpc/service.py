@@ -42,14 +42,14 @@ class InferenceService(InferenceServicer):
         self.limit_bytes = limit_bytes
 
     async def Infer(self, request: pb.InferRequest, context: Any) -> pb.InferResponse:
-        called = await self._called(context)
+        called = await self.called(context)
         answer = await self._answer(request, called)
         if isinstance(answer, Error):
             await refuse(context, answer)
         return to_message(answer, pb.InferResponse())
 
     async def InferStream(self, request: pb.InferRequest, context: Any) -> AsyncIterator[pb.StreamReply]:
-        called = await self._called(context)
+        called = await self.called(context)
         with self._asked(request, called) as asked:
             async with aclosing(self.runtime.stream(asked, called)) as replies:
                 async for reply in replies:
@@ -63,7 +63,7 @@ class InferenceService(InferenceServicer):
     async def InferBatch(
         self, requests: AsyncIterator[pb.InferRequest], context: Any
     ) -> AsyncGenerator[pb.InferResponse, None]:
-        called = await self._called(context)
+        called = await self.called(context)
         answers: Answers = asyncio.Queue()
         room = asyncio.Semaphore(MAX_CONCURRENT_LINES)
         numbers = itertools.count()
@@ -85,7 +85,8 @@ class InferenceService(InferenceServicer):
                 if (left := answers.get_nowait()) is not None:
                     left.cancel()
 
-    async def _called(self, context: Any) -> RequestContext:
+    async def called(self, context: Any) -> RequestContext:
+        """Who calls, until when. Refuses the RPC of a caller without a key. Sends the request's id."""
         headers = metadata_of(context.invocation_metadata())
         request_id = request_id_of(Headers(headers))
         await context.send_initial_metadata((("x-request-id", request_id),))
@@ -107,12 +108,22 @@ class InferenceService(InferenceServicer):
             if size > self.limit_bytes:
                 raise PayloadTooLarge(f"the message is larger than {self.limit_bytes} bytes")
             asked: Asked = from_message(message, InferRequest)
-            self.memory.reserve(size)
+            held = self.held(size)
+            held.__enter__()
         except Exception as cause:
             yield error_of(cause, called.request_id).exception()
             return
         try:
             yield asked
+        finally:
+            held.__exit__(None, None, None)
+
+    @contextmanager
+    def held(self, size: int) -> Iterator[None]:
+        """Counts a message of so many bytes until the block ends. Raises Overloaded."""
+        self.memory.reserve(size)
+        try:
+            yield
         finally:
             self.memory.bytes -= size
 

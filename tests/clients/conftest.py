@@ -10,11 +10,22 @@ PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
-def url() -> Iterator[str]:
+def ports() -> Iterator[tuple[str, str]]:
     command = [PROJECT / ".venv" / "bin" / "python", "-m", "tests.clients.server"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
-            yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+            http, grpc = server.stdout.readline().split()
+            yield http, grpc
         finally:
             server.terminate()
+
+
+@pytest.fixture(scope="session")
+def url(ports: tuple[str, str]) -> str:
+    return f"http://127.0.0.1:{ports[0]}/v1"
+
+
+@pytest.fixture(scope="session")
+def grpc_address(ports: tuple[str, str]) -> str:
+    return f"127.0.0.1:{ports[1]}"

@@ -1,9 +1,10 @@
 """The HTTP application with a model that is a script: `python -m tests.clients.server`.
 
-It prints its port. The script calls each tool once and then says what they gave, writes what a schema asks for, and
-greets otherwise; as Qwen's models write it.
+It prints its port, and that of gRPC. The script calls each tool once and then says what they gave, writes what a schema
+asks for, and greets otherwise; as Qwen's models write it.
 """
 
+import asyncio
 import json
 import socket
 from collections.abc import AsyncGenerator
@@ -22,7 +23,8 @@ from deployments.contract.types import (
     TextGenerationResult,
 )
 from deployments.replica.calls import Reply
-from tests.support.http_runtimes import FakeRuntime, http_app, status
+from serve_app.grpc.server import GrpcServer
+from tests.support.http_runtimes import SIGNATURES, FakeRuntime, http_app, status
 
 QWEN = Markup(tool_calls="hermes", reasoning=("<think>", "</think>"))
 GREETING = "Hello from the script."
@@ -106,8 +108,15 @@ def main() -> None:
     runtime = FakeRuntime(script)
     runtime.statuses = [status("scripted", "text_generation", [1])]
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        print(listener.getsockname()[1], flush=True)
-        uvicorn.Server(uvicorn.Config(http_app(runtime), log_level="warning")).run(sockets=[listener])
+        asyncio.run(serve(runtime, listener))
+
+
+async def serve(runtime: FakeRuntime, listener: socket.socket) -> None:
+    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime, SIGNATURES)
+    await server.start()
+    print(listener.getsockname()[1], server.port, flush=True)
+    await uvicorn.Server(uvicorn.Config(http_app(runtime), log_level="warning")).serve(sockets=[listener])
+    await server.close()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+import tritonclient.grpc
 from tritonclient.http import InferenceServerClient, InferenceServerException, InferInput, InferRequestedOutput
 
 
@@ -48,3 +49,19 @@ def test_it_infers_without_naming_outputs_and_at_once(triton):
 def test_it_raises_the_error_of_the_server(triton):
     with pytest.raises(InferenceServerException, match="no model 'none'"):
         triton.infer("none", inputs(True, "hi"))
+
+
+def test_it_infers_over_grpc(grpc_address):
+    with tritonclient.grpc.InferenceServerClient(grpc_address) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("scripted", "1")
+        assert [one.name for one in client.get_model_metadata("scripted").inputs] == ["prompt", "max_tokens"]
+        texts = tritonclient.grpc.InferInput("prompt", [2], "BYTES")
+        texts.set_data_from_numpy(numpy.array(["hi", "ho"], dtype=object))
+        lengths = tritonclient.grpc.InferInput("max_tokens", [2], "UINT32")
+        lengths.set_data_from_numpy(numpy.full(2, 50, dtype=numpy.uint32))
+        result = client.infer("scripted", [texts, lengths], request_id="7", timeout=9_000_000)
+        assert list(result.as_numpy("generated_text")) == [b"Hello from the script."] * 2
+        with pytest.raises(InferenceServerException, match="no model 'none'"):
+            client.infer("none", [texts, lengths])

@@ -29,7 +29,7 @@ from serve_app.grpc.server import GrpcServer
 from serve_app.grpc.stubs import inference_pb2 as pb
 from serve_app.grpc.stubs.inference_pb2_grpc import InferenceStub
 from tests.support.entrances import grpc_error, v2_answer, v2_request
-from tests.support.http_runtimes import FakeRuntime, http_app, responding, status
+from tests.support.http_runtimes import SIGNATURES, FakeRuntime, http_app, responding, status
 
 Ask = Callable[[InferRequest, dict[str, str]], Awaitable[InferResponse]]
 
@@ -69,7 +69,7 @@ def runtime() -> FakeRuntime:
 
 @pytest.fixture
 async def protocols(runtime: FakeRuntime) -> AsyncIterator[dict[str, Ask]]:
-    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime)
+    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime, SIGNATURES)
     await server.start()
     transport = httpx.ASGITransport(http_app(runtime), raise_app_exceptions=False)
     async with (

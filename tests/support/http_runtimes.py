@@ -23,6 +23,7 @@ from serve_app.http.oip.requests import Signature
 from serve_app.http.oip.routes import oip_api
 from serve_app.http.openai.routes import openai_api
 
+SIGNATURES = {family.name: Signature(family.request, family.result) for family in FAMILIES}
 REQUEST = b'{"TextGeneration":{"model_id":"m","prompt":"p","max_tokens":5}}'
 LOGPROBS = (
     TokenLogprob(
@@ -42,8 +43,7 @@ class WholeRuntime(Runtime, Operations, Protocol):
 
 def http_app(runtime: WholeRuntime) -> Starlette:
     """As the ingress builds it."""
-    signatures = {family.name: Signature(family.request, family.result) for family in FAMILIES}
-    oip = oip_api(runtime.settings, runtime.access, runtime, runtime, signatures)
+    oip = oip_api(runtime.settings, runtime.access, runtime, runtime, SIGNATURES)
     apis = (openai_api(runtime.settings, runtime, runtime), oip)
     forms = [family.form for family in FAMILIES if family.form]
     families = {family.name: family.request for family in FAMILIES}

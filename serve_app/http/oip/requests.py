@@ -83,9 +83,13 @@ def asked_of(body: bytes, header_length: int | None, model_id: str, signature: S
     size = len(body) if header_length is None else header_length
     if size > len(body):
         raise InvalidRequest(f"the JSON part has {size} bytes, the body only {len(body)}")
-    parsed = _parsed(wire.parse_json(body[:size]))
+    return asked_from(_parsed(wire.parse_json(body[:size])), body[size:], model_id, signature)
+
+
+def asked_from(parsed: Body, raw: bytes, model_id: str, signature: Signature) -> Asked:
+    """`raw`: the bytes of the inputs that say `binary_data_size`, in their order. Raises InvalidRequest."""
     _refuse(parsed.parameters)
-    columns = _columns(parsed.inputs, body[size:], tensors_of(signature.request))
+    columns = _columns(parsed.inputs, raw, tensors_of(signature.request))
     binary = parsed.parameters.get("binary_data_output") is True
     return Asked(
         _requests(columns, parsed.parameters, model_id, signature.request),

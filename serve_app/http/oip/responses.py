@@ -19,18 +19,12 @@ LENGTH_HEADER = "inference-header-content-length"
 def results_response(model: str, asked: Asked, results: Sequence[InferResponse], signature: Signature) -> Response:
     """Raises InvalidRequest where the results of several requests are no tensor together."""
     head: dict[str, object] = {"model_name": model}
-    served = [getattr(result, "model_id", None) for result in results]
-    if served[0] and "@" in served[0]:
-        head["model_version"] = served[0].rpartition("@")[2]
+    if version := version_of(results):
+        head["model_version"] = version
     if asked.id:
         head["id"] = asked.id
     outputs, raw = [], []
-    for tensor in tensors_of(signature.result).values():
-        values = [getattr(result, tensor.name, None) for result in results]
-        named = asked.outputs is not None and tensor.name in asked.outputs
-        if (asked.outputs is not None and not named) or any(value is None for value in values):
-            continue
-        shape, elements = _joined(tensor, values)
+    for tensor, shape, elements in outputs_of(asked, results, signature):
         output: dict[str, object] = {"name": tensor.name, "datatype": tensor.datatype, "shape": shape}
         if asked.binary if asked.outputs is None else asked.outputs[tensor.name]:
             raw.append(packed(elements, tensor.datatype))
@@ -43,6 +37,25 @@ def results_response(model: str, asked: Asked, results: Sequence[InferResponse],
         return Response(body, media_type="application/json")
     headers = {LENGTH_HEADER: str(len(body))}
     return Response(b"".join([body, *raw]), headers=headers, media_type="application/octet-stream")
+
+
+def version_of(results: Sequence[InferResponse]) -> str | None:
+    """Of the model that answered, where it has versions."""
+    served = getattr(results[0], "model_id", None)
+    return served.rpartition("@")[2] if served and "@" in served else None
+
+
+def outputs_of(
+    asked: Asked, results: Sequence[InferResponse], signature: Signature
+) -> list[tuple[Tensor, Shape, list[Any]]]:
+    """The outputs that are asked for and there, with their elements. Raises InvalidRequest."""
+    found = []
+    for tensor in tensors_of(signature.result).values():
+        values = [getattr(result, tensor.name, None) for result in results]
+        wanted = asked.outputs is None or tensor.name in asked.outputs
+        if wanted and not any(value is None for value in values):
+            found.append((tensor, *_joined(tensor, values)))
+    return found
 
 
 def _joined(tensor: Tensor, values: Sequence[Any]) -> tuple[Shape, list[Any]]:

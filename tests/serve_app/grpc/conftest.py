@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.grpc.server import GrpcServer
 from serve_app.grpc.stubs.inference_pb2_grpc import InferenceStub
-from tests.support.http_runtimes import FakeRuntime, saying_hey
+from tests.support.http_runtimes import SIGNATURES, FakeRuntime, saying_hey
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def runtime() -> FakeRuntime:
 
 @pytest.fixture
 async def channel(runtime: FakeRuntime) -> AsyncIterator[Any]:
-    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime)
+    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime, SIGNATURES)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield channel

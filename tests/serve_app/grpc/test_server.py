@@ -14,7 +14,7 @@ from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
 from serve_app.grpc.server import SERVICE, GrpcServer
 from serve_app.grpc.stubs.inference_pb2_grpc import InferenceStub
 from tests.serve_app.grpc.test_service import endless, message
-from tests.support.http_runtimes import FakeRuntime
+from tests.support.http_runtimes import SIGNATURES, FakeRuntime
 from tests.support.until import until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -50,7 +50,7 @@ async def until_health(channel: Any, expected: int) -> None:
 
 async def test_a_runtime_that_is_not_ready_is_not_serving(runtime: FakeRuntime) -> None:
     runtime.is_ready = False
-    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime)
+    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime, SIGNATURES)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         await until_health(channel, NOT_SERVING)
@@ -58,7 +58,12 @@ async def test_a_runtime_that_is_not_ready_is_not_serving(runtime: FakeRuntime) 
 
 
 async def test_reflection_names_the_services_and_their_messages(channel: Any) -> None:
-    assert set(await listed(channel)) == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    assert set(await listed(channel)) == {
+        SERVICE,
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
 
     async def requests() -> Any:
         yield reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE)
@@ -83,7 +88,7 @@ async def test_a_server_that_closes_accepts_nothing_new_and_ends_what_does_not(
 ) -> None:
     monkeypatch.setattr("serve_app.grpc.server.SHUTDOWN_TIMEOUT_S", 0.01)
     runtime.script = endless
-    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime)
+    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime, SIGNATURES)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         call = InferenceStub(channel).Infer(message())  # type: ignore[no-untyped-call]

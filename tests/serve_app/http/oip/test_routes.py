@@ -1,6 +1,5 @@
 """The Open Inference Protocol in one process: what reaches the runtime, and what comes back."""
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -9,11 +8,9 @@ from starlette.testclient import TestClient
 from deployments.contract.errors import ERRORS, ServingError
 from deployments.contract.types import ImageClassification, TextGeneration
 from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
-from serve_app.access.caller import Priority, RequestContext
-from serve_app.http.oip.routes import answers
+from serve_app.access.caller import Priority
 from tests.serve_app.http.oip.test_requests import LENGTH, PROMPT, image
 from tests.support.http_runtimes import FakeRuntime, responding, status
-from tests.support.until import until
 
 TEXT = {"inputs": [PROMPT, LENGTH]}
 
@@ -143,21 +140,3 @@ def test_keys_hold(http: TestClient, runtime: FakeRuntime) -> None:
     assert http.post("/v2/models/team/m/infer", json=TEXT, headers=headers).status_code == 200
     hasty = TEXT | {"parameters": {"priority": 1}}
     assert http.post("/v2/models/team/m/infer", json=hasty, headers=headers).json()["code"] == "permission_denied"
-
-
-async def test_the_first_error_cancels_the_other_rows(runtime: FakeRuntime) -> None:
-    asked = 0
-
-    async def script(request: Any) -> Any:
-        nonlocal asked
-        asked += 1
-        if asked == 2:
-            raise ERRORS["overloaded"]("full")
-        await asyncio.Event().wait()
-        yield
-
-    runtime.script = script
-    request = TextGeneration(model_id="m", prompt="p", max_tokens=1)
-    error = await answers(runtime, [request, request], RequestContext("r"))
-    assert getattr(error, "code", None) == "overloaded"
-    await until(lambda: runtime.under_way == 0)
