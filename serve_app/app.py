@@ -74,7 +74,7 @@ def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
     registry = _registry(config, models, formats, {family.name: _name(family) for family in families})
     signatures = {family.name: Signature(family.request, family.result) for family in families}
     return _ingress(config, registry, version).bind(
-        config.ingress, tuple(routes), handles, forms, signatures, config.grpc_address
+        config.ingress, tuple(routes), handles, forms, signatures, config.grpc_address, config.tls_files
     )
 
 

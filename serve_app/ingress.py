@@ -5,6 +5,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 from ray import serve
@@ -64,6 +65,7 @@ class Ingress:
         forms: Sequence[Form],
         signatures: Mapping[str, Signature],
         grpc_address: str | None = None,
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
         join_serves_log()
         refuse_incomplete(settings)
@@ -83,7 +85,7 @@ class Ingress:
         self.http = build_http_app(settings, self.access, self.runtime, self, (openai, oip), forms, families)
         self._grpc = None
         if grpc_address:
-            self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self, signatures)
+            self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self, signatures, tls)
             self._tasks.append(asyncio.create_task(self._grpc.start()))
         path = ingress_socket()
         self._unix_server = UnixServer(self.http, path) if path else None

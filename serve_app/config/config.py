@@ -63,8 +63,8 @@ class RuntimeConfig(Strict):
     host: str = "127.0.0.1"
     """Where `model-runtime serve` listens. Any other address than loopback needs keys."""
     tls_cert: Path | None = None
-    """A certificate in PEM, with those between it and its root: `model-runtime serve` then speaks HTTPS alone. Read
-    at the start."""
+    """A certificate in PEM, with those between it and its root: `model-runtime serve` then speaks HTTPS alone, and
+    gRPC with TLS alone. Read at the start."""
     tls_key: Path | None = None
     """The certificate's private key, in PEM and without a password."""
     grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
@@ -102,6 +102,11 @@ class RuntimeConfig(Strict):
         if self.grpc_port is None:
             return None
         return f"{f'[{self.host}]' if ':' in self.host else self.host}:{self.grpc_port}"
+
+    @property
+    def tls_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key, as absolute paths."""
+        return (self.tls_cert.absolute(), self.tls_key.absolute()) if self.tls_cert and self.tls_key else None
 
     def repository(self) -> Path | str:
         """The repository's absolute path, or its URL. Raises ValueError if there is no such folder."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from deployments.families.table import FAMILIES
 from deployments.replica.family import Family
 from deployments.system.worker_process import RequestFailed, WorkerFailed, WorkerProcess
+from serve_app.check import mistakes_of
 from serve_app.config.config import RuntimeConfig
 from serve_app.config.serve_file import read_configs
 from serve_app.doctor.findings import Finding, fault, ok
@@ -16,6 +17,8 @@ from serve_app.doctor.models import Child, repository
 
 WORKER = "serve_app.doctor.worker"
 SHORT_S = 120.0
+OF_SETTINGS = ("tls_cert", "tls_key", "link_targets", "families.")
+"""How mistakes begin that no other check here finds, with more to say of them."""
 
 
 def examine(file: Path | None, models: Path | str | None, port: int) -> Iterator[Finding]:
@@ -36,6 +39,9 @@ def examine(file: Path | None, models: Path | str | None, port: int) -> Iterator
 def examine_runtime(config: RuntimeConfig, port: int, families: Sequence[Family], child: Child) -> Iterator[Finding]:
     names = ("model-runtime", "ray", "torch", "transformers", "openvino")
     yield ok("versions", ", ".join(f"{name} {version(name)}" for name in names))
+    for line in mistakes_of(config, families):
+        if line.startswith(OF_SETTINGS):
+            yield fault("configuration", line, "change the setting, or the file or folder that it names")
     yield from machine(config, families)
     yield from ports(config, port)
     yield gpus(_device(child))

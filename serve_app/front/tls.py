@@ -27,8 +27,8 @@ def open_ports(config: RuntimeConfig, port: int) -> list[str]:
     """The addresses at which others' keys would travel unencrypted."""
     if is_loopback(config.host) or not config.access.keys:
         return []
-    http = [] if config.tls_cert else [f"{config.host}:{port}"]
-    return http + ([f"{config.host}:{config.grpc_port} (gRPC)"] if config.grpc_port is not None else [])
+    grpc = [] if config.grpc_port is None else [f"{config.host}:{config.grpc_port} (gRPC)"]
+    return [] if config.tls_cert else [f"{config.host}:{port}", *grpc]
 
 
 def warning_of(config: RuntimeConfig, port: int) -> str | None:
@@ -37,5 +37,5 @@ def warning_of(config: RuntimeConfig, port: int) -> str | None:
         return None
     return (
         f"warning: keys and contents travel unencrypted to {' and '.join(ports)}; "
-        "set tls_cert and tls_key, which hold for HTTP, or have a proxy with TLS in front"
+        "set tls_cert and tls_key, or have a proxy with TLS in front"
     )

@@ -7,6 +7,7 @@ runs would have none; it leaves out the client's deadline; and it has no grpc.he
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -48,7 +49,9 @@ class GrpcServer:
         runtime: Runtime,
         operations: Operations,
         signatures: Mapping[str, Signature],
+        tls: tuple[Path, Path] | None = None,
     ) -> None:
+        """`tls`: the files of a certificate and its key; the port then speaks TLS alone."""
         self._operations = operations
         limit = settings.max_body_bytes
         # gRPC refuses what is larger unread, with RESOURCE_EXHAUSTED; what is a little too large, the service.
@@ -64,7 +67,11 @@ class GrpcServer:
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, OIP_SERVICE, HEALTH, reflection.SERVICE_NAME), self._server)
-        self.port: int = self._server.add_insecure_port(address)
+        if tls is None:
+            self.port: int = self._server.add_insecure_port(address)
+        else:
+            certificate, key = (file.read_bytes() for file in tls)
+            self.port = self._server.add_secure_port(address, grpc.ssl_server_credentials([(key, certificate)]))
         self._following: asyncio.Task[None] | None = None
 
     async def start(self) -> None:

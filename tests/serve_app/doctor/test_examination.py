@@ -28,6 +28,15 @@ def test_every_part_is_looked_at(tmp_path: Path) -> None:
     assert found == ["versions", "processors", "memory", "cache", "haproxy", "port", "gpu", "ray", "repository"]
 
 
+def test_a_setting_that_leads_nowhere_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    config = RuntimeConfig(models=tmp_path / "models", cache=tmp_path / "cache", link_targets=(tmp_path / "none",))
+    found = [one for one in examine_runtime(config, free_port(), FAMILIES, Child("cpu", "2.60.0")) if one.cure]
+    assert [one.said for one in found if one.what == "configuration"] == [
+        f"link_targets: there is no folder {str(tmp_path / 'none')!r}"
+    ]
+
+
 def test_a_ray_that_does_not_start_is_a_fault() -> None:
     finding = ray_starts(Child(WorkerFailed("timeout", "120 s")))
     assert (finding.level, "logs" in finding.cure) == (Level.FAULT, True)

@@ -45,5 +45,6 @@ def test_keys_over_an_open_port_without_tls_give_one_warning() -> None:
     assert "\n" not in line
     encrypted = open_port.model_copy(update={"tls_cert": CERTIFICATE, "tls_key": KEY})
     assert warning_of(encrypted, 8000) is None
-    assert "gRPC" in (warning_of(encrypted.model_copy(update={"grpc_port": 9000}), 8000) or "")
+    assert warning_of(encrypted.model_copy(update={"grpc_port": 9000}), 8000) is None
+    assert "gRPC" in (warning_of(open_port.model_copy(update={"grpc_port": 9000}), 8000) or "")
     assert warning_of(RuntimeConfig(access=KEYS), 8000) is None

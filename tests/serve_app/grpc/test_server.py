@@ -1,6 +1,8 @@
 """The port beside inference: health, reflection, and that it ends in good order."""
 
 import asyncio
+import socket
+import ssl
 from typing import Any
 
 import grpc
@@ -13,6 +15,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
 from serve_app.grpc.server import SERVICE, GrpcServer
 from serve_app.grpc.stubs.inference_pb2_grpc import InferenceStub
+from tests.serve_app.front.test_tls import CERTIFICATE, KEY
 from tests.serve_app.grpc.test_service import endless, message
 from tests.support.http_runtimes import SIGNATURES, FakeRuntime
 from tests.support.until import until
@@ -97,3 +100,25 @@ async def test_a_server_that_closes_accepts_nothing_new_and_ends_what_does_not(
         with pytest.raises(grpc.aio.AioRpcError):
             await call
     await until(lambda: runtime.under_way == 0)
+
+
+def certificate_at(port: int) -> str:
+    """What a client of HTTP/2 is shown. Its dates are not looked at: the machine's clock is not the test's."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection(("127.0.0.1", port), 10) as plain, context.wrap_socket(plain) as encrypted:
+        assert encrypted.selected_alpn_protocol() == "h2"
+        return ssl.DER_cert_to_PEM_cert(encrypted.getpeercert(binary_form=True) or b"")
+
+
+async def test_with_a_certificate_the_port_speaks_tls_alone(runtime: FakeRuntime) -> None:
+    files = (CERTIFICATE, KEY)
+    server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime, SIGNATURES, files)
+    await server.start()
+    assert await asyncio.to_thread(certificate_at, server.port) == CERTIFICATE.read_text()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await health_of(channel)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    await server.close()
