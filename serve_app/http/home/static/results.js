@@ -9,7 +9,7 @@ export function shown(answer, sent) {
   if (answer.boxes && answer.class_labels) return boxes(answer, Object.values(sent).find((value) => value instanceof File));
   if (answer.class_labels && answer.probabilities) return [bars(answer.class_labels, answer.probabilities)];
   if (typeof answer.generated_text === "string") return [text(sent.prompt ?? "", answer.generated_text)];
-  if (typeof answer.text === "string") return [text("", answer.text), ...segments(answer.segments)];
+  if (typeof answer.text === "string") return [text("", answer.text), ...segments(answer.words ?? answer.segments)];
   const vectors = Object.values(answer).find(isVectors);
   if (vectors) return vectors.slice(0, 8).map(strip);
   return [el("pre", { tabIndex: 0 }, JSON.stringify(answer, null, 2))];
@@ -49,8 +49,8 @@ function boxes(answer, file) {
 }
 
 function segments(parts) {
-  if (!Array.isArray(parts) || parts.length < 2) return [];
-  const at = (part) => (part.start === undefined ? "" : `${Number(part.start).toFixed(1)} s`);
+  if (!Array.isArray(parts)) return [];
+  const at = (part) => (part.start_s === undefined ? "" : `${part.start_s.toFixed(1)} s`);
   return [el("ol.parts", {}, ...parts.map((part) => el("li", {}, el("span.dim", {}, at(part)), ` ${part.text ?? ""}`)))];
 }
 

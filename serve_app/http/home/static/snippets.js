@@ -15,7 +15,7 @@ function curl(family, fields, url, withKey) {
   const key = withKey ? ` \\\n  -H "authorization: Bearer $${KEY}"` : "";
   const files = Object.entries(fields).filter(([, value]) => value instanceof File);
   if (files.length === 1 && family.form?.field === files[0][0]) {
-    const rest = Object.entries(fields).filter(([, value]) => !(value instanceof File));
+    const rest = Object.entries(fields).filter(([name, value]) => name !== "stream" && !(value instanceof File));
     const parts = rest.map(([name, value]) => ` \\\n  -F ${quoted(`${name}=${value}`)}`).join("");
     return `curl ${url}${key}${parts} \\\n  -F ${quoted(`${family.form.file}=@${files[0][1].name}`)}`;
   }
