@@ -35,10 +35,11 @@ def screenshots(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def url(serve_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The runtime with the bundled models, a small detector and a small encoder."""
+    """The runtime with the bundled models, and a small model of each other family."""
     from ray import serve
 
     from serve_app.app import build
+    from tests.support.audio.models import ctc as save_speech
     from tests.support.detection.models import saved as save_detector
     from tests.support.embedding.models import NORMALIZE, pooling, save_encoder, save_modules
     from tests.support.running import CONFIG
@@ -46,6 +47,7 @@ def url(serve_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     models = tmp_path_factory.mktemp("bundled")
     shutil.copytree(PROJECT / "models", models, dirs_exist_ok=True)
     save_detector(models / "detector", "yolos")
+    save_speech(models / "speech", "wav2vec2")
     save_modules(save_encoder(models / "encoder"), pooling("mean"), NORMALIZE)
     serve.run(build(CONFIG.model_copy(update={"models": models, "cache": models.parent / "cache"})), name="home")
     return serve_url

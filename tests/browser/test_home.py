@@ -15,13 +15,14 @@ import pytest
 from deployments.families.image_classification.family import SAMPLE_IMAGE
 from serve_app.client import ModelRuntimeClient
 from tests.browser.chromium import PROGRAM, Page
+from tests.support.audio.files import saved, tone
 
 pytestmark = [
     pytest.mark.skipif("BROWSER" not in os.environ, reason="needs a browser: make test-browser"),
     pytest.mark.skipif(PROGRAM is None, reason="needs Debian's chromium"),
 ]
 
-PICTURE = "#inputs input[type=file]"
+FILE = "#inputs input[type=file]"
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 CONTROL = 2
 """A modifier of DevTools' key events."""
@@ -70,7 +71,7 @@ def test_a_picture_is_classified_and_the_request_can_be_sent_by_curl_and_python(
     page: Page, url: str, screenshots: Path, tmp_path: Path
 ) -> None:
     open_family(page, url, "Image")
-    page.choose_file(PICTURE, SAMPLE_IMAGE)
+    page.choose_file(FILE, SAMPLE_IMAGE)
     page.click("#run")
     page.wait_for("document.querySelectorAll('.bars li').length === 5")
     assert "airplane" in page.text(".bars li:first-child")
@@ -105,7 +106,7 @@ def test_a_text_streams_and_its_speed_is_shown(page: Page, url: str, screenshots
 
 def test_objects_are_drawn_as_boxes_with_the_settings_given(page: Page, url: str) -> None:
     open_family(page, url, "Object")
-    page.choose_file(PICTURE, SAMPLE_IMAGE)
+    page.choose_file(FILE, SAMPLE_IMAGE)
     page.click(".lane details summary")
     page.click("[data-setting=threshold]")
     page.type("0")
@@ -123,18 +124,22 @@ def test_each_text_that_is_embedded_has_its_vector(page: Page, url: str) -> None
     assert "numbers" in page.text(".strip figcaption")
 
 
-def test_speech_is_recorded_from_the_microphone(page: Page, url: str) -> None:
-    """With Chromium's microphone, which beeps."""
-    page.open(f"{url}/")
-    page.wait_for("document.querySelector('#families label')")
-    page.run("""Promise.all([import('./home/files.js'), import('./home/fields.js')]).then(([files, fields]) => {
-      const kind = fields.kindOf('audio_data', { type: 'string', contentEncoding: 'base64' });
-      document.body.prepend(files.dropZone(kind, 'Audio', (file) => { globalThis.recorded = file; }));
-    })""")
+def test_speech_is_written_down_from_a_file_and_from_the_microphone(page: Page, url: str, tmp_path: Path) -> None:
+    """Chromium's microphone beeps."""
+    (tmp_path / "tone.wav").write_bytes(saved(tone()))
+    open_family(page, url, "Speech")
+    page.choose_file(FILE, tmp_path / "tone.wav")
+    answered = "document.querySelector('output .text') && !document.querySelector('#run').ariaBusy"
+    page.click("#run")
+    page.wait_for(answered)
+    page.run("document.querySelector('output').replaceChildren()")
     page.click(".file button", "Record")
+    page.wait_for("/after [1-9]/.test(document.querySelector('.file button').innerText)")
     page.click(".file button", "Stop")
-    page.wait_for("globalThis.recorded?.size > 0 && document.querySelector('.drop audio')")
-    assert page.run("globalThis.recorded.name").startswith("recording.")
+    page.wait_for("document.querySelector('.drop .dim').innerText.startsWith('recording.')")
+    page.click("#run")
+    page.wait_for(answered)
+    assert page.text("output .error") == ""
 
 
 def test_two_settings_are_compared_side_by_side(page: Page, url: str) -> None:
@@ -154,7 +159,7 @@ def test_an_error_is_shown_with_its_code_and_the_requests_id(page: Page, url: st
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
     open_family(page, url, "Image")
-    page.choose_file(PICTURE, broken)
+    page.choose_file(FILE, broken)
     page.click("#run")
     page.wait_for("document.querySelector('output .error')")
     assert "invalid_image" in page.text("output .error")
@@ -165,7 +170,7 @@ def test_an_error_is_shown_with_its_code_and_the_requests_id(page: Page, url: st
 
 def test_models_and_replicas_are_shown_and_a_model_is_unloaded_by_a_click(page: Page, url: str) -> None:
     open_family(page, url, "Image")
-    page.choose_file(PICTURE, SAMPLE_IMAGE)
+    page.choose_file(FILE, SAMPLE_IMAGE)
     page.click("#run")
     page.wait_for("document.querySelector('.bars')")
     page.click("[aria-label='unload image_classifier_v1']")

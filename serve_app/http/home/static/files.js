@@ -53,7 +53,11 @@ function recorder(take) {
     }
     const parts = [];
     recording = new MediaRecorder(stream);
-    recording.addEventListener("dataavailable", (event) => parts.push(event.data));
+    const began = performance.now();
+    recording.addEventListener("dataavailable", (event) => {
+      parts.push(event.data);
+      if (recording) button.textContent = `■ Stop after ${Math.floor((performance.now() - began) / 1000)} s`;
+    });
     recording.addEventListener("stop", () => {
       for (const track of stream.getTracks()) track.stop();
       const type = recording.mimeType;
@@ -61,7 +65,7 @@ function recorder(take) {
       button.textContent = "● Record";
       take(new File(parts, `recording.${type.includes("mp4") ? "mp4" : "webm"}`, { type }));
     });
-    recording.start();
+    recording.start(250);
     button.textContent = "■ Stop";
   });
   return button;
