@@ -47,6 +47,8 @@ POST /v1/completions
 POST /v1/chat/completions
 POST /v1/responses
 POST /v1/embeddings
+POST /v1/audio/transcriptions
+POST /v1/audio/translations
 GET /v2
 GET /v2/health/live
 GET /v2/health/ready

@@ -109,20 +109,31 @@ def _too_large(limit_bytes: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"the body is larger than {limit_bytes} bytes")
 
 
-async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> InferRequest:
-    """`curl -F model_id=… -F image=@photo.jpg -F top_k=3`. The name of the form's one file says which family is asked:
-    no two families have a file of the same name."""
+async def read_form(request: Request, limit_bytes: int) -> list[tuple[str, str | bytes]]:
+    """The parts of a form, in their order; a file is its bytes. Raises what `read_json` raises."""
+    if media_type(request) != FORM:
+        raise UnsupportedMediaType(f"content type {quoted(media_type(request))} is not supported; send {FORM}")
+    return await _parts(request, await read_body(request, limit_bytes), max_fields=32)
 
+
+async def _parts(request: Request, body: bytes, max_fields: int) -> list[tuple[str, str | bytes]]:
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    fields: dict[str, object] = {}
     try:
-        async with Request(request.scope, receive).form(max_files=1, max_fields=8) as sent:
-            for name, value in sent.multi_items():
-                fields[name] = await value.read() if isinstance(value, UploadFile) else value
+        async with Request(request.scope, receive).form(max_files=1, max_fields=max_fields) as sent:
+            return [
+                (name, await value.read() if isinstance(value, UploadFile) else value)
+                for name, value in sent.multi_items()
+            ]
     except (HTTPException, ValueError):  # Starlette raises HTTPException for any malformed form.
         raise InvalidRequest("malformed multipart/form-data") from None
+
+
+async def _read_form(request: Request, body: bytes, forms: Sequence[Form]) -> InferRequest:
+    """`curl -F model_id=… -F image=@photo.jpg -F top_k=3`. The name of the form's one file says which family is asked:
+    no two families have a file of the same name."""
+    fields: dict[str, object] = dict(await _parts(request, body, max_fields=8))
     form = next((form for form in forms if isinstance(fields.get(form.file), bytes)), None)
     if form is None:
         raise InvalidRequest(f"the form needs a file {' or '.join(repr(form.file) for form in forms)}")

@@ -3,12 +3,14 @@
 from typing import Any
 
 from deployments.contract.wire import JSON
+from serve_app.http.openai.audio import AUDIO_FORM
 from serve_app.http.openai.chat import ChatBody
 from serve_app.http.openai.embeddings import EmbeddingBody
 from serve_app.http.openai.fields import HINTS, OFF
 from serve_app.http.openai.requests import CompletionBody, RequestBody
 from serve_app.http.openai.response_body import ResponseBody
 from serve_app.http.openapi import MIDDLEWARE_STATUSES, MODEL_ID, REFERENCE, STRING, answer_of, list_of, object_of, ref
+from serve_app.http.requests import FORM
 
 Schema = dict[str, Any]
 
@@ -34,6 +36,7 @@ def openai_paths(schemas: Schema) -> Schema:
     vectors = _object(object={"const": "list"}, data=list_of(vector), model=STRING, usage=_object(**_USAGE))
     schemas["OpenAIEmbeddings"] = vectors
     embeddings = _post("OpenAI's embeddings", EmbeddingBody, "OpenAIEmbeddings", schemas, streams=False)
+    schemas["OpenAITranscription"] = _object(text=STRING)
     listed = {"summary": "The models of texts, as OpenAI lists them", "responses": _answers("OpenAIModels")}
     one = {"summary": "One of them", "parameters": [MODEL_ID], "responses": _answers("OpenAIModel")}
     return {
@@ -42,6 +45,8 @@ def openai_paths(schemas: Schema) -> Schema:
         "/v1/completions": {"post": _post("OpenAI's completions", CompletionBody, "OpenAICompletion", schemas)},
         "/v1/responses": {"post": _post("OpenAI's responses", ResponseBody, "OpenAIResponse", schemas)},
         "/v1/embeddings": {"post": embeddings},
+        "/v1/audio/transcriptions": {"post": _audio("OpenAI's transcriptions")},
+        "/v1/audio/translations": {"post": _audio("OpenAI's translations of speech into English")},
         "/v1/chat/completions": {"post": _post("OpenAI's chats", ChatBody, "OpenAIChat", schemas)},
     }
 
@@ -60,6 +65,13 @@ def _answers(schema: str) -> Schema:
     failure = answer_of("OpenAI's error", JSON, ref("OpenAIFailure"))
     failures = {str(status): failure for status in (*MIDDLEWARE_STATUSES, 404, 415, 422, 507)}
     return {"200": answer_of("OK", JSON, ref(schema))} | failures
+
+
+def _audio(summary: str) -> Schema:
+    answers = _answers("OpenAITranscription")
+    answers["200"]["content"] |= {"text/plain": {"schema": STRING}, "text/event-stream": {}}
+    content = {FORM: {"schema": AUDIO_FORM}}
+    return {"summary": summary, "requestBody": {"required": True, "content": content}, "responses": answers}
 
 
 def _post(summary: str, body: type[RequestBody], answer: str, schemas: Schema, streams: bool = True) -> Schema:

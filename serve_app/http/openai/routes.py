@@ -19,6 +19,7 @@ from deployments.contract.types import (
     Chunk,
     Error,
     InferResponse,
+    SpeechToTextResult,
     TextEmbeddingResult,
     TextGeneration,
     TextGenerationResult,
@@ -27,6 +28,7 @@ from deployments.replica.calls import Reply
 from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.interfaces import MountedApi, Operations, Runtime
+from serve_app.http.openai.audio import AudioForm, Task, audio_events
 from serve_app.http.openai.chat import ChatBody
 from serve_app.http.openai.choice_stream import ChoiceStream
 from serve_app.http.openai.embeddings import EmbeddingBody
@@ -37,10 +39,10 @@ from serve_app.http.openai.requests import AnyBody, Body, CompletionBody, body_o
 from serve_app.http.openai.response_body import ResponseBody
 from serve_app.http.openai.response_events import ResponseEvents, response_stream
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
-from serve_app.http.requests import cancel_on_disconnect, context_of, read_json
+from serve_app.http.requests import cancel_on_disconnect, context_of, read_form, read_json
 from serve_app.http.sse import Events, EventStream, StartedStream, data, started
 
-FAMILIES = frozenset({"text_generation", "text_embedding"})
+FAMILIES = frozenset({"text_generation", "text_embedding", "speech_to_text"})
 """Whose models OpenAI's clients may ask."""
 
 ChoiceReply = tuple[int, Reply]
@@ -55,6 +57,8 @@ def openai_api(settings: IngressSettings, runtime: Runtime, operations: Operatio
         Route("/v1/completions", partial(api.generate, CompletionBody), methods=["POST"]),
         Route("/v1/responses", api.respond, methods=["POST"]),
         Route("/v1/embeddings", api.embed, methods=["POST"]),
+        Route("/v1/audio/transcriptions", partial(api.hear, "transcribe"), methods=["POST"]),
+        Route("/v1/audio/translations", partial(api.hear, "translate"), methods=["POST"]),
         Route("/v1/chat/completions", partial(api.generate, ChatBody), methods=["POST"]),
     ]
     return MountedApi("/v1", routes, render_error, openai_paths)
@@ -104,6 +108,27 @@ class _OpenAI:
             return render_error(result if isinstance(result, Error) else Error.of(Internal("the model gave none")))
         return Response(data(body.response(result)), media_type=wire.JSON)
 
+    async def hear(self, task: Task, request: Request) -> Response:
+        context = context_of(request)
+        try:
+            form = AudioForm.of(await read_form(request, self.limit_bytes), task)
+        except ServingError as failure:
+            return await self._refused(failure, context)
+        if form.request.wants_stream:
+            return await cancel_on_disconnect(request, self._heard_in_parts(form, context))
+        result = await cancel_on_disconnect(request, self.runtime.answer(form.request, context))
+        if not isinstance(result, SpeechToTextResult):
+            return render_error(result if isinstance(result, Error) else Error.of(Internal("the model gave no text")))
+        body, kind = form.rendered(result)
+        return Response(body, media_type=kind)
+
+    async def _heard_in_parts(self, form: AudioForm, context: RequestContext) -> Response:
+        replies = await started(self.runtime.stream(form.request, context))
+        if not isinstance(replies.first, Error):
+            return EventStream(audio_events(replies))
+        await replies.aclose()
+        return render_error(replies.first)
+
     async def respond(self, request: Request) -> Response:
         context = context_of(request)
         body = await self._body(ResponseBody, request, context)
@@ -133,9 +158,12 @@ class _OpenAI:
         try:
             return body_of(kind, await read_json(request, self.limit_bytes))
         except ServingError as failure:
-            error = await self.runtime.answer(failure, context)
-            assert isinstance(error, Error)
-            return render_error(error, failure.param if isinstance(failure, InvalidField) else None)
+            return await self._refused(failure, context)
+
+    async def _refused(self, failure: ServingError, context: RequestContext) -> Response:
+        error = await self.runtime.answer(failure, context)
+        assert isinstance(error, Error)
+        return render_error(error, failure.param if isinstance(failure, InvalidField) else None)
 
     async def _whole(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
         """Every choice's text, or the first error, which cancels the other choices."""
