@@ -98,6 +98,8 @@ TESTED_BY = {
     "deployments/engines/audio/piecewise.py": "tests/deployments/engines/audio/test_ctc.py",
     "deployments/engines/audio/seq2seq.py": "tests/deployments/engines/audio/test_engine.py",
     "deployments/engines/audio/transcript.py": "tests/deployments/engines/audio/test_whisper.py",
+    "deployments/engines/embedding/openvino_encoder.py": "tests/deployments/engines/embedding/test_openvino_convert.py",
+    "deployments/engines/openvino_export.py": "tests/deployments/engines/embedding/test_openvino_convert.py",
     "deployments/engines/text/paged_logits.py": "tests/deployments/engines/text/test_paged.py",
     "deployments/engines/vision/forward.py": "tests/deployments/engines/vision/test_compilation.py",
     "deployments/families/images/replica.py": "tests/deployments/families/image_classification/test_replica.py",

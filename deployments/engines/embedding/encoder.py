@@ -1,7 +1,7 @@
 """The encoder of a folder: which class of transformers it is, and the vectors of tokens. Pads texts to one length."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from transformers import AutoModel, PretrainedConfig
 from deployments.contract.errors import ModelLoadFailed, quoted
 from deployments.engines.embedding.batching import EncodedText
 from deployments.engines.loading import LOCAL, check_report, configuration, merge_adapter
+from deployments.engines.vision.forward import storage_bytes
 
 WITH_DECODER = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 """Of these model types the encoder has a class of its own."""
@@ -28,6 +29,29 @@ def load_encoder(folder: Path, device: str, dtype: str | None) -> Any:
     model, report = kind.from_pretrained(folder, config=config, dtype=dtype or "auto", **safe, **options)
     check_report(report)
     return merge_adapter(model, folder).to(device).eval()
+
+
+class EagerEncoder:
+    """Vectors of tokens, float32 [texts, tokens, width], as transformers computes them.
+
+    Raises ModelLoadFailed where the model gives none.
+    """
+
+    note = "PyTorch, eager"
+    own_threads = False
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.device = model.device
+        self.resident_bytes = storage_bytes(model)
+
+    def __call__(self, arguments: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        outputs = self.model(**{name: tensor.to(self.device) for name, tensor in arguments.items()})
+        hidden = getattr(outputs, "last_hidden_state", None)
+        if hidden is None or hidden.shape[:2] != arguments["input_ids"].shape:
+            raise ModelLoadFailed("the model gives no vectors of a text's tokens")
+        vectors: torch.Tensor = hidden.float()
+        return vectors
 
 
 def _class_of(config: PretrainedConfig) -> Any:

@@ -1,6 +1,7 @@
 """Embeddings of texts on a Hugging Face folder. Knows tensors and tokens, not HTTP or Ray."""
 
 import inspect
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,20 +9,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from deployments.contract.errors import Internal, InvalidRequest, ModelLoadFailed, ServingError, quoted
+from deployments.contract.errors import Internal, InvalidRequest, ServingError, quoted
 from deployments.contract.types import TextEmbedding
 from deployments.engines.batches import in_batches
 from deployments.engines.embedding.batching import EncodedText, Turns, batch_of
-from deployments.engines.embedding.encoder import load_encoder, padded, positions_of
+from deployments.engines.embedding.compilation import convert_in_background
+from deployments.engines.embedding.encoder import EagerEncoder, load_encoder, padded, positions_of
 from deployments.engines.embedding.folder import EmbeddingFolder
+from deployments.engines.embedding.openvino_encoder import OpenVinoEncoder
 from deployments.engines.embedding.pooling import head_of, pooled
 from deployments.engines.embedding.tokenizer import EmbeddingTokenizer
 from deployments.engines.errors import load_failure
 from deployments.engines.vision.forward import storage_bytes
 from deployments.engines.vision.loading import check_dtype
+from deployments.system.artifact_cache import ArtifactCache
 
 FORWARD_TOKENS = {"cpu": 4096, "cuda": 32_768}
 """The most that a forward computes: it bounds its memory, and how long others wait for it."""
+ENCODERS_BYTES = 1 << 35
+"""Of the cache of converted encoders."""
 SAME = 1e-5
 """How far a vector may lie from the one that the text has alone."""
 EXAMPLES = ("A text.", "Another text, which is a little longer than the first one is, and has a few more tokens.")
@@ -37,21 +43,34 @@ class TextEmbeddingEngine:
         self.folder = folder
         self.tokenizer = tokenizer
         self.dimensions = 0
-        self._model: Any = model
+        self.argument_names: tuple[str, ...] = ()
+        """Of the encoder, in the order in which they are made."""
+        self.cores = cores
+        self.settled = threading.Event()
+        """Set while nothing is being converted that may take the encoder's place."""
+        self.settled.set()
+        self._encoder: EagerEncoder | OpenVinoEncoder | None = EagerEncoder(model)
+        self._note = EagerEncoder.note
+        self._dtype = model.dtype
         self._head: Any = head_of(folder.modules).to(model.device)
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
         self._equal_lengths = False
         self._turns = Turns()
-        self._cores = cores
 
     @classmethod
     def load(
-        cls, folder: Path, device: str = "cpu", dtype: str | None = None, cores: int | None = None
+        cls,
+        folder: Path,
+        device: str = "cpu",
+        dtype: str | None = None,
+        cores: int | None = None,
+        cache: ArtifactCache | None = None,
     ) -> "TextEmbeddingEngine":
         """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
         `dtype`: a torch name such as "bfloat16"; None is the folder's own. `cores`: to compute on; by default as many
-        as torch uses.
+        as torch uses. `cache`: of encoders that are converted for OpenVINO in the background, and found by later loads;
+        without one nothing is converted.
         """
         try:
             check_dtype(dtype)
@@ -63,25 +82,28 @@ class TextEmbeddingEngine:
             )
             engine = cls(model, said, tokenizer, cores or torch.get_num_threads())
             engine._try_out()
+            if cache is not None and torch.device(device).type == "cpu" and model.dtype == torch.float32:
+                convert_in_background(engine, folder, cache)
             return engine
         except Exception as failure:
             raise load_failure(failure, folder) from failure
 
     @property
     def resident_bytes(self) -> int:
-        return storage_bytes(self._model) + storage_bytes(self._head) if self._model is not None else 0
+        return self._encoder.resident_bytes + storage_bytes(self._head) if self._encoder is not None else 0
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
-        if self._model is None:
+        if self._encoder is None:
             return ()
         after = "".join(f", {module.kind}" for module in self.folder.modules)
         apart = "; texts of one length only" if self._equal_lengths else ""
-        threads = f"{self._cores} thread{'s' if self._cores > 1 else ''}"
+        note = self._note if self.settled.is_set() else f"{self._note}, being converted"
+        threads = f"{self.cores} thread{'s' if self.cores > 1 else ''}"
         return (
             f"vectors: {self.dimensions} values, pooled by {' and '.join(self.folder.modes)}{after}",
             f"longest text: {self.tokenizer.max_tokens} tokens",
-            f"forward: PyTorch, eager, at most {self._most_tokens} tokens, on {threads}{apart}",
+            f"forward: {note}, at most {self._most_tokens} tokens, on {threads}{apart}",
         )
 
     def encode(self, request: TextEmbedding) -> list[EncodedText]:
@@ -106,7 +128,7 @@ class TextEmbeddingEngine:
 
     def embed(self, texts: Sequence[EncodedText]) -> list[np.ndarray | ServingError]:
         """One item a text, in order: its vector, float32 [dimensions], or the error of that text alone."""
-        return in_batches(texts, len(texts), self._vectors, lambda: Internal("the model failed on this text"))
+        return in_batches(texts, len(texts), self.vectors, lambda: Internal("the model failed on this text"))
 
     def finished(self, vectors: np.ndarray, dimensions: int | None, normalize: bool | None) -> np.ndarray:
         """Float32 [texts, values]: cut, and of length 1 where that is wanted."""
@@ -118,11 +140,35 @@ class TextEmbeddingEngine:
 
     def close(self) -> None:
         """Drop every reference to the model, so that its memory comes back."""
-        self._model = self._head = None
+        self._encoder = self._head = None
+
+    def use(self, encoder: OpenVinoEncoder | None, note: str) -> None:
+        """From now on this encoder, or with None the same as before, of which `note` says why."""
+        if self._encoder is not None:  # closed meanwhile
+            self._encoder = encoder or self._encoder
+            self._note = note if encoder else f"{EagerEncoder.note} ({note})"
+
+    @property
+    def most_tokens(self) -> int:
+        """Of one text."""
+        return self.tokenizer.max_tokens
+
+    def example(self, length: int) -> EncodedText:
+        """Some text of so many tokens."""
+        ids = np.random.default_rng(length).integers(0, self._vocabulary, length).tolist()
+        return self.tokenizer.accept([ids], self._vocabulary)[0]
+
+    def batches(self, texts: Sequence[EncodedText]) -> list[list[EncodedText]]:
+        """Texts of any lengths as they may share forwards."""
+        if not self._equal_lengths:
+            return [list(texts)]
+        lengths = sorted({len(text.ids) for text in texts})
+        return [[text for text in texts if len(text.ids) == length] for length in lengths]
 
     @property
     def _most_tokens(self) -> int:
-        return FORWARD_TOKENS[self._model.device.type]
+        device = "cpu" if self._encoder is None else self._encoder.device.type
+        return FORWARD_TOKENS[device]
 
     def _check_size(self, dimensions: int | None) -> None:
         if dimensions is not None and dimensions > self.dimensions:
@@ -140,32 +186,32 @@ class TextEmbeddingEngine:
         """A folder whose parts do not fit together is found here, not by the first caller; and whether texts of unequal
         length may share a forward."""
         texts = self.tokenizer.encode(EXAMPLES, "")
-        alone = [vector for text in texts for vector in self._vectors([text])]
-        together = self._vectors(texts)
+        alone = [vector for text in texts for vector in self.vectors([text])]
+        together = self.vectors(texts)
+        self.argument_names = tuple(padded(texts, 0, 0))
         vectors = [vector for vector in (*alone, *together) if isinstance(vector, np.ndarray)]
         self.dimensions = len(vectors[0]) if vectors else 0
         close = len(vectors) == 4 and np.allclose(vectors[:2], vectors[2:], atol=SAME, rtol=SAME)
         # In half precision the order of sums alone makes more than that.
-        self._equal_lengths = self._model.dtype == torch.float32 and not close
+        self._equal_lengths = self._dtype == torch.float32 and not close
 
     @torch.inference_mode()
-    def _vectors(self, texts: Sequence[EncodedText]) -> list[np.ndarray | ServingError]:
-        """Raises whatever the model raises."""
-        if self._model is None:
+    def vectors(
+        self, texts: Sequence[EncodedText], by: OpenVinoEncoder | None = None
+    ) -> list[np.ndarray | ServingError]:
+        """Of the texts in one forward, by this encoder or by `by`. Raises whatever the encoder raises."""
+        encoder, head = by or self._encoder, self._head
+        if encoder is None or head is None:
             return [Internal("the model is closed")] * len(texts)
-        if torch.get_num_threads() != self._cores:
-            torch.set_num_threads(self._cores)  # of the calling thread
-        arguments = padded(texts, self.tokenizer.pad_id, self.tokenizer.pad_type_id)
-        device = self._model.device
-        outputs = self._model(**{name: tensor.to(device) for name, tensor in arguments.items()})
-        hidden = getattr(outputs, "last_hidden_state", None)
-        if hidden is None or hidden.shape[:2] != arguments["input_ids"].shape:
-            raise ModelLoadFailed("the model gives no vectors of a text's tokens")
+        threads = 1 if encoder.own_threads else self.cores
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)  # of the calling thread
+        hidden = encoder(padded(texts, self.tokenizer.pad_id, self.tokenizer.pad_type_id))
         lengths, left_out = (
-            torch.tensor(counts, device=device)
+            torch.tensor(counts, device=encoder.device)
             for counts in ([len(text.ids) for text in texts], [text.left_out for text in texts])
         )
-        vectors = self._head(pooled(hidden.float(), lengths, left_out, self.folder.modes)).cpu().numpy()
+        vectors = head(pooled(hidden, lengths, left_out, self.folder.modes)).cpu().numpy()
         finite = np.isfinite(vectors).all(1)
         fault = Internal("the model gave numbers that are not finite")
         return [vector if fine else fault for vector, fine in zip(vectors, finite, strict=True)]

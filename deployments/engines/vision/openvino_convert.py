@@ -1,8 +1,4 @@
-"""Converts an image classifier's folder to OpenVINO's format.
-
-Nothing is fetched, and nothing is reported: this calls OpenVINO's frontend directly. `openvino.convert_model` sends
-telemetry for each conversion.
-"""
+"""Converts an image classifier's folder to OpenVINO's format."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +8,7 @@ from torch.export import Dim
 from transformers import AutoModelForImageClassification
 
 from deployments.engines.loading import LOCAL, configuration, merge_adapter
+from deployments.engines.openvino_export import exported
 
 MOST_AT_ONCE = 64
 
@@ -33,8 +30,6 @@ def convert(folder: Path, shape: tuple[int, ...], file: Path) -> None:
     they cannot take.
     """
     import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     model = AutoModelForImageClassification.from_pretrained(
         folder, config=configuration(folder), dtype=torch.float32, use_safetensors=True, **LOCAL
@@ -42,10 +37,6 @@ def convert(folder: Path, shape: tuple[int, ...], file: Path) -> None:
     model = merge_adapter(model, folder).eval()
     batch = torch.zeros(2, *shape)  # torch.export takes a single image's 1 for a constant
     sizes = {0: Dim("batch", min=1, max=MOST_AT_ONCE)}
-    with torch.no_grad():
-        program = torch.export.export(_Logits(model), (batch,), dynamic_shapes=(sizes,))
-        decoder = TorchFXPythonDecoder.from_exported_program(program)
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    converted = frontend.convert(frontend.load(decoder))
+    converted = exported(_Logits(model), (batch,), (sizes,))
     converted.reshape([openvino.Dimension(1, MOST_AT_ONCE), *shape])
     openvino.save_model(converted, file, compress_to_fp16=False)

@@ -53,8 +53,9 @@ class TextEmbeddingReplica(ModelReplica[TextEmbedding, Embedder]):
         super().__init__(options)
         # Imported here: only replicas import torch, not the process that builds the application.
         from deployments.engines.device import default_device, gpu_share, use_threads
-        from deployments.engines.embedding.engine import TextEmbeddingEngine
+        from deployments.engines.embedding.engine import ENCODERS_BYTES, TextEmbeddingEngine
         from deployments.engines.loading import build_in_turn
+        from deployments.system.artifact_cache import ArtifactCache
 
         use_threads(self.cores)
         build_in_turn()
@@ -62,11 +63,12 @@ class TextEmbeddingReplica(ModelReplica[TextEmbedding, Embedder]):
         if gpu := gpu_share(self.settings.num_gpus):
             self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine = TextEmbeddingEngine.load
+        self.converted = ArtifactCache(self.cache / "encoders", ENCODERS_BYTES)
         self.forwards = ThreadPoolExecutor(1, "forward")
         self.others = ThreadPoolExecutor(self.cores, "tokenise")
 
     def load(self, model: Model) -> Embedder:
-        engine = self.load_engine(model.folder, self.device, model.manifest.dtype, self.cores)
+        engine = self.load_engine(model.folder, self.device, model.manifest.dtype, self.cores, self.converted)
         most = self.batch_limit(model)
         embed = self.cpu.working(model.name)(engine.embed)
         choose = partial(engine.next_batch, most_texts=most)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from deployments.contract.errors import Internal, InvalidRequest, ModelLoadFailed
 from deployments.contract.types import TextEmbedding
+from deployments.engines.embedding.encoder import load_encoder
 from deployments.engines.embedding.engine import TextEmbeddingEngine
 from deployments.engines.embedding.folder import MODES
 from tests.support.embedding.models import (
@@ -162,7 +163,7 @@ def test_token_ids_are_exactly_what_the_model_is_run_on(tmp_path: Path) -> None:
     engine = TextEmbeddingEngine.load(folder(tmp_path, settings={"prompts": PROMPTS, "default_prompt_name": "query"}))
     ids = [[5, 6, 7], [6], [7, 5]]
     with torch.inference_mode():
-        model = engine._model
+        model = load_encoder(tmp_path, "cpu", None)
         known = [model(input_ids=torch.tensor([one])).last_hidden_state[0].mean(0).numpy() for one in ids]
     assert_same(answer(engine, token_ids=ids), np.stack(known))
     with pytest.raises(InvalidRequest, match="the token id 999"):
@@ -182,14 +183,14 @@ def test_numbers_that_are_not_finite_are_an_error_of_their_text_alone(tmp_path: 
 
 def test_a_text_for_which_the_model_fails_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = TextEmbeddingEngine.load(folder(tmp_path))
-    compute = engine._vectors
+    compute = engine.vectors
 
     def fails_for_a_fox(texts: Any) -> Any:
         if any(8 in text.ids for text in texts):
             raise RuntimeError("secret")
         return compute(texts)
 
-    monkeypatch.setattr(engine, "_vectors", fails_for_a_fox)
+    monkeypatch.setattr(engine, "vectors", fails_for_a_fox)
     answers = engine.embed(engine.encode(TextEmbedding(model_id="m", texts=["a", "the fox", "dog"])))
     assert [isinstance(one, np.ndarray) for one in answers] == [True, False, True]
     assert isinstance(answers[1], Internal)
@@ -215,7 +216,7 @@ def test_how_it_runs_is_said_and_closing_frees_the_model(tmp_path: Path) -> None
         "forward: PyTorch, eager, at most 4096 tokens, on 1 thread",
     )
     [text] = engine.encode(TextEmbedding(model_id="m", texts=["a"]))
-    model = weakref.ref(engine._model)
+    model = weakref.ref(engine._encoder)
     engine.close()
     assert engine.resident_bytes == 0
     assert not engine.runtime_info

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from deployments.contract.types import Error, InferResponse, TextEmbedding, TextEmbeddingResult
+from deployments.engines.embedding import engine
 from deployments.engines.embedding.batching import MOST_WASTED, EncodedText
 from deployments.engines.embedding.engine import TextEmbeddingEngine
 from deployments.families.text_embedding.family import TEXT_EMBEDDING, TextEmbeddingOptions
@@ -21,6 +22,12 @@ from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from deployments.repository.model import find
 from tests.support.embedding.models import NORMALIZE, WORDS, pooling, reference, save_encoder, save_modules
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tests/deployments/engines/embedding/test_compilation.py shows it."""
+    monkeypatch.setattr(engine, "convert_in_background", lambda *given: None)
 
 
 @pytest.fixture(scope="module")
