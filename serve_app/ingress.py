@@ -4,7 +4,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
+from deployments.contract.errors import Unavailable
 from deployments.contract.failures import error_of
 from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Recorder
 from deployments.replica.calls import CALLS_UNDER_WAY, Reply
-from deployments.replica.context import cluster_network, ingress_socket, launcher_profile
+from deployments.replica.context import cluster_network, ingress_socket, launcher_profile, private_socket
 from deployments.replica.family import Form
 from deployments.replica.logs import join_serves_log
 from serve_app.access.api_keys import Access, AccessSettings
@@ -87,8 +88,12 @@ class Ingress:
         if grpc_address:
             self._grpc = GrpcServer(grpc_address, settings, self.access, self.runtime, self, signatures, tls)
             self._tasks.append(asyncio.create_task(self._grpc.start()))
+        self._unix_server: UnixServer | None = None
         path = ingress_socket()
-        self._unix_server = UnixServer(self.http, path) if path else None
+        if path is not None and path == private_socket():  # Serve's HAProxy looks for the socket once, and soon.
+            self._unix_server = UnixServer(self.http, path)
+        elif path is not None:
+            self._tasks.append(asyncio.create_task(self._listen(path)))
 
     def _runtime(self, max_prompt_bytes: int, access_log: bool) -> Runtime:
         profile, network = launcher_profile(), cluster_network()
@@ -104,6 +109,12 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self.http
+
+    async def _listen(self, path: Path) -> None:
+        """Once the models are known: from then on HAProxy sends requests here, and there may be another ingress."""
+        with suppress(Unavailable):
+            await self.mirror.ready()
+        self._unix_server = UnixServer(self.http, path)
 
     async def __del__(self) -> None:
         """Called by Serve, once nothing new is sent here."""

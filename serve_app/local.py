@@ -35,6 +35,8 @@ from serve_app.supervisor.supervisor import Supervisor
 APPLICATION = "model-runtime"
 RELOAD_EVERY_S = 1.0
 MANY_CPUS = 4
+FIRST_ANSWER_S = 60.0
+LOOK_EVERY_S = 0.05
 ALIVE_S = 5.0
 """How long the runtime may take to say that it is alive."""
 
@@ -105,6 +107,7 @@ class _Runtime:
             start_ray(self.folder, self.fronted, started)
             orders.report(Report(watch=rays_processes()))
             _deploy(self.config, self.port, self.fronted, self.families, started)
+            _wait_until_alive(self.config, self.port)
             if anew:
                 took_s = time.monotonic() - started
                 print(f"{_url(self.config, self.port)} answers again after {took_s:.0f} s", flush=True)
@@ -153,6 +156,15 @@ def _is_alive(config: RuntimeConfig, port: int) -> bool:
         return False
 
 
+def _wait_until_alive(config: RuntimeConfig, port: int) -> None:
+    """Until the first answer: HAProxy looks for the ingress four times a second. Raises TimeoutError."""
+    until = time.monotonic() + FIRST_ANSWER_S
+    while not _is_alive(config, port):
+        if time.monotonic() > until:
+            raise TimeoutError(f"no answer at /healthz for {FIRST_ANSWER_S:.0f} s")
+        time.sleep(LOOK_EVERY_S)
+
+
 def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> ModelRuntimeClient:
     """For notebooks: a client of the runtime on this port, started here if none runs, and stopped with this process."""
     client = ModelRuntimeClient(f"http://127.0.0.1:{port}")
@@ -170,6 +182,7 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
             front.start()
         start_ray(folder, front is not None, started)
         _deploy(config, port, front is not None, FAMILIES, started)
+        _wait_until_alive(config, port)
     return client
 
 

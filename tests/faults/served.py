@@ -45,14 +45,16 @@ class Served:
 
     def part(self, name: str) -> psutil.Process | None:
         """A living process of this part: one of several."""
+        return next(self.parts(name), None)
+
+    def parts(self, name: str) -> Iterator[psutil.Process]:
         for process in psutil.Process(self.process.pid).children(recursive=True):
             try:
                 line = " ".join(process.cmdline()[:1]) if name != "haproxy" else process.name()
             except psutil.Error:
                 continue
             if line.endswith(PARTS[name]) or line.startswith(PARTS[name]):
-                return process
-        return None
+                yield process
 
     def answers(self) -> bool:
         try:
