@@ -43,9 +43,9 @@ def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return inner / union, inner / union - (outer - union) / (outer + 1e-9)
 
 
-def classification(logits: Tensor, targets: Tensor) -> Tensor:
-    """Varifocal: what is found by its target, what is not by how surely it was said."""
-    weight = torch.where(targets > 0, targets, 0.75 * logits.detach().sigmoid().square())
+def classification(logits: Tensor, targets: Tensor, nothing: Tensor) -> Tensor:
+    """Varifocal: what is there weighs as its target does, and where nothing is, `nothing`."""
+    weight = torch.where(targets > 0, targets, nothing)
     return F.binary_cross_entropy_with_logits(logits, targets, weight, reduction="sum")
 
 
@@ -59,8 +59,9 @@ def regression(boxes: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
 def dense_loss(logits: Tensor, boxes: Tensor, places: Tensor, objects: Objects) -> Tensor:
     """Of all places [places, classes] and [places, 4] of one picture, whose own centres are `places`."""
     targets = torch.zeros_like(logits)
+    nothing = 0.75 * logits.detach().sigmoid().square()
     if not len(objects.classes):
-        return classification(logits, targets)
+        return classification(logits, targets, nothing)
     with torch.no_grad():
         overlap = overlaps(corners(boxes)[None], objects.boxes[:, None])[0]
         inside = (places[None] > objects.boxes[:, None, :2]) & (places[None] < objects.boxes[:, None, 2:])
@@ -77,7 +78,7 @@ def dense_loss(logits: Tensor, boxes: Tensor, places: Tensor, objects: Objects) 
         most_overlap = torch.zeros(len(fit)).scatter_reduce_(0, owner, own_overlap, "amax")
         score = own_fit / most_fit[owner].clamp(min=1e-9) * most_overlap[owner].clamp(min=0.05)
         targets[chosen, objects.classes[owner]] = score
-    return classification(logits, targets) + regression(boxes[chosen], objects.boxes[owner], score)
+    return classification(logits, targets, nothing) + regression(boxes[chosen], objects.boxes[owner], score)
 
 
 def matched(logits: Tensor, boxes: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
@@ -103,4 +104,6 @@ def paired_loss(logits: Tensor, boxes: Tensor, objects: Objects, queries: Tensor
     targets = torch.zeros_like(logits)
     overlap = overlaps(corners(boxes[queries].detach()), objects.boxes[wanted])[0]
     targets[queries, objects.classes[wanted]] = overlap.clamp(min=1e-3)
-    return classification(logits, targets) + regression(boxes[queries], objects.boxes[wanted], torch.ones(len(queries)))
+    # Most queries lie on objects that others are matched with. They weigh more than places, or cells are found twice.
+    right = classification(logits, targets, logits.detach().sigmoid())
+    return right + regression(boxes[queries], objects.boxes[wanted], torch.ones(len(queries)))

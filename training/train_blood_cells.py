@@ -30,7 +30,7 @@ from training.cells import HEIGHT, MEAN, NAMES, STD, WIDTH, Batch, Labelled, as_
 from training.detection_loss import Objects, dense_loss, matched, paired_loss
 from training.progress import save_checkpoint, update_average
 
-EPOCHS = 40
+EPOCHS = 100
 BATCH_SIZE = 4
 PEAK_LEARNING_RATE = 8e-4
 WARM_UP_STEPS = 150
@@ -195,7 +195,7 @@ def train(
             bar.update()
         seconds += time.monotonic() - started
         line = f"epoch {epoch + 1}: loss {total_loss / steps:.4f}"
-        if epoch % 5 == 4 or epoch + 1 == epochs:
+        if epoch % 10 == 9 or epoch + 1 == epochs:
             line += ", held out " + precision(average, processor, held_out)
         tqdm.write(line)
         save_checkpoint(
