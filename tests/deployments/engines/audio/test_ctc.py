@@ -54,7 +54,7 @@ def test_long_sound_goes_through_in_windows_that_see_what_is_beside_them(folders
     whole = np.concatenate(parts)
     assert len(whole) == len(frames(folders[kind], sound))
     assert answer.text == spelled(folders[kind], whole)
-    assert " ".join(word.text for word in answer.words) == answer.text
+    assert [word.text for word in answer.words] == answer.text.split()
     starts = [word.start_s for word in answer.words]
     assert starts == sorted(starts)
     assert answer.words[-1].end_s <= 65
@@ -73,7 +73,7 @@ def test_segments_come_before_the_end_and_each_once(folders: dict[str, Path]) ->
         told += reader.feed(window, given)
     answer = reader.end()
     assert tuple(told) == answer.segments[: len(told)]
-    assert " ".join(segment.text for segment in answer.segments) == answer.text
+    assert " ".join(segment.text for segment in answer.segments).split() == answer.text.split()
 
 
 @pytest.mark.parametrize("kind", ["group", "layer"])
