@@ -21,7 +21,7 @@ from tests.support import PROJECT
 from tests.support.ports import free_port
 from tests.support.running import Running
 
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 200
 
 
 def test_models_is_a_table_for_people_and_json_for_programs(
