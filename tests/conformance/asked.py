@@ -90,6 +90,10 @@ REQUESTS: dict[str, bytes] = {
     "a body that comes too slowly": head(HOST, CLOSE, JSON_TYPE, b"Content-Length: 100") + b"{",
 }
 
+SERVES_OWN = {"GET /-/healthz"}
+"""Serve's own health path, which KubeRay asks; the HAProxy of `model-runtime serve` has none."""
+BY_HAPROXY = {"GET /-/routes", "a body above max_body_mb, declared", "a body that comes too slowly"}
+"""Answered by HAProxy or by an ingress, as the runtime was started: status and code are the same."""
 MANY_AT_ONCE = 16
 
 
@@ -109,7 +113,7 @@ class Reply:
 
 
 def reply_of(port: int, sent: bytes) -> Reply:
-    received = exchange(port, sent, idle_s=25)
+    received = exchange(port, sent, idle_s=100)
     front = received.data.partition(b"\r\n\r\n")[0].decode("latin-1")
     pairs = [line.partition(": ") for line in front.split("\r\n")[1:]]
     headers = {name.lower(): value for name, _, value in pairs}
@@ -125,7 +129,9 @@ def reply_of(port: int, sent: bytes) -> Reply:
 
 
 def replies(port: int) -> dict[str, Reply]:
-    """To each request; and to pictures of 1 MiB, many of them at once."""
+    """To each request; and to pictures of 1 MiB, many of them at once. The models are loaded before."""
+    for sent in (post(text()), post(picture(0))):
+        reply_of(port, sent)
     with ThreadPoolExecutor(len(REQUESTS)) as callers:  # The slow ones wait beside each other.
         found = dict(zip(REQUESTS, callers.map(lambda sent: reply_of(port, sent), REQUESTS.values()), strict=True))
     large = post(picture(MIB))
