@@ -35,6 +35,8 @@ _CODECS = (
 )
 _LARGEST_ALLOCATION = 64 << 20
 """Of FFmpeg. A short MP4 may claim an index of some GB."""
+_MOST_PLANES = 7
+"""PyAV counts a frame's planes up to an empty one. Of eight there is none: it would read whatever memory follows."""
 NO_AUDIO = "the audio is not one of WAV, FLAC, Ogg, MP3, WebM, MP4, AAC, AIFF, CAF, or its header is damaged"
 DAMAGED = "the audio is damaged"
 
@@ -69,6 +71,8 @@ def blocks_of(audio_data: bytes) -> Iterator[Block]:
                     continue
                 for frame in frames:
                     good += 1
+                    if frame.format.is_planar and frame.layout.nb_channels > _MOST_PLANES:
+                        raise InvalidAudio(f"the audio has more than {_MOST_PLANES} channels")
                     yield frame.sample_rate, _samples(frame)
         except (av.FFmpegError, ValueError, MemoryError, OverflowError):
             bad += 1  # The container ends here.

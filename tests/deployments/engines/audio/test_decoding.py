@@ -158,3 +158,17 @@ def test_a_file_that_holds_only_pictures_is_no_audio(tmp_path: Path) -> None:
         film.mux(stream.encode(None))
     with pytest.raises(InvalidAudio, match="no audio"):
         decoded((tmp_path / "film.mp4").read_bytes(), 16_000)
+
+
+def test_eight_planes_are_refused_before_anything_reads_beyond_them() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as written:
+        stream = written.add_stream("aac", rate=RATE, layout="7.1")
+        assert isinstance(stream, av.AudioStream)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8 * 1024), np.float32), "flt", "7.1")
+        frame.sample_rate = RATE
+        for ready in av.AudioResampler("fltp", "7.1", RATE).resample(frame):
+            written.mux(stream.encode(ready))
+        written.mux(stream.encode(None))
+    with pytest.raises(InvalidAudio, match="more than 7 channels"):
+        decoded(file.getvalue(), 16_000)
