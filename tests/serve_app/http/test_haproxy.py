@@ -1,5 +1,6 @@
 """The environment with which Ray starts HAProxy. tests/runtime and tests/cluster run on it."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -45,8 +46,19 @@ def test_haproxy_waits_longer_than_the_longest_deadline_and_knows_the_body_limit
 def test_in_front_of_sockets_serve_listens_nowhere(tmp_path: Path) -> None:
     environment = front_environment(tmp_path)
     assert environment["RAY_SERVE_ENABLE_DIRECT_INGRESS"] == "0"
-    assert "RAY_SERVE_ENABLE_HA_PROXY" not in environment
+    assert environment["RAY_SERVE_ENABLE_HA_PROXY"] == "0"
     assert not any("PORT" in name for name in environment)
+
+
+def test_the_variable_that_names_our_own_program_leads_to_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = "RAY_SERVE_HAPROXY_BINARY_PATH"
+    monkeypatch.delenv(variable, raising=False)
+    real = haproxy.haproxy_binary()
+    monkeypatch.setenv(variable, "/anywhere/model-runtime-haproxy")
+    assert haproxy.haproxy_binary() == real
+    assert os.environ[variable] == "/anywhere/model-runtime-haproxy"
+    monkeypatch.setenv(variable, "/opt/haproxy")
+    assert haproxy.haproxy_binary() == "/opt/haproxy"
 
 
 def test_without_haproxy_nothing_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ async def test_scanning_goes_on_after_rays_store_was_unreachable(tmp_path: Path)
     registry = ModelRegistryActor(str(model_folder(tmp_path, "m")), {}, [], {})
     _, table = await table_of(registry)
     assert table.models.keys() == {"m"}
-    await until(lambda: not UNREACHABLE)
+    await until(lambda: not UNREACHABLE, timeout_s=60)  # a busy machine scans seldom
     await stop(registry)
 
 
