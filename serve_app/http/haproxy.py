@@ -125,7 +125,7 @@ def haproxy_binary() -> str | None:
         return shutil.which("haproxy")
     finally:
         if named is not None:
-            os.environ[_BINARY] = named
+            os.environ.update({_BINARY: named})
 
 
 def _free_range() -> int:
