@@ -91,6 +91,7 @@ TESTED_BY = {
     "deployments/contract/scalars.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/status.py": "tests/serve_app/registry/test_status.py",
     "deployments/contract/speech.py": "tests/deployments/contract/test_wire.py",
+    "deployments/contract/chunk.py": "tests/serve_app/dispatch/test_pending.py",
     "deployments/contract/text_generation.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
     "deployments/engines/audio/files.py": "tests/deployments/engines/audio/test_decoding.py",

@@ -10,8 +10,9 @@ from typing import TypeVar
 from ray import serve
 
 from benchmarks.residency.eviction import LeastRecentlyUsed
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ServingError
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.loading import build_in_turn
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import Event

@@ -12,8 +12,9 @@ import torch
 
 from benchmarks.engine_process import obey
 from benchmarks.text.text import PROMPTS
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ServingError
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.device import default_device, end_openmp_pool, use_threads
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import Event

@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.outcomes import Outcome, one_line
 from benchmarks.text.small_models import VOCABULARY, small_config, tokenizer
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ServingError
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.openvino import convert_worker
 from deployments.engines.text.request import Event

@@ -1,10 +1,10 @@
 """Options of a request for a text, and what a result says of its tokens."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from deployments.contract.scalars import U32, U64, Text, TokenId
+from deployments.contract.scalars import U32, Text, TokenId
 
 
 class SamplingDefaults(BaseModel):
@@ -68,28 +68,3 @@ class PromptToken(BaseModel):
     utf8: list[int]
     logprob: float | None = None
     top: list[Alternative]
-
-
-class SamplingOptions(TokenOptions, SamplingDefaults):
-    """How one request chooses its tokens, and what it wants to know of them. Without any it decodes greedily."""
-
-    model_config = ConfigDict(frozen=True)
-
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    """The log-probability of each token by the model's own logits, and those of so many of the best beside it."""
-    prompt_logprobs: bool | None = None
-    """With `logprobs`: also those of the prompt's tokens. Each takes a step, as a token of the text does."""
-    json_schema: dict[str, Any] | None = None
-    """The text is JSON that this schema allows; `{}` for any JSON."""
-    seed: U64 | None = None
-
-    @property
-    def adjusts_logits(self) -> bool:
-        """Whether an option, other than a schema, changes which logit is the largest."""
-        penalty = self.repetition_penalty not in (None, 1) or self.presence_penalty or self.frequency_penalty
-        return bool(penalty or self.logit_bias or self.min_tokens)
-
-    @property
-    def greedy(self) -> bool:
-        """Whether the next token is always the one with the largest of the model's own logits."""
-        return not (self.temperature or self.adjusts_logits or self.json_schema is not None)

@@ -7,7 +7,6 @@ every format. Fields with one are optional extras: `None` means absent, and binc
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from deployments.contract.chat import ChatOptions, Markup, Message
 from deployments.contract.errors import ERRORS, Internal, ServingError
-from deployments.contract.scalars import U32, Box, Text
+from deployments.contract.scalars import U32, U64, Box, Text
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.text_generation import PromptToken, TokenLogprob, Usage
-from deployments.contract.text_generation import SamplingOptions as SamplingOptions
+from deployments.contract.text_generation import PromptToken, SamplingDefaults, TokenLogprob, TokenOptions, Usage
 
 MAX_TEXTS = 2048
 """Of one TextEmbedding, as OpenAI has it."""
@@ -154,6 +152,31 @@ class Prompt(ChatOptions):
         return self
 
 
+class SamplingOptions(TokenOptions, SamplingDefaults):
+    """How one request chooses its tokens, and what it wants to know of them. Without any it decodes greedily."""
+
+    model_config = ConfigDict(frozen=True)
+
+    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    """The log-probability of each token by the model's own logits, and those of so many of the best beside it."""
+    prompt_logprobs: bool | None = None
+    """With `logprobs`: also those of the prompt's tokens. Each takes a step, as a token of the text does."""
+    json_schema: dict[str, Any] | None = None
+    """The text is JSON that this schema allows; `{}` for any JSON."""
+    seed: U64 | None = None
+
+    @property
+    def adjusts_logits(self) -> bool:
+        """Whether an option, other than a schema, changes which logit is the largest."""
+        penalty = self.repetition_penalty not in (None, 1) or self.presence_penalty or self.frequency_penalty
+        return bool(penalty or self.logit_bias or self.min_tokens)
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the next token is always the one with the largest of the model's own logits."""
+        return not (self.temperature or self.adjusts_logits or self.json_schema is not None)
+
+
 class TextGeneration(SamplingOptions, Prompt, InferRequest, index=1):
     """`max_tokens` counts new tokens. Without options decoding is greedy; `temperature` 0 is greedy too.
 
@@ -265,26 +288,3 @@ class Error(InferResponse, index=2):
         if self.retryable is not None:
             failure.retryable = self.retryable
         return failure
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """New text of an answer under way, final as it is. `index`: how many tokens, or segments, there are so far."""
-
-    text: str
-    index: int
-    logprobs: tuple[TokenLogprob, ...] = ()
-    markup: Markup | None = None
-    """Of the whole text; the first chunk has it, where the request asks for it."""
-    segments: tuple[SpeechSegment, ...] = ()
-    """Of speech: what the text is made of."""
-
-    def joined(self, later: "Chunk") -> "Chunk":
-        """This one and the one that follows it, as one."""
-        return Chunk(
-            self.text + later.text,
-            later.index,
-            self.logprobs + later.logprobs,
-            self.markup or later.markup,
-            self.segments + later.segments,
-        )

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypedDict
 
-from deployments.contract.types import Chunk, InferRequest, InferResponse
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import InferRequest, InferResponse
 from deployments.repository.model import Model
 
 Reply = Chunk | InferResponse

@@ -14,11 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ModelLoadFailed, ServingError, WrongFamily
 from deployments.contract.failures import error_of
 from deployments.contract.settings import FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
-from deployments.contract.types import Chunk, Error, InferRequest, InferResponse
+from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.meter import BATCH, COMPUTE, LOAD, Instrument, Meter
 from deployments.metrics.samples import ModelReport
 from deployments.replica.budget import Budget

@@ -4,9 +4,10 @@ import abc
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled
 from deployments.contract.failures import error_of
-from deployments.contract.types import Chunk, Error, InferResponse
+from deployments.contract.types import Error, InferResponse
 from deployments.replica.calls import CALLS_UNDER_WAY, Call, OnChunk, Reply, RoutingStats
 from deployments.replica.context import cluster_network, private_socket
 from deployments.replica.logs import join_serves_log

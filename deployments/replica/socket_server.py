@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from deployments.contract.types import Chunk, InferResponse
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import InferResponse
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.handshake import ClusterNetwork, Doorkeeper
 

@@ -19,9 +19,10 @@ from httpx_sse import EventSource
 from pydantic import TypeAdapter
 
 from deployments.contract import wire
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Unavailable
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.types import Chunk, Error, InferResponse
+from deployments.contract.types import Error, InferResponse
 from serve_app.client.blocking import Call, Portal
 
 Replies = AsyncGenerator[Chunk | InferResponse, None]

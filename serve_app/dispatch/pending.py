@@ -4,7 +4,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from deployments.contract.types import Chunk, InferResponse
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import InferResponse
 from deployments.replica.calls import Call, Reply, TimeLimit
 from serve_app.access.caller import Caller
 

@@ -11,9 +11,10 @@ from typing import Any
 import grpc
 from starlette.datastructures import Headers
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ERRORS, Internal, PayloadTooLarge, ServingError
 from deployments.contract.failures import error_of
-from deployments.contract.types import Chunk, Error, InferRequest, InferResponse
+from deployments.contract.types import Error, InferRequest, InferResponse
 from serve_app.access.api_keys import Access
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.grpc.messages import fill, from_message, to_message

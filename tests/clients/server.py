@@ -13,9 +13,9 @@ from typing import Any
 import uvicorn
 
 from deployments.contract.chat import Markup, Message
+from deployments.contract.chunk import Chunk
 from deployments.contract.text_generation import Alternative, PromptToken, TokenLogprob, Usage
 from deployments.contract.types import (
-    Chunk,
     InferRequest,
     TextEmbedding,
     TextEmbeddingResult,

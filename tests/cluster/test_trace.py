@@ -5,7 +5,7 @@ import pytest
 from benchmarks.trace import listed, trace
 from tests.support import PROJECT
 
-MOST_STATIONS = 25
+MOST_STATIONS = 24
 
 
 @pytest.mark.cluster

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ModelNotFound, quoted
 from deployments.contract.types import (
-    Chunk,
     ImageClassification,
     ImageClassificationResult,
     InferRequest,

@@ -12,9 +12,9 @@ import uvicorn
 from ray.serve._private.http_util import RequestIdMiddleware
 from starlette.types import ASGIApp
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.status import ModelStatus
 from deployments.contract.types import (
-    Chunk,
     ImageClassification,
     ImageClassificationResult,
     InferRequest,

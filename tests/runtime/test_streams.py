@@ -9,8 +9,9 @@ import httpx
 import psutil
 import pytest
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ModelNotFound, PromptTooLong
-from deployments.contract.types import Chunk, TextGenerationResult
+from deployments.contract.types import TextGenerationResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from tests.runtime.test_operation import metric
 from tests.support.running import Running

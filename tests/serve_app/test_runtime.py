@@ -7,11 +7,11 @@ from contextlib import aclosing
 
 import pytest
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import InvalidImage, ModelNotFound
 from deployments.contract.settings import FamilySettings
 from deployments.contract.text_generation import Usage
 from deployments.contract.types import (
-    Chunk,
     Error,
     ImageClassification,
     InferRequest,

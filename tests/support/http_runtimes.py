@@ -7,11 +7,12 @@ from typing import Protocol
 
 from starlette.applications import Starlette
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ModelNotFound, ServingError, quoted
 from deployments.contract.failures import error_of
 from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
 from deployments.contract.text_generation import Alternative, TokenLogprob, Usage
-from deployments.contract.types import Chunk, Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
 from deployments.families.table import FAMILIES
 from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access, AccessSettings

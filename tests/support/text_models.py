@@ -26,8 +26,9 @@ from transformers import (
     RwkvConfig,
 )
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ServingError
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.loading import build_in_turn
 from deployments.engines.text.decoders.model import CausalModel
 from deployments.engines.text.decoders.single import SingleDecoder

@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ServingError
 from deployments.contract.text_generation import Alternative, PromptToken, TokenLogprob
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text.detokenizer import Detokenizer
 from deployments.engines.text.folder.generation import StepProcessors
 from deployments.engines.text.sampler import Logprobs

@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import torch
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ModelLoadFailed, ServingError
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.probes import ProbeCache
 from deployments.engines.text.decoders.model import CausalModel, ModelFacts, takes
 from deployments.engines.text.decoders.probe import Probe, probe_prompts, tolerance

@@ -7,8 +7,9 @@ import numpy as np
 
 from deployments.contract.types import ImageClassification, ImageClassificationResult
 from deployments.engines.decimals import shortest
+from deployments.families.computing.torch_replica import Batched
 from deployments.families.image_classification.executors import ForwardExecutors
-from deployments.families.images.replica import Batched, ImageReplica
+from deployments.families.images.replica import ImageReplica
 from deployments.metrics.meter import PREPROCESS
 from deployments.replica.batching import Batcher
 from deployments.replica.calls import OnChunk

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from deployments.contract.types import ObjectDetection, ObjectDetectionResult
 from deployments.engines.decimals import shortest
-from deployments.families.images.replica import Batched, ImageReplica
+from deployments.families.computing.torch_replica import Batched
+from deployments.families.images.replica import ImageReplica
 from deployments.metrics.meter import PREPROCESS
 from deployments.replica.batching import Batcher, BatchPolicy
 from deployments.replica.calls import OnChunk

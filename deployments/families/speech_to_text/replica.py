@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.types import Chunk, SpeechToText, SpeechToTextResult
-from deployments.families.images.replica import Batched
+from deployments.contract.types import SpeechToText, SpeechToTextResult
+from deployments.families.computing.torch_replica import Batched, TorchReplica
 from deployments.families.speech_to_text.family import SpeechToTextOptions
 from deployments.families.speech_to_text.flow import AudioMemory, LongWork, Turns
 from deployments.metrics.meter import PREPROCESS
 from deployments.replica.batching import Batcher, BatchPolicy
 from deployments.replica.calls import OnChunk
-from deployments.replica.model_replica import ModelReplica, ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
 
@@ -36,7 +37,7 @@ Piecewise: TypeAlias = "Batched[PiecewiseEngine, Window, Any]"
 SpeechModel: TypeAlias = "Piecewise | WhisperEngine"
 
 
-class SpeechToTextReplica(ModelReplica[SpeechToText, SpeechModel]):
+class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
     """Answers SpeechToText requests. The forwards of all models run one after another, each on all cores."""
 
     stated_overhead = 512 * MIB
@@ -46,17 +47,10 @@ class SpeechToTextReplica(ModelReplica[SpeechToText, SpeechModel]):
         # Imported here: only replicas import torch, not the process that builds the application.
         from deployments.engines.audio import engine, transcript, whisper
         from deployments.engines.audio.decoding import LIMITS, decoded
-        from deployments.engines.device import default_device, gpu_share, use_threads
-        from deployments.engines.loading import build_in_turn
 
         settings = options.settings
         assert isinstance(settings, SpeechToTextOptions)
         LIMITS.seconds = settings.max_audio_s
-        use_threads(self.cores)
-        build_in_turn()
-        self.device = default_device()
-        if gpu := gpu_share(self.settings.num_gpus):
-            self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine, self.whisper_class = engine.load_engine, whisper.WhisperEngine
         self.options_class, self.decoded = transcript.SpeechOptions, decoded
         self.longest_s = settings.max_audio_s

@@ -4,16 +4,17 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 
 from deployments.contract.text_generation import Usage
 from deployments.contract.types import TextEmbedding, TextEmbeddingResult
 from deployments.engines.decimals import shortest
+from deployments.families.computing.torch_replica import Batched, TorchReplica
 from deployments.replica.batching import Batcher, BatchPolicy
 from deployments.replica.calls import OnChunk
-from deployments.replica.model_replica import ModelReplica, ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import Model
 
 if TYPE_CHECKING:
@@ -27,41 +28,18 @@ FEW = 4
 Made = TypeVar("Made")
 
 
-class Embedder:
-    """An engine, and the batcher that feeds it with texts in their turn."""
-
-    def __init__(self, engine: "TextEmbeddingEngine", batcher: "Batcher[EncodedText, np.ndarray]") -> None:
-        self.engine = engine
-        self.batcher = batcher
-
-    @property
-    def resident_bytes(self) -> int:
-        return self.engine.resident_bytes
-
-    @property
-    def runtime_info(self) -> tuple[str, ...]:
-        return self.engine.runtime_info
-
-    def close(self) -> None:
-        self.engine.close()
+Embedder: TypeAlias = "Batched[TextEmbeddingEngine, EncodedText, np.ndarray]"
 
 
-class TextEmbeddingReplica(ModelReplica[TextEmbedding, Embedder]):
+class TextEmbeddingReplica(TorchReplica[TextEmbedding, Embedder]):
     """Answers TextEmbedding requests. The forwards of all models run one after another, each on all cores."""
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
         # Imported here: only replicas import torch, not the process that builds the application.
-        from deployments.engines.device import default_device, gpu_share, use_threads
         from deployments.engines.embedding.engine import ENCODERS_BYTES, TextEmbeddingEngine
-        from deployments.engines.loading import build_in_turn
         from deployments.system.artifact_cache import ArtifactCache
 
-        use_threads(self.cores)
-        build_in_turn()
-        self.device = default_device()
-        if gpu := gpu_share(self.settings.num_gpus):
-            self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine = TextEmbeddingEngine.load
         self.converted = ArtifactCache(self.cache / "encoders", ENCODERS_BYTES)
         self.forwards = ThreadPoolExecutor(1, "forward")
@@ -72,9 +50,7 @@ class TextEmbeddingReplica(ModelReplica[TextEmbedding, Embedder]):
         most = self.batch_limit(model)
         embed = self.cpu.working(model.name)(engine.embed)
         choose = partial(engine.next_batch, most_texts=most)
-        return Embedder(
-            engine, Batcher(lambda: BatchPolicy(embed, self.forwards, 1, most, choose), self.batched(model))
-        )
+        return Batched(engine, Batcher(lambda: BatchPolicy(embed, self.forwards, 1, most, choose), self.batched(model)))
 
     async def answer(
         self, request: TextEmbedding, model: Model, engine: Embedder, on_chunk: OnChunk | None

@@ -11,13 +11,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from deployments.contract.chat import Markup
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled, ServingError
 from deployments.contract.text_generation import TokenLogprob, Usage
-from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult
+from deployments.contract.types import TextGeneration, TextGenerationResult
+from deployments.families.computing.torch_replica import TorchReplica
 from deployments.families.text_generation.metrics import TextMetrics
 from deployments.metrics.samples import ModelReport
 from deployments.replica.calls import OnChunk
-from deployments.replica.model_replica import ModelReplica, ReplicaOptions
+from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import Model
 
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
@@ -88,22 +90,15 @@ class GenerationOutput:
             self.finished.set_result(event)
 
 
-class TextGenerationReplica(ModelReplica[TextGeneration, "TextGenerationEngine"]):
+class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]):
     """Answers TextGeneration requests."""
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
         # Imported here: only replicas pay for torch, not the process that builds the application.
-        from deployments.engines.device import default_device, gpu_share, use_threads
-        from deployments.engines.loading import build_in_turn
         from deployments.engines.text.engine import CONVERTED_BYTES, TextGenerationEngine
         from deployments.system.artifact_cache import ArtifactCache
 
-        use_threads(self.cores)
-        build_in_turn()
-        self.device = default_device()
-        if gpu := gpu_share(self.settings.num_gpus):
-            self.use_gpu(gpu, gpu.total_bytes)
         self.load_engine = TextGenerationEngine.load
         self.folder_defaults: bool = getattr(options.settings, "folder_defaults", True)
         self.converted = ArtifactCache(self.cache / "converted", CONVERTED_BYTES)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deployments.contract import wire
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Internal, quoted
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.types import Chunk, Error, InferRequest, SpeechToText, SpeechToTextResult
+from deployments.contract.types import Error, InferRequest, SpeechToText, SpeechToTextResult
 from deployments.replica.calls import Reply
 from serve_app.http.openai.errors import InvalidField, error_object
 from serve_app.http.openai.responses import Object

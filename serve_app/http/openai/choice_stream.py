@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.text_generation import TokenLogprob
-from deployments.contract.types import Chunk, TextGenerationResult
+from deployments.contract.types import TextGenerationResult
 from serve_app.http.openai.parsing.delta import Delta
 from serve_app.http.openai.parsing.output import OutputParser
 from serve_app.http.openai.responses import Object, ResponseBuilder

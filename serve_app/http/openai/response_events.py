@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from deployments.contract.chat import Markup
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled
 from deployments.contract.text_generation import TokenLogprob, Usage
-from deployments.contract.types import Chunk, Error, TextGenerationResult
+from deployments.contract.types import Error, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.http.openai.parsing.delta import CallDelta, Delta
 from serve_app.http.openai.parsing.output import OutputParser

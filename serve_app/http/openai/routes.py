@@ -13,10 +13,10 @@ from starlette.routing import Route
 
 from deployments.contract import wire
 from deployments.contract.chat import Markup
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled, Internal, ModelNotFound, ServingError, quoted
 from deployments.contract.status import ModelStatus
 from deployments.contract.types import (
-    Chunk,
     Error,
     InferResponse,
     SpeechToTextResult,

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.family import model_formats

@@ -2,8 +2,9 @@
 
 import asyncio
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import InvalidImage
-from deployments.contract.types import Chunk, Error, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.types import Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call, OnChunk, Reply
 from deployments.replica.replica import Replica
 from tests.support.until import until

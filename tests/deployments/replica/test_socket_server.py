@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from deployments.contract.types import Chunk, ImageClassification, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import ImageClassification, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.socket_server import LEAVING, FramedConnection, ReplicaSocketServer
 from tests.support.until import turns, until

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.types import (
-    Chunk,
     ImageClassification,
     ImageClassificationResult,
     InferRequest,

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled, ModelNotFound, Unavailable
 from deployments.contract.speech import SpeechSegment
 from deployments.contract.text_generation import Alternative, TokenLogprob
-from deployments.contract.types import Chunk, Error, InferResponse, SpeechToTextResult, TextGenerationResult
+from deployments.contract.types import Error, InferResponse, SpeechToTextResult, TextGenerationResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.client.streaming import AsyncTextStream, Replies, replies_in
 from serve_app.http.sse import started, union_events

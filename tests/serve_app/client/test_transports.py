@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from deployments.contract import wire
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import DeadlineExceeded, ModelNotFound, Unavailable
 from deployments.contract.status import AdminResult, ModelStatus, Plan, Verb
-from deployments.contract.types import Chunk, Error, InferRequest, InferResponse, TextGeneration
+from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration
 from serve_app.client.transports import HttpTransport, ServeHandleTransport, Transport, bearer
 from tests.support.http_server import RESULT
 

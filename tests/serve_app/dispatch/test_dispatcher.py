@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, ModelNotFound, Unavailable
 from deployments.contract.generation import FolderDefaults
 from deployments.contract.settings import FamilySettings
-from deployments.contract.types import Chunk, ImageClassification, TextGeneration, TextGenerationResult
+from deployments.contract.types import ImageClassification, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Reply
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model

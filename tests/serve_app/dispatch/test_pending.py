@@ -1,9 +1,10 @@
 """One call: a repeated answer's chunks come once, and a slow reader gets what came meanwhile in one."""
 
 from deployments.contract.chat import Markup
+from deployments.contract.chunk import Chunk
 from deployments.contract.speech import SpeechSegment
 from deployments.contract.text_generation import TokenLogprob
-from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult
+from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
 from serve_app.dispatch.pending import PendingStream
 from tests.serve_app.dispatch.calls import pending_of, stream_of

@@ -9,7 +9,8 @@ import pytest
 from ray.serve._private.common import DeploymentID
 from ray.serve.request_router import ReplicaID
 
-from deployments.contract.types import Chunk, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
 from serve_app.dispatch.pending import Pending, ReplicaLost
 from serve_app.dispatch.socket_transport import SocketTransport

@@ -8,8 +8,9 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Overloaded
-from deployments.contract.types import Chunk, InferRequest, TextGenerationResult
+from deployments.contract.types import InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
 from serve_app.http import sse
 from tests.support.http_runtimes import FakeRuntime, Script, http_app, saying_hey

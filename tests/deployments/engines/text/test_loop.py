@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Overloaded, ServingError, Unavailable
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Internal, Unavailable
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text import paged
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.paged import PagedLoop

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import InvalidRequest
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import LEAST_LOGPROB, Event, Finished, GenerationRequest
 from deployments.engines.text.sampler import Logprobs

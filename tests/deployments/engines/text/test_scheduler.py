@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Internal, OutOfMemory, Overloaded, ServingError, Unavailable
-from deployments.contract.types import Chunk, SamplingOptions
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
 from deployments.engines.text.next_tokens import next_tokens
 from deployments.engines.text.request import Event, Finished, GenerationRequest

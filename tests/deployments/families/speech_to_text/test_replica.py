@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deployments.contract.types import Chunk, Error, InferResponse, SpeechToText, SpeechToTextResult
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import Error, InferResponse, SpeechToText, SpeechToTextResult
 from deployments.engines.audio import decoding
 from deployments.families.speech_to_text.family import SPEECH_TO_TEXT, SpeechToTextOptions
 from deployments.families.speech_to_text.replica import SpeechToTextReplica

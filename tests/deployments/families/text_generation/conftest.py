@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.settings import FamilySettings
-from deployments.contract.types import Chunk, TextGeneration, TextGenerationResult
+from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.text_generation import metrics
 from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.families.text_generation.replica import TextGenerationReplica

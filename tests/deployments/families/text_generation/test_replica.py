@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from deployments.contract.chat import Message
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Internal, InvalidRequest
 from deployments.contract.text_generation import TokenLogprob
-from deployments.contract.types import Chunk, SamplingOptions, TextGenerationResult
+from deployments.contract.types import SamplingOptions, TextGenerationResult
 from deployments.engines.text.chat_template import ChatRenderer
 from deployments.engines.text.request import Finished, GenerationRequest
 from deployments.engines.text.tokenizer import Tokenizer

@@ -8,9 +8,10 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import InvalidAudio
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.types import Chunk, Error, InferRequest, SpeechToText, SpeechToTextResult
+from deployments.contract.types import Error, InferRequest, SpeechToText, SpeechToTextResult
 from deployments.replica.calls import Reply
 from tests.support.http_runtimes import FakeRuntime, Script, http_app, responding
 

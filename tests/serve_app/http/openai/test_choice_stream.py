@@ -3,7 +3,8 @@
 from typing import Any
 
 from deployments.contract.chat import Markup
-from deployments.contract.types import Chunk, TextGenerationResult
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import TextGenerationResult
 from serve_app.http.openai.choice_stream import ChoiceStream
 from serve_app.http.openai.parsing.output import OutputParser
 from serve_app.http.openai.parsing.tool_calls import FORMATS, ToolCallParser

@@ -10,8 +10,9 @@ from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 from deployments.contract.chat import Markup
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Overloaded, Unavailable
-from deployments.contract.types import Chunk, InferRequest, TextGenerationResult
+from deployments.contract.types import InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
 from tests.serve_app.http.openai.test_tool_calling import SAID, saying
 from tests.support.http_runtimes import FakeRuntime, http_app, saying_hey

@@ -9,8 +9,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from deployments.contract.chat import Markup
+from deployments.contract.chunk import Chunk
 from deployments.contract.text_generation import Usage
-from deployments.contract.types import Chunk, InferRequest, TextGenerationResult
+from deployments.contract.types import InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
 from tests.support.http_runtimes import FakeRuntime, Script, http_app
 

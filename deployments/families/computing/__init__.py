@@ -1,0 +1,1 @@
+"""What the replicas of families that compute with torch share."""
