@@ -98,7 +98,7 @@ def examine(model_type: str, folder: Path) -> Outcome:
     try:
         wanted = expected(folder)
     except Exception as failure:
-        return Outcome("not answered", detail=one_line(failure))
+        return Outcome("not answered", detail=one_line(failure).replace(str(folder), "the folder"))
     started = time.perf_counter()
     try:
         engine = TextGenerationEngine.load(folder)

@@ -88,7 +88,7 @@ def examine(model_type: str, folder: Path) -> Outcome:
     try:
         wanted = expected(folder, photos)
     except Exception as failure:
-        return Outcome("not answered", detail=one_line(failure))
+        return Outcome("not answered", detail=one_line(failure).replace(str(folder), "the folder"))
     started = time.perf_counter()
     try:
         engine = ImageClassificationEngine.load(folder)
