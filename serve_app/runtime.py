@@ -128,15 +128,17 @@ class _Count:
         """It has its slot."""
         self._call = call
         self._queue_s = time.perf_counter() - self._started
-        self._runtime.recorder.meter.observe(QUEUE, self._queue_s, *_measured(call))
 
     def __exit__(self, *_: object) -> None:
         runtime, response = self._runtime, self.response
         runtime.under_way -= 1
         if response is not None and response.tokens:
             runtime.access.spend(self._caller, response.tokens)
-        if self._call is not None and self._call.repeated:
-            runtime.recorder.meter.count(RETRIES, 1, *_measured(self._call))
+        if self._call is not None and self._queue_s is not None:
+            model_and_family = _measured(self._call)
+            runtime.recorder.meter.observe(QUEUE, self._queue_s, *model_and_family)
+            if self._call.repeated:
+                runtime.recorder.meter.count(RETRIES, 1, *model_and_family)
         if self._caller.name and response is not None:
             runtime.recorder.meter.count(KEY_REQUESTS, 1, self._caller.name)
             runtime.recorder.meter.count(KEY_TOKENS, response.tokens, self._caller.name)

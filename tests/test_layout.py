@@ -66,7 +66,6 @@ RAY = {
     "serve_app/dispatch/handle_transport.py",
     "serve_app/dispatch/replica_pool.py",
     "serve_app/dispatch/serve_internals.py",
-    "serve_app/dispatch/socket_transport.py",
     "serve_app/doctor/worker.py",
     "serve_app/ingress.py",
     "serve_app/local.py",

@@ -21,6 +21,10 @@ CALLS_UNDER_WAY = "calls_under_way"
 """The name under which Serve's autoscaling statistics count calls."""
 
 
+class ReplicaLost(Exception):
+    """The replica ended, or its connection did, before the response came."""
+
+
 class RoutingStats(TypedDict):
     """What a replica publishes to those that choose a replica."""
 

@@ -2,19 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ray.serve.request_router import ReplicaID, RunningReplica
 
+from deployments.replica.connection import IngressConnection
 from deployments.replica.handshake import TIMEOUT_S, ClusterNetwork, connect
 from deployments.replica.launcher_profile import LauncherProfile
-from serve_app.dispatch.socket_transport import SocketTransport
+from serve_app.dispatch.placement import ReplicaMemory
 
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 
 RETRY_S = 5.0
 Address = str | tuple[str, int]
 """A Unix socket's path, or a host and a port."""
+
+
+class SocketTransport(IngressConnection):
+    """A connection to one replica, with what is known of the replica's models."""
+
+    def __init__(self, replica: ReplicaID, lost: Callable[[IngressConnection], None]) -> None:
+        super().__init__(replica.unique_id, lost)
+        self.replica_id = replica
+        self.memory = ReplicaMemory()
 
 
 class Connections:
@@ -62,7 +72,7 @@ class Connections:
         """Tries until there is a connection; is cancelled when Serve no longer lists the replica."""
         name = replica.unique_id
         while True:
-            socket = SocketTransport(replica, lambda lost: self._lost(lost, address))
+            socket = SocketTransport(replica, lambda lost: self._lost(lost, replica, address))
             try:
                 await self._reach(address, socket)
             except OSError as failure:  # It ended, and Serve does not know yet; or nothing leads there.
@@ -86,9 +96,8 @@ class Connections:
             assert self._network is not None
             await connect(address, self._network.secret, socket)
 
-    def _lost(self, socket: SocketTransport, address: Address) -> None:
-        name = socket.replica.unique_id
-        if self.sockets.get(name) is socket:
-            self.sockets[name] = None
+    def _lost(self, socket: IngressConnection, replica: ReplicaID, address: Address) -> None:
+        if self.sockets.get(socket.replica) is socket:
+            self.sockets[socket.replica] = None
             if socket.open:  # It did not announce its end: perhaps only the connection is lost.
-                self._connect(socket.replica, address)
+                self._connect(replica, address)

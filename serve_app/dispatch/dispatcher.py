@@ -18,10 +18,10 @@ from deployments.contract.generation import filled
 from deployments.contract.settings import FamilySettings
 from deployments.contract.text_generation import SamplingDefaults
 from deployments.contract.types import InferRequest, InferResponse
-from deployments.replica.calls import Call, Reply, TimeLimit
+from deployments.replica.calls import Call, ReplicaLost, Reply, TimeLimit
 from deployments.repository.model import Model
 from serve_app.access.caller import Caller, RequestContext
-from serve_app.dispatch.pending import Pending, PendingStream, ReplicaLost
+from serve_app.dispatch.pending import Pending, PendingStream
 from serve_app.dispatch.replica_pool import ReplicaPool
 
 logger = logging.getLogger("model_runtime.dispatch")

@@ -17,8 +17,9 @@ from ray.serve.handle import DeploymentHandle
 from deployments.contract.chat import Message
 from deployments.contract.errors import Overloaded
 from deployments.contract.types import InferResponse
+from deployments.replica.calls import ReplicaLost
 from serve_app.dispatch.broadcast import LOST, broadcast
-from serve_app.dispatch.pending import Pending, ReplicaLost
+from serve_app.dispatch.pending import Pending
 
 logger = logging.getLogger("model_runtime.dispatch")
 

@@ -10,10 +10,6 @@ from deployments.replica.calls import Call, Reply, TimeLimit
 from serve_app.access.caller import Caller
 
 
-class ReplicaLost(Exception):
-    """The replica ended, or its connection did, before the response came."""
-
-
 @dataclass(eq=False, kw_only=True)
 class Pending:
     """A call without chunks. Cancelling whoever awaits `response` cancels the call."""

@@ -12,12 +12,11 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
-from serve_app.dispatch.connections import Connections
+from serve_app.dispatch.connections import Connections, SocketTransport
 from serve_app.dispatch.handle_transport import HandleTransport
 from serve_app.dispatch.pending import Transport
 from serve_app.dispatch.placement import Placement
 from serve_app.dispatch.serve_internals import Replicas, replicas_of
-from serve_app.dispatch.socket_transport import SocketTransport
 
 MANY_TRANSPORTS = 256
 """From so many handle transports on, the idle ones are deleted before another is made."""
@@ -91,7 +90,7 @@ class ReplicaPool:
 
     def _best(self, sockets: list[SocketTransport], model: str) -> SocketTransport:
         for socket in sockets:
-            replica = self._replicas.get(socket.replica)
+            replica = self._replicas.get(socket.replica_id)
             socket.memory.told((replica.routing_stats if replica else None) or {})
         return sockets[self._placement.best(model, sockets, self._clock())]
 

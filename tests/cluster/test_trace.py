@@ -5,7 +5,7 @@ import pytest
 from benchmarks.trace import listed, trace
 from tests.support import PROJECT
 
-MOST_STATIONS = 24
+MOST_STATIONS = 22
 
 
 @pytest.mark.cluster

@@ -14,7 +14,7 @@ from deployments.replica import handshake
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.handshake import ClusterNetwork, connect
 from deployments.replica.socket_server import ReplicaSocketServer
-from tests.deployments.replica.test_socket_server import Receiver
+from tests.deployments.replica.test_connection import Receiver
 from tests.support.until import until
 
 NETWORK = ClusterNetwork("127.0.0.1", b"the secret")

@@ -1,77 +1,25 @@
-"""The direct connection to a replica: frames arrive whole, calls are answered side by side, none is lost at the end."""
+"""A replica that listens: calls are answered side by side, and none is lost at the end."""
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from deployments.contract.chunk import Chunk
-from deployments.contract.types import ImageClassification, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call, OnChunk
-from deployments.replica.socket_server import LEAVING, FramedConnection, ReplicaSocketServer
-from tests.support.until import turns, until
+from deployments.replica.connection import LEAVING
+from deployments.replica.socket_server import ReplicaSocketServer
+from tests.deployments.replica.test_connection import Receiver
+from tests.support.until import until
 
 
 @pytest.fixture
 def path() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:  # pytest's are too deep for the name of a socket
         yield Path(name) / "a.sock"
-
-
-class Receiver(FramedConnection):
-    """Keeps what it receives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.items: list[Any] = []
-
-    def received(self, item: Any) -> None:
-        self.items.append(item)
-
-
-class Wire(asyncio.Transport):
-    """Keeps what is written, in the pieces in which it is handed over."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pieces: list[Any] = []
-
-    def is_closing(self) -> bool:
-        return False
-
-    def writelines(self, list_of_data: Iterable[Any]) -> None:
-        self.pieces.extend(list_of_data)
-
-
-@pytest.mark.parametrize("cut", [1, 3, 1000, 65536, 250_001, 10**9])
-async def test_what_is_written_arrives_whole_however_it_is_cut(cut: int) -> None:
-    sender, receiver, wire = Receiver(), Receiver(), Wire()
-    sender.connection_made(wire)
-    letters = b"" if cut < 1000 else bytes(range(256)) * 4000
-    frames: list[list[Any]] = [["a"], ["b", letters, "c"], [letters[:70_000]], [], *([n] for n in range(50))]
-    for frame in frames:
-        for item in frame:
-            sender.write(item)
-        await turns()
-    sent = memoryview(b"".join(wire.pieces))
-    while sent:
-        buffer = receiver.get_buffer(-1)
-        size = min(cut, len(buffer), len(sent))
-        buffer[:size], sent = sent[:size], sent[size:]
-        receiver.buffer_updated(size)
-    assert receiver.items == [item for frame in frames for item in frame]
-    assert len(receiver._incoming) < 100_000  # of a large frame nothing is kept
-
-
-async def test_an_image_is_written_without_a_copy() -> None:
-    sender, wire, image = Receiver(), Wire(), bytes(1 << 20)
-    sender.connection_made(wire)
-    sender.write(ImageClassification(model_id="m", image_data=image))
-    await turns()
-    assert any(piece is image for piece in wire.pieces)
 
 
 class Waiting:

@@ -13,8 +13,8 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.request_router import ReplicaID
 
 from deployments.residency.eviction import CostAware
+from serve_app.dispatch.connections import SocketTransport
 from serve_app.dispatch.replica_pool import ReplicaPool
-from serve_app.dispatch.socket_transport import SocketTransport
 from tests.serve_app.dispatch.handles import FakeHandle
 
 LOAD_S = 1.0

@@ -11,8 +11,7 @@ from deployments.contract.types import InferResponse, TextGeneration, TextGenera
 from deployments.replica.calls import Call, OnChunk
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.socket_server import ReplicaSocketServer
-from serve_app.dispatch.connections import Connections
-from serve_app.dispatch.socket_transport import SocketTransport
+from serve_app.dispatch.connections import Connections, SocketTransport
 from tests.support.until import turns, until
 
 

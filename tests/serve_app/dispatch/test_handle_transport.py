@@ -10,9 +10,9 @@ from ray.serve.exceptions import BackPressureError
 from deployments.contract.chat import Message
 from deployments.contract.errors import Overloaded
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call
+from deployments.replica.calls import Call, ReplicaLost
 from serve_app.dispatch.handle_transport import CALLS_TOGETHER, HandleTransport, size_of
-from serve_app.dispatch.pending import Pending, ReplicaLost
+from serve_app.dispatch.pending import Pending
 from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.handles import FakeHandle
 from tests.support.until import turns, until

@@ -13,13 +13,13 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.request_router import ReplicaID
 
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call
+from deployments.replica.calls import Call, ReplicaLost
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
+from serve_app.dispatch.connections import SocketTransport
 from serve_app.dispatch.handle_transport import HandleTransport
-from serve_app.dispatch.pending import Pending, ReplicaLost
+from serve_app.dispatch.pending import Pending
 from serve_app.dispatch.replica_pool import MANY_TRANSPORTS, ReplicaPool
-from serve_app.dispatch.socket_transport import SocketTransport
 from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.handles import FakeHandle
 from tests.serve_app.dispatch.sockets import SocketReplica, open_in, socket_folder
@@ -206,7 +206,7 @@ async def test_a_call_goes_where_the_model_is_in_memory(pool: ReplicaPool, handl
     await both.connect(pool, a={"models": [], "free": 1.0}, b={"models": ["m"], "free": 0.1})
     holder = picked_socket(pool)
     assert holder is not None
-    assert holder.replica.unique_id == "b"
+    assert holder.replica == "b"
     await both.close()
 
 
@@ -217,7 +217,7 @@ async def test_a_model_that_no_replica_holds_goes_where_most_memory_is_free(
     await both.connect(pool, a={"models": ["x"], "free": 0.2}, b={"models": ["y"], "free": 0.25})
     picked = [picked_socket(pool, model) for model in ("m", "n")]
     # The second one has already been sent a model that takes some of its memory.
-    assert [transport.replica.unique_id for transport in picked if transport] == ["b", "a"]
+    assert [transport.replica for transport in picked if transport] == ["b", "a"]
     await both.close()
 
 
@@ -229,7 +229,7 @@ async def test_a_call_whose_replica_was_lost_takes_another_one_and_the_handle_on
     lost = picked_socket(pool)
     assert lost is not None
     call = waiting_calls(lost, 1)[0]
-    replica = both.replicas["ab".index(lost.replica.unique_id)]
+    replica = both.replicas["ab".index(lost.replica)]
     await until(lambda: replica.begun)
     await replica.drop_connections()
     with pytest.raises(ReplicaLost):
@@ -250,6 +250,6 @@ async def test_a_replica_that_ended_is_disconnected(pool: ReplicaPool, handle: F
     handle.show(table(b={}))
     remaining = picked_socket(pool)
     assert remaining is not None
-    assert remaining.replica.unique_id == "b"
+    assert remaining.replica == "b"
     await until(lambda: not both.replicas[0].server.connections)
     await both.close()

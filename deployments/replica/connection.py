@@ -1,0 +1,213 @@
+"""A direct connection between an ingress and a replica: calls one way, replies the other. Both of its ends.
+
+A call by Serve's handle takes over a millisecond, whatever it carries (docs/dispatch.md). What an end writes within one
+turn of its event loop shares a frame, so the busier an end is, the fuller its frames.
+"""
+
+import asyncio
+import logging
+import pickle
+from abc import abstractmethod
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Protocol, cast
+
+from deployments.contract.chunk import Chunk
+from deployments.contract.types import InferResponse
+from deployments.replica.calls import Call, OnChunk, ReplicaLost, Reply
+
+logger = logging.getLogger("model_runtime.dispatch")
+
+_LENGTH = 4
+_BUFFER_BYTES = 64 * 1024
+
+LEAVING = "leaving"
+"""Sent by a replica that takes no new calls."""
+
+
+class FramedConnection(asyncio.BufferedProtocol):
+    """One end: writes and receives lists of pickled items, each list behind its length, u32 little-endian.
+
+    An image may have many megabytes: it is written from where it lies, and received where it is unpickled from.
+    Both ends are this runtime: a Unix socket lies in a folder that only its user can enter, and TCP begins with a
+    handshake.
+    """
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._outgoing: list[object] = []
+        self._incoming = bytearray(_BUFFER_BYTES)
+        self._filled = 0
+
+    @abstractmethod
+    def received(self, item: Any) -> None: ...
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from asyncio.Transport
+
+    def write(self, item: object) -> None:
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outgoing.append(item)
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if self.transport is None or self.transport.is_closing():
+            return
+        frame = _Pieces()
+        try:
+            pickle.Pickler(frame, pickle.HIGHEST_PROTOCOL).dump(outgoing)
+        except Exception:
+            # The calls are repeated by the handle, whose pickle takes more kinds of objects.
+            logger.exception("an object cannot be pickled")
+            self.transport.abort()
+            return
+        self.transport.writelines((sum(map(len, frame)).to_bytes(_LENGTH, "little"), *frame))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return memoryview(self._incoming)[self._filled :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        incoming, filled = self._incoming, self._filled + nbytes
+        start = 0
+        while filled >= (end := start + _frame_bytes(incoming, start, filled)):
+            items = pickle.loads(memoryview(incoming)[start + _LENGTH : end])
+            start = end
+            for item in items:
+                self.received(item)
+        # `end` is that of a frame of which a part is here. The part moves to the front of a buffer that holds it all.
+        size = max(_BUFFER_BYTES, end - start)
+        if start or size != len(incoming):
+            begun = incoming[start:filled]
+            if size != len(incoming):
+                self._incoming = bytearray(size)
+            self._incoming[: len(begun)] = begun
+        self._filled = filled - start
+
+
+def _frame_bytes(incoming: bytearray, start: int, filled: int) -> int:
+    """Of the frame that begins at `start`, its length included; of the length alone where that is not complete."""
+    known = filled - start >= _LENGTH
+    return _LENGTH + (int.from_bytes(incoming[start : start + _LENGTH], "little") if known else 0)
+
+
+class _Pieces(list[bytes]):
+    """A file for a Pickler: it keeps what is written, and does not copy large objects."""
+
+    write = list.append
+
+
+class PendingCall(Protocol):
+    """A call whose response an ingress awaits."""
+
+    call: Call
+    arrived: bool
+    """Whether a replica has received it."""
+    replica: str
+    """The last one it was sent to, by its id in Serve."""
+    response: "asyncio.Future[InferResponse]"
+
+    def deliver(self, reply: Reply) -> None: ...
+
+    def fail(self, cause: Exception) -> None: ...
+
+
+class IngressConnection(FramedConnection):
+    """The ingress's end: writes a Call, or the id of a call that is cancelled.
+
+    `replica`: its id in Serve. `lost` is called when the connection has ended.
+    """
+
+    def __init__(self, replica: str, lost: "Callable[[IngressConnection], None]") -> None:
+        super().__init__()
+        self.replica = replica
+        self.open = True
+        """Whether the replica takes new calls."""
+        self.pending: dict[str, PendingCall] = {}
+        self._lost = lost
+
+    @property
+    def under_way(self) -> int:
+        return len(self.pending)
+
+    async def send(self, pending: PendingCall) -> InferResponse:
+        """Raises ReplicaLost. Cancelled, it cancels the call at its replica."""
+        call_id = pending.call.call_id
+        pending.arrived = True
+        pending.replica = self.replica
+        self.pending[call_id] = pending
+        self.write(pending.call)
+        try:
+            return await pending.response
+        finally:
+            if self.pending.pop(call_id, None) is not None:  # No response came, and the connection is there.
+                self.write(call_id)
+
+    def received(self, item: tuple[str, Reply] | str) -> None:
+        if isinstance(item, str):  # LEAVING
+            self.open = False
+            return
+        call_id, reply = item
+        ended = isinstance(reply, InferResponse)
+        pending = self.pending.pop(call_id, None) if ended else self.pending.get(call_id)
+        if pending is not None:
+            pending.deliver(reply)
+
+    def connection_lost(self, failure: Exception | None) -> None:
+        self._lost(self)
+        self.open = False
+        pendings, self.pending = self.pending, {}
+        for pending in pendings.values():
+            pending.fail(ReplicaLost())
+
+
+class Responder(Protocol):
+    """The replica behind the connections."""
+
+    async def respond(self, call: Call, on_chunk: OnChunk | None) -> InferResponse:
+        """Never raises, not even when cancelled."""
+
+
+class ReplicaConnection(FramedConnection):
+    """The replica's end: writes (call id, Reply), or LEAVING. It is in `connections` while it is connected."""
+
+    def __init__(self, replica: Responder, connections: "set[ReplicaConnection]") -> None:
+        super().__init__()
+        self._replica = replica
+        self._connections = connections
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._connections.add(self)
+
+    def received(self, item: Call | str) -> None:
+        if isinstance(item, Call):
+            self._tasks[item.call_id] = asyncio.get_running_loop().create_task(self._respond(item))
+        # Popped here: a task that is cancelled before its first step never runs its own `finally`.
+        elif (task := self._tasks.pop(item, None)) is not None:
+            task.cancel()
+
+    async def _respond(self, call: Call) -> None:
+        on_chunk = partial(self._write_chunk, call.call_id) if call.stream else None
+        try:
+            self.write((call.call_id, await self._replica.respond(call, on_chunk)))
+        finally:
+            self._tasks.pop(call.call_id, None)
+
+    def _write_chunk(self, call_id: str, chunk: Chunk) -> None:
+        self.write((call_id, chunk))
+
+    def connection_lost(self, failure: Exception | None) -> None:
+        self._connections.discard(self)
+        for task in self._tasks.values():
+            task.cancel()
+        self._tasks = {}
+
+    async def leave(self) -> None:
+        self.write(LEAVING)
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+        assert self.transport is not None
+        self._flush()  # What was written in this turn of the loop; a transport that closes takes nothing more.
+        self.transport.close()
