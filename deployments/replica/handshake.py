@@ -47,19 +47,19 @@ async def connect(address: tuple[str, int], secret: bytes, protocol: ProtocolT) 
     return protocol
 
 
-class Doorkeeper:
-    """The server's side: `admitted` makes the protocol of each connection whose client has proven the secret."""
+class ServerHandshakes:
+    """The server's side: `make_protocol` makes that of each connection whose client has proven the secret."""
 
-    def __init__(self, secret: bytes, admitted: Callable[[], asyncio.BufferedProtocol]) -> None:
+    def __init__(self, secret: bytes, make_protocol: Callable[[], asyncio.BufferedProtocol]) -> None:
         self.secret = secret
-        self.admitted = admitted
+        self.make_protocol = make_protocol
         self.unproven: dict[_ServerHandshake, None] = {}  # in the order in which they came
         self._refused = False
 
     def __call__(self) -> asyncio.BufferedProtocol:
         return _ServerHandshake(self)
 
-    def enter(self, handshake: "_ServerHandshake") -> None:
+    def begin(self, handshake: "_ServerHandshake") -> None:
         self.unproven[handshake] = None
         if len(self.unproven) > MAX_UNPROVEN:
             next(iter(self.unproven)).end()
@@ -111,14 +111,14 @@ class _Handshake(asyncio.BufferedProtocol):
 
 
 class _ServerHandshake(_Handshake):
-    def __init__(self, door: Doorkeeper) -> None:
-        super().__init__(door.secret, _NONCE + _PROOF)
-        self._door = door
+    def __init__(self, server: ServerHandshakes) -> None:
+        super().__init__(server.secret, _NONCE + _PROOF)
+        self._server = server
         self._timer = asyncio.get_running_loop().call_later(TIMEOUT_S, self.end)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._door.enter(self)
+        self._server.begin(self)
         assert self.transport is not None
         self.transport.write(self.nonce)
 
@@ -126,12 +126,12 @@ class _ServerHandshake(_Handshake):
         assert self.transport is not None
         nonce, proof = message[:_NONCE], message[_NONCE:]
         if not hmac.compare_digest(proof, self._proof(b"client", self.nonce, nonce)):
-            self._door.refuse(self.transport.get_extra_info("peername"))
+            self._server.refuse(self.transport.get_extra_info("peername"))
             self.end()
             return
         self._left()
         self.transport.write(self._proof(b"server", self.nonce, nonce))
-        self._hand_over(self._door.admitted())
+        self._hand_over(self._server.make_protocol())
 
     def connection_lost(self, failure: Exception | None) -> None:
         self._left()
@@ -143,7 +143,7 @@ class _ServerHandshake(_Handshake):
 
     def _left(self) -> None:
         self._timer.cancel()
-        self._door.unproven.pop(self, None)
+        self._server.unproven.pop(self, None)
 
 
 class _ClientHandshake(_Handshake):

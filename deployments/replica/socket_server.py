@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deployments.replica.connection import ReplicaConnection, Responder
-from deployments.replica.handshake import ClusterNetwork, Doorkeeper
+from deployments.replica.handshake import ClusterNetwork, ServerHandshakes
 
 BACKLOG = 128
 
@@ -26,14 +26,14 @@ class ReplicaSocketServer:
         self.address: tuple[str, int] | None = None
         """Where other nodes reach it."""
         self._path = path
-        self._door = Doorkeeper(network.secret, self._connection) if network else None
+        self._handshakes = ServerHandshakes(network.secret, self._connection) if network else None
         self._listeners: list[tuple[socket.socket, Callable[[], asyncio.BaseProtocol]]] = []
         if path is not None:
             self._listeners.append((_unix_listener(path), self._connection))
-        if network is not None and self._door is not None:
+        if network is not None and self._handshakes is not None:
             listener = _tcp_listener(network.host)
             self.address = (network.host, listener.getsockname()[1])
-            self._listeners.append((listener, self._door))
+            self._listeners.append((listener, self._handshakes))
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     def _connection(self) -> ReplicaConnection:
@@ -53,8 +53,8 @@ class ReplicaSocketServer:
             server.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
-        if self._door is not None:
-            self._door.close()
+        if self._handshakes is not None:
+            self._handshakes.close()
         await asyncio.gather(*(connection.leave() for connection in list(self.connections)))
 
 

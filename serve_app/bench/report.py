@@ -67,9 +67,10 @@ class Report:
         parts = [_lines("all", self.whole)]
         if len(self.models) > 1:
             parts += [_lines(name, summary) for name, summary in self.models.items()]
-        wanted = ", ".join(f"{name} ≤ {limit:g} s" for name, limit in self.objective.items())
-        told = f"objective: {wanted}\n" if wanted else ""
-        return f"{self.url}, {self.counted_s:g} s counted, {self.date}\n{self.machine}\n{told}\n" + "\n".join(parts)
+        if wanted := ", ".join(f"{name} ≤ {limit:g} s" for name, limit in self.objective.items()):
+            wanted = f"objective: {wanted}\n"
+        head = f"{self.url}, {self.counted_s:g} s counted, {self.date}\n{self.machine}\n{wanted}\n"
+        return head + "\n".join(parts)
 
 
 def summary(spans: Sequence[Span], begin: float, end: float, objective: Mapping[str, float]) -> Summary:

@@ -75,7 +75,7 @@ async def answer_lines(
     lines: Iterator[bytes],
     answers: BinaryIO,
     concurrency: int,
-    told: Callable[[], None],
+    on_answer: Callable[[], None],
 ) -> int:
     """Writes the answer of each line. Returns how many of them are errors. Raises Unavailable."""
     errors = 0
@@ -93,7 +93,7 @@ async def answer_lines(
                 answers.write(wire.encode(response, wire.JSON) + b"\n")
                 answers.flush()
                 errors += isinstance(response, Error)
-                told()
+                on_answer()
     return errors
 
 

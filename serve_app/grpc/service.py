@@ -66,12 +66,12 @@ class InferenceService(InferenceServicer):
     ) -> AsyncGenerator[pb.InferResponse, None]:
         called = await self.called(context)
         answers: Answers = asyncio.Queue()
-        room = asyncio.Semaphore(MAX_CONCURRENT_LINES)
+        slots = asyncio.Semaphore(MAX_CONCURRENT_LINES)
         numbers = itertools.count()
 
         async def read() -> None:
             async for request in requests:
-                await room.acquire()
+                await slots.acquire()
                 answers.put_nowait(asyncio.create_task(self._answer(request, called.of(next(numbers)))))
 
         reading = asyncio.create_task(read())
@@ -79,7 +79,7 @@ class InferenceService(InferenceServicer):
         try:
             while (answer := await answers.get()) is not None:
                 yield to_message(await answer, pb.InferResponse())
-                room.release()
+                slots.release()
         finally:
             reading.cancel()
             while not answers.empty():

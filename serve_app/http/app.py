@@ -15,14 +15,14 @@ from deployments.contract import wire
 from deployments.contract.errors import MethodNotAllowed, NotFound, ServingError, quoted
 from deployments.contract.failures import error_of
 from deployments.contract.types import Error, InferRequest
+from deployments.replica.calls import Reply
 from deployments.replica.family import Form
 from serve_app.access.api_keys import METRICS_PATH, Access
-from serve_app.access.caller import RequestContext
 from serve_app.config.config import IngressSettings
 from serve_app.http.batch import NDJSON, JsonLinesResponse, answer_list
 from serve_app.http.cors import cors
 from serve_app.http.home.routes import page_routes
-from serve_app.http.interfaces import Asked, MountedApi, Operations, Runtime
+from serve_app.http.interfaces import MountedApi, Operations, Runtime
 from serve_app.http.middleware import LimitsMiddleware, path_of
 from serve_app.http.models import model_routes
 from serve_app.http.openapi import openapi_document
@@ -36,7 +36,7 @@ from serve_app.http.requests import (
     request_id_of,
 )
 from serve_app.http.responses import error_response, rendered
-from serve_app.http.sse import EventStream, started, union_events
+from serve_app.http.sse import streamed, union_events
 
 OPENMETRICS = "application/openmetrics-text"
 
@@ -93,15 +93,9 @@ def _inference_routes(runtime: Runtime, limit_bytes: int, forms: Sequence[Form])
     async def infer(request: Request) -> Response:
         asked, context = await decoded(request, limit_bytes, forms), context_of(request)
         if isinstance(asked, InferRequest) and asked.wants_stream:
-            return await streamed(request, asked, context)
+            work = streamed(runtime.stream(asked, context), union_events, partial(_refusal, accepted(request)))
+            return await cancel_on_disconnect(request, work)
         return rendered(await cancel_on_disconnect(request, runtime.answer(asked, context)), accepted(request))
-
-    async def streamed(request: Request, asked: Asked, context: RequestContext) -> Response:
-        replies = await cancel_on_disconnect(request, started(runtime.stream(asked, context)))
-        if not isinstance(replies.first, Error):
-            return EventStream(union_events(replies))
-        await replies.aclose()
-        return rendered(replies.first, accepted(request))
 
     async def infer_batch(request: Request) -> Response:
         context = context_of(request)
@@ -112,6 +106,10 @@ def _inference_routes(runtime: Runtime, limit_bytes: int, forms: Sequence[Form])
         return Response(answers, media_type=wire.JSON)
 
     return [Route("/infer", infer, methods=["POST"]), Route("/infer/batch", infer_batch, methods=["POST"])]
+
+
+def _refusal(content_type: str, reply: Reply) -> Response | None:
+    return rendered(reply, content_type) if isinstance(reply, Error) else None
 
 
 def _operations_routes(operations: Operations, access: Access) -> list[BaseRoute]:

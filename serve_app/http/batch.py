@@ -71,7 +71,7 @@ class JsonLinesResponse(Response):
     async def _read(self, answers: Answers, writing: "asyncio.Task[None]") -> None:
         """Starts the answer of each line. Cancels `writing` if the client disconnects.
 
-        While the queue is full nothing is received, so a disconnect is noticed only once it has room.
+        While the queue is full nothing is received, so a disconnect is noticed only once it takes more.
         """
         number = 0
         try:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Generic, Self, TypeVar
 
@@ -60,6 +60,19 @@ async def started(replies: AsyncGenerator[Item, None]) -> StartedStream[Item]:
         first.cancel()
         raise
     return StartedStream(first, replies)
+
+
+async def streamed(
+    replies: AsyncGenerator[Item, None],
+    events: Callable[[StartedStream[Item]], Events],
+    refusal: Callable[[Item], Response | None],
+) -> Response:
+    """The events of the replies; or, where the first reply is an error, the response that `refusal` makes of it."""
+    stream = await started(replies)
+    if stream.first is None or (refused := refusal(stream.first)) is None:
+        return EventStream(events(stream))
+    await stream.aclose()
+    return refused
 
 
 async def union_events(replies: StartedStream[Reply]) -> Events:

@@ -122,9 +122,9 @@ class ResponseEvents:
             return [self._item_event("response.function_call_arguments.delta", delta=text)]
         if item.kind == "reasoning":
             return [self._item_event("response.reasoning_text.delta", delta=text)]
-        told = [token_logprob(token) for token in logprobs]
-        item.logprobs += told
-        return [self._item_event("response.output_text.delta", delta=text, logprobs=told)]
+        described = [token_logprob(token) for token in logprobs]
+        item.logprobs += described
+        return [self._item_event("response.output_text.delta", delta=text, logprobs=described)]
 
     def _closed(self) -> list[Object]:
         if not self._open:

@@ -63,8 +63,8 @@ class ResponseBuilder(abc.ABC):
 
     def text_chunk(self, choice: int, delta: Delta, logprobs: Sequence[TokenLogprob], offset: int) -> Object:
         """A chunk of text. `offset`: how many characters of the choice came before those of `logprobs`."""
-        told = self._logprobs(logprobs, offset) if logprobs else None
-        return self._chunk(_choice(choice, self._part(delta), told))
+        described = self._logprobs(logprobs, offset) if logprobs else None
+        return self._chunk(_choice(choice, self._part(delta), described))
 
     def last_chunk(self, choice: int, finish_reason: str | None) -> Object:
         """The chunk after a choice's last text."""
@@ -105,8 +105,8 @@ class CompletionBuilder(ResponseBuilder):
             return ResponseBuilder._whole_choice(self, choice, result)
         prompt = b"".join(bytes(token.utf8) for token in result.prompt_logprobs).decode(errors="replace")
         text = (self.echoes[choice] or prompt) + result.generated_text
-        told = self._logprobs([*result.prompt_logprobs, *(result.logprobs or ())], 0)
-        return _choice(choice, {"text": text}, told, result.finish_reason)
+        logprobs = self._logprobs([*result.prompt_logprobs, *(result.logprobs or ())], 0)
+        return _choice(choice, {"text": text}, logprobs, result.finish_reason)
 
     def _logprobs(self, tokens: Sequence[TokenLogprob | PromptToken], offset: int) -> Object:
         """Parallel lists. `text_offset` counts characters from the start of the choice's new text."""

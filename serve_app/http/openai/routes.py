@@ -40,7 +40,7 @@ from serve_app.http.openai.response_body import ResponseBody
 from serve_app.http.openai.response_events import ResponseEvents, response_stream
 from serve_app.http.openai.responses import ChatBuilder, CompletionBuilder, ResponseBuilder
 from serve_app.http.requests import cancel_on_disconnect, context_of, read_form, read_json
-from serve_app.http.sse import Events, EventStream, StartedStream, data, started
+from serve_app.http.sse import Events, StartedStream, data, streamed
 
 FAMILIES = frozenset({"text_generation", "text_embedding", "speech_to_text"})
 """Whose models OpenAI's clients may ask."""
@@ -57,8 +57,8 @@ def openai_api(settings: IngressSettings, runtime: Runtime, operations: Operatio
         Route("/v1/completions", partial(api.generate, CompletionBody), methods=["POST"]),
         Route("/v1/responses", api.respond, methods=["POST"]),
         Route("/v1/embeddings", api.embed, methods=["POST"]),
-        Route("/v1/audio/transcriptions", partial(api.hear, "transcribe"), methods=["POST"]),
-        Route("/v1/audio/translations", partial(api.hear, "translate"), methods=["POST"]),
+        Route("/v1/audio/transcriptions", partial(api.transcribe, "transcribe"), methods=["POST"]),
+        Route("/v1/audio/translations", partial(api.transcribe, "translate"), methods=["POST"]),
         Route("/v1/chat/completions", partial(api.generate, ChatBody), methods=["POST"]),
     ]
     return MountedApi("/v1", routes, render_error, openai_paths)
@@ -108,26 +108,20 @@ class _OpenAI:
             return render_error(result if isinstance(result, Error) else Error.of(Internal("the model gave none")))
         return Response(data(body.response(result)), media_type=wire.JSON)
 
-    async def hear(self, task: Task, request: Request) -> Response:
+    async def transcribe(self, task: Task, request: Request) -> Response:
         context = context_of(request)
         try:
             form = AudioForm.of(await read_form(request, self.limit_bytes), task)
         except ServingError as failure:
             return await self._refused(failure, context)
         if form.request.wants_stream:
-            return await cancel_on_disconnect(request, self._heard_in_parts(form, context))
+            work = streamed(self.runtime.stream(form.request, context), audio_events, _refusal)
+            return await cancel_on_disconnect(request, work)
         result = await cancel_on_disconnect(request, self.runtime.answer(form.request, context))
         if not isinstance(result, SpeechToTextResult):
             return render_error(result if isinstance(result, Error) else Error.of(Internal("the model gave no text")))
         body, kind = form.rendered(result)
         return Response(body, media_type=kind)
-
-    async def _heard_in_parts(self, form: AudioForm, context: RequestContext) -> Response:
-        replies = await started(self.runtime.stream(form.request, context))
-        if not isinstance(replies.first, Error):
-            return EventStream(audio_events(replies))
-        await replies.aclose()
-        return render_error(replies.first)
 
     async def respond(self, request: Request) -> Response:
         context = context_of(request)
@@ -137,7 +131,9 @@ class _OpenAI:
         context = replace(context, left_open=body.chat.left_open)
         events = ResponseEvents(body.echo(f"resp_{context.request_id}", int(time.time())))
         if body.stream:
-            return await cancel_on_disconnect(request, self._response_stream(body, events, context))
+            as_events = partial(response_stream, events, parse=body.chat.parser)
+            work = streamed(self.runtime.stream(body.requests[0], context), as_events, _refusal)
+            return await cancel_on_disconnect(request, work)
         result = await cancel_on_disconnect(request, self.runtime.answer(body.requests[0], context))
         if not isinstance(result, TextGenerationResult):
             return render_error(result if isinstance(result, Error) else Error.of(Internal("the model gave no text")))
@@ -145,13 +141,6 @@ class _OpenAI:
         events.feed(delta, result.logprobs or ())
         events.end(result)
         return Response(data(events.response(result)), media_type=wire.JSON)
-
-    async def _response_stream(self, body: ResponseBody, events: ResponseEvents, context: RequestContext) -> Response:
-        replies = await started(self.runtime.stream(body.requests[0], context))
-        if not isinstance(replies.first, Error):
-            return EventStream(response_stream(events, replies, body.chat.parser))
-        await replies.aclose()
-        return render_error(replies.first)
 
     async def _body(self, kind: type[AnyBody], request: Request, context: RequestContext) -> AnyBody | Response:
         """What the request asks for, or why it cannot be read."""
@@ -181,11 +170,8 @@ class _OpenAI:
         return Response(data(_builder(body, context).response(results)), media_type=wire.JSON)
 
     async def _streamed(self, body: Body, asked: Sequence[TextGeneration], context: RequestContext) -> Response:
-        replies = await started(self._replies(asked, context))
-        if replies.first is None or not isinstance(replies.first[1], Error):
-            return EventStream(_events(_builder(body, context), replies, len(asked), body.include_usage))
-        await replies.aclose()
-        return render_error(replies.first[1])
+        as_events = partial(_events, _builder(body, context), choices=len(asked), include_usage=body.include_usage)
+        return await streamed(self._replies(asked, context), as_events, lambda first: _refusal(first[1]))
 
     async def _replies(
         self, asked: Sequence[TextGeneration], context: RequestContext
@@ -215,6 +201,10 @@ class _OpenAI:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+
+def _refusal(reply: Reply) -> Response | None:
+    return render_error(reply) if isinstance(reply, Error) else None
 
 
 def _builder(body: Body, context: RequestContext) -> ResponseBuilder:

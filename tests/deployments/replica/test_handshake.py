@@ -132,13 +132,13 @@ async def test_connections_that_prove_nothing_are_few_and_keep_nobody_out(
         await reader.readexactly(32)
     assert [await rest_of(reader) for reader, _ in idle[:2]] == [b"", b""]
     connection = await connect(address_of(server), NETWORK.secret, Receiver())
-    door = server._door
-    assert door is not None
-    assert len(door.unproven) <= 3
+    handshakes = server._handshakes
+    assert handshakes is not None
+    assert len(handshakes.unproven) <= 3
     assert len(server.connections) == 1
     for _, writer in idle:
         writer.close()
-    await until(lambda: not door.unproven)
+    await until(lambda: not handshakes.unproven)
     assert connection.transport is not None
     connection.transport.close()
 
