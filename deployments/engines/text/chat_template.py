@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain
+from typing import Any
 
 from deployments.contract.chat import ChatOptions, Markup, Message, ToolCallFormat
 from deployments.contract.errors import InvalidRequest, quoted
@@ -67,7 +68,7 @@ class ChatRenderer:
         """The chat as one text, with control tokens in messages marked. Raises InvalidRequest."""
         request = asdict(self.template) | {
             "messages": [message.model_dump(exclude_none=True) for message in messages],
-            "tools": options.tools,
+            "tools": options.tools and list(map(_described, options.tools)),
             "chat_template_kwargs": options.chat_template_kwargs or {},
             "continue_final_message": bool(options.continue_final_message),
             "add_generation_prompt": options.begins_turn,
@@ -86,3 +87,11 @@ class ChatRenderer:
     def close(self) -> None:
         """Ends the child, and fails a chat under way. From any thread, more than once."""
         self._worker.close()
+
+
+def _described(tool: dict[str, Any]) -> dict[str, Any]:
+    """Without `strict`, which is not for the model."""
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        return tool
+    return tool | {"function": {name: value for name, value in function.items() if name != "strict"}}

@@ -12,13 +12,14 @@ from deployments.contract.types import Prompt, SamplingOptions
 from deployments.engines.device import end_openmp_pool
 from deployments.engines.errors import load_failure
 from deployments.engines.probes import Facts, ProbeCache
+from deployments.engines.text.call_grammar import strict_calls
 from deployments.engines.text.chat_template import ChatRenderer
 from deployments.engines.text.folder.generation import FILE, FolderGeneration
 from deployments.engines.text.request import Emit, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.select_backend import Candidate, Selected, select_backend
 from deployments.engines.text.stats import StatsRecorder
-from deployments.engines.text.structured_output import Grammars, ReasoningFirst
+from deployments.engines.text.structured_output import Grammar, Grammars, ReasoningFirst
 from deployments.engines.text.tokenizer import Tokenizer
 from deployments.system.artifact_cache import ArtifactCache
 
@@ -31,10 +32,11 @@ _DEFAULT_CHAT = ChatOptions()
 
 
 class ChatPrompt(NamedTuple):
-    """Token ids, and how the text that follows them marks its parts."""
+    """Token ids, how the text that follows them marks its parts, and the grammar that its calls keep to."""
 
     ids: list[int]
     markup: Markup
+    calls: str | None = None
 
 
 class TextGenerationEngine:
@@ -55,7 +57,8 @@ class TextGenerationEngine:
         self._grammars = Grammars(tokenizer.tokenizer_json, facts.vocabulary, facts.stop_ids)
         template = tokenizer.chat_template()
         self._chat = ChatRenderer(template) if template else None
-        self._marking_tokenizer = tokenizer.keeping(template.marks) if template else tokenizer
+        self._special_marks = tokenizer.added_tokens(template.marks) if template else {}
+        self._marking_tokenizer = tokenizer.keeping(self._special_marks)
         self._reasoning_marks = _tokens(tokenizer, template.markup.reasoning, self._vocabulary) if template else None
 
     @classmethod
@@ -118,7 +121,8 @@ class TextGenerationEngine:
             markup = markup.model_copy(update={"reasoning": None})
         if markup.reasoning and chat.rstrip().endswith(markup.reasoning[0]):
             markup = markup.model_copy(update={"in_reasoning": True})
-        return ChatPrompt(self._tokenizer.encode_chat(chat), markup)
+        calls = None if has_schema else strict_calls(options.tools, markup.tool_calls, self._special_marks)
+        return ChatPrompt(self._tokenizer.encode_chat(chat), markup, calls)
 
     def encode(self, request: Prompt) -> list[int]:
         """Token ids of a prompt that is text. Raises InvalidRequest for a suffix that the tokenizer cannot mark."""
@@ -135,10 +139,12 @@ class TextGenerationEngine:
         emit: Emit,
         stream: bool = True,
         markup: Markup | None = None,
+        calls: str | None = None,
     ) -> GenerationRequest:
         """Queue a prompt, as text or as token ids; from any thread.
 
         `markup`: the text has the special tokens that mark its parts so, and reasoning before what a schema allows.
+        `calls`: the grammar of a text without a schema.
 
         `emit` is called from the loop's thread and must return quickly. Without `stream` it gets the text as one
         chunk, which costs less. Raises PromptTooLong, InvalidRequest, Overloaded, and Unavailable once closed.
@@ -153,7 +159,7 @@ class TextGenerationEngine:
         if max(sampling.logit_bias or (), default=0) >= self._vocabulary:
             raise InvalidRequest(f"logit_bias holds a token that is not one of the model's {self._vocabulary}")
         limit = min(max_new_tokens, max_length - len(ids))
-        grammar = None if sampling.json_schema is None else self._grammars.compile(sampling.json_schema)
+        grammar = self._grammar(sampling, calls)
         if grammar and markup and markup.reasoning and self._reasoning_marks:
             grammar = ReasoningFirst(grammar, self._reasoning_marks, markup.in_reasoning)
         tokenizer = self._marking_tokenizer if markup else self._tokenizer
@@ -166,6 +172,11 @@ class TextGenerationEngine:
         self.loop.add(request)
         return request
 
+    def _grammar(self, sampling: SamplingOptions, calls: str | None) -> Grammar | None:
+        if sampling.json_schema is not None:
+            return self._grammars.compile(sampling.json_schema)
+        return None if calls is None else self._grammars.compile_calls(calls)
+
     def close(self) -> None:
         """End the threads, fail what is running, give the memory back. May be called more than once."""
         if self._chat:
@@ -176,5 +187,5 @@ class TextGenerationEngine:
 
 def _tokens(tokenizer: Tokenizer, marks: tuple[str, str] | None, vocabulary: int) -> tuple[int, int] | None:
     """The two marks as tokens of the model, where both are."""
-    start, end = map(tokenizer.added_token, marks or ("", ""))
-    return None if start is None or end is None or max(start, end) >= vocabulary else (start, end)
+    ids = tuple(tokenizer.added_tokens(marks or ()).values())
+    return (ids[0], ids[1]) if len(ids) == 2 and max(ids) < vocabulary else None

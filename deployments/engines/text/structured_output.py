@@ -80,31 +80,43 @@ class Grammars:
 
     def compile(self, schema: dict[str, Any]) -> Grammar:
         """Raises InvalidRequest if the schema is invalid, too large or too complex."""
-        if self._source is None:
-            raise InvalidRequest("this model's tokenizer does not let texts be held to a schema")
         try:
             text = json.dumps(schema)
         except (TypeError, ValueError, RecursionError) as failure:
             raise _refused(failure) from None
-        if len(text.encode()) > MOST_SCHEMA_BYTES:
-            raise InvalidRequest(f"the JSON schema is larger than {MOST_SCHEMA_BYTES} bytes")
         if "x-guidance" in schema:  # llguidance's own options.
             raise _refused("x-guidance is not a keyword of JSON Schema")
-        with self._lock:  # The first one takes as long as reading a tokenizer.
-            if self._tokenizer is None:
-                stop_ids = self._stop_ids or None
-                self._tokenizer = llguidance.LLTokenizer(self._source, n_vocab=self._vocabulary, eos_token=stop_ids)
+        _check_size(text)
         try:
             # No free white space: a model that prefers it would never end.
             source = llguidance.LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_flexible": False})
         except (ValueError, RecursionError) as failure:
             raise _refused(failure) from None
+        return self._grammar(source)
+
+    def compile_calls(self, source: str) -> Grammar:
+        """A grammar of `strict_calls`. Raises InvalidRequest as `compile` does."""
+        _check_size(source)
+        return self._grammar(source)
+
+    def _grammar(self, source: str) -> Grammar:
+        if self._source is None:
+            raise InvalidRequest("this model's tokenizer does not let texts be held to a schema")
+        with self._lock:  # The first one takes as long as reading a tokenizer.
+            if self._tokenizer is None:
+                stop_ids = self._stop_ids or None
+                self._tokenizer = llguidance.LLTokenizer(self._source, n_vocab=self._vocabulary, eos_token=stop_ids)
         matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0, limits=_LIMITS)
         if matcher.is_error():
             raise _refused(matcher.get_error())
         grammar = Grammar(matcher)
         grammar.allowed()  # A schema that allows no first token is refused here.
         return grammar
+
+
+def _check_size(text: str) -> None:
+    if len(text.encode()) > MOST_SCHEMA_BYTES:
+        raise InvalidRequest(f"the JSON schema is larger than {MOST_SCHEMA_BYTES} bytes")
 
 
 def _refused(why: object) -> InvalidRequest:

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -81,19 +81,17 @@ class Tokenizer:
             first, middle, last = (known[token] for token in tokens)
             return [*self._tokenizer.encode(""), first, *before, middle, *after, last]
 
-    def keeping(self, special: Collection[str]) -> "Tokenizer":
+    def keeping(self, special: Mapping[str, int]) -> "Tokenizer":
         """One that decodes these special tokens too."""
         other = copy(self)
-        with self._lock:
-            known = self._tokenizer.get_added_vocab()
-        other._kept = {known[token]: token for token in special}
+        other._kept = {token: text for text, token in special.items()}
         return other
 
-    def added_token(self, text: str) -> int | None:
-        """The one token that is this text and nothing else."""
+    def added_tokens(self, texts: Iterable[str]) -> dict[str, int]:
+        """Which of the texts are one token and nothing else, with that token; in their order."""
         with self._lock:
             known: dict[str, int] = self._tokenizer.get_added_vocab()
-        return known.get(text)
+        return {text: known[text] for text in texts if text in known}
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids without special tokens, but for those that it keeps, as the library gives it."""

@@ -170,19 +170,20 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
     ) -> "GenerationRequest":
         """In a thread: a long prompt takes a while to tokenise, a chat to render."""
         prompt: Sequence[int]
+        calls = None
         if request.messages is not None:
             # A model renders one chat at a time: those that wait must not hold the threads that others need.
             async with self.chats.setdefault(engine, asyncio.Lock()):
                 if output.finished.done():
                     raise Cancelled("the request was given up")
                 has_schema = request.json_schema is not None
-                prompt, markup = await asyncio.to_thread(engine.chat, request.messages, request, has_schema)
+                prompt, markup, calls = await asyncio.to_thread(engine.chat, request.messages, request, has_schema)
             output.markup = markup if request.markup else None
         elif request.prompt_ids is not None:
             prompt = request.prompt_ids
         else:
             prompt = await asyncio.to_thread(engine.encode, request)
-        submit = partial(engine.submit, markup=output.markup)
+        submit = partial(engine.submit, markup=output.markup, calls=calls)
         return await asyncio.to_thread(submit, prompt, request.max_tokens, request, output.emit, stream)
 
 

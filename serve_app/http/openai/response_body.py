@@ -84,7 +84,7 @@ class _FunctionTool(_Item):
     name: Text
     description: Text | None = None
     parameters: dict[str, Any] | None = None
-    strict: Ignored = None
+    strict: bool | None = None
 
 
 class _NamedTool(_Item):
@@ -246,4 +246,4 @@ def _text(content: str | list[_TextPart]) -> str:
 
 
 def _tool(tool: _FunctionTool) -> dict[str, object]:
-    return {"type": "function", "function": tool.model_dump(exclude={"type", "strict"}, exclude_none=True)}
+    return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}

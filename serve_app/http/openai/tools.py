@@ -16,6 +16,7 @@ class FunctionTool(_Strict):
     name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_.-]{1,128}$")]
     description: str | None = None
     parameters: dict[str, Any] | None = None
+    strict: bool | None = None
 
 
 class Tool(_Strict):
@@ -23,10 +24,11 @@ class Tool(_Strict):
     function: FunctionTool
 
     def for_template(self) -> dict[str, Any]:
-        """With all that templates read without asking whether it is there: a description, parameters, properties."""
+        """With all that templates read without asking whether it is there: a description, parameters, properties.
+        With `strict`, calls are held to the parameters."""
         function, parameters = self.function, {"type": "object", "properties": {}} | (self.function.parameters or {})
         described = {"name": function.name, "description": function.description or "", "parameters": parameters}
-        return {"type": "function", "function": described}
+        return {"type": "function", "function": described | ({"strict": True} if self.function.strict else {})}
 
 
 class _Named(_Strict):

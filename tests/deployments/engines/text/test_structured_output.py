@@ -143,8 +143,8 @@ def test_a_model_reasons_before_what_its_schema_allows_where_tokens_mark_that(
     tmp_path: Path, special: list[str]
 ) -> None:
     engine = load(save_chat_model(tmp_path, "{{ messages[0].content }}<think>{{ '</think>' if never }}", special))
-    prompt, markup = engine.chat([Message(role="user", content="a")], has_schema=True)
-    end = engine._tokenizer.added_token("</think>")
+    prompt, markup, _ = engine.chat([Message(role="user", content="a")], has_schema=True)
+    end = engine._tokenizer.added_tokens(["</think>"]).get("</think>")
     listener = Listener()
     # The model ends its reasoning at once.
     sampling = SamplingOptions(json_schema={"enum": ["yes", "no"]}, logit_bias={end: 100.0} if end else None)

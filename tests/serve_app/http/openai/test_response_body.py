@@ -58,7 +58,7 @@ def test_items_of_earlier_responses_are_the_turns_of_a_chat() -> None:
 
 def test_tools_and_formats_reach_the_model() -> None:
     tools = [{"type": "function", "strict": True, **FUNCTION}]
-    assert asked(tools=tools).tools == [{"type": "function", "function": FUNCTION}]
+    assert asked(tools=tools).tools == [{"type": "function", "function": FUNCTION | {"strict": True}}]
     assert asked(tools=tools, tool_choice={"type": "function", "name": "f"}).json_schema == PARAMETERS
     schema: dict[str, Any] = {"type": "object", "properties": {}}
     form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}

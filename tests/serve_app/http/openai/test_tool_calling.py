@@ -65,7 +65,7 @@ async def test_a_text_with_calls_is_a_message_with_calls(client: AsyncOpenAI, ru
     calls = [(call.type, call.function.name, json.loads(call.function.arguments)) for call in message.tool_calls]
     assert calls == [("function", "weather", {"city": "K\u00f6ln"}), ("function", "time", {})]
     (asked,) = runtime.texts
-    function = {"name": "weather", "description": "now", "parameters": SCHEMA}
+    function = {"name": "weather", "description": "now", "parameters": SCHEMA, "strict": True}
     assert asked.tools
     assert asked.tools[0] == {"type": "function", "function": function}
     assert (asked.markup, asked.json_schema) == (True, None)

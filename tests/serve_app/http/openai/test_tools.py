@@ -54,4 +54,9 @@ def test_a_template_finds_all_that_it_may_read_and_nothing_that_it_does_not_know
         "function": {"name": "time", "description": "", "parameters": nothing},
     }
     assert tool(name="f", parameters={"type": "object"}).for_template()["function"]["parameters"] == nothing
-    assert WEATHER.for_template()["function"] == {"name": "weather", "description": "", "parameters": PLACE}
+    assert WEATHER.for_template()["function"] == {
+        "name": "weather",
+        "description": "",
+        "parameters": PLACE,
+        "strict": True,
+    }

@@ -145,7 +145,7 @@ def test_special_tokens_that_are_kept_stand_between_the_texts_around_them(kind: 
     source = tokenizer_of(kind)
     before, after = (source.encode(text, add_special_tokens=False) for text in ("so it is \U0001f389", "and more"))
     special = next(t.content for n, t in source.added_tokens_decoder.items() if t.special and n not in before)
-    tokenizer = Tokenizer(source).keeping([special])
+    tokenizer = Tokenizer(source).keeping({special: source.convert_tokens_to_ids(special)})
     ids = [*before, source.convert_tokens_to_ids(special), *after]
     first, mark, second = "".join(parts(tokenizer, [], ids)).partition(special)
     assert (first, mark) == ("".join(parts(tokenizer, [], before)), special)
