@@ -30,7 +30,7 @@ from training.cells import HEIGHT, MEAN, NAMES, STD, WIDTH, Batch, Labelled, as_
 from training.detection_loss import Objects, dense_loss, matched, paired_loss
 from training.progress import save_checkpoint, update_average
 
-EPOCHS = 100
+EPOCHS = 120
 BATCH_SIZE = 4
 PEAK_LEARNING_RATE = 8e-4
 WARM_UP_STEPS = 150
