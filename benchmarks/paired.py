@@ -1,7 +1,8 @@
 """`python -m benchmarks.paired OTHER_CHECKOUT`: this checkout beside another one of the project, in turn, as ratios.
 
 Both run at once, each with its own .venv, and are asked one after the other, A B B A …, so that a machine whose speed
-drifts meets both alike. Points: `ingress` at 1, 16 and 64 connections, `text` at 1, 8 and 16 requests.
+drifts meets both alike. Points: `ingress` at 1, 16 and 64 connections, `image` at 1, 8, 16 and with 12 megapixels,
+`text` at 1, 8 and 16 requests.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import aiohttp
 
 from benchmarks.environment import OUR_BIN
 from benchmarks.load import require_wrk, wrk
-from benchmarks.models import jpeg, save_llama, save_tiny_resnet
+from benchmarks.models import jpeg, save_llama, save_mobilenet, save_tiny_resnet
 from benchmarks.servers import Server, running, settle
 from benchmarks.text.text import MODEL_ID as LLAMA
 from benchmarks.text.text import POINTS, PROMPTS, TOKENS
@@ -29,7 +30,6 @@ from serve_app.bench.loops import generate
 SETTLE_S = 150.0
 """Two idle runtimes use more than `settle` calls idle, so all of it passes: long enough to compile the Llama."""
 LEAD_IN_S = 1
-CONNECTIONS = (1, 16, 64)
 
 Rate = Callable[[str], float]
 """Requests or tokens a second that the server at this URL answers."""
@@ -38,13 +38,28 @@ Rate = Callable[[str], float]
 def ingress(other: Path, folder: Path, pairs: int, seconds: int) -> dict[str, list[float]]:
     model = save_tiny_resnet(folder / "pictures" / "tiny")
     picture = jpeg(96, 72, 0, at_most_bytes=2048)
-    server = ours_for_pictures(model.parent, "tiny")
-    body = folder / "body.json"
-    body.write_text(json.dumps(server.body(picture)), "utf-8")
-    points = {
-        f"ingress at {count}": lambda url, count=count: wrk(url, body, count, seconds).rate for count in CONNECTIONS
-    }
-    return _compare(server, other, picture, points, pairs)
+    points = {f"ingress at {count}": (picture, count) for count in (1, 16, 64)}
+    return _pictures(model, points, other, folder, pairs, seconds)
+
+
+def image(other: Path, folder: Path, pairs: int, seconds: int) -> dict[str, list[float]]:
+    model = save_mobilenet(folder / "pictures" / "mobilenet")
+    small, large = jpeg(320, 240, 1), jpeg(4000, 3000, 2)
+    points = {f"320×240 at {count}": (small, count) for count in (1, 8, 16)} | {"12 megapixels at 4": (large, 4)}
+    return _pictures(model, points, other, folder, pairs, seconds)
+
+
+def _pictures(
+    model: Path, points: Mapping[str, tuple[bytes, int]], other: Path, folder: Path, pairs: int, seconds: int
+) -> dict[str, list[float]]:
+    """`points`: the picture that is sent, and on how many connections."""
+    server = ours_for_pictures(model.parent, model.name)
+    rates: dict[str, Rate] = {}
+    for number, (name, (picture, count)) in enumerate(points.items()):
+        body = folder / f"body{number}.json"
+        body.write_text(json.dumps(server.body(picture)), "utf-8")
+        rates[name] = lambda url, body=body, count=count: wrk(url, body, count, seconds).rate  # type: ignore[misc]
+    return _compare(server, other, next(iter(points.values()))[0], rates, pairs)
 
 
 def text(other: Path, folder: Path, pairs: int, seconds: int) -> dict[str, list[float]]:
@@ -100,13 +115,13 @@ def _report(ratios: Mapping[str, Sequence[float]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("other", type=Path, help="a checkout with a .venv of its own (`make .venv/serve.stamp` there)")
-    parser.add_argument("--only", choices=("ingress", "text"))
+    parser.add_argument("--only", choices=("ingress", "image", "text"))
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--seconds", type=int, default=4)
     options = parser.parse_args()
     require_wrk()
     ratios: dict[str, list[float]] = {}
-    for run in (ingress, text):
+    for run in (ingress, image, text):
         if options.only in (None, run.__name__):
             with tempfile.TemporaryDirectory() as name:
                 ratios |= run(options.other.resolve(), Path(name), options.pairs, options.seconds)
