@@ -39,6 +39,7 @@ from serve_app.http.unix_server import UnixServer
 from serve_app.registry.admin import RegistryAdmin
 from serve_app.registry.mirror import RegistryMirror
 from serve_app.runtime import Runtime
+from serve_app.traces import Traces
 
 logger = logging.getLogger("model_runtime.ingress")
 
@@ -75,6 +76,7 @@ class Ingress:
         self.access = Access(AccessSettings())
         self.recorder = Recorder(uuid.uuid4().hex)
         self.mirror = RegistryMirror()
+        self.traces = Traces() if settings.traces else None
         self.runtime = self._runtime(int(settings.max_prompt_kb * 1024), settings.access_log)
         with_models = {route.family: self.handles[route.family] for route in routes if route.has_models}
         preload = {route.family: route.settings.preload for route in routes if route.has_models}
@@ -105,7 +107,8 @@ class Ingress:
         models = self.mirror
         dispatcher = Dispatcher(self.routes, pools, models)
         access, recorder = self.access, self.recorder
-        return Runtime(dispatcher, admissions, access, recorder, models.models, max_prompt_bytes, access_log)
+        traced = self.traces.add if self.traces else None
+        return Runtime(dispatcher, admissions, access, recorder, models.models, max_prompt_bytes, access_log, traced)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self.http
@@ -122,6 +125,8 @@ class Ingress:
             await self._unix_server.close()
         if self._grpc:
             await self._grpc.close()
+        if self.traces:
+            await asyncio.to_thread(self.traces.close)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """Called by Serve with the settings that may change while the runtime runs."""

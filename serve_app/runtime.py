@@ -35,6 +35,7 @@ class Runtime:
         models: Callable[[], Container[str]],
         max_prompt_bytes: int,
         access_log: bool = False,
+        traced: Callable[[AnsweredRequest, str], None] | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self.admissions = admissions
@@ -43,6 +44,7 @@ class Runtime:
         self.models = models
         self.max_prompt_bytes = max_prompt_bytes
         self.access_log = access_log
+        self.traced = traced
         self.recent = RecentRequests()
         self.under_way = 0
         """How many requests have no response yet."""
@@ -113,8 +115,8 @@ class _Count:
         """Once it is checked."""
         self.response: InferResponse | None = None
         self._runtime = runtime
+        self._context = context
         self._caller = context.caller
-        self._request_id = context.request_id
         self._arrived_at = time.time()
         self._queue_s: float | None = None
         self._call: Pending | None = None
@@ -147,6 +149,8 @@ class _Count:
         runtime.recorder.record(labels, total_s * 1000)
         answered = self._answered(labels, total_s)
         runtime.recent.add(answered)
+        if runtime.traced is not None:
+            runtime.traced(answered, self._context.traceparent)
         if runtime.access_log:
             line = f"{labels.outcome} {labels.family} {labels.model} in {total_s:.4f} s"
             logger.info(line, extra=asdict(answered))
@@ -154,7 +158,7 @@ class _Count:
     def _answered(self, labels: Labels, total_s: float) -> AnsweredRequest:
         response = self.response
         return AnsweredRequest(
-            request_id=self._request_id,
+            request_id=self._context.request_id,
             arrived_at=self._arrived_at,
             key=self._caller.name,
             family=labels.family,

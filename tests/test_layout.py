@@ -30,7 +30,7 @@ serve_app.doctor → capacity check config families front http local_ray replica
 serve_app.front → config contract http replica system
 serve_app.grpc → access config contract families http
 serve_app.http → access config contract replica
-serve_app.ingress → access config contract dispatch grpc http metrics registry replica runtime
+serve_app.ingress → access config contract dispatch grpc http metrics registry replica runtime traces
 serve_app.local → app capacity client config contract families front http local_ray replica sample supervisor system
 serve_app.local_ray → http system
 serve_app.node → config http replica system
@@ -39,6 +39,7 @@ serve_app.runtime → access contract dispatch metrics replica
 serve_app.sample → client contract replica
 serve_app.supervisor → front system
 serve_app.top → contract
+serve_app.traces → contract
 deployments.contract → –
 deployments.engines → contract system
 deployments.families → contract engines metrics replica repository residency system validation

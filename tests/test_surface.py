@@ -109,7 +109,7 @@ IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepte
 
 CONFIGURATION = {
     "": "models sources link_targets cache host tls_cert tls_key grpc_port",
-    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins access_log home_page",
+    "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins access_log traces home_page",
     "ingress.autoscaling.": AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,
     "families.image_classification.autoscaling.": AUTOSCALING,

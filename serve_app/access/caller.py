@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 PRIORITY_HEADER = "x-priority"
+TRACE_HEADER = "traceparent"
+"""W3C's: the caller's trace, and its span."""
 DEADLINE_HEADER = "x-deadline-ms"
 """Milliseconds from now for which the caller has use of an answer."""
 
@@ -41,6 +43,7 @@ class RequestContext:
     caller: Caller = ANONYMOUS
     left_open: Mapping[str, object] = field(default_factory=dict)
     """Fields that the request does not say, with what its protocol has for them where the model says nothing either."""
+    traceparent: str = ""
 
     def of(self, number: int) -> "RequestContext":
         """The context of one of several requests that came as one. Sent again, each has the id that it had."""

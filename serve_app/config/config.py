@@ -2,8 +2,9 @@
 
 import ipaddress
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Self, cast
 
 import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
@@ -16,6 +17,7 @@ from serve_app.access.api_keys import AccessSettings
 Url = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://")]
 Origin = Annotated[str, Field(pattern=r"^(\*|[a-z][a-z0-9+.-]*://[^/\s]+)$")]
 
+EXPORTER = "opentelemetry-exporter-otlp-proto-http"
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -35,9 +37,21 @@ class IngressSettings(Strict):
     """Web origins (`https://chat.example.com`, or `*` for all) whose scripts a browser lets call the runtime (CORS)."""
     access_log: bool = False
     """Whether each answered request is a line of the ingress's log."""
+    traces: bool = False
+    """Whether spans of each request are exported by OTLP, as OpenTelemetry's own variables of the environment say
+    (OTEL_EXPORTER_OTLP_ENDPOINT and others). Needs the extra `tracing`."""
     home_page: bool | None = None
     """Whether `/` is a page for browsers: what runs, and a playground. Absent: where there are no keys, which is on
     loopback alone. With keys the page asks for one."""
+
+    @model_validator(mode="after")
+    def _with_an_exporter(self) -> Self:
+        if self.traces:
+            try:
+                version(EXPORTER)
+            except PackageNotFoundError:
+                raise ValueError(f"traces need {EXPORTER}: pip install 'model-runtime[tracing]'") from None
+        return self
 
     @property
     def max_body_bytes(self) -> int:

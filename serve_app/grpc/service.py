@@ -16,7 +16,7 @@ from deployments.contract.errors import ERRORS, Internal, PayloadTooLarge, Servi
 from deployments.contract.failures import error_of
 from deployments.contract.types import Error, InferRequest, InferResponse
 from serve_app.access.api_keys import Access
-from serve_app.access.caller import Caller, RequestContext
+from serve_app.access.caller import TRACE_HEADER, Caller, RequestContext
 from serve_app.grpc.messages import fill, from_message, to_message
 from serve_app.grpc.stubs import inference_pb2 as pb
 from serve_app.grpc.stubs.inference_pb2_grpc import InferenceServicer
@@ -95,7 +95,8 @@ class InferenceService(InferenceServicer):
             caller = self.access.caller("POST", ROUTE, headers)
         except ServingError as failure:
             await refuse(context, error_of(failure, request_id))
-        return RequestContext(request_id, _within(caller, context.time_remaining()))
+        within = _within(caller, context.time_remaining())
+        return RequestContext(request_id, within, traceparent=Headers(headers).get(TRACE_HEADER, ""))
 
     async def _answer(self, message: pb.InferRequest, called: RequestContext) -> InferResponse:
         with self._asked(message, called) as asked:

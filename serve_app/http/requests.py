@@ -18,7 +18,7 @@ from deployments.contract.errors import Cancelled, InvalidRequest, PayloadTooLar
 from deployments.contract.failures import error_of
 from deployments.contract.types import InferRequest
 from deployments.replica.family import Form
-from serve_app.access.caller import RequestContext
+from serve_app.access.caller import TRACE_HEADER, RequestContext
 from serve_app.http.interfaces import Asked
 
 Result = TypeVar("Result")
@@ -37,8 +37,11 @@ def request_id_of(headers: Headers) -> str:
 
 
 def context_of(request: Request) -> RequestContext:
-    """The request's id, and the caller that the middleware has identified."""
-    return RequestContext(request_id_of(request.headers), request.scope["state"]["caller"])
+    """The request's id and trace, and the caller that the middleware has identified."""
+    headers = request.headers
+    return RequestContext(
+        request_id_of(headers), request.scope["state"]["caller"], traceparent=headers.get(TRACE_HEADER, "")
+    )
 
 
 def media_type(request: Request) -> str:

@@ -161,3 +161,9 @@ async def test_keys_priorities_and_deadlines_hold_on_every_protocol(
     assert all(caller.deadline_at is not None for caller in runtime.callers[-len(protocols) :])
     runtime.access.spend(runtime.callers[-1], 1)
     assert await codes(**bearer) == {"overloaded"}
+
+
+async def test_the_callers_trace_is_known_on_every_protocol(protocols: dict[str, Ask], runtime: FakeRuntime) -> None:
+    runtime.script = responding(TextGenerationResult(generated_text=""))
+    await asked(protocols, TEXT, traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    assert runtime.traceparents == ["00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"] * len(protocols)

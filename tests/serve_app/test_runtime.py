@@ -102,6 +102,13 @@ async def test_what_became_of_a_request_is_known_by_its_id_and_a_line_of_the_log
     assert (vars(line)["request_id"], vars(line)["reason"], vars(line)["queue_s"]) == ("r", "no image", None)
 
 
+async def test_what_became_of_a_request_is_traced_where_that_is_set() -> None:
+    parts, traced = Parts([(0, RESULT)]), []
+    parts.runtime.traced = lambda answered, traceparent: traced.append((answered, traceparent))
+    await parts.runtime.answer(REQUEST, RequestContext("r", traceparent="00-a-b-01"))
+    assert traced == [(parts.runtime.recent.get("r"), "00-a-b-01")]
+
+
 async def test_what_could_not_be_decoded_is_answered_and_counted() -> None:
     parts = Parts()
     response = await parts.runtime.answer(InvalidImage("no image"), CONTEXT)

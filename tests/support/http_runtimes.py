@@ -95,6 +95,7 @@ class FakeRuntime:
         self.asked: list[InferRequest] = []
         self.callers: list[Caller] = []
         self.left_open: list[Mapping[str, object]] = []
+        self.traceparents: list[str] = []
         self.under_way = 0
         self.begun, self.ended = asyncio.Event(), asyncio.Event()
         """Of any request."""
@@ -118,6 +119,7 @@ class FakeRuntime:
         self.under_way += 1
         self.callers.append(context.caller)
         self.left_open.append(context.left_open)
+        self.traceparents.append(context.traceparent)
         try:
             if isinstance(asked, ServingError):
                 raise asked

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from deployments.families.image_classification.family import ImageClassificationOptions
 from deployments.families.text_generation.family import TextGenerationOptions
-from serve_app.config.config import PROJECT, RuntimeConfig, read_config
+from serve_app.config import config
+from serve_app.config.config import PROJECT, IngressSettings, RuntimeConfig, read_config
 
 
 def config_of(tmp_path: Path, text: str) -> RuntimeConfig:
@@ -78,3 +79,10 @@ def test_every_mistake_in_the_families_is_reported_on_its_line(tmp_path: Path) -
 def test_a_configuration_is_not_changed_in_place() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         RuntimeConfig().models = Path("elsewhere")
+
+
+def test_traces_without_the_exporter_are_a_mistake_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert IngressSettings(traces=True).traces
+    monkeypatch.setattr(config, "EXPORTER", "no-such-package")
+    with pytest.raises(ValidationError, match=r"traces need no-such-package: pip install 'model-runtime\[tracing\]'"):
+        IngressSettings(traces=True)
