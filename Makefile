@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: proto serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http test-faults soak check bench wheel audit clean
+.PHONY: proto docs serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http test-faults soak check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -93,6 +93,11 @@ test-browser: .venv/dev.stamp
 test-monitoring: .venv/dev.stamp
 	@command -v prometheus >/dev/null || apt-get install -y --no-install-recommends prometheus
 	MONITORING=1 $(BIN)/pytest -s tests/monitoring
+
+# The pages as a site: dist/site/index.html, which needs no network and no server. `make test` builds it, too.
+docs: .venv/dev.stamp
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "open dist/site/index.html"
 
 # Not in CI: a bill of materials (CycloneDX) of .venv, and what is known of its versions.
 audit: .venv/serve.stamp
