@@ -105,8 +105,8 @@ async def first_answer(replica: ModelReplica[Any, Any], model: Model, request: A
 
 
 def settle(replica: ModelReplica[Any, Any]) -> None:
-    """Wait for what a first load starts in the background."""
-    while any("being compiled" in note for status in replica.residency.statuses() for note in status.notes):
+    """Wait for what a first load starts in the background: "…, being compiled", "…, being converted"."""
+    while any(", being c" in note for status in replica.residency.statuses() for note in status.notes):
         time.sleep(0.1)
 
 

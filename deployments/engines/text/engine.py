@@ -72,11 +72,12 @@ class TextGenerationEngine:
         cache: ArtifactCache | None = None,
         facts: Facts | None = None,
         folder_defaults: bool = True,
+        in_background: bool = False,
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
         `cache`: of converted models. `facts`: what the probes of earlier loads found out. `folder_defaults`: whether
-        generation_config.json holds.
+        generation_config.json holds. `in_background`: whether plain generation answers while the model is converted.
         """
         probes = ProbeCache(facts, device, dtype)
         try:
@@ -84,7 +85,9 @@ class TextGenerationEngine:
                 tokenizer, stats = Tokenizer.load(folder), StatsRecorder()
                 queue = RequestQueue(max_batch_size, max_waiting, stats)
                 kept = cache or ArtifactCache(Path(place), CONVERTED_BYTES)
-                selected = select_backend(Candidate(folder, device, dtype, tokenizer, queue, kept), probes)
+                candidate = Candidate(folder, device, dtype, tokenizer, queue, kept, in_background)
+                selected = select_backend(candidate, probes)
+                del candidate  # It holds the plain model.
                 ends = selected.facts.stop_ids
                 generation = FolderGeneration.read(folder, ends, device) if folder_defaults else None
         except Exception as failure:

@@ -43,12 +43,18 @@ class DecoderLoop:
     """Our own loop over a decoder."""
 
     def __init__(self, facts: ModelFacts, decoder: Decoder, queue: RequestQueue, runtime_info: str) -> None:
-        self.decoder = decoder
         self.scheduler = Scheduler(decoder, queue, facts.stop_ids)
         self.max_length = facts.context
         self.runtime_info = (runtime_info,)
+        self.settled = threading.Event()
+        """Set while nothing is being made that may take the decoder's place."""
+        self.settled.set()
         self._thread = threading.Thread(target=self._run, name="text-generation", daemon=True)
         self._thread.start()
+
+    @property
+    def decoder(self) -> Decoder:
+        return self.scheduler.decoder
 
     @property
     def running(self) -> int:
@@ -69,6 +75,11 @@ class DecoderLoop:
     @property
     def shared_tokens(self) -> int:
         return self.decoder.shared_tokens
+
+    def move_to(self, decoder: Decoder, runtime_info: str) -> None:
+        """From any thread: another decoder of the same model goes on."""
+        self.scheduler.move_to(decoder)
+        self.runtime_info = (runtime_info,)
 
     def add(self, request: GenerationRequest) -> None:
         self.scheduler.queue.add(request)

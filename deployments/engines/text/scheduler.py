@@ -79,6 +79,7 @@ class Scheduler:
         self._round_ended = True
         self._chunk_done = False
         self._stop_ids = stop_ids
+        self._successor: Decoder | None = None
 
     @property
     def rows_taken(self) -> int:
@@ -87,7 +88,13 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        return not (self.running or self.queue.waiting or self._chunked or self._groups)
+        return not (self.running or self.queue.waiting or self._chunked or self._groups or self._successor)
+
+    def move_to(self, decoder: Decoder) -> None:
+        """Another decoder computes from the next forward on, the texts under way too; from any thread."""
+        with self.queue.changed:
+            self._successor = decoder
+            self.queue.changed.notify()
 
     def wait(self) -> bool:
         """Until there is work; False once the queue is closed."""
@@ -97,6 +104,8 @@ class Scheduler:
 
     def schedule(self) -> Batch | None:
         """The next forward; None if no request needs one now."""
+        if self._successor and not self._chunked:
+            self._move()
         self._finish_cancelled()
         if self._round_ended:
             self._round_ended = self._chunk_done = False
@@ -104,6 +113,16 @@ class Scheduler:
                 self._admit()
         self._batch = self._next_batch()
         return self._batch
+
+    def _move(self) -> None:
+        """Each row becomes a prompt of all its tokens."""
+        with self.queue.changed:
+            assert self._successor
+            before, self.decoder, self._successor = self.decoder, self._successor, None
+        self._groups.extendleft([request] for request in reversed(self.running))
+        self.running = []
+        self._round_ended = False  # None is admitted before they have their rows.
+        before.close()
 
     def _next_batch(self) -> Batch | None:
         if self._groups:

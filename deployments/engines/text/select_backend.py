@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +19,8 @@ from deployments.engines.text.decoders.model import CausalModel, ModelFacts, tak
 from deployments.engines.text.decoders.probe import Probe, probe_prompts, tolerance
 from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.loop import DecoderLoop, EngineLoop
-from deployments.engines.text.openvino.artifacts import read_or_make
+from deployments.engines.text.openvino.artifacts import Converted, key_of, read_or_make
+from deployments.engines.text.openvino.convert_worker import About
 from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, GenerationRequest
@@ -26,7 +28,7 @@ from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
 from deployments.system.artifact_cache import ArtifactCache
-from deployments.system.worker_process import RequestFailed
+from deployments.system.worker_process import RequestFailed, WorkerFailed
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +36,16 @@ Facts = TypeVar("Facts", bound=ModelFacts)
 
 PROBE_S = 120.0
 PROBE_TOKENS = 4
+BACKGROUND_BYTES = 1 << 30
+"""A load of larger weights waits for their conversion: with it they would be in memory three times."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model's folder, and the queue of its requests. `cache`: of converted models."""
+    """A model's folder, and the queue of its requests.
+
+    `cache`: of converted models. `in_background`: plain generation answers while the model is converted.
+    """
 
     folder: Path
     device: str
@@ -46,6 +53,22 @@ class Candidate:
     tokenizer: Tokenizer
     queue: RequestQueue
     cache: ArtifactCache
+    in_background: bool = False
+
+    @cached_property
+    def key(self) -> str:
+        """Of the converted model in the cache."""
+        return key_of(self.folder, self.dtype)
+
+    def conversion(self) -> Callable[[], Converted]:
+        """Knows nothing of the plain model."""
+        return partial(read_or_make, self.folder, self.dtype, torch.get_num_threads(), self.cache, self.key)
+
+    @property
+    def is_converted_later(self) -> bool:
+        size = sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
+        light = size <= BACKGROUND_BYTES and self.dtype != "int8"
+        return self.in_background and light and self.key not in self.cache
 
     @cached_property
     def loaded(self) -> CausalModel:
@@ -81,10 +104,27 @@ class Backend:
 def select_backend(candidate: Candidate, probes: ProbeCache) -> Selected:
     """Raises ModelLoadFailed, and what the last row raised."""
     known = probes.recall("engine")
+    rows = [
+        (number, backend)
+        for number, backend in enumerate(BACKENDS)
+        if backend.device in (None, candidate.device) and (known is None or number >= int(known))
+    ]
+    if rows[0][1] is OPENVINO and candidate.is_converted_later and candidate.loaded:
+        with suppress(ModelLoadFailed):  # Plain generation does not compute it, but OpenVINO may.
+            selected, plain = _first(candidate, rows[1:], known)
+            by_openvino = {True: str(rows[0][0]), False: str(plain)}
+            _convert_in_background(
+                candidate, selected.loop, lambda converted: probes.remember("engine", by_openvino[converted])
+            )
+            return selected
+    selected, number = _first(candidate, rows, known)
+    probes.remember("engine", str(number), known)
+    return selected
+
+
+def _first(candidate: Candidate, rows: Sequence[tuple[int, Backend]], known: str | None) -> tuple[Selected, int]:
     last: Exception | None = None
-    for number, backend in enumerate(BACKENDS):
-        if backend.device not in (None, candidate.device) or (known is not None and number < int(known)):
-            continue
+    for number, backend in rows:
         try:
             selected = backend.make(candidate, known == str(number))
         except ServingError:
@@ -94,15 +134,42 @@ def select_backend(candidate: Candidate, probes: ProbeCache) -> Selected:
             last = failure
             continue
         if selected:
-            probes.remember("engine", str(number), known)
-            return selected
+            return selected, number
     raise last or ModelLoadFailed("no engine here computes this model")
 
 
+def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Callable[[bool], object]) -> None:
+    """OpenVINO goes on with the texts of `loop` once the model is converted; `settle` gets whether it does."""
+    assert isinstance(loop, DecoderLoop)
+    plain, max_rows = loop.runtime_info[0], candidate.queue.max_rows
+    loop.runtime_info = (f"{plain}, being converted",)
+    loop.settled.clear()
+    make = candidate.conversion()
+
+    def convert() -> None:
+        try:
+            compiled, about = make()
+            decoder = PagedDecoder(compiled, about.weight_bytes, max_rows, loop.max_length)
+            loop.move_to(decoder, _info(about))
+            settle(True)
+        except Exception as failure:
+            log.info("not by OpenVINO: %s: %s", type(failure).__name__, failure)
+            loop.runtime_info = (plain,)
+            if not isinstance(failure, OSError | WorkerFailed):  # Another attempt may succeed.
+                settle(False)
+        loop.settled.set()
+
+    threading.Thread(target=convert, name="convert", daemon=True).start()
+
+
+def _info(about: About) -> str:
+    return f"paged attention of OpenVINO, {about.precision}"
+
+
 def _openvino(candidate: Candidate, known: bool) -> Selected | None:
-    threads, queue = torch.get_num_threads(), candidate.queue
+    queue = candidate.queue
     try:
-        compiled, about = read_or_make(candidate.folder, candidate.dtype, threads, candidate.cache)
+        compiled, about = candidate.conversion()()
     except RequestFailed as failure:
         kind, _, message = str(failure).partition(": ")
         if kind == ModelLoadFailed.__name__:
@@ -110,8 +177,7 @@ def _openvino(candidate: Candidate, known: bool) -> Selected | None:
         raise
     facts = candidate.spelled(about.facts)
     decoder = PagedDecoder(compiled, about.weight_bytes, queue.max_rows, facts.context)
-    loop = DecoderLoop(facts, decoder, queue, f"paged attention of OpenVINO, {about.precision}")
-    return Selected(loop, facts, about.weight_bytes)
+    return Selected(DecoderLoop(facts, decoder, queue, _info(about)), facts, about.weight_bytes)
 
 
 def _paged(candidate: Candidate, known: bool) -> Selected | None:
@@ -159,8 +225,9 @@ def _fits_pages(loaded: CausalModel) -> bool:
 
 
 STATES = ("past_key_values", "cache_params", "state", None)  # What models call the state that they return.
+OPENVINO = Backend("cpu", _openvino)
 BACKENDS = (
-    Backend("cpu", _openvino),
+    OPENVINO,
     Backend("cuda", _paged),
     *(Backend(None, partial(_single, name)) for name in STATES),
 )

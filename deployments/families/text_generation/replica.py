@@ -114,6 +114,7 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
             cache=self.converted,
             facts=facts,
             folder_defaults=defaults,
+            in_background=True,
         )
         self.metrics.watch(engine, model.name)
         logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))

@@ -33,12 +33,20 @@ class Converted(NamedTuple):
     about: About
 
 
-def read_or_make(folder: Path, dtype: str | None, threads: int, cache: ArtifactCache) -> Converted:
-    """Converts what is not in the cache, in a child process. Raises NotConvertible, RequestFailed where the conversion
-    raised, WorkerFailed where the child did not end by itself, OSError where the cache cannot be written."""
+def key_of(folder: Path, dtype: str | None) -> str:
+    """Reads the weights."""
     files = sha256_by_name(file for pattern in READ for file in folder.glob(pattern))
     makers = [code_digest(Path(__file__).parents[1]), *map(version, MAKERS)]
-    key = digest_key(files, dtype, makers)
+    return digest_key(files, dtype, makers)
+
+
+def read_or_make(
+    folder: Path, dtype: str | None, threads: int, cache: ArtifactCache, key: str | None = None
+) -> Converted:
+    """Converts what is not in the cache, in a child process. Raises NotConvertible, RequestFailed where the conversion
+    raised, WorkerFailed where the child did not end by itself, OSError where the cache cannot be written. `key`: where
+    it is known."""
+    key = key or key_of(folder, dtype)
     place = cache.find(key)
     if place is None:
         with cache.draft(key) as draft, converter() as worker:

@@ -34,6 +34,7 @@ class PlayedDecoder:
     def __init__(self) -> None:
         self.lengths: list[int] = []
         self.released: list[int] = []
+        self.closed = False
 
     @property
     def rows(self) -> int:
@@ -64,7 +65,8 @@ class PlayedDecoder:
     def clear(self) -> None:
         self.lengths = []
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.closed = True
 
 
 class Engine:
@@ -257,3 +259,24 @@ def test_text_comes_in_chunks(engine: Engine) -> None:
     assert isinstance(end, Finished)
     assert end.timing
     assert request.submitted_at + end.timing.queue_s <= time.monotonic()
+
+
+def test_another_decoder_goes_on_with_every_text_before_more_are_admitted(engine: Engine) -> None:
+    running = [engine.add([2], 9) for _ in range(MAX_ROWS)]
+    engine.phases(2)
+    late = engine.add([3])
+    before, engine.decoder = engine.decoder, PlayedDecoder()
+    engine.scheduler.move_to(engine.decoder)
+    assert engine.phases(5) == [*["prefill 1"] * MAX_ROWS, f"decode {MAX_ROWS}"]
+    assert engine.scheduler.running == running
+    assert [request.generated for request in (*running, late)] == [4] * MAX_ROWS + [0]
+    assert engine.decoder.lengths == [3] * MAX_ROWS
+    assert before.closed
+
+
+def test_an_idle_loop_is_woken_for_another_decoder(engine: Engine) -> None:
+    engine.scheduler.move_to(PlayedDecoder())
+    assert engine.scheduler.wait()
+    assert engine.step() is None
+    assert engine.scheduler.idle
+    assert engine.decoder.closed

@@ -1,5 +1,6 @@
 """Each architecture gets the first backend that matches its plain forward, found out once."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,15 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, BertConfig
 
-from deployments.contract.errors import ModelLoadFailed
+from deployments.contract.errors import ModelLoadFailed, Unavailable
+from deployments.contract.types import SamplingOptions
 from deployments.engines.text import select_backend
 from deployments.engines.text.decoders.decoder import Decoder
 from deployments.engines.text.decoders.probe import Probe
 from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.loop import DecoderLoop
+from deployments.engines.text.openvino.artifacts import read_or_make
+from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.select_backend import Backend
 from deployments.system.artifact_cache import ArtifactCache
@@ -20,8 +25,10 @@ from deployments.validation.verdicts import FolderFacts
 from tests.support.text_models import (
     OPENVINO,
     PAGED,
+    PATIENCE_S,
     PROMPTS,
     VOCABULARY,
+    PausedListener,
     Reference,
     ask,
     byte_level_tokenizer,
@@ -150,3 +157,83 @@ def test_a_model_that_reads_in_both_directions_is_refused(tmp_path: Path) -> Non
     byte_level_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ModelLoadFailed, match="in both directions"):
         load(tmp_path)
+
+
+class HeldConversion:
+    """`read_or_make`, once it may."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.may_go_on = threading.Event()
+        self._make = read_or_make
+        monkeypatch.setattr(select_backend, "read_or_make", self)
+
+    def __call__(self, *given: Any) -> Any:
+        assert self.may_go_on.wait(PATIENCE_S)
+        return self._make(*given)
+
+
+def load_unseen(folder: Path, tmp_path: Path, facts: FolderFacts | None = None) -> TextGenerationEngine:
+    cache = ArtifactCache(tmp_path / "none-yet", 1 << 30)
+    return TextGenerationEngine.load(folder, cache=cache, facts=facts, in_background=True)
+
+
+def test_a_model_never_seen_answers_while_it_is_converted_and_openvino_goes_on_with_the_same_text(
+    folder: Path, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, facts: FolderFacts
+) -> None:
+    conversion = HeldConversion(monkeypatch)
+    engine = load_unseen(folder, tmp_path, facts)
+    assert engine.runtime_info == (f"{PLAIN}, being converted",)
+    assert reference.agrees(PROMPTS[0], 12, ask(engine, PROMPTS[0], 12).text)
+    first, loop = PausedListener(), engine.loop
+    engine.submit(PROMPTS[1], 24, SamplingOptions(), first)  # It is at its first token while the decoder changes.
+    assert isinstance(loop, DecoderLoop)
+    conversion.may_go_on.set()
+    assert loop.settled.wait(PATIENCE_S)
+    first.resumed.set()
+    first.finished()
+    assert reference.agrees(PROMPTS[1], 24, first.text)
+    assert isinstance(loop.decoder, PagedDecoder)
+    assert engine.runtime_info == (OPENVINO,)
+    engine.close()
+    known = load_unseen(folder, tmp_path, facts)
+    assert known.runtime_info == (OPENVINO,)
+    known.close()
+
+
+def test_a_model_that_cannot_be_converted_stays_with_the_engine_that_answered_first(
+    tmp_path: Path, facts: FolderFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model(tmp_path / "m", "mamba")
+    engine = load_unseen(folder, tmp_path, facts)
+    assert isinstance(engine.loop, DecoderLoop)
+    assert engine.loop.settled.wait(PATIENCE_S)
+    assert engine.runtime_info == ("plain generation, row by row: no KV cache",)
+    engine.close()
+    monkeypatch.setattr(select_backend, "read_or_make", raising(AssertionError("tried again")))
+    known = load_unseen(folder, tmp_path, facts)
+    assert isinstance(known.loop, DecoderLoop)
+    assert known.loop.settled.is_set()
+    known.close()
+
+
+def test_an_engine_that_is_closed_while_it_is_converted_stays_closed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversion = HeldConversion(monkeypatch)
+    engine = load_unseen(folder, tmp_path)
+    engine.close()
+    conversion.may_go_on.set()
+    assert isinstance(engine.loop, DecoderLoop)
+    assert engine.loop.settled.wait(PATIENCE_S)
+    assert engine.loop.nbytes == 0
+    with pytest.raises(Unavailable):
+        ask(engine, PROMPTS[0], 1)
+
+
+def test_where_only_openvino_computes_a_model_its_first_answer_waits_for_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select_backend, "SingleDecoder", raising(ModelLoadFailed("not by us")))
+    engine = load_unseen(folder, tmp_path)
+    assert engine.runtime_info == (OPENVINO,)
+    engine.close()
