@@ -167,8 +167,15 @@ class Ingress:
         except Exception as cause:
             return error_of(cause, uuid.uuid4().hex)
 
-    def answered(self, request_id: str) -> AnsweredRequest | None:
-        """What became of a recent request of this replica."""
+    async def answered(self, request_id: str) -> AnsweredRequest | None:
+        """What became of a recent request, whichever ingress replica answered it."""
+        if here := self.answered_here(request_id):
+            return here
+        this = serve.get_replica_context()
+        every = by_value(serve.get_deployment_handle(this.deployment, this.app_name))
+        return next(filter(None, await broadcast(every, "answered_here", request_id)), None)
+
+    def answered_here(self, request_id: str) -> AnsweredRequest | None:
         return self.runtime.recent.get(request_id)
 
     async def ready(self) -> bool:

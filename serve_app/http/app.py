@@ -129,10 +129,10 @@ def _operations_routes(operations: Operations, access: Access) -> list[BaseRoute
 
     async def answered(request: Request) -> Response:
         request_id = request.path_params["request_id"]
-        found = operations.answered(request_id)
+        found = await operations.answered(request_id)
         # Of another key's request nobody learns that there was one.
         if found is None or not access.may_see(request.scope["state"]["caller"], found.key):
-            raise NotFound(f"no request {quoted(request_id)} among the last ones that this ingress has answered")
+            raise NotFound(f"no request {quoted(request_id)} among the last ones that were answered")
         return JSONResponse(asdict(found))
 
     health = [Route("/healthz", healthz), Route("/health", healthz), Route("/readyz", readyz)]

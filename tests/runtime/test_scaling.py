@@ -4,6 +4,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
+
 from deployments.contract.settings import Autoscaling, FamilySettings
 from serve_app.app import compose
 from serve_app.config.config import IngressSettings, RuntimeConfig
@@ -11,10 +13,13 @@ from tests.support.echo import ECHO, Echo
 from tests.support.running import replica_pids
 from tests.support.until import wait_until
 
+IDS = [f"request-{number}" for number in range(12)]
 QUICK = Autoscaling(max_replicas=2, target_ongoing_requests=1, upscale_delay_s=1, downscale_delay_s=1)
 
 
-def test_a_replica_is_added_under_load_and_taken_away_after(serve_url: str, repository: Path) -> None:
+def test_a_replica_is_added_under_load_and_taken_away_after_and_either_ingress_knows_the_others_requests(
+    serve_url: str, repository: Path
+) -> None:
     from ray import serve
 
     config = RuntimeConfig(
@@ -38,6 +43,11 @@ def test_a_replica_is_added_under_load_and_taken_away_after(serve_url: str, repo
             asking = [callers.submit(keep_asking) for _ in range(4)]
             try:
                 wait_until(lambda: replicas() == {"Echo": 2, "Ingress": 2})
+                for request_id in IDS:  # spread over both
+                    handle.infer.remote(Echo(model_id="any", text="a"), request_id).result(timeout_s=60)
+                for request_id in IDS:
+                    told = httpx.get(f"{serve_url}/scaling/requests/{request_id}", timeout=60)
+                    assert (told.status_code, told.json()["outcome"]) == (200, "ok")
             finally:
                 over.set()
             for caller in asking:

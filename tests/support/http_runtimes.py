@@ -152,7 +152,7 @@ class FakeRuntime:
         self.administered.append((verb, name))
         return Error.of(ModelNotFound(f"there is no model {quoted(name)}"), "request-1")
 
-    def answered(self, request_id: str) -> AnsweredRequest | None:
+    async def answered(self, request_id: str) -> AnsweredRequest | None:
         return self.recent.get(request_id)
 
     async def ready(self) -> bool:
