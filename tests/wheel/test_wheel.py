@@ -39,14 +39,17 @@ def bin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with nothing but a model repository in it."""
+    """A folder with a model repository and packages of our names, first on Python's path as a Ray job's is."""
     place = tmp_path_factory.mktemp("elsewhere")
+    for name in ("deployments", "serve_app"):
+        (place / name).mkdir()
+        (place / name / "__init__.py").write_text("mine = True\n")
     shutil.copytree(PROJECT / "models" / "gpt-nano", place / "repository" / "gpt-nano")
     return place
 
 
-def environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+def environment(place: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(place)}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +58,7 @@ def url(bin_folder: Path, place: Path) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [str(bin_folder / "model-runtime"), "serve", "--models", "repository", "--port", str(port)]
-    with subprocess.Popen(command, cwd=place, env=environment(), stdout=subprocess.PIPE, text=True) as serving:
+    with subprocess.Popen(command, cwd=place, env=environment(place), stdout=subprocess.PIPE, text=True) as serving:
         assert serving.stdout is not None
         lines = []
         for line in serving.stdout:
@@ -72,13 +75,15 @@ def url(bin_folder: Path, place: Path) -> Iterator[str]:
 
 def run(place: Path, *command: object) -> str:
     return subprocess.run(
-        list(map(str, command)), cwd=place, env=environment(), check=True, stdout=subprocess.PIPE, text=True
+        list(map(str, command)), cwd=place, env=environment(place), check=True, stdout=subprocess.PIPE, text=True
     ).stdout
 
 
 def test_nothing_is_imported_from_the_checkout(bin_folder: Path, place: Path) -> None:
-    where = run(place, bin_folder / "python", "-c", "import serve_app, deployments; print(serve_app.__file__)")
-    assert Path(where.strip()).is_relative_to(bin_folder.parent)
+    program = "import serve_app.app, deployments; print(serve_app.app.__file__, deployments.mine)"
+    where, mine = run(place, bin_folder / "python", "-c", program).split()
+    assert Path(where).is_relative_to(bin_folder.parent)
+    assert mine == "True"
     assert sys.prefix != str(bin_folder.parent)
 
 
