@@ -11,7 +11,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import DeploymentActorConfig
 
-from deployments.contract.settings import Autoscaling, FamilySettings, nearest
+from deployments.contract.settings import FamilySettings, IngressAutoscaling, nearest
 from deployments.families.table import FAMILIES
 from deployments.metrics.aggregator import MetricsAggregator
 from deployments.replica.family import Family, model_formats
@@ -27,10 +27,12 @@ from serve_app.registry.actor import ModelRegistryActor
 from serve_app.registry.mirror import MODEL_REGISTRY
 
 SHARE_OF_A_GPU = 0.25
-POLICY = "serve_app.autoscaling:replicas_for_calls"  # By its name: Ray's dashboard cannot show a function.
+POLICIES = "serve_app.autoscaling:"  # By their names: Ray's dashboard cannot show a function.
 EXCHANGES = 4096  # The ingress bounds what is under way: it counts calls, Serve would count exchanges.
 REQUESTS = 1 << 20  # So that none waits in Serve, where nothing is known of keys, turns and deadlines.
 PROCESS = uuid.uuid4().hex
+DRAIN_S = 600
+"""How long a replica that is to end may go on with the calls that it has. One without any ends at once."""
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
@@ -67,6 +69,7 @@ def compose(config: RuntimeConfig, families: Sequence[Family]) -> Application:
                 settings=settings,
                 on_gpu=num_gpus > 0,
                 may_be_empty=settings.autoscaling.min_replicas == 0,
+                work=family.work,
                 folder_defaults=getattr(settings, "folder_defaults", True),
             )
         )
@@ -114,12 +117,14 @@ def _deployment(family: Family, settings: FamilySettings, num_gpus: float, versi
     return deployment.options(
         name=_name(family),
         ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": num_gpus},
-        autoscaling_config=_autoscaling(settings.autoscaling),
+        autoscaling_config=_autoscaling(
+            settings.autoscaling, "ReplicasForWork", target_queue_s=settings.autoscaling.target_queue_s
+        ),
         request_router_config={"request_routing_stats_period_s": 1.0},
         max_ongoing_requests=EXCHANGES,
         health_check_period_s=1,
         logging_config=LOGGING,
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=DRAIN_S,
         version=version,
         _internal=True,
     )
@@ -133,23 +138,23 @@ def _ingress(config: RuntimeConfig, registry: DeploymentActorConfig, version: st
     return deployment.options(
         name="Ingress",
         ray_actor_options={"num_cpus": config.ingress.num_cpus},
-        autoscaling_config=_autoscaling(config.ingress.autoscaling),
+        autoscaling_config=_autoscaling(config.ingress.autoscaling, "replicas_for_calls"),
         max_ongoing_requests=REQUESTS,
         user_config={"access": config.access.model_dump()},
         health_check_period_s=1,
         logging_config=LOGGING,
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=DRAIN_S,
         version=version,
         _internal=True,
         deployment_actors=[metrics, registry],
     )
 
 
-def _autoscaling(autoscaling: Autoscaling) -> dict[str, Any]:
+def _autoscaling(autoscaling: IngressAutoscaling, policy: str, **arguments: float) -> dict[str, Any]:
     # Serve averages over this time: longer than a delay, it would make the delay longer.
-    look_back_s = max(min(autoscaling.upscale_delay_s, autoscaling.downscale_delay_s, 30.0), 1.0)
-    return autoscaling.model_dump() | {
+    look_back_s = max(min(autoscaling.upscale_delay_s, autoscaling.downscale_delay_s, 30.0) / 2, 1.0)
+    return autoscaling.model_dump(exclude={"target_queue_s"}) | {
         "look_back_period_s": look_back_s,
         "metrics_interval_s": look_back_s / 3,
-        "policy": {"policy_function": POLICY},
+        "policy": {"policy_function": POLICIES + policy, "policy_kwargs": arguments},
     }

@@ -1,25 +1,56 @@
-"""How many replicas a deployment gets. Run by Serve's controller."""
+"""How many replicas a deployment gets. Run by Serve's controller, which keeps the bounds and the delays."""
 
 from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from deployments.replica.calls import CALLS_UNDER_WAY
+from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
+from deployments.replica.workload import BUSY, CALLS_QUEUED, PACE, QUEUED_S
 
 TOLERANCE = 0.1
 """A load that is so near to the target changes nothing, as in Kubernetes: 16 callers in turns are at times 16.1 calls,
 and a second replica on the same cores only costs them (docs/dispatch.md)."""
+BUSY_SHARE = 0.8
+"""Fewer replicas would have to do with so much of their time: else they would soon be more again."""
+
+Wanted = tuple[float, dict[str, Any]]
+
+_INGRESS: dict[str, AutoscalingContext] = {}
+"""By application. Serve has policies over several deployments for configuration files alone; all run in one process."""
 
 
-def replicas_for_calls(context: AutoscalingContext) -> tuple[int | float, dict[str, Any]]:
-    """One replica for each `target_ongoing_requests` calls under way; Serve keeps the bounds and the delays."""
-    under_way = sum((context.aggregated_metrics or {}).get(CALLS_UNDER_WAY, {}).values())
+def replicas_for_calls(context: AutoscalingContext) -> Wanted:
+    """Of the ingress: one replica for each `target_ongoing_requests` calls under way."""
+    _INGRESS[context.app_name] = context
     present = context.current_num_replicas
-    if not present:
-        # No replica reports a load; Serve counts the exchanges that wait for one.
-        under_way = context.total_num_requests
     assert context.config is not None
-    wanted = max(under_way / context.config.target_ongoing_requests, float(under_way > 0))
-    if present and abs(wanted - present) <= TOLERANCE * present:
+    wanted = sum(_reported(context, CALLS_UNDER_WAY)) / context.config.target_ongoing_requests
+    if abs(wanted - present) <= TOLERANCE * present:
         wanted = present
     return wanted, context.policy_state
+
+
+class ReplicasForWork:
+    """Of a family: one replica for each `target_queue_s` seconds of work that wait, in replicas or for one, and none
+    taken away whose time the others could not make up for. The first one of a family that has none is Serve's rule."""
+
+    def __init__(self, target_queue_s: float) -> None:
+        self.target_queue_s = target_queue_s
+
+    def __call__(self, context: AutoscalingContext) -> Wanted:
+        present = context.current_num_replicas
+        paces = [pace for pace in _reported(context, PACE) if pace] or [0.0]
+        ingress = _INGRESS.get(context.app_name)
+        units = sum(_reported(ingress, units_waiting(context.deployment_name))) if ingress else 0.0
+        wanted = (sum(_reported(context, QUEUED_S)) + units * sum(paces) / len(paces)) / self.target_queue_s
+        if wanted <= present * (1 + TOLERANCE):
+            needed = max(wanted, sum(_reported(context, BUSY)) / BUSY_SHARE)
+            wanted = min(present, needed, sum(_reported(context, CALLS_UNDER_WAY)))
+        elif not units:  # A call has one replica's time, not more.
+            wanted = min(wanted, present + sum(_reported(context, CALLS_QUEUED)))
+        return wanted, context.policy_state
+
+
+def _reported(context: AutoscalingContext, metric: str) -> list[float]:
+    """By each replica."""
+    return list((context.aggregated_metrics or {}).get(metric, {}).values())

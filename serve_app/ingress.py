@@ -18,7 +18,7 @@ from deployments.contract.failures import error_of
 from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Recorder
-from deployments.replica.calls import CALLS_UNDER_WAY, Reply
+from deployments.replica.calls import CALLS_UNDER_WAY, Reply, units_waiting
 from deployments.replica.context import cluster_network, ingress_socket, launcher_profile, private_socket
 from deployments.replica.family import Form
 from deployments.replica.logs import join_serves_log
@@ -103,7 +103,7 @@ class Ingress:
         for route in self.routes:
             target_ongoing = route.settings.autoscaling.target_ongoing_requests
             pool = pools[route.family] = ReplicaPool(self.handles[route.family], target_ongoing, profile, network)
-            admissions[route.family] = Admission(route.settings, pool.count)
+            admissions[route.family] = Admission(route.settings, pool.count, work=route.work)
         models = self.mirror
         dispatcher = Dispatcher(self.routes, pools, models)
         access, recorder = self.access, self.recorder
@@ -134,7 +134,11 @@ class Ingress:
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, which does not see the requests of the Unix socket."""
-        return {CALLS_UNDER_WAY: float(self.runtime.under_way)}
+        waiting = {
+            units_waiting(self.handles[family].deployment_name): admission.waiting_units
+            for family, admission in self.runtime.admissions.items()
+        }
+        return {CALLS_UNDER_WAY: float(self.runtime.under_way)} | waiting
 
     async def infer(self, request: InferRequest, request_id: str | None = None) -> InferResponse:
         """The response to one request. Never raises: every failure is an `Error`."""

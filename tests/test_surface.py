@@ -100,7 +100,8 @@ SOMETIMES = {
 }
 """Metrics that need a GPU, a large picture, a lost replica, or keys."""
 
-AUTOSCALING = "min_replicas max_replicas target_ongoing_requests upscale_delay_s downscale_delay_s"
+INGRESS_AUTOSCALING = "min_replicas max_replicas target_ongoing_requests upscale_delay_s downscale_delay_s"
+AUTOSCALING = INGRESS_AUTOSCALING + " target_queue_s"
 FAMILY = """
 num_cpus num_gpus required_mem_mb max_cpu_share max_ongoing_requests max_queued_requests max_queued_per_model
 max_batch_size deadline_s max_deadline_s unload_idle_s preload
@@ -110,7 +111,7 @@ IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepte
 CONFIGURATION = {
     "": "models sources link_targets cache host tls_cert tls_key grpc_port",
     "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins access_log traces home_page",
-    "ingress.autoscaling.": AUTOSCALING,
+    "ingress.autoscaling.": INGRESS_AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,
     "families.image_classification.autoscaling.": AUTOSCALING,
     "families.text_generation.": FAMILY + "folder_defaults",

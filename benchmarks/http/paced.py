@@ -1,9 +1,10 @@
-"""A family that answers a hundred requests a second and no more: each has the one device for ten milliseconds.
+"""A family that answers a hundred requests a second and no more: each has the one device for ten milliseconds, or for
+as long as it says.
 
 Imports no Ray.
 """
 
-from deployments.contract.scalars import Text
+from deployments.contract.scalars import U32, Text
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.family import Family
 
@@ -12,6 +13,7 @@ TAKES_S = 0.01
 
 class Paced(InferRequest, index=1001):
     text: Text
+    takes_ms: U32 | None = None
 
 
 class PacedResult(InferResponse, index=1001):

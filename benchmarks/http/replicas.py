@@ -31,7 +31,7 @@ class PacedReplica(Replica):
         async with self.device:
             idle_s = time.perf_counter() - self.idle_since
             try:
-                await asyncio.sleep(TAKES_S)
+                await asyncio.sleep(TAKES_S if call.request.takes_ms is None else call.request.takes_ms / 1e3)
             finally:
                 self.idle_since = time.perf_counter()
         return PacedResult(text=call.request.text, idle_ms=idle_s * 1e3)

@@ -43,7 +43,7 @@ def mistakes(invalid: ValidationError, *below: str | int) -> list[str]:
     return lines
 
 
-class Autoscaling(Strict):
+class IngressAutoscaling(Strict):
     """Replicas follow the number of requests under way: `target_ongoing_requests` for each replica."""
 
     min_replicas: Annotated[int, Field(ge=0)] = 1
@@ -53,10 +53,18 @@ class Autoscaling(Strict):
     downscale_delay_s: Annotated[float, Field(ge=0)] = 300
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Autoscaling":
+    def _ordered(self) -> Self:
         if self.min_replicas > self.max_replicas:
             raise ValueError(f"min_replicas {self.min_replicas} is above max_replicas {self.max_replicas}")
         return self
+
+
+class Autoscaling(IngressAutoscaling):
+    """Of a family: replicas follow the work that waits. `target_ongoing_requests` calls may be at a replica before the
+    model that they ask for gets a further copy."""
+
+    target_queue_s: Annotated[float, Field(gt=0)] = 2
+    """So many seconds of work may wait in each replica; a replica is added for more."""
 
 
 class FamilySettings(Strict):

@@ -25,6 +25,11 @@ class ReplicaLost(Exception):
     """The replica ended, or its connection did, before the response came."""
 
 
+def units_waiting(deployment: str) -> str:
+    """The name under which an ingress's statistics have the work that waits in it for a deployment."""
+    return f"units_waiting_for_{deployment}"
+
+
 class RoutingStats(TypedDict):
     """What a replica publishes to those that choose a replica."""
 

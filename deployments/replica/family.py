@@ -97,6 +97,8 @@ class Family:
     """How many tokens a request and its answer may have together, by config.json; a function of a module too."""
     marker: str | None = None
     """A file that only folders of its models hold: they are served by it whatever their config.json says."""
+    work: Callable[[Any], float] = lambda request: 1.0
+    """How much there is to compute for a request, in any unit: measured paces make seconds of it."""
     golden: type[GoldenExample] | None = None
     lacks: Lacks | None = None
     """What a folder lacks that it matches, by its config.json and the names of its files. A function of a module."""

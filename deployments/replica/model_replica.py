@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
@@ -77,6 +77,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__()
+        self.workload.side_by_side = self.side_by_side(options.settings)
         self.options = options
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
@@ -102,6 +103,11 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self._preloading: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
+    @staticmethod
+    def side_by_side(settings: FamilySettings) -> int:
+        """How many calls it works on at once, each about as fast as alone."""
+        return 1
+
     @abc.abstractmethod
     def load(self, model: Model) -> EngineT:
         """The model's engine, ready to answer. Called in a thread. Raises ServingError."""
@@ -117,6 +123,9 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """`answer`. At `ends_at`, on the loop's clock, it is cancelled: a family that can ends with what there is."""
         return await self.answer(request, model, engine, on_chunk)
 
+    def counted(self, call: Call) -> AbstractContextManager[None]:
+        return nullcontext()  # `infer` counts it once its model is there: waiting for that is no work.
+
     async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert call.model is not None
         self._apply_pin(call.model)
@@ -130,7 +139,8 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             async with asyncio.timeout_at(limit.at) as limit.timeout:
                 # The dispatcher sends each family its own variant.
                 request, told = cast(RequestT, call.request), _putting_off(limit, on_chunk)
-                with self.timed(COMPUTE, call.model):
+                units = self.options.family.work(request)
+                with self.timed(COMPUTE, call.model), self.workload.job(call.model.name, units):
                     return await self.answer_by(limit.ends_at, request, call.model, engine, told)
 
     def _apply_pin(self, model: Model) -> None:

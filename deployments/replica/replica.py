@@ -3,6 +3,7 @@
 import abc
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractContextManager
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled
@@ -12,6 +13,7 @@ from deployments.replica.calls import CALLS_UNDER_WAY, Call, OnChunk, Reply, Rou
 from deployments.replica.context import cluster_network, private_socket
 from deployments.replica.logs import join_serves_log
 from deployments.replica.socket_server import ReplicaSocketServer
+from deployments.replica.workload import Workload
 
 ACKNOWLEDGE_AFTER_S = 0.005
 
@@ -21,6 +23,7 @@ class Replica(abc.ABC):
 
     def __init__(self) -> None:
         join_serves_log()
+        self.workload = Workload()
         self._under_way: dict[str, asyncio.Task[object]] = {}
         path, network = private_socket(), cluster_network()
         self._server = ReplicaSocketServer(self, path, network) if path or network else None
@@ -35,6 +38,10 @@ class Replica(abc.ABC):
         """The answer to one call; `on_chunk` takes its chunks on the way. What it raises becomes an `Error`. Leaves
         nothing running when cancelled."""
 
+    def counted(self, call: Call) -> AbstractContextManager[None]:
+        """Counts the call among the work of the replica, for as long as `infer` runs."""
+        return self.workload.job("", 1.0)
+
     async def ready(self) -> bool:
         """Whether it can answer."""
         return True
@@ -45,7 +52,8 @@ class Replica(abc.ABC):
         assert task is not None
         self._under_way[call.call_id] = task
         try:
-            return await self.infer(call, on_chunk)
+            with self.counted(call):
+                return await self.infer(call, on_chunk)
         except asyncio.CancelledError:
             return Error.of(Cancelled("the request was given up"), call.request_id)
         except Exception as cause:
@@ -102,4 +110,4 @@ class Replica(abc.ABC):
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, which counts exchanges, not the calls in them."""
-        return {CALLS_UNDER_WAY: float(len(self._under_way))}
+        return {CALLS_UNDER_WAY: float(len(self._under_way))} | self.workload.report()

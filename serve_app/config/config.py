@@ -10,7 +10,7 @@ import yaml
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails
 
-from deployments.contract.settings import DEFAULT_SOURCES, Autoscaling, FamilySettings, Strict, mistakes
+from deployments.contract.settings import DEFAULT_SOURCES, FamilySettings, IngressAutoscaling, Strict, mistakes
 from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import AccessSettings
 
@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 class IngressSettings(Strict):
     """The deployment that decodes requests and sends them to their families."""
 
-    autoscaling: Autoscaling = Autoscaling(max_replicas=1, target_ongoing_requests=64)
+    autoscaling: IngressAutoscaling = IngressAutoscaling(max_replicas=1, target_ongoing_requests=64)
     """Unset, `model-runtime serve` keeps two replicas where there are four CPUs or more."""
     num_cpus: Annotated[float, Field(ge=0)] = 0.25
     max_body_mb: Annotated[float, Field(gt=0)] = 32

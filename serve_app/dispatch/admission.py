@@ -16,6 +16,7 @@ from types import TracebackType
 
 from deployments.contract.errors import DeadlineExceeded, Overloaded
 from deployments.contract.settings import FamilySettings
+from deployments.contract.types import InferRequest
 from serve_app.access.caller import Caller, Priority
 from serve_app.dispatch.pending import Pending
 
@@ -40,10 +41,11 @@ class Slot:
     """One request's slot, from entering to leaving it. Entering waits while none is free, and only then costs a future
     and a timer."""
 
-    __slots__ = ("_queue", "_turn", "caller", "remaining_s", "waiting")
+    __slots__ = ("_queue", "_turn", "caller", "remaining_s", "request", "waiting")
 
-    def __init__(self, queue: "ModelQueue", caller: Caller, remaining_s: float) -> None:
+    def __init__(self, queue: "ModelQueue", caller: Caller, remaining_s: float, request: InferRequest) -> None:
         self.caller = caller
+        self.request = request
         self.remaining_s = remaining_s
         self.waiting = False
         self._queue = queue
@@ -77,19 +79,28 @@ class Slot:
 
 
 class Admission:
-    """One family's queues, and what they hold together. `replicas` counts its replicas."""
+    """One family's queues, and what they hold together. `replicas` counts its replicas; `work` is that of its row."""
 
-    def __init__(self, settings: FamilySettings, replicas: Callable[[], int], clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: FamilySettings,
+        replicas: Callable[[], int],
+        clock: Clock = time.monotonic,
+        work: Callable[[InferRequest], float] = lambda request: 1.0,
+    ) -> None:
         self.settings = settings
         self.replicas = replicas
         self.clock = clock
+        self.work = work
+        self.waiting_units = 0.0
+        """How much work waits."""
         self.waiting: Counter[str] = Counter()
         """How many wait, by caller."""
         self.total = 0
         self._queues: dict[str, ModelQueue] = {}
 
     def slot(self, call: Pending) -> Slot:
-        return Slot(self.queue(call.model), call.caller, call.call.timeout_s)
+        return Slot(self.queue(call.model), call.caller, call.call.timeout_s, call.call.request)
 
     def queue(self, model: str) -> "ModelQueue":
         queue = self._queues.get(model)
@@ -104,11 +115,12 @@ class Admission:
         left = self.settings.max_queued_requests - self.total
         return left <= 0 or (bool(caller.name) and self.waiting[caller.name] >= left)
 
-    def count(self, caller: Caller, by: int) -> None:
+    def count(self, slot: Slot, by: int) -> None:
         self.total += by
-        self.waiting[caller.name] += by
-        if not self.waiting[caller.name]:
-            del self.waiting[caller.name]
+        self.waiting_units = self.waiting_units + by * self.work(slot.request) if self.total else 0.0
+        self.waiting[slot.caller.name] += by
+        if not self.waiting[slot.caller.name]:
+            del self.waiting[slot.caller.name]
 
 
 class ModelQueue:
@@ -168,7 +180,7 @@ class ModelQueue:
         slot.waiting = waiting
         by = 1 if waiting else -1
         self.waiting += by
-        self.family.count(slot.caller, by)
+        self.family.count(slot, by)
 
     def _refuse_hopeless(self, caller: Caller, remaining_s: float) -> None:
         settings = self.family.settings

@@ -9,9 +9,9 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from deployments.contract.errors import DeadlineExceeded, InvalidRequest, Unavailable
 from deployments.contract.generation import filled
@@ -56,6 +56,8 @@ class Route:
     on_gpu: bool
     may_be_empty: bool
     """True where the family may have no replica at times."""
+    work: Callable[[Any], float] = lambda request: 1.0
+    """How much there is to compute for a request: `Family.work`."""
     folder_defaults: bool = True
     """Whether generation_config.json holds where a model.yaml says nothing of it."""
 

@@ -35,7 +35,7 @@ from serve_app.http.requests import request_id_of
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 CONCURRENT_RPCS = 1024
 HEALTH_EVERY_S = 5.0
-SHUTDOWN_TIMEOUT_S = 5.0
+SHUTDOWN_TIMEOUT_S = 600.0
 
 
 class GrpcServer:

@@ -17,8 +17,6 @@ from starlette.types import ASGIApp
 from serve_app.http.middleware import below_prefix, with_request_id
 
 BACKLOG = 4096
-SHUTDOWN_TIMEOUT_S = 5
-"""How long `close` waits for requests that are being answered."""
 
 
 class UnixServer:
@@ -35,7 +33,6 @@ class UnixServer:
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=3600,  # HAProxy closes idle connections.
-            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
         )
         self._server = _Server(config)
         self._listener = socket.socket(socket.AF_UNIX)

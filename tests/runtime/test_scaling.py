@@ -14,7 +14,9 @@ from tests.support.running import replica_pids
 from tests.support.until import wait_until
 
 IDS = [f"request-{number}" for number in range(12)]
-QUICK = Autoscaling(max_replicas=2, target_ongoing_requests=1, upscale_delay_s=1, downscale_delay_s=1)
+QUICK = Autoscaling(
+    max_replicas=2, target_ongoing_requests=1, target_queue_s=0.5, upscale_delay_s=1, downscale_delay_s=1
+)
 
 
 def test_a_replica_is_added_under_load_and_taken_away_after_and_either_ingress_knows_the_others_requests(

@@ -113,6 +113,26 @@ def test_a_family_without_a_bundled_model_has_no_replica_until_it_is_asked() -> 
     }
 
 
+def test_replicas_that_are_taken_away_have_ten_minutes_for_what_they_are_answering() -> None:
+    application = compose(RuntimeConfig(), FAMILIES)
+    bound = [application, *families(application).values()]
+    assert {part._bound_deployment._deployment_config.graceful_shutdown_timeout_s for part in bound} == {600}
+
+
+def test_families_are_scaled_by_their_queue_and_ingresses_by_their_requests() -> None:
+    config = RuntimeConfig.model_validate({"families": {"text_generation": {"autoscaling": {"target_queue_s": 7}}}})
+    application = compose(config, FAMILIES)
+    policies = {}
+    for part in (application, families(application)["text_generation"]):
+        scaling = part._bound_deployment._deployment_config.autoscaling_config
+        assert scaling is not None
+        policies[part._bound_deployment.name] = (scaling.policy.policy_function, scaling.policy.policy_kwargs)
+    assert policies == {
+        "Ingress": ("serve_app.autoscaling:replicas_for_calls", {}),
+        "TextGeneration": ("serve_app.autoscaling:ReplicasForWork", {"target_queue_s": 7}),
+    }
+
+
 def test_the_registrys_arguments_are_json_and_give_the_formats_of_the_families_with_models() -> None:
     application = compose(RuntimeConfig(), (*FAMILIES, ECHO))
     actors = application._bound_deployment._deployment_config.deployment_actors or []

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from deployments.contract.errors import quoted
 from deployments.contract.settings import ImageSettings
-from deployments.contract.types import ImageClassification, ImageClassificationResult, InferResponse
+from deployments.contract.types import ImageClassification, ImageClassificationResult, InferResponse, ObjectDetection
 from deployments.replica.family import Argument, Command, Family, Form, Sample
 from deployments.repository.diagnosis import without_preprocessor
 from deployments.repository.families import architectures
@@ -51,6 +51,12 @@ class GoldenImage(GoldenExample):
         return f"answered with {type(answer).__name__}"
 
 
+def work(request: ImageClassification | ObjectDetection) -> float:
+    """In bytes of the file: they stand for its pixels, of which nothing is read before its turn. What the network does,
+    whatever the picture, counts as so many bytes."""
+    return 20_000 + len(request.image_data)
+
+
 def matches(config: Mapping[str, object]) -> bool:
     """Also DeiTForImageClassificationWithTeacher: the name need not end so."""
     return any("ForImageClassification" in name for name in architectures(config))
@@ -78,6 +84,7 @@ IMAGE_CLASSIFICATION = Family(
     deployment="deployments.families.image_classification.replica:ImageClassificationReplica",
     options=ImageClassificationOptions,
     matches=matches,
+    work=work,
     golden=GoldenImage,
     lacks=lacks,
     form=Form(ImageClassification, file="image", field="image_data", integers=("top_k",)),

@@ -10,6 +10,7 @@ from deployments.contract.errors import quoted
 from deployments.contract.scalars import Box
 from deployments.contract.settings import Autoscaling, ImageSettings
 from deployments.contract.types import InferResponse, ObjectDetection, ObjectDetectionResult
+from deployments.families.image_classification.family import work
 from deployments.replica.family import Argument, Command, Family, Form, Output
 from deployments.repository.diagnosis import without_preprocessor
 from deployments.repository.families import architectures
@@ -148,6 +149,7 @@ OBJECT_DETECTION = Family(
     deployment="deployments.families.object_detection.replica:ObjectDetectionReplica",
     options=ObjectDetectionOptions,
     matches=matches,
+    work=work,
     golden=GoldenDetection,
     lacks=lacks,
     form=Form(ObjectDetection, file="picture", field="image_data", integers=("top_k",), fractions=("threshold",)),

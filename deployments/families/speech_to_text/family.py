@@ -112,6 +112,7 @@ SPEECH_TO_TEXT = Family(
     deployment="deployments.families.speech_to_text.replica:SpeechToTextReplica",
     options=SpeechToTextOptions,
     matches=matches,
+    work=lambda request: len(request.audio_data),  # the file's bytes stand for its seconds
     golden=GoldenSpeech,
     lacks=lacks,
     form=Form(SpeechToText, file="audio", field="audio_data"),

@@ -82,6 +82,11 @@ def lacks(config: Mapping[str, object], names: Collection[str]) -> str | None:
     return without_tokenizer(names)
 
 
+def work(request: TextEmbedding) -> float:
+    """In tokens, of about four characters."""
+    return sum(map(len, request.texts)) / 4 + sum(map(len, request.token_ids or ()))
+
+
 def _only(text: str) -> list[str]:
     return [text]
 
@@ -98,6 +103,7 @@ TEXT_EMBEDDING = Family(
     options=TextEmbeddingOptions,
     matches=matches,
     marker=MODULES,
+    work=work,
     golden=GoldenEmbedding,
     lacks=lacks,
     client=Command(

@@ -83,6 +83,12 @@ def _stretched(rope: object, length: int) -> int:
     return int(original * factor) if isinstance(original, int) and isinstance(factor, int | float) else length
 
 
+def work(request: TextGeneration) -> float:
+    """In steps of decoding. About eight tokens of a prompt take as long as one, and four characters are a token."""
+    prompt = sum(map(len, request.prompt_texts)) / 4 + len(request.prompt_ids or ())
+    return request.max_tokens + prompt / 8
+
+
 def lacks(config: Mapping[str, object], names: Collection[str]) -> str | None:
     return without_tokenizer(names)
 
@@ -99,6 +105,7 @@ TEXT_GENERATION = Family(
     options=TextGenerationOptions,
     matches=matches,
     context=context_of,
+    work=work,
     golden=GoldenText,
     lacks=lacks,
     sample=Sample({"prompt": SAMPLE_PROMPT, "max_tokens": 40}, _with_its_prompt),

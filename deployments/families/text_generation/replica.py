@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deployments.contract.chat import Markup
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled, ServingError
+from deployments.contract.settings import FamilySettings
 from deployments.contract.text_generation import TokenLogprob, Usage
 from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.computing.torch_replica import TorchReplica
@@ -105,6 +106,10 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
         self.notifier: LoopNotifier | None = None
         self.metrics = TextMetrics()
         self.chats: weakref.WeakKeyDictionary[TextGenerationEngine, asyncio.Lock] = weakref.WeakKeyDictionary()
+
+    @staticmethod
+    def side_by_side(settings: FamilySettings) -> int:
+        return settings.max_batch_size
 
     def load(self, model: Model) -> "TextGenerationEngine":
         limit, facts, manifest = self.batch_limit(model), self.validator.facts_of(model.folder), model.manifest

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 
 from deployments.contract.settings import FamilySettings
+from deployments.contract.types import TextGeneration
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.dispatch.admission import Admission, ModelQueue, Slot
+
+REQUEST = TextGeneration(model_id="m", prompt="", max_tokens=1)
 
 
 @dataclass
@@ -47,7 +50,7 @@ class Watched(Slot):
     """A slot whose service keeps when it began."""
 
     def __init__(self, queue: ModelQueue, caller: Caller, remaining_s: float, service: Service) -> None:
-        super().__init__(queue, caller, remaining_s)
+        super().__init__(queue, caller, remaining_s, REQUEST)
         self.service = service
 
     def begin(self) -> None:

@@ -14,7 +14,7 @@ from serve_app.access.caller import ANONYMOUS, Caller, Priority
 from serve_app.dispatch.admission import MANY_QUEUES, Admission, Slot
 from serve_app.dispatch.pending import Pending
 from tests.serve_app.dispatch.calls import pending_of
-from tests.serve_app.dispatch.service import Service
+from tests.serve_app.dispatch.service import REQUEST, Service
 from tests.support.until import turns
 
 
@@ -210,6 +210,21 @@ async def test_a_request_without_a_free_slot_goes_when_one_is_left() -> None:
     assert admission.queue("").idle
 
 
+async def test_the_work_that_waits_is_that_of_the_requests_without_a_slot() -> None:
+    admission = Admission(FamilySettings(max_ongoing_requests=1), lambda: 1, work=lambda request: 0.1)
+
+    async def request() -> None:
+        async with admission.slot(pending()):
+            await turns()
+
+    async with asyncio.TaskGroup() as requests:
+        for _ in range(4):
+            requests.create_task(request())
+        await turns()
+        assert admission.waiting_units == pytest.approx(0.3)
+    assert admission.waiting_units == 0
+
+
 async def test_a_deadline_ends_the_wait() -> None:
     admission = Admission(FamilySettings(max_ongoing_requests=1), lambda: 1)
     async with admission.slot(pending()):
@@ -247,7 +262,7 @@ def test_admission_costs_a_lone_request_little() -> None:
     for _ in range(20):
         begin = time.perf_counter()
         for _ in range(200):
-            slot = Slot(queue, ANONYMOUS, 60.0)
+            slot = Slot(queue, ANONYMOUS, 60.0, REQUEST)
             queue.enter(slot)
             queue.leave(slot)
         best = min(best, (time.perf_counter() - begin) / 200)
