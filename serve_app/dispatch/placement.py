@@ -50,6 +50,10 @@ class ReplicaMemory:
         if model not in self.held:
             self.coming[model] = now
 
+    def holds(self, model: str, now: float) -> bool:
+        """Whether it is there, or about to be."""
+        return model in self.held or (model in self.coming and now - self.coming[model] < COMING_S)
+
     def models(self, now: float) -> Collection[str]:
         """Those that are there, or about to be."""
         self.coming = {model: at for model, at in self.coming.items() if now - at < COMING_S}
@@ -96,23 +100,27 @@ class Placement:
 
     def _chosen(self, model: str, replicas: Sequence[Replica], now: float) -> int:
         everyone = range(len(replicas))
-        models = [replica.memory.models(now) for replica in replicas]
 
         def under_way(index: int) -> int:
             return replicas[index].under_way
 
-        holders = [index for index in everyone if model in models[index]]
-        candidates = [index for index in everyone if index not in holders]
+        # Before anything else is looked at: with a hundred replicas the rest takes longer than the call itself.
+        holders = [index for index, replica in enumerate(replicas) if replica.memory.holds(model, now)]
         wanted = self._copies(model, len(replicas))
         if holders:
             # Copies beyond those that are wanted rest, so that their replicas evict them.
             calmest = min(holders[:wanted], key=under_way)
             if under_way(calmest) >= self._target_ongoing:
                 calmest = min(holders, key=under_way)
+            if under_way(calmest) < self._target_ongoing or len(holders) >= wanted:
+                return calmest
+        candidates = [index for index in everyone if index not in holders]
+        if holders:
             candidates = [index for index in candidates if under_way(index) < self._target_ongoing]
-            if under_way(calmest) < self._target_ongoing or not candidates or len(holders) >= wanted:
+            if not candidates:
                 return calmest
 
+        models = [replica.memory.models(now) for replica in replicas]
         sizes = [size for replica in replicas if (size := replica.memory.size)]
         size = sum(sizes) / len(sizes) if sizes else USUAL_SIZE
         roomiest = max(candidates, key=lambda index: (replicas[index].memory.room(size), -under_way(index)))

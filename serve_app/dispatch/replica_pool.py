@@ -42,6 +42,8 @@ class ReplicaPool:
         self._clock = clock
         self._connections = Connections(profile, network)
         self._replicas: Replicas = {}
+        self._told: set[SocketTransport] = set()
+        """Those whose memory has what `_replicas` says."""
         self._handle_transports: dict[str, HandleTransport] = {}  # by model
 
     def count(self) -> int:
@@ -51,7 +53,7 @@ class ReplicaPool:
         """The transport of the next call for a model, "" where the family has none."""
         replicas = self._current()
         if replicas is not self._replicas:
-            self._replicas = replicas
+            self._replicas, self._told = replicas, set()
             self._connections.update(replicas)
         sockets = self._open()
         if not sockets:
@@ -90,8 +92,10 @@ class ReplicaPool:
 
     def _best(self, sockets: list[SocketTransport], model: str) -> SocketTransport:
         for socket in sockets:
-            replica = self._replicas.get(socket.replica_id)
-            socket.memory.told((replica.routing_stats if replica else None) or {})
+            if socket not in self._told:
+                replica = self._replicas.get(socket.replica_id)
+                socket.memory.told((replica.routing_stats if replica else None) or {})
+                self._told.add(socket)
         return sockets[self._placement.best(model, sockets, self._clock())]
 
 
