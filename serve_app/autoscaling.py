@@ -15,7 +15,7 @@ BUSY_SHARE = 0.8
 
 Wanted = tuple[float, dict[str, Any]]
 
-_INGRESS: dict[str, AutoscalingContext] = {}
+_INGRESS: dict[str | None, AutoscalingContext] = {}
 """By application. Serve has policies over several deployments for configuration files alone; all run in one process."""
 
 

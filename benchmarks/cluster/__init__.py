@@ -1,0 +1,1 @@
+"""On several nodes, and with replicas that come and go."""

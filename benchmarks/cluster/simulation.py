@@ -1,0 +1,192 @@
+"""`python -m benchmarks.cluster.simulation trace|nodes`: what many machines would do, in simulated time.
+
+`trace`: that of `scaling`. The policy, what replicas count, and Serve's delays are the real ones; replicas, the queue
+before them and the clock are simulated, with the measured time that a replica takes to start. `nodes`: one replica and
+ten models a node, asked for by Zipf's law, behind the real choice of a replica: how often models are loaded, and what
+the choice takes.
+"""
+
+import argparse
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from ray.serve.autoscaling_policy import _apply_delay_logic
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
+
+from benchmarks.cluster.scaling import MOST, OURS, SLO_S, SLOTS, Arrival, Run, made, read
+from deployments.contract.settings import Autoscaling
+from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
+from deployments.replica.workload import Workload
+from serve_app.app import _autoscaling
+from serve_app.autoscaling import ReplicasForWork, replicas_for_calls
+from tests.serve_app.dispatch.simulated import Simulation, zipf
+
+TICK_S = 0.02
+CONTROL_S = 0.4
+STARTS_IN_S = 4.0
+SERVES_SLOTS = 5
+
+Wanted = Callable[[AutoscalingContext], tuple[float, dict[str, Any]]]
+
+
+class _Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(eq=False)
+class _Replica:
+    clock: Callable[[], float]
+    ready_at: float
+    calls: deque[tuple[Arrival, float, ExitStack]] = field(default_factory=deque)
+    """First come first served: what, when it came, and its place in the workload."""
+    ends_at: float = math.inf
+    leaving: bool = False
+
+    def __post_init__(self) -> None:
+        self.workload = Workload(clock=self.clock)
+        self.samples: deque[tuple[float, dict[str, float]]] = deque(maxlen=100)
+
+    def take(self, arrival: Arrival, came: float) -> None:
+        stack = ExitStack()
+        stack.enter_context(self.workload.job("", 1.0))
+        self.calls.append((arrival, came, stack))
+        if len(self.calls) == 1:
+            self.ends_at = self.clock() + arrival.takes_ms / 1e3
+
+    def finish(self) -> tuple[Arrival, float]:
+        arrival, came, stack = self.calls.popleft()
+        stack.close()
+        self.ends_at = self.clock() + self.calls[0][0].takes_ms / 1e3 if self.calls else math.inf
+        return arrival, came
+
+    def sample(self) -> None:
+        self.samples.append((self.clock(), {CALLS_UNDER_WAY: float(len(self.calls))} | self.workload.report()))
+
+
+class _Context:
+    """Of Serve's context, what the policies read."""
+
+    def __init__(self, replicas: Sequence[_Replica], config: AutoscalingConfig, since: float, waiting: float) -> None:
+        self.app_name, self.deployment_name = "simulated", "Paced"
+        self.config, self.policy_state = config, dict[str, Any]()
+        self.current_num_replicas = len(replicas)
+        self.aggregated_metrics: dict[str, dict[int, float]] = {}
+        for number, replica in enumerate(replicas):
+            seen = [report for at, report in replica.samples if at >= since]
+            for name in seen[0] if seen else ():
+                mean = sum(report[name] for report in seen) / len(seen)
+                self.aggregated_metrics.setdefault(name, {})[number] = mean
+        self.total_num_requests = waiting + sum(len(replica.calls) for replica in replicas)
+
+
+def simulated(
+    arrivals: Sequence[Arrival], seconds: float, policy: Wanted, config: AutoscalingConfig, slots: int, most: int
+) -> Run:
+    now, clock, run, state = 0.0, _Clock(), Run(), dict[str, Any]()
+    queue: deque[tuple[Arrival, float]] = deque()
+    due, target = deque(arrivals), 1
+    waited: deque[float] = deque(maxlen=max(1, round(5 / CONTROL_S)))
+    replicas = [_Replica(clock, 0.0)]
+    for tick in range(int((seconds + 60) / TICK_S)):
+        now = clock.now = tick * TICK_S
+        while due and due[0].at_s <= now:
+            arrival = due.popleft()
+            queue.append((arrival, arrival.at_s))
+        ready = [replica for replica in replicas if replica.ready_at <= now]
+        for replica in ready:
+            while replica.ends_at <= now:
+                arrival, came = replica.finish()
+                run.took_s.append((arrival, now - came))
+            if replica.leaving and not replica.calls:
+                replicas.remove(replica)
+        taking = [replica for replica in ready if not replica.leaving]
+        while queue and taking:
+            replica = min(taking, key=lambda one: len(one.calls))
+            if len(replica.calls) >= slots:
+                break
+            replica.take(*queue.popleft())
+        if tick % round(max(config.metrics_interval_s, CONTROL_S) / TICK_S) == 0:
+            for replica in taking:
+                replica.sample()
+        if tick % round(CONTROL_S / TICK_S) == 0:
+            waited.append(float(len(queue)))
+            run.replicas.append((now, len(replicas), len(ready)))
+            units = sum(waited) / len(waited)
+            ingress = _Context([], AutoscalingConfig(), 0.0, 0.0)
+            ingress.aggregated_metrics = {units_waiting("Paced"): {0: units}}
+            replicas_for_calls(cast(AutoscalingContext, ingress))
+            context = _Context(taking, config, now - config.look_back_period_s, units)
+            wanted, _ = policy(cast(AutoscalingContext, context))
+            wanted = min(max(math.ceil(wanted), 1), most)
+            target, state = _apply_delay_logic(wanted, target, config, state, _now=now)
+            staying = [replica for replica in replicas if not replica.leaving]
+            for replica in staying[target:]:
+                replica.leaving = True
+            replicas += [_Replica(clock, now + STARTS_IN_S) for _ in range(target - len(staying))]
+    run.failed = len(due) + len(queue)
+    return run
+
+
+def by_serves_default(context: AutoscalingContext) -> tuple[float, dict[str, Any]]:
+    return context.total_num_requests / 2, {}
+
+
+def compared(arrivals: Sequence[Arrival], seconds: float, ours: Autoscaling, most: int) -> dict[str, Run]:
+    mine = AutoscalingConfig(**_autoscaling(ours, "ReplicasForWork", target_queue_s=ours.target_queue_s))
+    policy = ReplicasForWork(ours.target_queue_s)
+    return {
+        "Serve's default": simulated(
+            arrivals, seconds, by_serves_default, AutoscalingConfig(max_replicas=most), SERVES_SLOTS, most
+        ),
+        "ours": simulated(arrivals, seconds, policy, mine, SLOTS, most),
+    }
+
+
+def nodes(count: int, requests: int) -> None:
+    spent_s = 0.0
+    simulation = Simulation(count, room=12, callers=16 * count, draw=zipf(10 * count, seed=1))
+    pick = simulation.pool.pick
+
+    def timed(model: str) -> Any:
+        nonlocal spent_s
+        begin = time.perf_counter()
+        try:
+            return pick(model)
+        finally:
+            spent_s += time.perf_counter() - begin
+
+    simulation.pool.pick = timed  # type: ignore[method-assign]
+    simulation.run(requests)
+    loads = sum(simulation.loads.values())
+    print(f"| {count} | {10 * count} | {loads} | {requests} | {spent_s / requests * 1e6:.0f} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("trace", "nodes"))
+    parser.add_argument("--trace", type=Path)
+    parser.add_argument("--seconds", type=float, default=150)
+    options = parser.parse_args()
+    if options.what == "nodes":
+        print("| nodes | models | loads | requests | choosing a replica, µs |\n|---:|---:|---:|---:|---:|")
+        for count in (4, 20, 100):
+            nodes(count, 300 * count)
+        return
+    arrivals = read(options.trace, options.seconds) if options.trace else made(options.seconds)
+    for name, run in compared(arrivals, options.seconds, OURS, MOST).items():
+        print(
+            f"{name}: {run.misses} later than {SLO_S:g} s, {run.replica_seconds(options.seconds):.0f} replica seconds"
+        )
+
+
+if __name__ == "__main__":
+    main()
