@@ -41,7 +41,7 @@ BURST_LOAD = 2.7
 """Seconds of work a second: what three replicas can do with a little left."""
 
 OURS = Autoscaling(max_replicas=MOST, upscale_delay_s=2, downscale_delay_s=10, target_queue_s=1)
-SLOTS = 2
+SLOTS = 8
 
 Ask = Callable[[int], Awaitable[bool]]
 """Sends a request that takes so many milliseconds; whether it was answered."""

@@ -25,6 +25,7 @@ from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
 from deployments.replica.workload import Workload
 from serve_app.app import _autoscaling
 from serve_app.autoscaling import ReplicasForWork, replicas_for_calls
+from serve_app.dispatch.admission import STANDING
 from tests.serve_app.dispatch.simulated import Simulation, zipf
 
 TICK_S = 0.02
@@ -89,18 +90,30 @@ class _Context:
 
 
 def simulated(
-    arrivals: Sequence[Arrival], seconds: float, policy: Wanted, config: AutoscalingConfig, slots: int, most: int
+    arrivals: Sequence[Arrival],
+    seconds: float,
+    policy: Wanted,
+    config: AutoscalingConfig,
+    slots: int,
+    most: int,
+    refuses: bool,
 ) -> Run:
+    """`refuses`: as admission does once there are as many replicas as may be."""
     now, clock, run, state = 0.0, _Clock(), Run(), dict[str, Any]()
     queue: deque[tuple[Arrival, float]] = deque()
     due, target = deque(arrivals), 1
     waited: deque[float] = deque(maxlen=max(1, round(5 / CONTROL_S)))
     replicas = [_Replica(clock, 0.0)]
+    taking: list[_Replica] = []
     for tick in range(int((seconds + 60) / TICK_S)):
         now = clock.now = tick * TICK_S
         while due and due[0].at_s <= now:
             arrival = due.popleft()
-            queue.append((arrival, arrival.at_s))
+            standing = taking and len(taking) == most and len(queue) >= STANDING * slots * most
+            if refuses and standing:
+                run.failed += 1
+            else:
+                queue.append((arrival, arrival.at_s))
         ready = [replica for replica in replicas if replica.ready_at <= now]
         for replica in ready:
             while replica.ends_at <= now:
@@ -132,7 +145,7 @@ def simulated(
             for replica in staying[target:]:
                 replica.leaving = True
             replicas += [_Replica(clock, now + STARTS_IN_S) for _ in range(target - len(staying))]
-    run.failed = len(due) + len(queue)
+    run.failed += len(due) + len(queue)
     return run
 
 
@@ -145,9 +158,15 @@ def compared(arrivals: Sequence[Arrival], seconds: float, ours: Autoscaling, mos
     policy = ReplicasForWork(ours.target_queue_s)
     return {
         "Serve's default": simulated(
-            arrivals, seconds, by_serves_default, AutoscalingConfig(max_replicas=most), SERVES_SLOTS, most
+            arrivals,
+            seconds,
+            by_serves_default,
+            AutoscalingConfig(max_replicas=most),
+            SERVES_SLOTS,
+            most,
+            refuses=False,
         ),
-        "ours": simulated(arrivals, seconds, policy, mine, SLOTS, most),
+        "ours": simulated(arrivals, seconds, policy, mine, SLOTS, most, refuses=True),
     }
 
 

@@ -4,7 +4,7 @@ A model has so many slots. A request takes a free slot at once; where none is fr
 within one priority in turns between the callers, within a caller in order. A request is refused at once, never later,
 where the queue is full, and where by the rate at which the queue drains the wait would be too long: beyond the
 request's deadline, or longer than the requests under way take. So overload costs those that are admitted at most twice
-the time. Nothing is refused while a slot is free.
+the time. Nothing is refused while a slot is free, and no request for a long wait alone while further replicas may come.
 """
 
 import asyncio
@@ -30,6 +30,8 @@ BRIEF_S = 0.25
 """A shorter wait is never refused."""
 STANDING = 0.6
 """A longer one is accepted while no more requests wait than this share of the slots."""
+GROWS_WITHIN_S = 60.0
+"""So long a queue may stand before it is taken that no further replica is coming."""
 UNKNOWN_RETRY_MS = 1000
 MANY_QUEUES = 256
 """From so many queues on, those that are empty are deleted before another is made."""
@@ -131,6 +133,7 @@ class ModelQueue:
         self.under_way = 0
         self.waiting = 0
         self.drain = DrainRate()
+        self._waiting_since = math.inf
         self._queues = {priority: FairQueue() for priority in Priority}
 
     @property
@@ -153,7 +156,8 @@ class ModelQueue:
             return
         self._refuse_hopeless(slot.caller, slot.remaining_s)
         if not self.waiting:
-            self.drain.begin(self.family.clock())
+            self._waiting_since = self.family.clock()
+            self.drain.begin(self._waiting_since)
         self._queues[slot.caller.priority].push(slot)
         self._set_waiting(slot, True)
 
@@ -167,6 +171,11 @@ class ModelQueue:
         if self.waiting:
             self.drain.count(self.family.clock())
             self._fill()
+
+    def _may_grow(self) -> bool:
+        """Whether replicas may be on their way: it is queues that Serve adds them for."""
+        fewer = self.family.replicas() < self.family.settings.autoscaling.max_replicas
+        return fewer and self.family.clock() - self._waiting_since < GROWS_WITHIN_S
 
     def _fill(self) -> None:
         slots = self.slots
@@ -192,7 +201,7 @@ class ModelQueue:
             reason = "as many requests wait as may"
         elif wait_s > remaining_s:
             reason = "the request would wait beyond its deadline"
-        elif wait_s > BRIEF_S and ahead >= STANDING * self.slots:
+        elif wait_s > BRIEF_S and ahead >= STANDING * self.slots and not self._may_grow():
             reason = "more requests come than can be answered"
         else:
             return

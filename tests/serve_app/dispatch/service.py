@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from deployments.contract.settings import FamilySettings
+from deployments.contract.settings import Autoscaling, FamilySettings
 from deployments.contract.types import TextGeneration
 from serve_app.access.caller import ANONYMOUS, Caller
 from serve_app.dispatch.admission import Admission, ModelQueue, Slot
@@ -18,13 +18,17 @@ class Service:
     queued: int = 1000
     per_model: int = 1000
     replicas: int = 1
+    most: int = 1
     now: float = 0.0
     sent: list[Slot] = field(default_factory=list)
     under_way: list[Slot] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         limits = FamilySettings(
-            max_ongoing_requests=self.slots, max_queued_requests=self.queued, max_queued_per_model=self.per_model
+            max_ongoing_requests=self.slots,
+            max_queued_requests=self.queued,
+            max_queued_per_model=self.per_model,
+            autoscaling=Autoscaling(max_replicas=self.most),
         )
         self.admission = Admission(limits, lambda: self.replicas, lambda: self.now)
         self.queue = self.admission.queue("m")

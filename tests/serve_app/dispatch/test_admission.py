@@ -11,7 +11,7 @@ from deployments.contract.settings import FamilySettings
 from deployments.contract.types import TextGeneration
 from deployments.replica.calls import Call
 from serve_app.access.caller import ANONYMOUS, Caller, Priority
-from serve_app.dispatch.admission import MANY_QUEUES, Admission, Slot
+from serve_app.dispatch.admission import GROWS_WITHIN_S, MANY_QUEUES, Admission, Slot
 from serve_app.dispatch.pending import Pending
 from tests.serve_app.dispatch.calls import pending_of
 from tests.serve_app.dispatch.service import REQUEST, Service
@@ -142,6 +142,18 @@ def test_overload_is_refused_while_the_wait_is_still_short() -> None:
     with pytest.raises(Overloaded) as refused:
         service.ask()
     assert refused.value.retry_after_ms == pytest.approx(service.waits() * 10, rel=0.2)
+
+
+def test_while_further_replicas_may_come_a_long_wait_alone_is_no_reason_to_refuse() -> None:
+    service = Service(slots=1, most=2)
+    for _ in range(8):
+        service.ask()
+    while service.now < GROWS_WITHIN_S - 1:
+        service.finish(after_s=0.1)
+        service.ask()
+    service.finish(after_s=1)
+    with pytest.raises(Overloaded, match="more requests come"):  # none came
+        service.ask()
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
