@@ -14,8 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from deployments.contract.errors import InvalidRequest
-
-U32_MAX = 2**32 - 1
+from deployments.contract.scalars import U32_MAX, upper_bound
 
 
 class Reader:
@@ -77,7 +76,7 @@ def _forms(kind: type[BaseModel]) -> dict[str, Form]:
 def _form(info: FieldInfo) -> Form:
     """Raises TypeError for a type that has no form."""
     kind, inner = info.annotation, get_args(info.annotation)
-    if kind is int and any(getattr(bound, "le", 0) > U32_MAX for bound in info.metadata):
+    if kind is int and (upper_bound(info) or 0) > U32_MAX:
         return _number("Q")
     if kind in _PLAIN:
         return _PLAIN[kind]

@@ -14,7 +14,7 @@ def _decimal(key: object) -> object:
 
 Text = Annotated[str, Field(min_length=0)]
 """Unicode: a length makes pydantic refuse lone surrogates, in its own code."""
-U32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
+U32 = Annotated[int, Field(ge=0, le=U32_MAX)]
 U64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
 TokenId = Annotated[U32, BeforeValidator(_decimal)]
 """As a key of a JSON object, which is always a string."""
