@@ -17,9 +17,9 @@ _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 MODEL, KEY, REPLICA = ("model", "family"), ("key",), ("family", "replica")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Instrument:
-    """One metric. `bounds`: of a histogram's buckets."""
+    """One metric. It equals itself alone, since it is looked up with every request. `bounds`: of a histogram's buckets."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]

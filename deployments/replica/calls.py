@@ -41,7 +41,7 @@ class RoutingStats(TypedDict):
     """Where other nodes reach it past Serve."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # Without slots, which would be pickled by Python code, with every request.
 class Call:
     """One request on its way to a family.
 

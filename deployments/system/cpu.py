@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,7 +60,7 @@ class CpuMeter:
         self._clock = clock
         self._lock = threading.Lock()
         self._used: defaultdict[str, float] = defaultdict(float)
-        self._under_way: Counter[tuple[str | None, bool]] = Counter()
+        self._under_way: dict[tuple[str | None, bool], int] = {}
         self._until = clock()
 
     @contextmanager
@@ -84,13 +84,16 @@ class CpuMeter:
     def _change(self, work: tuple[str | None, bool], by: int) -> None:
         with self._lock:
             self._split()
-            self._under_way[work] += by
-            if not self._under_way[work]:
+            count = self._under_way.get(work, 0) + by
+            if count:
+                self._under_way[work] = count
+            else:
                 del self._under_way[work]
 
     def _split(self) -> None:
         since, self._until = self._until, self._clock()
         parts = {work: 1 if work[1] else count for work, count in self._under_way.items()}
+        used_s = (self._until - since) / sum(parts.values()) if parts else 0.0  # By each part.
         for (model, _), part in parts.items():
             if model is not None:
-                self._used[model] += (self._until - since) * part / sum(parts.values())
+                self._used[model] += used_s * part

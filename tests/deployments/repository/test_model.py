@@ -1,5 +1,7 @@
 """A model is found by its id or by the name of a version; of several versions the highest serves."""
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ def test_the_name_holds_the_version_and_the_key_the_content_too() -> None:
 def test_the_manifest_declares_the_size_else_the_weight_files_do() -> None:
     assert Model("m", None, Path(), "d", weight_bytes=100).declared_bytes == 100
     assert Model("m", None, Path(), "d", manifest=Manifest(memory_mb=2), weight_bytes=100).declared_bytes == 2 * 2**20
+
+
+def test_a_model_that_travels_is_read_once_and_a_changed_one_anew() -> None:
+    sent = model("m", 2)
+    first, second = (pickle.loads(pickle.dumps(sent)) for _ in range(2))
+    assert first == sent
+    assert first is second
+    pinned = pickle.loads(pickle.dumps(replace(sent, pinned=True)))
+    assert (pinned.pinned, pinned.name) == (True, "m@2")
 
 
 def test_the_highest_version_without_a_problem_serves_under_the_model_id() -> None:
