@@ -56,6 +56,7 @@ def test_the_detector_finds_the_cells_of_its_example() -> None:
         assert overlaps(np.array(cell), boxes).max() > 0.5, label
 
 
+@pytest.mark.compiles
 def test_the_generator_says_what_transformers_says(generator: TextGenerationEngine) -> None:
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "gpt-nano")
     model: Any = AutoModelForCausalLM.from_pretrained(MODELS / "gpt-nano")
@@ -65,6 +66,7 @@ def test_the_generator_says_what_transformers_says(generator: TextGenerationEngi
     assert ask(generator, "ROMEO:", 30).text == tokenizer.decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.compiles
 @settings(deadline=None, max_examples=30)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_prompt_works(generator: TextGenerationEngine, prompt: str) -> None:

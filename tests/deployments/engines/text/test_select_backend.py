@@ -37,6 +37,8 @@ from tests.support.text_models import (
     save_model,
 )
 
+pytestmark = pytest.mark.compiles
+
 PLAIN = "plain generation, row by row: its KV cache does not fit a shared batch"
 
 

@@ -71,6 +71,7 @@ def qwen2_5_vl() -> PreTrainedModel:
     )
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("make", [gemma3, llava, qwen2_5_vl])
 def test_the_text_of_a_model_for_pictures_and_texts_is_that_of_the_whole_model(make: Any, tmp_path: Path) -> None:
     torch.manual_seed(7)

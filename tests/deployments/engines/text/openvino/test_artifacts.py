@@ -25,6 +25,7 @@ def no_child(*_: object, **__: object) -> None:
     raise AssertionError("a child was asked")
 
 
+@pytest.mark.compiles
 def test_a_converted_model_is_read_without_a_child(
     folder: Path, cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,6 +35,7 @@ def test_a_converted_model_is_read_without_a_child(
     assert read_or_make(folder, None, 2, cache).about == made.about
 
 
+@pytest.mark.compiles
 def test_other_weights_another_dtype_and_other_settings_are_converted_anew(
     folder: Path, tmp_path: Path, cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,6 +49,7 @@ def test_other_weights_another_dtype_and_other_settings_are_converted_anew(
         read_or_make(folder, "int8", 2, cache)
 
 
+@pytest.mark.compiles
 def test_a_damaged_entry_is_made_again(folder: Path, cache: ArtifactCache) -> None:
     made = read_or_make(folder, None, 2, cache)
     (place,) = cache.root.glob("[!.]*")
@@ -55,6 +58,7 @@ def test_a_damaged_entry_is_made_again(folder: Path, cache: ArtifactCache) -> No
     assert (place / ABOUT).is_file()
 
 
+@pytest.mark.compiles
 def test_a_model_that_cannot_be_converted_leaves_nothing(tmp_path: Path, cache: ArtifactCache) -> None:
     with pytest.raises(RequestFailed):
         read_or_make(save_model(tmp_path / "mamba", "mamba"), None, 2, cache)
