@@ -19,7 +19,7 @@ MODEL, KEY, REPLICA = ("model", "family"), ("key",), ("family", "replica")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instrument:
-    """One metric. It equals itself alone, since it is looked up with every request. `bounds`: of a histogram's buckets."""
+    """One metric, equal to itself alone: it is looked up with every request. `bounds`: of a histogram's buckets."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]

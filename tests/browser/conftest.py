@@ -62,7 +62,9 @@ def keyed() -> Iterator[tuple[str, str]]:
     runtime.access.update(AccessSettings(keys={"team": KeySettings(sha256=sha256)}))
     runtime.statuses = [status("a-model", "text_generation")]
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(http_app(runtime), port=port, lifespan="off", log_level="critical"))
+    server = uvicorn.Server(
+        uvicorn.Config(http_app(runtime), port=port, ws="none", lifespan="off", log_level="critical")
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)

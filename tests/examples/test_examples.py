@@ -60,7 +60,7 @@ async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(http_app(FakeRuntime(script)), lifespan="off", log_level="critical")
+        config = uvicorn.Config(http_app(FakeRuntime(script)), ws="none", lifespan="off", log_level="critical")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -72,7 +72,7 @@ def answering() -> Iterator[Answering]:
     state = Answering()
     app = Starlette(routes=[Route("/infer", state.infer, methods=["POST"]), Route("/models", _models)])
     port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, lifespan="off", log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, ws="none", lifespan="off", log_level="critical"))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
