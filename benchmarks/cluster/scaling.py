@@ -202,10 +202,10 @@ def compared(trace: Path | None, seconds: float, plot: Path | None) -> None:
         most = max(running for _, _, running in run.replicas)
         print(f"| {name} | {run.misses} | {run.failed} | {run.replica_seconds(seconds):.0f} | {most} |")
     if plot:
-        _draw(runs, arrivals, seconds, plot)
+        draw(runs, arrivals, seconds, plot)
 
 
-def _draw(runs: dict[str, Run], arrivals: Sequence[Arrival], seconds: float, plot: Path) -> None:
+def draw(runs: dict[str, Run], arrivals: Sequence[Arrival], seconds: float, plot: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg" if plot.suffix == ".svg" else "agg")
@@ -220,7 +220,7 @@ def _draw(runs: dict[str, Run], arrivals: Sequence[Arrival], seconds: float, plo
     for name, run in runs.items():
         count.step([at for at, _, _ in run.replicas], [running for _, _, running in run.replicas], label=name)
     count.set(xlabel="s", ylabel="replicas", xlim=(0, seconds), ylim=(0, MOST + 0.5))
-    count.legend(loc="upper left")
+    count.legend(loc="lower right")
     figure.savefig(plot, dpi=110)
 
 
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("what", choices=("burst", "trace"))
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--seconds", type=float, default=150)
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=Path, help="a picture of the replicas over time")
     options = parser.parse_args()
     set_environment_until_exit()
     ray.init(address="local", num_cpus=16, object_store_memory=100 << 20, log_to_driver=False, include_dashboard=False)

@@ -19,7 +19,7 @@ from typing import Any, cast
 from ray.serve.autoscaling_policy import _apply_delay_logic
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from benchmarks.cluster.scaling import MOST, OURS, SLO_S, SLOTS, Arrival, Run, made, read
+from benchmarks.cluster.scaling import MOST, OURS, SLO_S, SLOTS, Arrival, Run, draw, made, read
 from deployments.contract.settings import Autoscaling
 from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
 from deployments.replica.workload import Workload
@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("what", choices=("trace", "nodes"))
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--plot", type=Path, help="a picture of the replicas over time")
     options = parser.parse_args()
     if options.what == "nodes":
         print("| nodes | models | loads | requests | choosing a replica, µs |\n|---:|---:|---:|---:|---:|")
@@ -201,7 +202,10 @@ def main() -> None:
             nodes(count, 300 * count)
         return
     arrivals = read(options.trace, options.seconds) if options.trace else made(options.seconds)
-    for name, run in compared(arrivals, options.seconds, OURS, MOST).items():
+    runs = compared(arrivals, options.seconds, OURS, MOST)
+    if options.plot:
+        draw(runs, arrivals, options.seconds, options.plot)
+    for name, run in runs.items():
         print(
             f"{name}: {run.misses} later than {SLO_S:g} s, {run.replica_seconds(options.seconds):.0f} replica seconds"
         )
