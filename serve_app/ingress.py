@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatu
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Recorder
 from deployments.replica.calls import CALLS_UNDER_WAY, Reply, units_waiting
-from deployments.replica.context import cluster_network, ingress_socket, launcher_profile, private_socket
+from deployments.replica.context import (
+    cluster_network,
+    ingress_socket,
+    launcher_profile,
+    leave_place,
+    private_socket,
+)
 from deployments.replica.family import Form
 from deployments.replica.logs import join_serves_log
 from serve_app.access.api_keys import Access, AccessSettings
@@ -79,8 +86,7 @@ class Ingress:
         self.traces = Traces() if settings.traces else None
         self.runtime = self._runtime(int(settings.max_prompt_kb * 1024), settings.access_log)
         with_models = {route.family: self.handles[route.family] for route in routes if route.has_models}
-        preload = {route.family: route.settings.preload for route in routes if route.has_models}
-        self.admin = RegistryAdmin(self.mirror, with_models, preload)
+        self.admin = RegistryAdmin(self.mirror, with_models, _preloads(routes))
         self._tasks = [asyncio.create_task(work) for work in (self.mirror.follow(), self._report_forever())]
         openai = openai_api(settings, self.runtime, self)
         families = {route.family: route.request for route in routes}
@@ -94,8 +100,7 @@ class Ingress:
         path = ingress_socket()
         if path is not None and path == private_socket():  # Serve's HAProxy looks for the socket once, and soon.
             self._unix_server = UnixServer(self.http, path)
-        elif path is not None:
-            self._tasks.append(asyncio.create_task(self._listen(path)))
+        self._listening = asyncio.create_task(self._listen(path))
 
     def _runtime(self, max_prompt_bytes: int, access_log: bool) -> Runtime:
         profile, network = launcher_profile(), cluster_network()
@@ -113,24 +118,42 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> Starlette:
         return self.http
 
-    async def _listen(self, path: Path) -> None:
+    async def _listen(self, path: Path | None) -> None:
         """Once the models are known: from then on HAProxy sends requests here, and there may be another ingress."""
         with suppress(Unavailable):
-            await self.mirror.ready()
-        self._unix_server = UnixServer(self.http, path)
+            await self.admin.take_over()
+        if path is not None and self._unix_server is None:
+            self._unix_server = UnixServer(self.http, path)
 
     async def __del__(self) -> None:
         """Called by Serve, once nothing new is sent here."""
         if self._unix_server:
-            await self._unix_server.close()
-        if self._grpc:
-            await self._grpc.close()
+            self._unix_server.leave()
+            leave_place(self._unix_server.path)
+        await asyncio.gather(*(server.close() for server in (self._unix_server, self._grpc) if server))
         if self.traces:
             await asyncio.to_thread(self.traces.close)
 
-    def reconfigure(self, user_config: dict[str, Any]) -> None:
-        """Called by Serve with the settings that may change while the runtime runs."""
-        self.access.update(AccessSettings.model_validate(user_config["access"]))
+    async def check_health(self) -> None:
+        """Serve calls it before it stops a replica that this one replaces, and every second from then on."""
+        await asyncio.shield(self._listening)
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        """Called by Serve with the settings that may change while the runtime runs. Never raises: Serve would end the
+        replica."""
+        try:
+            access = AccessSettings.model_validate(user_config["access"])
+            settings = user_config["settings"]
+            routes = [
+                replace(route, settings=route.settings.model_validate(settings[route.family])) for route in self.routes
+            ]
+        except (KeyError, TypeError, ValueError) as wrong:  # Of the `deployments` in a file for `serve deploy`.
+            logger.error("a change is left out: %s", wrong)
+            return
+        self.access.update(access)
+        self.routes = tuple(routes)
+        self.admin.preload = _preloads(routes)
+        self.runtime.use(routes)
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, which does not see the requests of the Unix socket."""
@@ -213,3 +236,7 @@ class Ingress:
         """What every replica of some families answers."""
         answers = await asyncio.gather(*(broadcast(self.handles[route.family], method) for route in routes))
         return [answer for of_family in answers for answer in of_family]
+
+
+def _preloads(routes: Iterable[Route]) -> dict[str, tuple[str, ...]]:
+    return {route.family: route.settings.preload for route in routes if route.has_models}

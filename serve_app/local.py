@@ -2,11 +2,9 @@
 
 import atexit
 import logging
-import shutil
 import socket
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,16 +17,25 @@ from deployments.families.table import FAMILIES
 from deployments.replica.family import Family
 from deployments.system.cache_folder import cache_folder
 from deployments.system.cpu import machine_cpus
-from serve_app.capacity import refuse_shortage
+from serve_app.changes import Changes, refuse_unusable
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
 from serve_app.config.reload import Reload
 from serve_app.front.front import Front, listening
 from serve_app.front.tls import warning_of
 from serve_app.http.haproxy import haproxy_binary, missing_haproxy
-from serve_app.local_ray import LOOPBACK, MAX_NAME, progress, rays_processes, start_ray, stop_ray, temporary_folder
+from serve_app.local_ray import (
+    LOOPBACK,
+    MAX_NAME,
+    outcome_of,
+    progress,
+    rays_processes,
+    start_ray,
+    stop_ray,
+    temporary_folder,
+)
 from serve_app.sample import sample_lines
-from serve_app.supervisor.left import PREFIX, clear_left, private_folder
+from serve_app.supervisor.left import clear_left, private_folder
 from serve_app.supervisor.link import Orders, Report
 from serve_app.supervisor.supervisor import Supervisor
 
@@ -49,9 +56,8 @@ def serve_until_interrupted(
     Returns the exit status. `reload` is polled meanwhile for a changed configuration; SIGHUP makes it read the file.
     Raises OSError and ValueError for what can be seen before anything is started.
     """
-    config.repository()
     config = with_ingresses(config, machine_cpus())
-    refuse_shortage(config, families)
+    refuse_unusable(config, families)
     print(f"caching in {cache_folder(config.cache)}", flush=True)
     if warning := warning_of(config, port):
         print(warning, flush=True)
@@ -90,7 +96,8 @@ def _front(config: RuntimeConfig, port: int, folder: Path) -> Front | None:
 class _Runtime:
     """The guarded process: Ray's driver."""
 
-    config: RuntimeConfig
+    first: RuntimeConfig
+    """As it was at the first start."""
     port: int
     folder: Path
     fronted: bool
@@ -102,8 +109,8 @@ class _Runtime:
         started = time.monotonic()
         failed: Report | None = None
         try:
-            if anew:  # What has taken effect since the first start.
-                self.config = self._changed(lambda line: None) or self.config
+            if anew and self.reload:  # What has taken effect since the first start.
+                self.reload.poll(lambda line: None)
             start_ray(self.folder, self.fronted, started)
             orders.report(Report(watch=rays_processes()))
             _deploy(self.config, self.port, self.fronted, self.families, started)
@@ -115,9 +122,12 @@ class _Runtime:
                 _send_samples(self.config, self.port, self.families, started)
             orders.report(Report(ready=True))
             orders.idle = True
+            changes = self.reload and Changes(
+                self.reload, self.families, self._change, partial(outcome_of, APPLICATION)
+            )
             while not orders.stop.wait(RELOAD_EVERY_S):
-                if changed := self._changed(partial(print, flush=True)):
-                    _run(changed, self.families)
+                if changes:
+                    changes.poll(partial(print, flush=True))
                 if _is_alive(self.config, self.port):
                     orders.report(Report())
         except KeyboardInterrupt:
@@ -134,9 +144,14 @@ class _Runtime:
         stop_ray()
         return 0
 
-    def _changed(self, report: Callable[[str], None]) -> RuntimeConfig | None:
-        changed = self.reload.poll(report) if self.reload else None
-        return with_ingresses(changed, machine_cpus()) if changed else None
+    @property
+    def config(self) -> RuntimeConfig:
+        """As it is now."""
+        config = self.reload.running if self.reload else self.first
+        return with_ingresses(config, machine_cpus())
+
+    def _change(self, config: RuntimeConfig) -> None:
+        _run(with_ingresses(config, machine_cpus()), self.families, wait=False)
 
     def _force_reload(self) -> None:
         if self.reload:
@@ -173,9 +188,10 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
     except Unavailable:
         started = time.monotonic()
         config = config or RuntimeConfig()
-        refuse_shortage(config, FAMILIES)
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=temporary_folder(MAX_NAME)))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        refuse_unusable(config, FAMILIES)
+        closing = ExitStack()
+        atexit.register(closing.close)
+        folder = closing.enter_context(private_folder(temporary_folder(MAX_NAME)))
         front = _front(config, port, folder)
         if front:
             atexit.register(front.close)
@@ -199,13 +215,14 @@ def _deploy(config: RuntimeConfig, port: int, fronted: bool, families: Sequence[
         _run(config, families)
 
 
-def _run(config: RuntimeConfig, families: Sequence[Family]) -> None:
-    """Starts the application. To one that runs it passes what may change; none of its replicas is restarted."""
+def _run(config: RuntimeConfig, families: Sequence[Family], wait: bool = True) -> None:
+    """Starts the application. One that runs keeps the replicas that the change does not touch. Raises what `compose`
+    does. `wait`: until all replicas are as they are to be."""
     from ray import serve
 
     from serve_app.app import compose
 
-    serve.run(compose(config, families), name=APPLICATION)
+    serve.run_many([serve.RunTarget(compose(config, families), name=APPLICATION)], wait_for_applications_running=wait)
 
 
 def _send_samples(config: RuntimeConfig, port: int, families: Sequence[Family], started: float) -> None:

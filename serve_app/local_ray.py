@@ -14,6 +14,7 @@ from typing import Any
 
 from deployments.system.cache_folder import home
 from deployments.system.process_memory import ONE_ARENA
+from serve_app.changes import Outcome
 from serve_app.http.haproxy import front_environment, middleware_environment
 
 MIB = 2**20
@@ -113,6 +114,26 @@ def rays_processes() -> dict[str, int]:
     assert _global_node is not None
     kinds = _global_node.all_processes
     return {name: kinds[name][0].process.pid for name in ("gcs_server", "raylet")}
+
+
+def outcome_of(application: str) -> Outcome | None:
+    """What Serve has come to with the configuration that it was given last; None while it is at work."""
+    from ray import serve
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+    from ray.serve.schema import ApplicationStatus
+
+    try:
+        status = serve.status().applications[application]
+    except (KeyError, RayError, RayServeException):  # The controller is being started again.
+        return None
+    if status.status == ApplicationStatus.RUNNING:
+        return Outcome()
+    if status.status != ApplicationStatus.DEPLOY_FAILED:
+        return None
+    messages = [deployment.message for deployment in status.deployments.values() if deployment.message]
+    *_, last = filter(None, "\n".join([status.message, *messages]).splitlines())
+    return Outcome(last)
 
 
 def stop_ray() -> None:

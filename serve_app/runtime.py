@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 
@@ -17,7 +17,7 @@ from deployments.replica.calls import Reply
 from serve_app.access.api_keys import Access
 from serve_app.access.caller import RequestContext
 from serve_app.dispatch.admission import Admission
-from serve_app.dispatch.dispatcher import Dispatcher
+from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.pending import Pending
 
 logger = logging.getLogger("model_runtime.access")
@@ -48,6 +48,13 @@ class Runtime:
         self.recent = RecentRequests()
         self.under_way = 0
         """How many requests have no response yet."""
+
+    def use(self, routes: Iterable[Route]) -> None:
+        """The settings of these routes hold from the next request on."""
+        self.dispatcher.use(routes)
+        for route in routes:
+            self.admissions[route.family].settings = route.settings
+            self.dispatcher.pools[route.family].use(route.settings.autoscaling.target_ongoing_requests)
 
     async def answer(self, asked: InferRequest | ServingError, context: RequestContext) -> InferResponse:
         """The response to a request. Never raises: every failure is an `Error`, also that of decoding, in `asked`."""

@@ -21,6 +21,7 @@ serve_app.app → config contract dispatch families http ingress metrics node re
 serve_app.autoscaling → replica
 serve_app.bench → contract replica
 serve_app.capacity → config replica system
+serve_app.changes → capacity config replica system
 serve_app.check → capacity config contract front replica repository system
 serve_app.cli → access bench check client config contract doctor families local node replica top
 serve_app.client → contract
@@ -31,9 +32,9 @@ serve_app.front → config contract http replica system
 serve_app.grpc → access config contract families http
 serve_app.http → access config contract replica
 serve_app.ingress → access config contract dispatch grpc http metrics registry replica runtime traces
-serve_app.local → app capacity client config contract families front http local_ray replica sample supervisor system
-serve_app.local_ray → http system
-serve_app.node → config http replica system
+serve_app.local → app changes client config contract families front http local_ray replica sample supervisor system
+serve_app.local_ray → changes http system
+serve_app.node → config contract http replica supervisor system
 serve_app.registry → contract dispatch repository
 serve_app.runtime → access contract dispatch metrics replica
 serve_app.sample → client contract replica

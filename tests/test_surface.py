@@ -3,6 +3,7 @@ these may be removed or renamed."""
 
 import inspect
 import re
+from typing import get_args
 
 import httpx
 import pytest
@@ -241,6 +242,7 @@ def test_the_clients_methods(client: type) -> None:
 def test_the_functions_that_start_the_runtime() -> None:
     assert list(inspect.signature(build).parameters) == ["args"]
     assert inspect.signature(build).return_annotation is Application
-    assert inspect.get_annotations(build)["args"] is RuntimeConfig
+    # Serve hands it a mapping: it says itself what is wrong there, in one line each.
+    assert RuntimeConfig in get_args(inspect.get_annotations(build)["args"])
     assert list(inspect.signature(start_or_join).parameters) == ["port", "config"]
     assert list(inspect.signature(ModelRuntimeClient).parameters) == ["target", "timeout_s", "api_key"]

@@ -2,16 +2,24 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Annotated, Any, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 DEFAULT_SOURCES = ("s3://", "gs://", "hf://")
+LONGEST_REQUEST_S = 3600
+"""So long a process that is to be replaced goes on for the requests that it has, and HAProxy waits for a byte."""
 
 
 def is_url(location: str) -> bool:
     """Whether a location is a URL that fsspec opens, and no local path."""
     return "://" in location
+
+
+def location(text: str) -> Path | str:
+    """A model repository, as it is named in JSON."""
+    return text if is_url(text) else Path(text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -69,6 +77,12 @@ class Autoscaling(IngressAutoscaling):
 
 class FamilySettings(Strict):
     """One family's deployment. A family with settings of its own has a subclass, in its folder."""
+
+    READ_AT_START: ClassVar[frozenset[str]] = frozenset(
+        {"num_cpus", "num_gpus", "required_mem_mb", "max_cpu_share", "max_batch_size"}
+    )
+    """What a replica reads when it starts: a change of it replaces the family's replicas. All others reach them as they
+    run."""
 
     autoscaling: Autoscaling = Autoscaling()
     num_cpus: Annotated[float, Field(ge=0)] = 0.5

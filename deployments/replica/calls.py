@@ -74,6 +74,24 @@ class TimeLimit:
     timeout: asyncio.Timeout | None = None
     """What ends the work under way."""
 
+    @classmethod
+    def of(cls, call: Call) -> "TimeLimit":
+        """In the replica, from now on."""
+        now = asyncio.get_running_loop().time()
+        longest_s = call.timeout_s if call.silence_s is None else call.total_s
+        return cls(now + min(call.timeout_s, longest_s), now + longest_s, call.silence_s)
+
+    def put_off_by(self, on_chunk: OnChunk | None) -> OnChunk | None:
+        """`on_chunk`, where there is one, with each chunk putting the limit off."""
+        if on_chunk is None:
+            return None
+
+        def came(chunk: Chunk) -> None:
+            self.put_off()
+            on_chunk(chunk)
+
+        return came
+
     def put_off(self) -> None:
         """A chunk came."""
         if self.silence_s is not None:

@@ -11,9 +11,11 @@ import os
 import secrets
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.serve._private import constants
 from ray.serve.exceptions import RayServeException
@@ -24,6 +26,9 @@ from deployments.replica.launcher_profile import LauncherProfile
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 
 _SECRET = b"model-runtime-secret"
+PEERS_TIMEOUT_S = 5.0
+_places: dict[Path, int] = {}
+"""The locks of the places that this process has."""
 
 
 def replica_name() -> str:
@@ -70,6 +75,19 @@ def cluster_secret() -> bytes:
     return secret
 
 
+async def asked_of_peers(method: str) -> list[Any]:
+    """What the other replicas of this deployment answer that take requests. Empty outside of Serve."""
+    if _replica_id() is None:
+        return []
+    own = serve.get_replica_context()
+    handle = serve.get_deployment_handle(own.deployment, own.app_name)
+    try:
+        answers = await handle.broadcast(method).results_async(timeout_s=PEERS_TIMEOUT_S, return_exceptions=True)
+    except (RayServeException, RayError, TimeoutError):  # There is none, or it ends.
+        return []
+    return [answer for answer in answers if not isinstance(answer, Exception)]
+
+
 def ingress_socket() -> Path | None:
     """Where HAProxy finds this ingress replica: by its id if Serve starts HAProxy, else at the first place that no
     other process has. The place is kept until the process ends."""
@@ -80,7 +98,7 @@ def ingress_socket() -> Path | None:
 
 
 def taken_place(profile: LauncherProfile) -> Path:
-    """The socket of the first place that is free. Takes it until the process ends."""
+    """The socket of the first place that is free. Takes it until `leave_place`, or the end of the process."""
     for place in itertools.count():
         path = profile.ingress_socket(place)
         lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
@@ -89,8 +107,15 @@ def taken_place(profile: LauncherProfile) -> Path:
         except BlockingIOError:
             os.close(lock)
         else:
+            _places[path] = lock
             return path
     raise AssertionError  # there is always another number
+
+
+def leave_place(path: Path) -> None:
+    """Another process may have the place."""
+    if (lock := _places.pop(path, None)) is not None:
+        os.close(lock)
 
 
 def _replica_id() -> str | None:

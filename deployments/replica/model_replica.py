@@ -10,12 +10,10 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Generic, TypeVar, cast
+from dataclasses import replace
+from typing import Any, Generic, TypeVar, cast
 
-from deployments.contract.chunk import Chunk
-from deployments.contract.errors import ModelLoadFailed, ServingError, WrongFamily
+from deployments.contract.errors import ModelLoadFailed
 from deployments.contract.failures import error_of
 from deployments.contract.settings import FamilySettings
 from deployments.contract.status import Plan, ProcessStatus, ReplicaStatus, ResidentStatus
@@ -24,14 +22,13 @@ from deployments.metrics.meter import BATCH, COMPUTE, LOAD, Instrument, Meter
 from deployments.metrics.samples import ModelReport
 from deployments.replica.budget import Budget
 from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
-from deployments.replica.context import replica_name
-from deployments.replica.family import Family
+from deployments.replica.context import asked_of_peers, replica_name
 from deployments.replica.gpu import gpu_utilization
 from deployments.replica.measurements import reports_of
+from deployments.replica.options import ReplicaOptions as ReplicaOptions
+from deployments.replica.preload import fitting, told
 from deployments.replica.replica import Replica
-from deployments.repository.families import ModelFormat
-from deployments.repository.local import Repository
-from deployments.repository.model import Model, find
+from deployments.repository.model import Model
 from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
 from deployments.residency.ledger import Ledger
@@ -45,29 +42,11 @@ from deployments.validation.validator import ModelValidator
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 
 SWEEP_EVERY_S = 1.0
+IN_USE_S = 60.0
+"""A model that was used within this time is loaded by a replica that is added, before it takes requests."""
 
 EngineT = TypeVar("EngineT", bound=Engine)
 RequestT = TypeVar("RequestT", bound=InferRequest)
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaOptions:
-    """What a replica is made from."""
-
-    family: Family
-    models: Path | str
-    """The model repository: a folder, or a URL."""
-    formats: Mapping[str, ModelFormat]
-    """Of all families, by family."""
-    settings: FamilySettings
-    """An instance of the family's `options`."""
-    cache: Path | None = None
-    """As configured; None: where the node's user can write."""
-    sources: tuple[str, ...] = ()
-    link_targets: tuple[Path, ...] = ()
-
-    def repository(self) -> Repository:
-        return Repository(self.models, self.formats, sources=self.sources, link_targets=self.link_targets)
 
 
 class ModelReplica(Replica, Generic[RequestT, EngineT]):
@@ -101,12 +80,26 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.golden = GoldenValidator(self.validator.validate, options.family.golden, self._answer_golden)
         self._has_models = False  # That the budget knows of.
         self._preloading: asyncio.Task[None] | None = None
+        self._loading_more: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
 
     @staticmethod
     def side_by_side(settings: FamilySettings) -> int:
         """How many calls it works on at once, each about as fast as alone."""
         return 1
+
+    def use(self, settings: FamilySettings) -> None:
+        """These hold from now on. They differ from those of the start in what need not be read there."""
+        self.settings = settings
+        self.residency.idle_s = settings.unload_idle_s
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
+        preloaded = set(self.settings.preload)
+        self.options = self.options.changed(user_config)
+        self.validator.root = self.options.models
+        self.use(self.options.settings)
+        if self._preloading is not None and set(self.settings.preload) - preloaded:
+            self._loading_more = asyncio.create_task(self._preload())  # It is ready meanwhile.
 
     @abc.abstractmethod
     def load(self, model: Model) -> EngineT:
@@ -129,7 +122,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert call.model is not None
         self._apply_pin(call.model)
-        limit = _limit_of(call)
+        limit = TimeLimit.of(call)
         if call.model.manifest.golden:
             async with asyncio.timeout_at(limit.at):
                 await self.golden.validate(call.model)
@@ -138,7 +131,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         async with self.residency.lease(call.model, remaining_s) as engine:
             async with asyncio.timeout_at(limit.at) as limit.timeout:
                 # The dispatcher sends each family its own variant.
-                request, told = cast(RequestT, call.request), _putting_off(limit, on_chunk)
+                request, told = cast(RequestT, call.request), limit.put_off_by(on_chunk)
                 units = self.options.family.work(request)
                 with self.timed(COMPUTE, call.model), self.workload.job(call.model.name, units):
                     return await self.answer_by(limit.ends_at, request, call.model, engine, told)
@@ -164,11 +157,11 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         return min(self.settings.max_batch_size, model.manifest.max_batch_size or self.settings.max_batch_size)
 
     async def ready(self) -> bool:
-        """True once the models to preload are loaded, or have failed."""
+        """True once the models to preload, and those in use beside it, are loaded or have failed."""
         if self._preloading is None:
             self.footprint.measure_resting_size()
             self._sweeping = asyncio.create_task(self._sweep())
-            self._preloading = asyncio.create_task(self._preload())
+            self._preloading = asyncio.create_task(self._load_first())
         await asyncio.shield(self._preloading)
         return True
 
@@ -176,26 +169,31 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """Serve calls it before it sends a replica its first call, and every second from then on."""
         await self.ready()
 
+    async def _load_first(self) -> None:
+        await self._preload()
+        for model in fitting([model for models in await asked_of_peers("in_use") for model in models], self.residency):
+            await self._load_early(model)
+
+    async def in_use(self) -> list[Model]:
+        """Its models that were used just now, the last ones first."""
+        return self.residency.used_since(time.time() - IN_USE_S)
+
     async def _preload(self) -> None:
         try:
             models = await asyncio.to_thread(self.options.repository().models)
         except Exception:
             logger.exception("preload: the repository cannot be read")
             return
-        if any(model.family == self.options.family.name and model.problem is None for model in models.values()):
+        family = self.options.family.name
+        if any(model.family == family and model.problem is None for model in models.values()):
             self.budget.has_models()
             self.residency.memory.set_limit(self.budget.limit())
-        warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
-        for model_id in dict.fromkeys((*self.settings.preload, *warm)):
-            try:
-                model = find(models, model_id, self.options.family.name)
-            except WrongFamily:
-                continue
-            except ServingError as failure:
-                logger.error("preload: %s", failure.message)
-                continue
-            if (error := await self.load_model(model, self.settings.deadline_s)) is not None:
-                logger.error("preload: %s", error.message)
+        for model in told(models, family, self.settings.preload):
+            await self._load_early(model)
+
+    async def _load_early(self, model: Model) -> None:
+        if (error := await self.load_model(model, self.settings.deadline_s)) is not None:
+            logger.error("preload: %s", error.message)
 
     async def _sweep(self) -> None:
         while True:
@@ -281,20 +279,3 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()
-
-
-def _limit_of(call: Call) -> TimeLimit:
-    now = asyncio.get_running_loop().time()
-    longest_s = call.timeout_s if call.silence_s is None else call.total_s
-    return TimeLimit(now + min(call.timeout_s, longest_s), now + longest_s, call.silence_s)
-
-
-def _putting_off(limit: TimeLimit, on_chunk: OnChunk | None) -> OnChunk | None:
-    if on_chunk is None:
-        return None
-
-    def came(chunk: Chunk) -> None:
-        limit.put_off()
-        on_chunk(chunk)
-
-    return came

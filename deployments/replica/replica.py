@@ -2,8 +2,9 @@
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled
@@ -41,6 +42,10 @@ class Replica(abc.ABC):
     def counted(self, call: Call) -> AbstractContextManager[None]:
         """Counts the call among the work of the replica, for as long as `infer` runs."""
         return self.workload.job("", 1.0)
+
+    async def reconfigure(self, user_config: Mapping[str, Any]) -> None:  # noqa: B027 - a family may have none
+        """Called by Serve after the start and with every change that needs no other process. Never raises: Serve would
+        end the replica."""
 
     async def ready(self) -> bool:
         """Whether it can answer."""

@@ -82,7 +82,7 @@ class Repository:
                 if before is not None and _folder_digest(before) == digest:
                     yield before
                 else:
-                    yield self._read(Model(model_id, version, folder, digest), root)
+                    yield self._read(Model(model_id, version, folder, digest, root=root), root)
             except PermissionError:
                 yield Model(model_id, version, folder, "", problem="its folder may not be read by the runtime's user")
             except OSError:  # Removed during the scan.

@@ -40,6 +40,8 @@ class Model:
     """Why the model cannot be served, in one line, if so."""
     pinned: bool = False
     """Whether it is never evicted from memory."""
+    root: Path | None = field(default=None, repr=False, compare=False)
+    """The repository that it was found in, if that is a folder."""
     name: str = field(init=False, repr=False, compare=False)
     key: str = field(init=False, repr=False, compare=False)
     """Name and content: after a change of its files a model is another one in memory."""

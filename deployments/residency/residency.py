@@ -134,6 +134,13 @@ class Residency(Generic[EngineT]):
     def statuses(self) -> list[ResidentStatus]:
         return [self._status(key, record) for key, record in self.history.items()]
 
+    def used_since(self, at: float) -> list[Model]:
+        """The models in memory that were used or loaded since then, by the wall clock: the last ones first."""
+        wall_s = time.time() - self.clock()
+        used = {key: self.history[key].last_use or one.since + wall_s for key, one in self.memory.residents.items()}
+        recent = sorted((key for key, last in used.items() if last >= at), key=used.__getitem__, reverse=True)
+        return [self.memory.residents[key].model for key in recent]
+
     def model_names(self) -> list[str]:
         """The models that are in memory or being loaded."""
         entries = self.ledger.entries.items()

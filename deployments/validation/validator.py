@@ -53,9 +53,10 @@ class ModelValidator:
         try:
             if manifest.source is None:
                 folder = model.folder
-                fault = self._verdict(folder, Path(self.root), manifest.files, model.adapter_of is not None)
+                root = model.root or Path(self.root)  # The runtime's models may lie elsewhere since it was found.
+                fault = self._verdict(folder, root, manifest.files, model.adapter_of is not None)
                 if fault is None and model.base is not None:
-                    fault = self._verdict(model.base, Path(self.root), {})
+                    fault = self._verdict(model.base, root, {})
                     folder = folder if fault else join(folder, model.base, self._joined / digest_key(model.key))
             else:
                 folder = staged(manifest.source, model.digest, manifest.files, self._staged)

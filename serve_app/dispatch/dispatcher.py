@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -53,24 +53,37 @@ class Route:
     has_models: bool
     """False for a family that answers without the repository."""
     settings: FamilySettings
-    on_gpu: bool
-    may_be_empty: bool
-    """True where the family may have no replica at times."""
     work: Callable[[Any], float] = lambda request: 1.0
     """How much there is to compute for a request: `Family.work`."""
-    folder_defaults: bool = True
-    """Whether generation_config.json holds where a model.yaml says nothing of it."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.settings.num_gpus)
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether the family may have no replica at times."""
+        return self.settings.autoscaling.min_replicas == 0
+
+    @property
+    def folder_defaults(self) -> bool:
+        """Whether generation_config.json holds where a model.yaml says nothing of it."""
+        return getattr(self.settings, "folder_defaults", True)
 
 
 class Dispatcher:
     """Makes calls of requests, and sends them to the replicas of their families."""
 
-    def __init__(self, routes: tuple[Route, ...], pools: Mapping[str, ReplicaPool], registry: Registry) -> None:
-        self.routes = {route.request: route for route in routes}
+    def __init__(self, routes: Iterable[Route], pools: Mapping[str, ReplicaPool], registry: Registry) -> None:
+        self.use(routes)
         self.pools = pools
         self.registry = registry
         self._name = uuid.uuid4().hex[:8]
         self._numbers = itertools.count()
+
+    def use(self, routes: Iterable[Route]) -> None:
+        """Their settings hold from the next call on."""
+        self.routes = {route.request: route for route in routes}
 
     async def prepare(self, request: InferRequest, context: RequestContext) -> Pending:
         """Raises InvalidRequest for a variant that no family serves, and what `find_model` raises."""

@@ -84,7 +84,7 @@ class Placement:
     """The choice among one family's replicas. `target_ongoing`: from so many calls under way on, a replica is busy."""
 
     def __init__(self, target_ongoing: float) -> None:
-        self._target_ongoing = target_ongoing
+        self.target_ongoing = target_ongoing
         self._uses: dict[str, float] = {}
         self._weight = 1.0
         self._total = 0.0
@@ -110,13 +110,13 @@ class Placement:
         if holders:
             # Copies beyond those that are wanted rest, so that their replicas evict them.
             calmest = min(holders[:wanted], key=under_way)
-            if under_way(calmest) >= self._target_ongoing:
+            if under_way(calmest) >= self.target_ongoing:
                 calmest = min(holders, key=under_way)
-            if under_way(calmest) < self._target_ongoing or len(holders) >= wanted:
+            if under_way(calmest) < self.target_ongoing or len(holders) >= wanted:
                 return calmest
         candidates = [index for index in everyone if index not in holders]
         if holders:
-            candidates = [index for index in candidates if under_way(index) < self._target_ongoing]
+            candidates = [index for index in candidates if under_way(index) < self.target_ongoing]
             if not candidates:
                 return calmest
 

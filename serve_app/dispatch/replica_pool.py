@@ -37,7 +37,6 @@ class ReplicaPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._handle = handle
-        self._target_ongoing = target_ongoing
         self._placement = Placement(target_ongoing)
         self._clock = clock
         self._connections = Connections(profile, network)
@@ -46,20 +45,26 @@ class ReplicaPool:
         """Those whose memory has what `_replicas` says."""
         self._handle_transports: dict[str, HandleTransport] = {}  # by model
 
+    def use(self, target_ongoing: float) -> None:
+        """From so many calls under way on, a replica is busy from now on."""
+        self._placement.target_ongoing = target_ongoing
+
     def count(self) -> int:
         return len(self._current())
 
     def pick(self, model: str) -> Transport:
         """The transport of the next call for a model, "" where the family has none."""
         replicas = self._current()
-        if replicas is not self._replicas:
+        sockets = self._open()
+        # While Serve hands a replica new settings it does not list it. One that ends says so itself.
+        if replicas is not self._replicas and (replicas or not sockets):
             self._replicas, self._told = replicas, set()
             self._connections.update(replicas)
-        sockets = self._open()
+            sockets = self._open()
         if not sockets:
             return self.by_handle(model)
         picked = sockets[0] if len(sockets) == 1 else self._best(sockets, model)
-        if self._connections.unreachable and picked.under_way >= self._target_ongoing:
+        if self._connections.unreachable and picked.under_way >= self._placement.target_ongoing:
             return self.by_handle(model)
         return picked
 

@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
+from ray import serve
 from ray._private.worker import WORKER_MODE, global_worker
 from ray.serve._private import constants
+from ray.serve._private.config import DeploymentConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import ReplicaID, RunningReplica
 
@@ -27,6 +29,20 @@ def by_value(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     if not handle.is_initialized:
         handle._init(_run_router_in_separate_loop=False)
     return handle.options(_by_reference=False)
+
+
+def keep_version(deployment: serve.Deployment) -> serve.Deployment:
+    """The deployment keeps its own version by `serve deploy` too. Serve would give every deployment of the application
+    the hash of all its arguments, and replace all replicas with any change of them."""
+
+    class OwnVersion(DeploymentConfig):
+        def to_proto(self) -> Any:
+            message = super().to_proto()  # type: ignore[no-untyped-call]
+            message.version = deployment.version
+            return message
+
+    object.__setattr__(deployment._deployment_config, "__class__", OwnVersion)
+    return deployment
 
 
 def missing_variables(max_body_bytes: int) -> list[str]:

@@ -3,7 +3,7 @@
 It is the same from the start to the end of the runtime: HAProxy finds out by health checks which replicas there are.
 """
 
-from deployments.contract.settings import FamilySettings
+from deployments.contract.settings import LONGEST_REQUEST_S
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.config.config import RuntimeConfig
 from serve_app.http.haproxy import BUFFER_BYTES, IDLE_CONNECTION_S, MAX_CONNECTIONS, RESPONSE_GRACE_S
@@ -24,7 +24,8 @@ def places(config: RuntimeConfig) -> int:
 
 def configuration(config: RuntimeConfig, profile: LauncherProfile, listener: str) -> str:
     """`listener` is what follows `bind`. Writes HAProxy's own replies into the profile's folder."""
-    longest_s = max(settings.longest_deadline_s for settings in (FamilySettings(), *config.families.values()))
+    # Of any configuration that the runtime may have later.
+    longest_s = max(LONGEST_REQUEST_S, *(settings.longest_deadline_s for settings in config.families.values()), 0)
     long_body = f"{{ req.hdr_val(content-length) ge {BUFFER_BYTES} }}"
     servers = [f"ingress-{place} unix@{profile.ingress_socket(place)}" for place in range(places(config))]
     sections = {

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 
 from deployments.contract.errors import ServingError
 from deployments.contract.failures import error_of
+from deployments.contract.settings import LONGEST_REQUEST_S
 from serve_app.access.api_keys import Access
 from serve_app.config.config import IngressSettings
 from serve_app.grpc.oip_service import OIP_SERVICE, OipService
@@ -35,7 +36,6 @@ from serve_app.http.requests import request_id_of
 SERVICE = pb.DESCRIPTOR.services_by_name["Inference"].full_name
 CONCURRENT_RPCS = 1024
 HEALTH_EVERY_S = 5.0
-SHUTDOWN_TIMEOUT_S = 600.0
 
 
 class GrpcServer:
@@ -84,7 +84,7 @@ class GrpcServer:
             self._following.cancel()
             with suppress(asyncio.CancelledError):
                 await self._following
-        await self._server.stop(SHUTDOWN_TIMEOUT_S)
+        await self._server.stop(LONGEST_REQUEST_S)
 
     async def _follow_health(self) -> None:
         while True:

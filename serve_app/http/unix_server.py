@@ -36,17 +36,22 @@ class UnixServer:
         )
         self._server = _Server(config)
         self._listener = socket.socket(socket.AF_UNIX)
-        self._path = path
+        self.path = path
         path.unlink(missing_ok=True)
         self._listener.bind(str(path))
         path.chmod(0o600)
         self._listener.listen(BACKLOG)
         self._serving = asyncio.create_task(self._server.serve([self._listener]))
 
+    def leave(self) -> None:
+        """Accepts no more requests. The path may be another's from now on."""
+        if not self._server.should_exit:
+            self.path.unlink(missing_ok=True)
+            self._server.should_exit = True
+
     async def close(self) -> None:
-        """Accepts no more requests and answers those that it has."""
-        self._path.unlink(missing_ok=True)
-        self._server.should_exit = True
+        """The same, and answers the requests that it has."""
+        self.leave()
         await self._serving
 
 

@@ -14,7 +14,7 @@ from ray import serve
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from deployments.contract.errors import ServingError, Unavailable
-from deployments.contract.settings import is_url
+from deployments.contract.settings import is_url, location
 from deployments.contract.types import Error
 from deployments.repository.families import ModelFormat
 from deployments.repository.local import Repository
@@ -49,12 +49,9 @@ class ModelRegistryActor:
         deployments: Mapping[str, str],
         link_targets: Sequence[str] = (),
     ) -> None:
-        remote = is_url(models)
         imported = {family: ModelFormat.model_validate(form) for family, form in formats.items()}
-        self.repository = Repository(
-            models if remote else Path(models), imported, sources=sources, link_targets=map(Path, link_targets)
-        )
-        self.scan_every_s = LIST_EVERY_S if remote else SCAN_EVERY_S
+        self.repository = Repository(location(models), imported, sources=sources, link_targets=map(Path, link_targets))
+        self.scan_every_s = LIST_EVERY_S if is_url(models) else SCAN_EVERY_S
         self.deployments = deployments
         self.application = serve.get_deployment_actor_context().app_name
         self._storage_key = f"model-registry:{self.application}".encode()

@@ -42,6 +42,18 @@ class RegistryAdmin:
         statuses = await self.models() if any(self.preload.values()) else []
         return preload_warnings(self.preload, self.mirror.table, statuses)
 
+    async def take_over(self) -> None:
+        """Where this ingress knows other contents of the models in use, as after a change of the repository, replicas
+        load them beside those. Before it takes requests, which would wait for it."""
+        await self.mirror.ready()
+        for handle in self.handles.values():
+            used = {model.key: model for models in await broadcast(handle, "in_use") for model in models}
+            for old in used.values():
+                new = self.mirror.models().get(old.name)
+                if new is not None and new.key != old.key and new.family == old.family and new.problem is None:
+                    arguments = (old, new, LOAD_TIMEOUT_S)
+                    await broadcast(handle, "load_beside", *arguments, timeout_s=LOAD_TIMEOUT_S)
+
     async def do(self, verb: Verb, name: str) -> AdminResult:
         """The model's status afterwards, or its plans. Raises ServingError."""
         if verb in (Verb.PIN, Verb.UNPIN):

@@ -1,10 +1,11 @@
-"""The private folder of a running `model-runtime serve`, and what is left of those that were killed."""
+"""The private folders of `model-runtime serve` and of a cluster's nodes, and what is left of those that were killed."""
 
 import fcntl
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,11 @@ from pathlib import Path
 import psutil
 
 PREFIX = "mr-"
+NODE_PREFIX = "mrn-"
+"""Of the folder of `model-runtime exec`. The program that it becomes names the folder in its environment, as do all
+processes that this one starts."""
+YOUNG_S = 60.0
+"""A node's folder may be so old before a process names it."""
 LOCK = "launcher.lock"
 PLACES = ("/tmp", "/dev/shm")
 """Where folders may lie, beside the folder for temporary files."""
@@ -38,10 +44,31 @@ def clear_left() -> None:
         for folder in Path(parent).glob(f"{PREFIX}*"):
             if _is_left(folder):
                 shutil.rmtree(folder, ignore_errors=True)
+    for folder in _nodes_left():
+        shutil.rmtree(folder, ignore_errors=True)
     for file in SHARED_MEMORY.glob("__KMP_REGISTERED_LIB_*"):
         named = _OPENMP.fullmatch(file.name)
         if named and int(named[2]) == os.getuid() and not psutil.pid_exists(int(named[1])):
             file.unlink(missing_ok=True)
+
+
+def _nodes_left() -> list[Path]:
+    """The folders of nodes of which no process is left."""
+    old = time.time() - YOUNG_S
+    folders = [folder for parent in PLACES for folder in Path(parent).glob(f"{NODE_PREFIX}*") if _is_old(folder, old)]
+    environments = []
+    for process in psutil.process_iter() if folders else ():
+        with suppress(psutil.Error):
+            environments.append("\n".join(process.environ().values()))
+    return [folder for folder in folders if not any(str(folder) in values for values in environments)]
+
+
+def _is_old(folder: Path, at: float) -> bool:
+    """Whether it is this user's and from before then."""
+    with suppress(OSError):
+        stat = folder.stat()
+        return stat.st_uid == os.getuid() and stat.st_mtime < at
+    return False
 
 
 def _is_left(folder: Path) -> bool:

@@ -64,12 +64,13 @@ class Served:
 
 
 @contextmanager
-def serving(folder: Path, port: int, models: Path, configuration: str) -> Iterator[Served]:
+def serving(folder: Path, port: int, models: Path | None, configuration: str) -> Iterator[Served]:
     """Until the end of the block. Afterwards nothing of it is left."""
     (folder / "runtime.yaml").write_text(configuration)
     log = folder / "serve.log"
     command = [sys.executable, "-m", "serve_app.cli.main", "serve", "--port", str(port)]
-    command += ["--models", str(models), "--config", str(folder / "runtime.yaml")]
+    command += ["--config", str(folder / "runtime.yaml")]
+    command += ["--models", str(models)] if models else []
     with log.open("w") as sink:
         process = subprocess.Popen(command, cwd=PROJECT, stdout=sink, stderr=sink, text=True, start_new_session=True)
     served = Served(process, f"http://127.0.0.1:{port}", log)

@@ -8,7 +8,10 @@ import pytest
 import ray
 from ray.serve import Application
 from ray.serve._private import constants
+from ray.serve._private.config import DeploymentConfig
+from ray.serve.exceptions import RayServeException
 
+from deployments.contract.settings import LONGEST_REQUEST_S
 from deployments.families.image_classification.family import IMAGE_CLASSIFICATION, ImageClassificationOptions
 from deployments.families.object_detection.family import OBJECT_DETECTION
 from deployments.families.speech_to_text.family import SPEECH_TO_TEXT
@@ -51,16 +54,88 @@ def test_a_share_that_is_stated_is_kept() -> None:
     assert gpu_shares(compose(config, FAMILIES))["text_generation"] == 0.5
 
 
+def versions(config: dict[str, Any]) -> dict[str, str]:
+    """Of the deployments."""
+    application = compose(RuntimeConfig.model_validate(config), FAMILIES)
+    parts = (application, *families(application).values())
+    return {part._bound_deployment.name: str(part._bound_deployment.version) for part in parts}
+
+
+KEY = {"access": {"keys": {"team": {"sha256": "0" * 64, "requests_per_day": 5}}}}
+ALL = {"Ingress", "ImageClassification", "TextGeneration", "ObjectDetection", "TextEmbedding", "SpeechToText"}
+
+
+@pytest.mark.parametrize(
+    ("change", "replaced"),
+    [
+        ({}, set()),
+        (KEY, set()),
+        ({"families": {"text_generation": {"deadline_s": 5, "max_queued_requests": 7, "preload": ["a"]}}}, set()),
+        ({"families": {"text_generation": {"autoscaling": {"max_replicas": 5}}}}, set()),
+        ({"families": {"text_generation": {"unload_idle_s": 5}, "speech_to_text": {"max_audio_s": 5}}}, set()),
+        ({"families": {"image_classification": {"max_megapixels": 3}}}, set()),
+        ({"families": {"text_generation": {"max_batch_size": 4}}}, {"TextGeneration"}),
+        ({"families": {"text_generation": {"folder_defaults": False}}}, {"TextGeneration"}),
+        ({"families": {"image_classification": {"num_gpus": 0.5}}}, {"ImageClassification"}),
+        ({"ingress": {"access_log": True}}, {"Ingress"}),
+        ({"models": "deployments"}, {"Ingress"}),
+        ({"cache": "elsewhere"}, ALL - {"Ingress"}),
+        ({"link_targets": ["/"]}, ALL),
+    ],
+)
+def test_a_change_replaces_the_replicas_that_read_it_at_their_start_and_no_others(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], replaced: set[str]
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    before, after = versions({}), versions(change)
+    assert {name for name in before if after[name] != before[name]} == replaced
+
+
+def test_what_a_replica_does_not_read_at_its_start_reaches_it_as_it_runs() -> None:
+    config = {"families": {"text_generation": {"deadline_s": 5, "preload": ["a"]}}, **KEY}
+    application = compose(RuntimeConfig.model_validate(config), FAMILIES)
+    text = families(application)["text_generation"]._bound_deployment
+    ingress = application._bound_deployment
+    assert text.user_config["settings"]["deadline_s"] == 5
+    assert ingress.user_config["settings"]["text_generation"]["preload"] == ["a"]
+    assert list(ingress.user_config["access"]["keys"]) == ["team"]
+
+
+def test_serve_deploy_does_not_give_all_deployments_one_version() -> None:
+    """Serve sets it on the configuration that it then sends to its controller."""
+    for deployment in (one._bound_deployment for one in families(compose(RuntimeConfig(), FAMILIES)).values()):
+        sent = deployment.options()._deployment_config
+        sent.version = "the hash of all arguments"
+        assert DeploymentConfig.from_proto_bytes(sent.to_proto_bytes()).version == deployment.version
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        ({"famlies": {}}, "args: unknown key 'famlies'; did you mean 'families'?"),
+        ({"models": "nowhere"}, "models: there is no folder 'nowhere'"),
+        ({"families": {"txet": {}}}, "families: unknown family 'txet'"),
+    ],
+)
+def test_what_serve_status_says_of_a_mistake_is_one_line(args: dict[str, Any], reason: str) -> None:
+    """Serve shows the message of a RayServeException, and of any other failure its traceback."""
+    with pytest.raises(RayServeException) as refused:
+        build(args)
+    assert str(refused.value) == reason
+
+
 def test_a_ray_that_was_started_without_what_serve_needs_is_refused_by_the_variables_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(app, "in_worker", lambda: True)
     monkeypatch.setattr(constants, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", None)
     monkeypatch.setattr(constants, "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH", 4 * 2**20)
-    with pytest.raises(RuntimeError, match=r"CALLBACK_IMPORT_PATH and RAY_SERVE_REPLICA_GRPC.*`model-runtime exec ray"):
+    with pytest.raises(
+        RayServeException, match=r"CALLBACK_IMPORT_PATH and RAY_SERVE_REPLICA_GRPC.*`model-runtime exec"
+    ):
         build(RuntimeConfig())
     monkeypatch.setattr(constants, "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", "serve_app.http.middleware:x")
-    with pytest.raises(RuntimeError, match="without RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH:"):
+    with pytest.raises(RayServeException, match="without RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH:"):
         build(RuntimeConfig())
     build(RuntimeConfig.model_validate({"ingress": {"max_body_mb": 3}}))
 
@@ -113,10 +188,12 @@ def test_a_family_without_a_bundled_model_has_no_replica_until_it_is_asked() -> 
     }
 
 
-def test_replicas_that_are_taken_away_have_ten_minutes_for_what_they_are_answering() -> None:
+def test_replicas_that_are_taken_away_have_an_hour_for_what_they_are_answering() -> None:
     application = compose(RuntimeConfig(), FAMILIES)
     bound = [application, *families(application).values()]
-    assert {part._bound_deployment._deployment_config.graceful_shutdown_timeout_s for part in bound} == {600}
+    assert {part._bound_deployment._deployment_config.graceful_shutdown_timeout_s for part in bound} == {
+        LONGEST_REQUEST_S
+    }
 
 
 def test_families_are_scaled_by_their_queue_and_ingresses_by_their_requests() -> None:

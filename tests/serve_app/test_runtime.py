@@ -49,7 +49,7 @@ class Parts:
 
     def __init__(self, *script: list[tuple[int, Reply]], has_models: bool = False, **settings: int) -> None:
         limits = FamilySettings.model_validate(settings)
-        route = Route("text", TextGeneration, has_models, limits, on_gpu=False, may_be_empty=False)
+        route = Route("text", TextGeneration, has_models, limits)
         self.handle = FakeHandle(script)
         pool = ReplicaPool(self.handle.handle(), 2)
         self.admission = Admission(limits, pool.count)

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from deployments.contract.settings import ImageSettings
+from deployments.contract.settings import FamilySettings, ImageSettings
 from deployments.contract.types import InferRequest
 from deployments.families.computing.torch_replica import TorchReplica
 from deployments.replica.model_replica import ReplicaOptions
@@ -21,11 +21,14 @@ class ImageReplica(TorchReplica[RequestT, EngineT]):
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
+        self.use(options.settings)
+        self.decoders = ThreadPoolExecutor(self.cores, "decode")
+
+    def use(self, settings: FamilySettings) -> None:
         # Imported here: only replicas import torch, not the process that builds the application.
         from deployments.engines.vision.decoding import LIMITS
 
-        settings = options.settings
+        super().use(settings)
         assert isinstance(settings, ImageSettings)
         LIMITS.pixels = int(settings.max_megapixels * 1e6)
         LIMITS.budget_mb = settings.decode_budget_mb
-        self.decoders = ThreadPoolExecutor(self.cores, "decode")

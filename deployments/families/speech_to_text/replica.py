@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from deployments.contract.chunk import Chunk
+from deployments.contract.settings import FamilySettings
 from deployments.contract.speech import SpeechSegment
 from deployments.contract.types import SpeechToText, SpeechToTextResult
 from deployments.families.computing.torch_replica import Batched, TorchReplica
@@ -46,19 +47,24 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
         super().__init__(options)
         # Imported here: only replicas import torch, not the process that builds the application.
         from deployments.engines.audio import engine, transcript, whisper
-        from deployments.engines.audio.decoding import LIMITS, decoded
+        from deployments.engines.audio.decoding import decoded
 
-        settings = options.settings
-        assert isinstance(settings, SpeechToTextOptions)
-        LIMITS.seconds = settings.max_audio_s
         self.load_engine, self.whisper_class = engine.load_engine, whisper.WhisperEngine
         self.options_class, self.decoded = transcript.SpeechOptions, decoded
-        self.longest_s = settings.max_audio_s
-        self.memory = AudioMemory(settings.audio_budget_mb * MIB)
+        self.memory = AudioMemory(0)
+        self.use(options.settings)
         self.turns = Turns()
         self.decoders = ThreadPoolExecutor(self.cores, "decode")
         self.forwards = ThreadPoolExecutor(1, "forward")
         self.writers = ThreadPoolExecutor(WRITERS, "write")
+
+    def use(self, settings: FamilySettings) -> None:
+        from deployments.engines.audio.decoding import LIMITS
+
+        super().use(settings)
+        assert isinstance(settings, SpeechToTextOptions)
+        LIMITS.seconds = self.longest_s = settings.max_audio_s
+        self.memory.budget_bytes = settings.audio_budget_mb * MIB
 
     def load(self, model: Model) -> SpeechModel:
         engine = self.load_engine(model.folder, self.device, model.manifest.dtype, self.cores)

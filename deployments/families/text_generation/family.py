@@ -27,6 +27,8 @@ _STRETCHED = ("linear", "dynamic", "yarn")
 class TextGenerationOptions(FamilySettings):
     """The settings of a text deployment."""
 
+    READ_AT_START = FamilySettings.READ_AT_START | {"folder_defaults"}
+
     folder_defaults: bool = True
     """Whether a folder's generation_config.json holds for requests that say nothing; a model.yaml may say otherwise."""
 

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from ray.serve._private import constants
 
-from deployments.replica.context import ingress_socket, launcher_profile, private_socket, replica_name, taken_place
+from deployments.replica.context import (
+    ingress_socket,
+    launcher_profile,
+    leave_place,
+    private_socket,
+    replica_name,
+    taken_place,
+)
 from deployments.replica.launcher_profile import LauncherProfile
 from tests.support import PROJECT
 
@@ -37,11 +44,14 @@ sys.stdin.read()
 """
 
 
-def test_each_ingress_replica_has_a_place_of_its_own_until_it_ends(tmp_path: Path) -> None:
+def test_each_ingress_replica_has_a_place_of_its_own_until_it_ends_or_leaves_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TAKES, str(tmp_path)]
     with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "ingress-0.sock\n"
         assert taken_place(LauncherProfile(tmp_path)).name == "ingress-1.sock"
         other.kill()
-    assert taken_place(LauncherProfile(tmp_path)).name == "ingress-0.sock"
+    place = taken_place(LauncherProfile(tmp_path))
+    assert place.name == "ingress-0.sock"
+    leave_place(place)
+    assert taken_place(LauncherProfile(tmp_path)) == place

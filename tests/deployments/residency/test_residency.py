@@ -16,6 +16,18 @@ async def test_a_model_in_memory_is_leased_without_a_load(residency: Residency[F
     assert loader.loads == ["a"]
 
 
+async def test_the_models_in_use_are_those_in_memory_that_were_used_since_then(
+    residency: Residency[FakeEngine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residency, "clock", lambda: 0.0)
+    for at, name in enumerate("abc"):
+        monkeypatch.setattr("time.time", lambda at=at: 100.0 + at)
+        await use(residency, model(name, 10))
+    await residency.unload(model("b", 10))
+    assert [one.name for one in residency.used_since(100)] == ["c", "a"]
+    assert [one.name for one in residency.used_since(101)] == ["c"]
+
+
 async def test_changed_files_are_another_model_in_memory(residency: Residency[FakeEngine], loader: Loader) -> None:
     await use(residency, model("a", 10, digest="old"))
     await use(residency, model("a", 10, digest="new"))

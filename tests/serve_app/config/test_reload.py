@@ -63,9 +63,21 @@ def test_keys_stay_while_other_hosts_can_reach_the_runtime(file: Path) -> None:
 def test_a_key_that_waits_for_the_next_start_is_named_and_not_changed(file: Path) -> None:
     reload = reload_of(file)
     reported: list[str] = []
-    file.write_text("ingress: {max_body_mb: 1}\n")
+    file.write_text("ingress: {max_body_mb: 1}\ngrpc_port: 5\n")
     assert reload.poll(reported.append) is None
-    assert reported == ["runtime.yaml: ingress takes effect at the next start"]
+    waits = "takes effect at the next start"
+    assert reported == [f"runtime.yaml: grpc_port {waits}", f"runtime.yaml: ingress.max_body_mb {waits}"]
+
+
+def test_all_others_take_effect_and_are_named(file: Path) -> None:
+    reload = reload_of(file)
+    reported: list[str] = []
+    file.write_text("ingress: {access_log: true, max_body_mb: 1}\nfamilies: {text_generation: {deadline_s: 5}}\n")
+    changed = reload.poll(reported.append)
+    assert changed is not None
+    assert (changed.ingress.access_log, changed.ingress.max_body_mb) == (True, 32)
+    assert changed.settings("text_generation").deadline_s == 5
+    assert reported[1] == "runtime.yaml: ingress, families.text_generation changed, with 0 keys in force"
 
 
 def test_a_forced_poll_reads_a_file_that_looks_unchanged(file: Path) -> None:

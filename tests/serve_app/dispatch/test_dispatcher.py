@@ -16,6 +16,7 @@ from deployments.contract.errors import DeadlineExceeded, InvalidRequest, ModelN
 from deployments.contract.generation import FolderDefaults
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import ImageClassification, TextGeneration, TextGenerationResult
+from deployments.families.text_generation.family import TextGenerationOptions
 from deployments.replica.calls import Reply
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model
@@ -45,7 +46,7 @@ def dispatcher(
 ) -> tuple[Dispatcher, FakeHandle]:
     """Each handle call has the script's replies; then nothing more comes of it."""
     settings, handle = FamilySettings(deadline_s=deadline_s, max_deadline_s=max_deadline_s), FakeHandle(script)
-    route = Route("text", TextGeneration, has_models=False, settings=settings, on_gpu=False, may_be_empty=False)
+    route = Route("text", TextGeneration, has_models=False, settings=settings)
     return Dispatcher((route,), {"text": ReplicaPool(handle.handle(), 2)}, NoModels()), handle
 
 
@@ -77,9 +78,8 @@ async def test_what_a_request_leaves_open_is_said_by_model_yaml_then_the_folder_
     folder = FolderDefaults(temperature=0.6, top_k=20, max_tokens=9)
     said = Manifest.model_validate(manifest)
     model = Model("m", None, Path(), "d", "text", manifest=said, generation=folder)
-    settings, pools = FamilySettings(), {"text": ReplicaPool(FakeHandle([]).handle(), 2)}
-    route = Route("text", TextGeneration, True, settings, False, False, folder_defaults=setting)
-    dispatch = Dispatcher((route,), pools, OneModel(model))
+    settings, pools = TextGenerationOptions(folder_defaults=setting), {"text": ReplicaPool(FakeHandle([]).handle(), 2)}
+    dispatch = Dispatcher((Route("text", TextGeneration, True, settings),), pools, OneModel(model))
     asked = TextGeneration(model_id="m", prompt="a", max_tokens=16)
     left_open = {"temperature": 1.0, "max_tokens": 16}
     request = (await dispatch.prepare(asked, RequestContext("r", left_open=left_open))).call.request
@@ -223,7 +223,7 @@ async def test_the_table_is_looked_up_and_what_it_lacks_is_asked_for() -> None:
             raise ModelNotFound(model_id)
 
     settings = FamilySettings()
-    route = Route("text", TextGeneration, has_models=True, settings=settings, on_gpu=False, may_be_empty=False)
+    route = Route("text", TextGeneration, has_models=True, settings=settings)
     dispatch = Dispatcher((route,), {}, Registry())
     call = await dispatch.prepare(TextGeneration(model_id="there", prompt="", max_tokens=1), CONTEXT)
     assert (call.call.model, call.model) == (there, "there")

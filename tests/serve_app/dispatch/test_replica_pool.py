@@ -244,6 +244,22 @@ async def test_a_call_whose_replica_was_lost_takes_another_one_and_the_handle_on
     assert isinstance(pool.pick_again("m"), HandleTransport)
 
 
+async def test_the_only_replica_keeps_its_calls_while_serve_does_not_list_it(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
+    """Serve hands it new settings meanwhile. One that ends announces that itself."""
+    both = TwoReplicas(handle, folder)
+    await both.connect(pool, a={}, b={})
+    handle.show({})
+    kept = pool.pick("m")
+    assert isinstance(kept, SocketTransport)
+    assert await kept.send(pending("a")) == TextGenerationResult(generated_text="a")
+    for replica in both.replicas:
+        await replica.drop_connections()
+    await until(lambda: isinstance(pool.pick("m"), HandleTransport))
+    await both.close()
+
+
 async def test_a_replica_that_ended_is_disconnected(pool: ReplicaPool, handle: FakeHandle, folder: Path) -> None:
     both = TwoReplicas(handle, folder)
     await both.connect(pool, a={}, b={})

@@ -89,7 +89,7 @@ async def test_reflection_needs_a_key_where_there_are_keys(channel: Any, runtime
 async def test_a_server_that_closes_accepts_nothing_new_and_ends_what_does_not(
     runtime: FakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serve_app.grpc.server.SHUTDOWN_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("serve_app.grpc.server.LONGEST_REQUEST_S", 0.01)
     runtime.script = endless
     server = GrpcServer("127.0.0.1:0", runtime.settings, runtime.access, runtime, runtime, SIGNATURES)
     await server.start()

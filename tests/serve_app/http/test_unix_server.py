@@ -54,9 +54,12 @@ async def test_a_request_that_is_being_answered_delays_the_shutdown(path: Path) 
         await app.received.wait()
         closing = asyncio.create_task(server.close())
         await turns()
+        another = UnixServer(app, path)  # Its place is free at once.
         app.answers.set()
         assert (await response).text == "hi"
         await closing
+    assert permissions_of(path) == 0o600
+    await another.close()
     assert permissions_of(path) is None
 
 

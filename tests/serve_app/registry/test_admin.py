@@ -77,6 +77,25 @@ async def test_a_model_that_is_removed_while_its_status_is_requested_is_shown_as
     assert (await admin.model("m")).state == "available"
 
 
+async def test_an_ingress_has_the_contents_that_it_knows_loaded_beside_those_in_use(
+    mirror: RegistryMirror, admin: RegistryAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same, other, gone = MODEL, Model("n", None, Path("n"), "old", "text_generation"), Model("gone", None, Path(), "a")
+    new = Model("n", None, Path("elsewhere"), "new", "text_generation")
+    mirror.table = Table({"m": MODEL, "n": new})
+    loaded: list[object] = []
+
+    async def broadcast(handle: object, method: str, *arguments: object, **options: object) -> list[list[Model]]:
+        if method == "in_use":
+            return [[same, other], [other, gone]]
+        loaded.append((method, *arguments[:2]))
+        return []
+
+    monkeypatch.setattr(module, "broadcast", broadcast)
+    await admin.take_over()
+    assert loaded == [("load_beside", other, new)]
+
+
 async def test_loading_goes_to_one_replica_and_its_error_is_raised(
     admin: RegistryAdmin, deployment: Deployment
 ) -> None:

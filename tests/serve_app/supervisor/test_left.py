@@ -1,6 +1,8 @@
 """What a killed launcher leaves is cleared by the next start; what lives, or is another's, stays."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,6 +29,23 @@ def test_the_folder_of_a_launcher_that_was_killed_is_removed(tmp_path: Path) -> 
         clear_left()
         assert [folder.exists() for folder in (killed, anothers, living)] == [False, True, True]
     assert not living.exists()
+
+
+def test_the_folder_of_a_node_is_removed_once_no_process_names_it_in_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(left, "PLACES", (str(tmp_path),))
+    gone, used, young = tmp_path / "mrn-gone", tmp_path / "mrn-used", tmp_path / "mrn-young"
+    for folder in (gone, used, young):
+        folder.mkdir()
+    for folder in (gone, used):
+        os.utime(folder, (0, 0))
+    environment = os.environ | {"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{used}/haproxy.cfg"}
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment):
+        clear_left()
+        assert [folder.exists() for folder in (gone, used, young)] == [False, True, True]
+    clear_left()
+    assert not used.exists()
 
 
 def test_openmps_files_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
