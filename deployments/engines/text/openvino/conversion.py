@@ -5,6 +5,7 @@ telemetry for each conversion.
 """
 
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +22,15 @@ from transformers.cache_utils import DynamicLayer
 
 INT8_STEPS = 127
 """From 0 to the largest weight of an output."""
+MERGED_BYTES = 1 << 24
+"""Of the weights of one product. Larger ones take much longer to read than a product costs beside."""
 
 
 def convert(model: PreTrainedModel) -> ov.Model:
     """In float32. Raises whatever torch and OpenVINO raise for a model that they cannot take."""
     shapes = _cache_shapes(model)
     converted = _traced(model, shapes)
+    merge_products(converted)
     _make_stateful(converted, len(shapes) // 2)
     return converted
 
@@ -133,12 +137,48 @@ def windows(config: Any) -> list[int]:
     return [window if kind == "sliding_attention" else 0 for kind in kinds]
 
 
+def merge_products(model: ov.Model) -> None:
+    """Matrix products of one input (queries, keys and values; gate and up) become one: each product of a step has both
+    threads wait for each other."""
+    groups: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
+    for node in model.get_ordered_ops():
+        if _is_plain_product(node):
+            source = node.input(0).get_source_output()
+            groups[source.get_node().get_name(), source.get_index()].append(node)
+    for nodes in groups.values():
+        weights = [_weight(node).data for node in nodes]
+        if len(nodes) == 1 or sum(weight.nbytes for weight in weights) > MERGED_BYTES:
+            continue
+        source = nodes[0].input(0).get_source_output()
+        merged = ops.matmul(source, ops.constant(np.concatenate(weights)), False, True)
+        sizes = np.array([len(weight) for weight in weights])
+        parts = ops.variadic_split(merged, ops.constant(np.int64(-1)), ops.constant(sizes))
+        for node, part in zip(nodes, parts.outputs(), strict=True):
+            for user in node.output(0).get_target_inputs():
+                user.replace_source_output(part)
+    model.validate_nodes_and_infer_types()
+
+
+def _is_plain_product(node: Any) -> bool:
+    """By a float32 weight [outputs, inputs], without a bias: OpenVINO computes that with the product."""
+    if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:
+        return False
+    weight = _weight(node)
+    is_matrix = weight.get_type_name() == "Constant" and len(weight.get_output_shape(0)) == 2
+    users = [user.get_node().get_type_name() for user in node.output(0).get_target_inputs()]
+    return is_matrix and weight.get_element_type() == ov.Type.f32 and "Add" not in users
+
+
+def _weight(product: Any) -> Any:
+    return product.input(1).get_source_output().get_node()
+
+
 def round_weights(model: ov.Model) -> None:
     """Weights of matrix products as int8, one scale for each output: a quarter of the memory, and of what is read."""
     for node in model.get_ops():
         if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:
             continue
-        weight = node.input(1).get_source_output().get_node()
+        weight = _weight(node)
         if weight.get_type_name() == "Constant":
             values = weight.data.astype(np.float32)
             largest = np.abs(values).max(1, keepdims=True)
