@@ -111,7 +111,7 @@ class _Runtime:
         try:
             if anew and self.reload:  # What has taken effect since the first start.
                 self.reload.poll(lambda line: None)
-            start_ray(self.folder, self.fronted, started)
+            start_ray(self.folder, self.fronted, started, self.config.ray_dashboard)
             orders.report(Report(watch=rays_processes()))
             _deploy(self.config, self.port, self.fronted, self.families, started)
             _wait_until_alive(self.config, self.port)
@@ -196,7 +196,7 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
         if front:
             atexit.register(front.close)
             front.start()
-        start_ray(folder, front is not None, started)
+        start_ray(folder, front is not None, started, config.ray_dashboard)
         _deploy(config, port, front is not None, FAMILIES, started)
         _wait_until_alive(config, port)
     return client

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from serve_app.http.haproxy import front_environment, middleware_environment
 MIB = 2**20
 LOOPBACK = "127.0.0.1"
 MAX_NAME = 17
+REPORT_EVERY_MS = "60000"
+"""How often Ray's agent reads the state of every process where no dashboard shows it; Ray has 5 s."""
 MAX_RAY_NAME = 36
 """Of the folder for temporary files, in characters: HAProxy's socket below it has a name that is 80 longer and may have
 97, Ray's have names up to 71 longer and may have 107."""
 
 
-def start_ray(folder: Path, fronted: bool, started: float) -> None:
-    """`fronted`: with a HAProxy of ours in front. `started`: when the start began, on the clock of time.monotonic."""
+def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = False) -> None:
+    """`fronted`: with a HAProxy of ours in front. `started`: when the start began, on the clock of time.monotonic.
+    `dashboard`: with Ray's."""
     # Ray reads these when it is imported. Unless RAY_ENABLE_AUTO_CONNECT is 0, Serve's threads start another Ray after
     # the shutdown. RAY_worker_niceness: replicas are workers; at Ray's default, 15, every other process has priority.
     # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller polls ten times a second, which takes 4 % of a core.
@@ -36,6 +39,7 @@ def start_ray(folder: Path, fronted: bool, started: float) -> None:
         RAY_ENABLE_AUTO_CONNECT="0",
         RAY_worker_niceness="0",
         RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
+        **({} if dashboard else {"REPORTER_UPDATE_INTERVAL_MS": REPORT_EVERY_MS}),
         **ONE_ARENA,
         **(token := token_environment(folder)),
     )
@@ -46,14 +50,15 @@ def start_ray(folder: Path, fronted: bool, started: float) -> None:
     # event loop of its own, and any thread can use them.
     os.environ.update(middleware_environment() | (front_environment(folder) if fronted else {}))
     with progress("starting Ray", started):
-        dashboard = init_on_loopback(
+        address = init_on_loopback(
+            include_dashboard=dashboard,
             object_store_memory=256 * MIB,
             log_to_driver=False,
             logging_level=logging.WARNING,
             _temp_dir=None if "RAY_TMPDIR" in os.environ else str(temporary_folder(MAX_RAY_NAME) / "ray"),
         )
-    if dashboard:
-        print(way_into(dashboard, token.get("RAY_AUTH_TOKEN_PATH")), flush=True)
+    if address:
+        print(way_into(address, token.get("RAY_AUTH_TOKEN_PATH")), flush=True)
 
 
 def way_into(dashboard: str, own_token: str | None) -> str:
@@ -89,22 +94,30 @@ def token_environment(folder: Path) -> dict[str, str]:
     return {"RAY_AUTH_TOKEN_PATH": str(token)}
 
 
-def init_on_loopback(**options: Any) -> str | None:
-    """`ray.init` for this machine alone: every server that Ray starts listens on loopback. Returns the dashboard's
-    address, if there is one.
+def init_on_loopback(include_dashboard: bool = False, **options: Any) -> str | None:
+    """`ray.init` for this machine alone: every server that Ray starts listens on loopback, nothing follows logs, and
+    nothing looks for more nodes. Returns the dashboard's address, if there is one.
 
-    Ray has no option for it: it replaces a loopback address by the machine's own.
+    Ray has no options for it: it replaces a loopback address by the machine's own, brings every worker's log to the
+    driver, has an autoscaler, and without its dashboard starts a server that reports to Ray's makers.
     """
     import ray
     from ray._private import services
+    from ray._private.node import Node
 
-    resolve = services.resolve_ip_for_localhost
-    services.resolve_ip_for_localhost = lambda host: host
-    try:
-        context = ray.init(address="local", _node_ip_address=LOOPBACK, **options)
-        return context.dashboard_url or None
-    finally:
-        services.resolve_ip_for_localhost = resolve
+    replaced: list[tuple[Any, str, Any]] = [
+        (services, "resolve_ip_for_localhost", lambda host: host),
+        (Node, "start_log_monitor", lambda node: None),
+        (Node, "start_monitor", lambda node: None),
+    ]
+    if not include_dashboard:
+        replaced.append((Node, "start_api_server", lambda node, **_: None))
+    with ExitStack() as restoring:
+        for owner, name, replacement in replaced:
+            restoring.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, replacement)
+        context = ray.init(address="local", _node_ip_address=LOOPBACK, include_dashboard=include_dashboard, **options)
+    return context.dashboard_url or None
 
 
 def rays_processes() -> dict[str, int]:

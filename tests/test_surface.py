@@ -110,7 +110,7 @@ max_batch_size deadline_s max_deadline_s unload_idle_s preload
 IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepted them as well, without effect.
 
 CONFIGURATION = {
-    "": "models sources link_targets cache host tls_cert tls_key grpc_port",
+    "": "models sources link_targets cache host tls_cert tls_key grpc_port ray_dashboard",
     "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins access_log traces home_page",
     "ingress.autoscaling.": INGRESS_AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,

@@ -5,8 +5,11 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from ray._private.node import Node
 
 from serve_app import local_ray
 
@@ -35,6 +38,26 @@ def test_the_way_into_rays_dashboard_is_a_command_that_prints_the_token(tmp_path
     program, argument = local_ray.way_into("127.0.0.1:8265", None).partition("token: ")[2].removesuffix(")").split()
     assert argument == "get-auth-token"
     assert os.access(program, os.X_OK)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_ray_starts_its_dashboard_where_it_is_wanted_and_neither_a_log_monitor_nor_an_autoscaler(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node: Any = Node
+    plain, started = node.start_api_server, list[str]()
+
+    def init(**options: object) -> SimpleNamespace:
+        assert options["include_dashboard"] == wanted
+        if node.start_api_server is plain:
+            started.append("dashboard")
+        assert node.start_log_monitor(None) is node.start_monitor(None) is None
+        return SimpleNamespace(dashboard_url="127.0.0.1:8265" if wanted else "")
+
+    monkeypatch.setattr("ray.init", init)
+    assert local_ray.init_on_loopback(wanted) == ("127.0.0.1:8265" if wanted else None)
+    assert started == ["dashboard"] * wanted
+    assert node.start_api_server is plain
 
 
 def test_sockets_lie_beside_temporary_files_unless_their_names_would_be_too_long(
