@@ -79,7 +79,7 @@ def text(other: Path, folder: Path, pairs: int, seconds: int) -> dict[str, list[
     points = {
         f"text at {point.connections}": lambda url, point=point: asyncio.run(tokens_a_second(url, point.connections))
         for point in POINTS
-        if point.lengths == (TOKENS,)
+        if point.lengths == (TOKENS,) and not point.long
     }
     return _compare(server, other, (PROMPTS[0], 2), points, pairs)
 
@@ -89,7 +89,8 @@ def _compare(
 ) -> dict[str, list[float]]:
     """By point: the ratio, ours by the other's, of each pair."""
     program = server.command[0]
-    others = replace(server, command=(other / Path(program).relative_to(OUR_BIN.parent.parent), *server.command[1:]))
+    its_program = other / Path(program).relative_to(OUR_BIN.parent.parent)
+    others = replace(server, command=(its_program, *server.command[1:]), environment={"PYTHONPATH": str(other)})
     ratios: dict[str, list[float]] = {name: [] for name in points}
     with running(server, first) as here, running(others, first) as there:
         for rate in points.values():  # much use, so that what is compiled in the background is

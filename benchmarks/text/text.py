@@ -1,4 +1,5 @@
-"""`text`: a Llama of 6 M parameters, greedy, beside `transformers serve --continuous-batching` and the bare engine.
+"""`text`: a Llama of 6 M parameters, greedy, beside OpenVINO GenAI, `transformers serve --continuous-batching` and the
+bare engine.
 
 After it the time to the first token of streams, and a Llama of 134 M parameters beside what memory allows.
 """
@@ -19,18 +20,21 @@ from safetensors.torch import load_file
 
 from benchmarks.contest import Pace, Trial, compete
 from benchmarks.engine_process import ENGINE, engine_process
-from benchmarks.environment import OUR_BIN, PEER_BIN
+from benchmarks.environment import FOLDER, OUR_BIN, PEER_BIN
 from benchmarks.models import prompts, save_large_llama, save_llama
 from benchmarks.report import US, Table
 from benchmarks.servers import Server, running, settle
+from benchmarks.text.genai import converted, openvino_genai
 from serve_app.bench.loops import Measure, generate, median
 
-PEERS = ("openai", "fastapi", "uvicorn")
+PEERS = ("openvino-genai", "openai", "fastapi", "uvicorn")
 MODEL_ID = "llama"
 PROMPTS = prompts(256)
 TOKENS = 64
 # From 8 to 128 in an order that mixes short and long.
 MIXED = tuple(8 + 8 * (step * 7 % 16) for step in range(16))
+LONG_PROMPTS = [" ".join(PROMPTS[(n + 7 * part) % len(PROMPTS)] for part in range(12)) for n in range(len(PROMPTS))]
+"""About 256 tokens, which differ from the first on too."""
 CHECKED = 8
 STREAMED = "16 streams, to the first token"
 LARGE_ID = "llama-134m"
@@ -45,6 +49,11 @@ class Point:
     name: str
     connections: int
     lengths: tuple[int, ...]
+    long: bool = False
+
+    @property
+    def prompts(self) -> list[str]:
+        return LONG_PROMPTS if self.long else PROMPTS
 
 
 POINTS = (
@@ -52,13 +61,18 @@ POINTS = (
     Point("8 requests", 8, (TOKENS,)),
     Point("16 requests", 16, (TOKENS,)),
     Point("16 requests of 8–128 tokens", 16, MIXED),
+    Point("long prompts, 1 request", 1, (TOKENS,), long=True),
+    Point("long prompts, 8 requests", 8, (TOKENS,), long=True),
+    Point("long prompts, 16 requests", 16, (TOKENS,), long=True),
 )
 
 
 def run(pace: Pace, folder: Path) -> list[Table]:
-    model, large = save_llama(folder / MODEL_ID), save_large_llama(folder / LARGE_ID)
+    models = folder / "models"
+    model, large = save_llama(models / MODEL_ID), save_large_llama(folder / LARGE_ID)
     texts: dict[str, list[str]] = {}
-    trials = {server.name: _trial(server, texts, pace) for server in (ours(folder), _transformers(model))}
+    servers = (ours(models), openvino_genai(converted(model, folder / "genai")), _transformers(model))
+    trials = {server.name: _trial(server, texts, pace) for server in servers}
     trials[ENGINE] = _engine_trial(model, texts, pace)
     done = compete(trials, pace.rounds)
     names = [point.name for point in POINTS]
@@ -115,7 +129,7 @@ def ours(repository: Path) -> Server:
         return result["generated_text"], result["usage"]["completion_tokens"]
 
     command = (OUR_BIN / "model-runtime", "serve", "--models", repository, "--port", "{port}")
-    return Server(US, command, "/infer", body, answer)
+    return Server(US, command, "/infer", body, answer, {"PYTHONPATH": str(FOLDER.parent)})
 
 
 def _transformers(model: Path) -> Server:
@@ -154,10 +168,12 @@ async def _measure(server: Server, url: str, texts: dict[str, list[str]], pace: 
 
         texts[server.name] = [(await answered(prompt, TOKENS))[0] for prompt in PROMPTS[:CHECKED]]
         for point in POINTS:
-            await generate(ask, PROMPTS, point.connections, point.lengths, 0, pace.lead_in_s)
+            await generate(ask, point.prompts, point.connections, point.lengths, 0, pace.lead_in_s)
         await asyncio.to_thread(settle, pace.settle_s)
         measures = {
-            point.name: await generate(ask, PROMPTS, point.connections, point.lengths, pace.lead_in_s, pace.seconds)
+            point.name: await generate(
+                ask, point.prompts, point.connections, point.lengths, pace.lead_in_s, pace.seconds
+            )
             for point in POINTS
         }
         measures[STREAMED] = await _streams(client, url.removesuffix(server.path), server, pace)
