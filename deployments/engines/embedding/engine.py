@@ -3,6 +3,7 @@
 import inspect
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from deployments.contract.errors import Internal, InvalidRequest, ServingError, quoted
 from deployments.contract.types import TextEmbedding
 from deployments.engines.batches import in_batches
+from deployments.engines.conversion import Conversion, convert_in_background, no_faster
 from deployments.engines.embedding.batching import EncodedText, Turns, batch_of
-from deployments.engines.embedding.compilation import convert_in_background
 from deployments.engines.embedding.encoder import EagerEncoder, load_encoder, padded, positions_of
 from deployments.engines.embedding.folder import EmbeddingFolder
+from deployments.engines.embedding.openvino_convert import convert
 from deployments.engines.embedding.openvino_encoder import OpenVinoEncoder
 from deployments.engines.embedding.pooling import head_of, pooled
 from deployments.engines.embedding.tokenizer import EmbeddingTokenizer
@@ -29,7 +31,9 @@ FORWARD_TOKENS = {"cpu": 4096, "cuda": 32_768}
 ENCODERS_BYTES = 1 << 35
 """Of the cache of converted encoders."""
 SAME = 1e-5
-"""How far a vector may lie from the one that the text has alone."""
+"""How far a vector may lie from the one that the text has alone, and from that of PyTorch."""
+LENGTHS = (1, 5, 24, 60)
+"""Of the texts that a converted encoder is compared by, as far as the model takes so many tokens."""
 EXAMPLES = ("A text.", "Another text, which is a little longer than the first one is, and has a few more tokens.")
 
 
@@ -83,7 +87,11 @@ class TextEmbeddingEngine:
             engine = cls(model, said, tokenizer, cores or torch.get_num_threads())
             engine._try_out()
             if cache is not None and torch.device(device).type == "cpu" and model.dtype == torch.float32:
-                convert_in_background(engine, folder, cache)
+                details, read = (
+                    (engine.argument_names, tokenizer.max_tokens),
+                    partial(OpenVinoEncoder, cores=engine.cores),
+                )
+                convert_in_background(engine, Conversion(cache, folder, convert, details, read))
             return engine
         except Exception as failure:
             raise load_failure(failure, folder) from failure
@@ -142,23 +150,28 @@ class TextEmbeddingEngine:
         """Drop every reference to the model, so that its memory comes back."""
         self._encoder = self._head = None
 
-    def use(self, encoder: OpenVinoEncoder | None, note: str) -> None:
-        """From now on this encoder, or with None the same as before, of which `note` says why."""
+    def use(self, converted: OpenVinoEncoder | None, note: str) -> None:
         if self._encoder is not None:  # closed meanwhile
-            self._encoder = encoder or self._encoder
-            self._note = note if encoder else f"{EagerEncoder.note} ({note})"
+            self._encoder = converted or self._encoder
+            self._note = note if converted else f"{EagerEncoder.note} ({note})"
 
-    @property
-    def most_tokens(self) -> int:
-        """Of one text."""
-        return self.tokenizer.max_tokens
+    def fault(self, converted: OpenVinoEncoder) -> str | None:
+        """Compares texts of several lengths, alone and in batches."""
+        texts = [self._example(min(length, self.tokenizer.max_tokens)) for length in LENGTHS]
+        for batch in [*([text] for text in texts), *self._batches(texts * 2)]:
+            for ours, theirs in zip(self.vectors(batch), self.vectors(batch, converted), strict=True):
+                both = isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray)
+                if not both or not np.allclose(ours, theirs, atol=SAME, rtol=SAME):  # type: ignore[arg-type]
+                    return "converted it gives other vectors"
+        one = [texts[2]]
+        return no_faster(partial(self.vectors, one), partial(self.vectors, one, converted))
 
-    def example(self, length: int) -> EncodedText:
+    def _example(self, length: int) -> EncodedText:
         """Some text of so many tokens."""
         ids = np.random.default_rng(length).integers(0, self._vocabulary, length).tolist()
         return self.tokenizer.accept([ids], self._vocabulary)[0]
 
-    def batches(self, texts: Sequence[EncodedText]) -> list[list[EncodedText]]:
+    def _batches(self, texts: Sequence[EncodedText]) -> list[list[EncodedText]]:
         """Texts of any lengths as they may share forwards."""
         if not self._equal_lengths:
             return [list(texts)]

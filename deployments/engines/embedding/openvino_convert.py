@@ -1,24 +1,16 @@
-"""Converts an encoder's folder to OpenVINO's format, in a child process: torch's exporter takes seconds of the
-interpreter and shares state with other models of the process."""
+"""Converts an encoder's folder to OpenVINO's format, for a child process to call."""
 
-import logging
-import os
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.export import Dim
-from transformers.utils.logging import disable_progress_bar
 
 from deployments.engines.embedding.encoder import load_encoder
 from deployments.engines.openvino_export import exported
-from deployments.system.worker_process import Report, WorkerProcess, serve
 
 CONVERTED = "encoder.xml"
-CONVERT_S = 600.0
-NICENESS = 19
 MOST_TEXTS = 4096
 
 
@@ -49,21 +41,3 @@ def convert(folder: Path, names: Sequence[str], most_tokens: int, place: Path) -
     sizes = {0: Dim("texts", min=1, max=MOST_TEXTS), 1: Dim("tokens", min=1, max=most_tokens)}
     converted = exported(_Hidden(model, names), example, ((sizes,) * len(names),))
     openvino.save_model(converted, place / CONVERTED, compress_to_fp16=False)
-
-
-def convert_in_child(folder: Path, names: Sequence[str], most_tokens: int, place: Path) -> None:
-    """`convert` in a child process. Raises RequestFailed where it raised, WorkerFailed where it did not end itself."""
-    with closing(WorkerProcess(__name__)) as worker:
-        worker.ask([str(folder.absolute()), list(names), most_tokens, str(place)], CONVERT_S)
-
-
-def _answer(request: Any, report: Report) -> None:
-    folder, names, most_tokens, place = request
-    os.nice(NICENESS)
-    disable_progress_bar()  # its lock may stay taken at the end, and the child would never exit
-    logging.disable()  # it warns, with a traceback each, of operations that this torch no longer has
-    convert(Path(folder), names, most_tokens, Path(place))
-
-
-if __name__ == "__main__":
-    serve(_answer)

@@ -12,7 +12,8 @@ from functools import partial
 
 import torch
 
-from deployments.engines.vision.forward import EAGER, Form, Forward, fastest_of
+from deployments.engines.measuring import fastest_of
+from deployments.engines.vision.forward import EAGER, Form, Forward
 from deployments.system.worker_process import WorkerFailed
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """The forward of an image classifier: probabilities from pixel values. Knows tensors, not images or compilers."""
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,11 +8,10 @@ from typing import Any
 
 import torch
 
+from deployments.engines.measuring import fastest_of
 from deployments.engines.vision.inputs import Item, arguments, batch_of
 
 BATCH_SIZES = {"cpu": (1, 2, 4, 8, 16), "cuda": (1, 2, 4, 8, 16, 32, 64)}
-MEASURING_S = 0.2
-"""Time to measure one batch size once, beyond its first two runs."""
 ROUNDS = 2
 """How often all batch sizes are measured: at start-up other processes compute meanwhile."""
 BUSY_S = 0.05
@@ -112,20 +110,6 @@ def best_batch_size(
                 break  # the device is busy, or larger batches no longer fit into its caches
     best = min(per_image.values())
     return next(size for size, seconds in per_image.items() if seconds <= WORTH_WAITING * best), best
-
-
-def fastest_of(run: Callable[[], object]) -> float:
-    """Seconds of the fastest of up to ten runs, the first left out: noise only adds."""
-    run()
-    best, until = float("inf"), time.perf_counter() + MEASURING_S
-    for _ in range(10):
-        start = time.perf_counter()
-        run()
-        end = time.perf_counter()
-        best = min(best, end - start)
-        if end > until:
-            break
-    return best
 
 
 def storage_bytes(model: torch.nn.Module) -> int:

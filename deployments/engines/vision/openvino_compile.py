@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.engines.vision.forward import BATCH_SIZES, WORTH_WAITING, Form, Forward, best_batch_size, fastest_of
+from deployments.engines.measuring import fastest_of
+from deployments.engines.vision.forward import BATCH_SIZES, WORTH_WAITING, Form, Forward, best_batch_size
 from deployments.engines.vision.openvino_convert import convert
 from deployments.engines.vision.openvino_runner import Compiled, Shape
 from deployments.system.worker_process import Report, WorkerProcess, serve

@@ -14,6 +14,7 @@ from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
+from deployments.system.artifact_cache import ArtifactCache
 
 if TYPE_CHECKING:
     from deployments.engines.detection.engine import Found, ObjectDetectionEngine, Picture
@@ -31,17 +32,22 @@ class ObjectDetectionReplica(ImageReplica[ObjectDetection, Detector]):
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
         # Imported here: only replicas import torch, not the process that builds the application.
-        from deployments.engines.detection.engine import ObjectDetectionEngine
+        from deployments.engines.detection.engine import DETECTORS_BYTES, ObjectDetectionEngine
 
         self.engine_class = ObjectDetectionEngine
+        self.converted = ArtifactCache(self.cache / "detectors", DETECTORS_BYTES)
         self.forwards = ThreadPoolExecutor(1, "forward")
 
     def load(self, model: Model) -> Detector:
         facts = self.validator.facts_of(model.folder)
-        engine = self.engine_class.load(model.folder, self.device, model.manifest.dtype, self.cores, facts)
-        size = min(self.batch_limit(model), engine.batch_size)
+        dtype, most = model.manifest.dtype, self.batch_limit(model)
+        engine = self.engine_class.load(model.folder, self.device, dtype, self.cores, facts, self.converted)
         detect = self.cpu.working(model.name)(engine.detect)
-        return Batched(engine, Batcher(lambda: BatchPolicy(detect, self.forwards, 1, size), self.batched(model)))
+
+        def policy() -> "BatchPolicy[Picture, Found]":
+            return BatchPolicy(detect, self.forwards, 1, min(most, engine.batch_size))
+
+        return Batched(engine, Batcher(policy, self.batched(model)))
 
     async def answer(
         self, request: ObjectDetection, model: Model, engine: Detector, on_chunk: OnChunk | None

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deployments.engines.embedding.encoder import EagerEncoder, load_encoder
-from deployments.engines.embedding.openvino_convert import CONVERTED, convert
+from deployments.engines.embedding.openvino_convert import convert
 from deployments.engines.embedding.openvino_encoder import OpenVinoEncoder
 from tests.support.embedding.models import save_encoder
 
@@ -24,7 +24,7 @@ def test_it_is_converted_once_for_texts_of_any_number_and_length(
     tmp_path: Path, model_type: str, names: tuple[str, ...]
 ) -> None:
     convert(save_encoder(tmp_path, model_type), names, 60, tmp_path)
-    converted, eager = OpenVinoEncoder(tmp_path / CONVERTED, 2), EagerEncoder(load_encoder(tmp_path, "cpu", None))
+    converted, eager = OpenVinoEncoder(tmp_path, 2), EagerEncoder(load_encoder(tmp_path, "cpu", None))
     assert 0.5 * eager.resident_bytes < converted.resident_bytes < 2 * eager.resident_bytes
     for texts, tokens in SHAPES:
         mask = torch.ones(texts, tokens, dtype=torch.long)
