@@ -96,6 +96,7 @@ TESTED_BY = {
     "deployments/contract/text_generation.py": "tests/deployments/contract/test_wire.py",
     "deployments/contract/types.py": "tests/deployments/contract/test_wire.py",
     "deployments/engines/audio/files.py": "tests/deployments/engines/audio/test_decoding.py",
+    "deployments/engines/audio/flow.py": "tests/deployments/engines/audio/test_whisper.py",
     "deployments/engines/audio/loading.py": "tests/deployments/engines/audio/test_engine.py",
     "deployments/engines/audio/piecewise.py": "tests/deployments/engines/audio/test_ctc.py",
     "deployments/engines/audio/seq2seq.py": "tests/deployments/engines/audio/test_engine.py",

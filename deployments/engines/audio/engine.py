@@ -9,6 +9,7 @@ from transformers import AutoModelForCTC, AutoModelForSpeechSeq2Seq
 
 from deployments.contract.errors import ModelLoadFailed, ServingError
 from deployments.engines.audio.ctc import CtcEngine
+from deployments.engines.audio.flow import Straight
 from deployments.engines.audio.loading import load_extractor, load_model, load_tokenizer
 from deployments.engines.audio.seq2seq import Seq2SeqEngine
 from deployments.engines.audio.transcript import SpeechOptions
@@ -50,16 +51,9 @@ def load_engine(folder: Path, device: str = "cpu", dtype: str | None = None, cor
 
 def _answer(engine: SpeechEngine, samples: np.ndarray) -> None:
     if isinstance(engine, WhisperEngine):
-        engine.transcribe(samples, SpeechOptions(), lambda _: None, _Straight())
+        engine.transcribe(samples, SpeechOptions(), lambda _: None, Straight())
+        engine.try_together(samples)
         return
     [found] = engine.run(list(engine.windows(samples)))
     if isinstance(found, ServingError):
         raise ModelLoadFailed(found.message)
-
-
-class _Straight:
-    """Nobody else is there yet."""
-
-    def check(self) -> None: ...
-
-    def pause(self) -> None: ...

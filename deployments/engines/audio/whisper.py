@@ -2,15 +2,16 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, StoppingCriteria
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from deployments.contract.errors import Internal, InvalidRequest, quoted
 from deployments.contract.speech import SpeechSegment
+from deployments.engines.audio.flow import Ends, Flow, Prompt, Straight
+from deployments.engines.audio.greedy import Clip, GreedyDecoder
 from deployments.engines.audio.pieces import is_silent
 from deployments.engines.audio.transcript import OnSegment, SpeechOptions, Transcript, whole
 from deployments.engines.vision.forward import storage_bytes
@@ -19,18 +20,9 @@ NO_SPEECH, LOGPROB = 0.6, -1.0
 """Whisper's own: a window is silent if the no-speech token is more probable, and the text less, on average."""
 
 
-class Flow(Protocol):
-    """How a request that takes long lets others be computed, and ends early."""
-
-    def check(self) -> None:
-        """Raises where the request is over. Called after each token."""
-
-    def pause(self) -> None:
-        """Between windows: other work may be done. Raises as `check` does."""
-
-
 class WhisperEngine:
-    """One model, ready to answer one request after another; between two windows of one, another's may be computed.
+    """One model. Clips of one window without times share the steps of the decoder (`clip`, `begin`, `step`, `written`);
+    others are transcribed one after another, between whose windows another's may be computed.
 
     `resident_bytes` is what the weights take. `runtime_info` is how it runs, for the status page.
     """
@@ -52,6 +44,9 @@ class WhisperEngine:
         self._language, self._task = self._defaults()
         self._of_thread = threading.local()
         self._encoded: tuple[torch.Tensor, Any] | None = None
+        self._greedy: GreedyDecoder | None = None
+        if self._knows_times and GreedyDecoder.takes(generation):
+            self._greedy = GreedyDecoder(model, self._languages, NO_SPEECH, LOGPROB)
         self._note_segments(model)
         self._remember_encoded(model.get_encoder())
 
@@ -62,7 +57,48 @@ class WhisperEngine:
     @property
     def runtime_info(self) -> tuple[str, ...]:
         languages = f"{len(self._languages)} languages" if self._multilingual else "English only"
-        return (f"Whisper, {self.rate} Hz, {languages}", f"forward: PyTorch, on {self._cores} threads")
+        together = f"; at most {self.most_clips} short clips together" if self._greedy else ""
+        return (f"Whisper, {self.rate} Hz, {languages}", f"forward: PyTorch, on {self._cores} threads{together}")
+
+    @property
+    def most_clips(self) -> int:
+        """Clips that may share steps."""
+        return self._greedy.most if self._greedy else 0
+
+    def clip(self, samples: np.ndarray, options: SpeechOptions) -> Clip | None:
+        """None for what `transcribe` must do. For any thread."""
+        if self._greedy is None or options.timestamps or len(samples) > self._extractor.n_samples or is_silent(samples):
+            return None
+        return Clip(self._features(samples)[0], self._prompt(options))
+
+    def begin(self, clip: Clip) -> None:
+        """Before its first step."""
+        self._use_threads()
+        self._decoder.begin(clip)
+
+    def step(self, clips: Sequence[Clip]) -> None:
+        """One more token of each."""
+        self._use_threads()
+        self._decoder.step(clips)
+
+    def written(self, clip: Clip, seconds: float) -> Transcript:
+        """The text of a clip that is done."""
+        tokens = [] if clip.silent else clip.tokens
+        text = str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
+        language = next((self._languages[token] for token in clip.prompt if token in self._languages), None)
+        return Transcript(text, whole(text, round(seconds, 3)), language=language or self._only_language)
+
+    def try_together(self, samples: np.ndarray) -> None:
+        """Clips share steps only where that gives what the library's own loop gives for [samples]."""
+        options = SpeechOptions()
+        clip = self.clip(samples, options)
+        if clip is None:
+            return
+        self.begin(clip)
+        while not clip.done:
+            self.step([clip])
+        if self.written(clip, 0.0).text != self.transcribe(samples, options, lambda _: None, Straight()).text:
+            self._greedy = None
 
     def check(self, options: SpeechOptions) -> None:
         """Raises InvalidRequest for what the model cannot be asked."""
@@ -79,8 +115,7 @@ class WhisperEngine:
         model, seconds = self._model, len(samples) / self.rate
         if model is None:
             raise Internal("the model is closed")
-        if torch.get_num_threads() != self._cores:
-            torch.set_num_threads(self._cores)  # of the calling thread
+        self._use_threads()
         if is_silent(samples):
             return Transcript("", (), language=self._code(options.language))
         is_long = len(samples) > self._extractor.n_samples
@@ -100,14 +135,8 @@ class WhisperEngine:
                 if in_segments:
                     on_segment(segment)
 
-        features = self._extractor(
-            samples,
-            sampling_rate=self.rate,
-            return_tensors="pt",
-            truncation=False,
-            padding="longest" if is_long else "max_length",
-        ).input_features.to(model.device, model.dtype)
-        prompt = _Prompt()
+        features = self._features(samples)
+        prompt = Prompt()
         self._of_thread.came = came
         try:
             with torch.inference_mode():
@@ -115,7 +144,7 @@ class WhisperEngine:
                     features,
                     return_timestamps=in_segments if self._knows_times else None,
                     logits_processor=[prompt],
-                    stopping_criteria=[_Ends(flow)],
+                    stopping_criteria=[Ends(flow)],
                     monitor_progress=lambda _: flow.pause(),
                     **self._thresholds(),
                     **self._language_and_task(options),
@@ -133,7 +162,41 @@ class WhisperEngine:
 
     def close(self) -> None:
         """Drop every reference to the model, so that its memory comes back."""
-        self._model = self._extractor = self._tokenizer = self._encoded = None
+        self._model = self._extractor = self._tokenizer = self._encoded = self._greedy = None
+
+    @property
+    def _decoder(self) -> GreedyDecoder:
+        if self._greedy is None:
+            raise Internal("the model is closed")
+        return self._greedy
+
+    def _use_threads(self) -> None:
+        if torch.get_num_threads() != self._cores:
+            torch.set_num_threads(self._cores)  # of the calling thread
+
+    def _features(self, samples: np.ndarray) -> torch.Tensor:
+        """[1, mels, frames], of a whole window at least."""
+        is_long = len(samples) > self._extractor.n_samples
+        features: torch.Tensor = self._extractor(
+            samples,
+            sampling_rate=self.rate,
+            return_tensors="pt",
+            truncation=False,
+            padding="longest" if is_long else "max_length",
+        ).input_features
+        return features.to(self._model.device, self._model.dtype)
+
+    def _prompt(self, options: SpeechOptions) -> list[int | None]:
+        """The tokens before the text, as the library makes them; None is a language to detect."""
+        generation = self._model.generation_config
+        tokens: list[int | None] = [generation.decoder_start_token_id]
+        if self._multilingual:
+            said = self._language_and_task(options)
+            numbers = {code: number for number, code in self._languages.items()}
+            tokens.append(numbers[said["language"]] if "language" in said else None)
+            if "task" in said:
+                tokens.append(self._tasks[said["task"]])
+        return [*tokens, generation.no_timestamps_token_id]
 
     @property
     def _only_language(self) -> str | None:
@@ -199,26 +262,3 @@ class WhisperEngine:
             return known[1]
 
         encoder.forward = remembered
-
-
-class _Prompt(LogitsProcessor):
-    """Notes the tokens that come before the first one that is chosen: the language is one of them."""
-
-    def __init__(self) -> None:
-        self.tokens: list[int] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        if not self.tokens:
-            self.tokens = input_ids[0].tolist()
-        return scores
-
-
-class _Ends(StoppingCriteria):
-    """Asks after each token whether the request is over."""
-
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
-        self._flow.check()
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

@@ -3,8 +3,10 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from typing import Generic, Protocol, TypeVar
 
 from deployments.contract.errors import Cancelled
 
@@ -47,6 +49,83 @@ class LongWork:
         self._turns.__exit__()
         self._turns.__enter__()
         self.check()
+
+
+class Job(Protocol):
+    done: bool
+
+
+Jobs = TypeVar("Jobs", bound=Job)
+
+
+class Together(Generic[Jobs]):
+    """Jobs that take their steps together, at most `most` of them, in a thread that ends when there are none.
+
+    Those that wait begin before the others' next step. Each beginning and each step is a turn. A job whose future is
+    cancelled is left out of the next one.
+    """
+
+    def __init__(
+        self, begin: Callable[[Jobs], object], step: Callable[[Sequence[Jobs]], object], most: int, turns: Turns
+    ) -> None:
+        self._begin, self._step, self._most, self._turns = begin, step, most, turns
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Jobs, Future[None]]] = deque()
+        self._running = False
+
+    def submit(self, job: Jobs) -> Future[None]:
+        """Done when the job is; with what `begin` or `step` raised for it alone."""
+        future: Future[None] = Future()
+        with self._lock:
+            self._waiting.append((job, future))
+            if not self._running:
+                self._running = True
+                threading.Thread(target=self._run, name="together", daemon=True).start()
+        return future
+
+    def _run(self) -> None:
+        under_way: list[tuple[Jobs, Future[None]]] = []
+        while True:
+            with self._lock:
+                under_way = [(job, future) for job, future in under_way if not future.done()]
+                room = self._waiting and len(under_way) < self._most
+                joining = self._waiting.popleft() if room else None
+                if joining is None and not under_way:
+                    self._running = False
+                    return
+            with self._turns:
+                if joining is None:
+                    self._advance(under_way)
+                elif not joining[1].cancelled():
+                    under_way.append(joining)
+                    self._try([joining], lambda: self._begin(joining[0]))  # noqa: B023, called at once
+
+    def _advance(self, under_way: Sequence[tuple[Jobs, "Future[None]"]]) -> None:
+        if len(under_way) == 1:
+            self._try(under_way, lambda: self._step([job for job, _ in under_way]))
+            return
+        try:
+            self._step([job for job, _ in under_way])
+        except Exception:
+            for one in under_way:  # whose fault it is
+                self._advance([one])
+        else:
+            self._settle(under_way)
+
+    def _try(self, entries: Sequence[tuple[Jobs, "Future[None]"]], work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as failure:
+            for _, future in entries:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(failure)
+        else:
+            self._settle(entries)
+
+    def _settle(self, entries: Sequence[tuple[Jobs, "Future[None]"]]) -> None:
+        for job, future in entries:
+            if job.done and future.set_running_or_notify_cancel():
+                future.set_result(None)
 
 
 class AudioMemory:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,7 +16,7 @@ from deployments.contract.speech import SpeechSegment
 from deployments.contract.types import SpeechToText, SpeechToTextResult
 from deployments.families.computing.torch_replica import Batched, TorchReplica
 from deployments.families.speech_to_text.family import SpeechToTextOptions
-from deployments.families.speech_to_text.flow import AudioMemory, LongWork, Turns
+from deployments.families.speech_to_text.flow import AudioMemory, LongWork, Together, Turns
 from deployments.metrics.meter import PREPROCESS
 from deployments.replica.batching import Batcher, BatchPolicy
 from deployments.replica.calls import OnChunk
@@ -24,6 +25,7 @@ from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
 
 if TYPE_CHECKING:
+    from deployments.engines.audio.greedy import Clip
     from deployments.engines.audio.pieces import Window
     from deployments.engines.audio.piecewise import PiecewiseEngine
     from deployments.engines.audio.transcript import SpeechOptions, Transcript
@@ -35,7 +37,26 @@ WRITERS = 4
 """Long requests that take turns. Each holds the features of its sound."""
 
 Piecewise: TypeAlias = "Batched[PiecewiseEngine, Window, Any]"
-SpeechModel: TypeAlias = "Piecewise | WhisperEngine"
+SpeechModel: TypeAlias = "Piecewise | Whisper"
+
+
+@dataclass(frozen=True, slots=True)
+class Whisper:
+    """An engine, and the short clips that share its steps."""
+
+    engine: "WhisperEngine"
+    clips: "Together[Clip]"
+
+    @property
+    def resident_bytes(self) -> int:
+        return self.engine.resident_bytes
+
+    @property
+    def runtime_info(self) -> tuple[str, ...]:
+        return self.engine.runtime_info
+
+    def close(self) -> None:
+        self.engine.close()
 
 
 class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
@@ -69,7 +90,8 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
     def load(self, model: Model) -> SpeechModel:
         engine = self.load_engine(model.folder, self.device, model.manifest.dtype, self.cores)
         if isinstance(engine, self.whisper_class):
-            return engine
+            work = self.cpu.working(model.name)
+            return Whisper(engine, Together(work(engine.begin), work(engine.step), engine.most_clips, self.turns))
         size = min(self.batch_limit(model), engine.batch_size)
         run = self.cpu.working(model.name)(partial(self._in_turn, engine))
         return Batched(engine, Batcher(lambda: BatchPolicy(run, self.forwards, 1, size), self.batched(model)))
@@ -83,7 +105,7 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
             timestamps=request.timestamps is not None,
             words=request.timestamps == "word",
         )
-        inner = engine.engine if isinstance(engine, Batched) else engine
+        inner = engine.engine
         inner.check(options)
         expected_s = min(self.longest_s, len(request.audio_data) / LEAST_BYTES_A_SECOND)
         async with self.memory.claim(int(expected_s * inner.rate) * 4) as claim:
@@ -97,7 +119,8 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
             if isinstance(engine, Batched):
                 written = await self._piece_by_piece(engine, samples, told)
             else:
-                written = await self._at_length(engine, samples, options, told, model)
+                short = await self._short(engine, samples, options, model)
+                written = short or await self._at_length(engine.engine, samples, options, told, model)
             seconds = round(len(samples) / inner.rate, 3)
         told.rest(written.segments)
         return SpeechToTextResult(
@@ -121,6 +144,17 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
                 for segment in reader.feed(window, given):
                     told(segment)
         return reader.end()
+
+    async def _short(
+        self, model: Whisper, samples: np.ndarray, options: "SpeechOptions", named: Model
+    ) -> "Transcript | None":
+        """None where the clip has to be transcribed alone."""
+        make = self.cpu.working(named.name)(model.engine.clip)
+        clip = await asyncio.get_running_loop().run_in_executor(self.decoders, make, samples, options)
+        if clip is None:
+            return None
+        await asyncio.wrap_future(model.clips.submit(clip))
+        return model.engine.written(clip, len(samples) / model.engine.rate)
 
     async def _at_length(
         self, engine: "WhisperEngine", samples: np.ndarray, options: "SpeechOptions", told: "_Told", model: Model
