@@ -4,8 +4,7 @@ from typing import Any
 
 from ray.serve.config import AutoscalingContext
 
-from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
-from deployments.replica.workload import BUSY, CALLS_QUEUED, PACE, QUEUED_S
+from deployments.replica.calls import BUSY, CALLS_QUEUED, CALLS_UNDER_WAY, PACE, QUEUED_S, units_waiting
 
 TOLERANCE = 0.1
 """A load that is so near to the target changes nothing, as in Kubernetes: 16 callers in turns are at times 16.1 calls,

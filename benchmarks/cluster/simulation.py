@@ -22,7 +22,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 from benchmarks.cluster.scaling import MOST, OURS, SLO_S, SLOTS, Arrival, Run, draw, made, read
 from deployments.contract.settings import Autoscaling
 from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
-from deployments.replica.workload import Workload
+from deployments.replica.replica import Workload
 from serve_app.app import _autoscaling
 from serve_app.autoscaling import ReplicasForWork, replicas_for_calls
 from serve_app.dispatch.admission import STANDING

@@ -19,6 +19,8 @@ OnChunk = Callable[[Chunk], None]
 
 CALLS_UNDER_WAY = "calls_under_way"
 """The name under which Serve's autoscaling statistics count calls."""
+QUEUED_S, CALLS_QUEUED, PACE, BUSY = "queued_s", "calls_queued", "pace", "busy"
+"""The names of what Workload reports."""
 
 
 class ReplicaLost(Exception):

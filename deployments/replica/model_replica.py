@@ -27,7 +27,7 @@ from deployments.replica.gpu import gpu_utilization
 from deployments.replica.measurements import reports_of
 from deployments.replica.options import ReplicaOptions as ReplicaOptions
 from deployments.replica.preload import fitting, told
-from deployments.replica.replica import Replica
+from deployments.replica.replica import Replica, Workload
 from deployments.repository.model import Model
 from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
@@ -56,7 +56,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__()
-        self.workload.side_by_side = self.side_by_side(options.settings)
+        self.workload = Workload(self.side_by_side(options.settings), work=options.family.work)
         self.options = options
         self.settings = options.settings
         self.cores = limit_cores(options.settings.max_cpu_share)
@@ -132,8 +132,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             async with asyncio.timeout_at(limit.at) as limit.timeout:
                 # The dispatcher sends each family its own variant.
                 request, told = cast(RequestT, call.request), limit.put_off_by(on_chunk)
-                units = self.options.family.work(request)
-                with self.timed(COMPUTE, call.model), self.workload.job(call.model.name, units):
+                with self.timed(COMPUTE, call.model), self.workload.job(call.model.name, request):
                     return await self.answer_by(limit.ends_at, request, call.model, engine, told)
 
     def _apply_pin(self, model: Model) -> None:

@@ -1,22 +1,35 @@
-"""A replica of any family: it answers calls, one by one or many in one exchange, and cancels them."""
+"""A replica of any family: it answers calls, one by one or many in one exchange, cancels them, counts their work."""
 
 import abc
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled
 from deployments.contract.failures import error_of
 from deployments.contract.types import Error, InferResponse
-from deployments.replica.calls import CALLS_UNDER_WAY, Call, OnChunk, Reply, RoutingStats
+from deployments.replica.calls import (
+    BUSY,
+    CALLS_QUEUED,
+    CALLS_UNDER_WAY,
+    PACE,
+    QUEUED_S,
+    Call,
+    OnChunk,
+    Reply,
+    RoutingStats,
+)
 from deployments.replica.context import cluster_network, private_socket
 from deployments.replica.logs import join_serves_log
 from deployments.replica.socket_server import ReplicaSocketServer
-from deployments.replica.workload import Workload
 
 ACKNOWLEDGE_AFTER_S = 0.005
+KEPT = 1 - 1 / 32
+"""Of what was measured before, at each answer: the pace is that of about the last 32."""
 
 
 class Replica(abc.ABC):
@@ -41,7 +54,7 @@ class Replica(abc.ABC):
 
     def counted(self, call: Call) -> AbstractContextManager[None]:
         """Counts the call among the work of the replica, for as long as `infer` runs."""
-        return self.workload.job("", 1.0)
+        return self.workload.job("", call.request)
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:  # noqa: B027 - a family may have none
         """Called by Serve after the start and with every change that needs no other process. Never raises: Serve would
@@ -116,3 +129,95 @@ class Replica(abc.ABC):
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, which counts exchanges, not the calls in them."""
         return {CALLS_UNDER_WAY: float(len(self._under_way))} | self.workload.report()
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    model: str
+    request: object
+    began: float = 0.0
+
+
+@dataclass(slots=True)
+class _Pace:
+    seconds: float = 0.0
+    units: float = 0.0
+
+    def add(self, seconds: float, units: float) -> None:
+        self.seconds = self.seconds * KEPT + seconds
+        self.units = self.units * KEPT + units
+
+    @property
+    def per_unit(self) -> float:
+        return self.seconds / self.units if self.units else 0.0
+
+
+class Workload:
+    """How many seconds of work wait in a replica: the sizes of its calls, by the pace at which it answered others.
+
+    It works on `side_by_side` calls at a time, first come first served. `work` gives the size of a request; the pace,
+    seconds for a unit, is measured for each model: the replica's time is divided among the calls that it works on side
+    by side. A size is asked for where a call waits, or has its answer: never before it is computed.
+    """
+
+    def __init__(
+        self,
+        side_by_side: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        work: Callable[[Any], float] = lambda request: 1.0,
+    ) -> None:
+        self.side_by_side = side_by_side
+        self.work = work
+        self._clock = clock
+        self._working: set[_Job] = set()
+        self._queued: dict[_Job, None] = {}
+        self._paces: dict[str, _Pace] = {}
+        self._all = _Pace()
+        self._at = self._reported_at = clock()
+        self._share_s = 0.0
+        """The time that a call would have had that was worked on all along."""
+        self._busy_s = 0.0
+        """Since the last report, of what `side_by_side` calls would take."""
+
+    @contextmanager
+    def job(self, model: str, request: object) -> Iterator[None]:
+        """The block is one call. What raises is not measured."""
+        job = _Job(model, request)
+        self._pass_time()
+        self._queued[job] = None
+        self._begin()
+        try:
+            yield
+            self._pass_time()
+            seconds, units = self._share_s - job.began if job in self._working else 0.0, self.work(request)
+            self._paces.setdefault(model, _Pace()).add(seconds, units)
+            self._all.add(seconds, units)
+        finally:
+            self._pass_time()
+            self._working.discard(job)
+            self._queued.pop(job, None)
+            self._begin()
+
+    def report(self) -> dict[str, float]:
+        """What waits, and the pace of all models, 0 while it is unknown; of the time since the last report, the share
+        that was used."""
+        self._pass_time()
+        passed_s = self._at - self._reported_at
+        busy = self._busy_s / passed_s if passed_s else 0.0
+        self._busy_s, self._reported_at = 0.0, self._at
+        queued_s = sum(self.work(job.request) * self._paces.get(job.model, self._all).per_unit for job in self._queued)
+        return {QUEUED_S: queued_s, CALLS_QUEUED: float(len(self._queued)), PACE: self._all.per_unit, BUSY: busy}
+
+    def _begin(self) -> None:
+        while self._queued and len(self._working) < self.side_by_side:
+            job = next(iter(self._queued))
+            del self._queued[job]
+            job.began = self._share_s
+            self._working.add(job)
+
+    def _pass_time(self) -> None:
+        now = self._clock()
+        if self._working:
+            self._share_s += (now - self._at) / len(self._working)
+            self._busy_s += (now - self._at) * len(self._working) / self.side_by_side
+        self._at = now

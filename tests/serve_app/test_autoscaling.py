@@ -7,8 +7,7 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from benchmarks.cluster.scaling import MOST, OURS, made
 from benchmarks.cluster.simulation import compared
-from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
-from deployments.replica.workload import BUSY, CALLS_QUEUED, PACE, QUEUED_S
+from deployments.replica.calls import BUSY, CALLS_QUEUED, CALLS_UNDER_WAY, PACE, QUEUED_S, units_waiting
 from serve_app.autoscaling import ReplicasForWork, replicas_for_calls
 
 SECONDS = 150.0

@@ -4,7 +4,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from deployments.replica.workload import BUSY, CALLS_QUEUED, PACE, QUEUED_S, Workload
+from deployments.replica.calls import BUSY, CALLS_QUEUED, PACE, QUEUED_S
+from deployments.replica.replica import Workload
 
 
 class Clock:
@@ -21,7 +22,7 @@ def answered(workload: Workload, clock: Clock, units: float, seconds: float, mod
 
 def test_what_waits_is_counted_in_seconds_by_the_pace_of_its_model() -> None:
     clock = Clock()
-    workload = Workload(clock=clock)
+    workload = Workload(clock=clock, work=float)
     answered(workload, clock, units=10, seconds=1)
     answered(workload, clock, units=10, seconds=100, model="slow")
     with ExitStack() as calls:
@@ -35,14 +36,14 @@ def test_what_waits_is_counted_in_seconds_by_the_pace_of_its_model() -> None:
 
 def test_a_call_of_a_model_never_answered_counts_by_the_pace_of_all_others() -> None:
     clock = Clock()
-    workload = Workload(clock=clock)
+    workload = Workload(clock=clock, work=float)
     answered(workload, clock, units=1, seconds=4)
     with workload.job("m", 1), workload.job("new", 2):
         assert workload.report()[QUEUED_S] == 8
 
 
 def test_before_the_first_answer_nothing_is_known_to_wait() -> None:
-    workload = Workload(clock=Clock())
+    workload = Workload(clock=Clock(), work=float)
     with workload.job("new", 1), workload.job("new", 1):
         assert workload.report() == {QUEUED_S: 0, CALLS_QUEUED: 1, PACE: 0, BUSY: 0}
 
@@ -50,7 +51,7 @@ def test_before_the_first_answer_nothing_is_known_to_wait() -> None:
 def test_a_call_that_waits_takes_nothing_from_the_pace() -> None:
     """First come first served: each takes a second, however long it waited."""
     clock = Clock()
-    workload = Workload(clock=clock)
+    workload = Workload(clock=clock, work=float)
     calls = [ExitStack() for _ in range(4)]
     for call in calls:
         call.enter_context(workload.job("m", 1))
@@ -64,7 +65,7 @@ def test_a_call_that_waits_takes_nothing_from_the_pace() -> None:
 @pytest.mark.parametrize("side_by_side", [1, 4])
 def test_calls_of_one_batch_share_its_time(side_by_side: int) -> None:
     clock = Clock()
-    workload = Workload(side_by_side, clock)
+    workload = Workload(side_by_side, clock, float)
     with ExitStack() as batch:
         for _ in range(4):
             batch.enter_context(workload.job("m", 50))
@@ -79,7 +80,7 @@ def test_calls_of_one_batch_share_its_time(side_by_side: int) -> None:
 
 def test_the_pace_follows_what_changes_and_what_fails_changes_nothing() -> None:
     clock = Clock()
-    workload = Workload(clock=clock)
+    workload = Workload(clock=clock, work=float)
     for seconds in (1, *[3] * 200):
         answered(workload, clock, units=1, seconds=seconds)
     with suppress(ValueError), workload.job("m", 1):
@@ -91,7 +92,7 @@ def test_the_pace_follows_what_changes_and_what_fails_changes_nothing() -> None:
 
 def test_busy_is_the_share_of_what_could_be_done_since_the_last_report() -> None:
     clock = Clock()
-    workload = Workload(4, clock)
+    workload = Workload(4, clock, float)
     with workload.job("m", 1), workload.job("m", 1):
         clock.now += 3
     clock.now += 1
