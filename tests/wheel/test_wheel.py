@@ -33,7 +33,9 @@ def bin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, with_pip=True)
     assert WHEEL is not None
     install = [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*install, "-c", str(PROJECT / "constraints.txt"), WHEEL], check=True, cwd=folder)
+    wanted = ["-c", str(PROJECT / "constraints.txt"), WHEEL]
+    # Without PYTHONPATH: pip would find the checkout, and install nothing.
+    subprocess.run([*install, *wanted], check=True, cwd=folder, env=environment(folder))
     return folder / "bin"
 
 
