@@ -83,10 +83,8 @@ class TimeLimit:
         longest_s = call.timeout_s if call.silence_s is None else call.total_s
         return cls(now + min(call.timeout_s, longest_s), now + longest_s, call.silence_s)
 
-    def put_off_by(self, on_chunk: OnChunk | None) -> OnChunk | None:
-        """`on_chunk`, where there is one, with each chunk putting the limit off."""
-        if on_chunk is None:
-            return None
+    def put_off_by(self, on_chunk: OnChunk) -> OnChunk:
+        """`on_chunk`, with each chunk putting the limit off."""
 
         def came(chunk: Chunk) -> None:
             self.put_off()

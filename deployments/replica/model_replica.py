@@ -131,7 +131,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         async with self.residency.lease(call.model, remaining_s) as engine:
             async with asyncio.timeout_at(limit.at) as limit.timeout:
                 # The dispatcher sends each family its own variant.
-                request, told = cast(RequestT, call.request), limit.put_off_by(on_chunk)
+                request, told = cast(RequestT, call.request), limit.put_off_by(on_chunk) if on_chunk else None
                 with self.timed(COMPUTE, call.model), self.workload.job(call.model.name, request):
                     return await self.answer_by(limit.ends_at, request, call.model, engine, told)
 
