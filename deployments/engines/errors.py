@@ -16,7 +16,7 @@ def as_serving_error(failure: Exception) -> ServingError:
     if isinstance(failure, ServingError):
         return failure
     log.error("a step failed", exc_info=failure)
-    if _wants_memory(failure):
+    if wants_memory(failure):
         return OutOfMemory("there is not enough memory for this request")
     return Internal("the model failed on this request")
 
@@ -27,7 +27,7 @@ def load_failure(failure: Exception, folder: Path, what: str = "the model") -> S
         return failure
     log.error("%s cannot be read", what, exc_info=failure)
     line = f"{what} cannot be read ({one_line(failure, folder)})"
-    may_pass = _wants_memory(failure) or (isinstance(failure, OSError) and failure.errno is not None)
+    may_pass = wants_memory(failure) or (isinstance(failure, OSError) and failure.errno is not None)
     return ModelLoadFailed.for_now(line) if may_pass else ModelLoadFailed(line)
 
 
@@ -38,5 +38,10 @@ def one_line(failure: Exception, folder: Path) -> str:
     return f"{type(failure).__name__}: {line}".removesuffix(": ")
 
 
-def _wants_memory(failure: Exception) -> bool:
-    return isinstance(failure, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(failure).lower()
+def wants_memory(failure: Exception) -> bool:
+    """Whether memory was missing. torch on the CPU, OpenVINO and CUDA's libraries say it in words alone."""
+    said = str(failure).lower()
+    return isinstance(failure, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
+
+
+_NO_MEMORY = ("allocate memory", "failed to allocate", "out of memory", "bad_alloc", "bad allocation")

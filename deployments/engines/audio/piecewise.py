@@ -11,7 +11,7 @@ from deployments.contract.errors import Internal, InvalidRequest, ServingError
 from deployments.contract.speech import SpeechSegment
 from deployments.engines.audio.pieces import Window
 from deployments.engines.audio.transcript import SpeechOptions, Transcript
-from deployments.engines.batches import in_batches
+from deployments.engines.batches import Fitted, in_batches
 from deployments.engines.vision.forward import storage_bytes
 
 BATCH_SIZES = {"cpu": 4, "cuda": 16}
@@ -47,6 +47,7 @@ class PiecewiseEngine(abc.ABC):
         self._extractor = extractor
         self._tokenizer = tokenizer
         self._cores = cores
+        self._fitted = Fitted()
 
     @property
     def resident_bytes(self) -> int:
@@ -74,7 +75,7 @@ class PiecewiseEngine(abc.ABC):
 
     def run(self, windows: Sequence[Window]) -> list[Any | ServingError]:
         """One item a window, in order: what it gave, or the error of that window alone."""
-        return in_batches(windows, self.batch_size, self._run, lambda: Internal("the model failed on this audio"))
+        return in_batches(windows, self.batch_size, self._run, _fault, self._fitted)
 
     def close(self) -> None:
         """Drop every reference to the model, so that its memory comes back."""
@@ -101,3 +102,7 @@ class PiecewiseEngine(abc.ABC):
             name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else None)
             for name, tensor in batch.items()
         }
+
+
+def _fault() -> ServingError:
+    return Internal("the model failed on this audio")

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForObjectDetection
 
 from deployments.contract.errors import Internal, ModelLoadFailed, ServingError
-from deployments.engines.batches import in_batches
+from deployments.engines.batches import Fitted, in_batches
 from deployments.engines.conversion import Conversion, convert_in_background, no_faster
 from deployments.engines.detection.openvino_convert import CONVERTED, convert
 from deployments.engines.errors import load_failure
@@ -89,6 +89,7 @@ class ObjectDetectionEngine:
         self._preprocessing: Preprocessing | None = preprocessing
         self._processor = processor
         self._cores = cores
+        self._fitted = Fitted()
 
     @classmethod
     def load(
@@ -158,7 +159,7 @@ class ObjectDetectionEngine:
 
         Only pictures of one shape share a forward: padding moves boxes.
         """
-        return in_batches(pictures, self.batch_size, self._found, lambda: Internal("the model failed on this image"))
+        return in_batches(pictures, self.batch_size, self._found, _fault, self._fitted)
 
     def close(self) -> None:
         """Drop every reference to the model, so that its memory comes back."""
@@ -240,3 +241,7 @@ def _same(ours: _Outputs, theirs: _Outputs) -> bool:
     best = ours[0][0].amax(1).topk(min(COMPARED, len(both[0]))).indices
     nearest = torch.cdist(both[0][best], both[1], p=float("inf")).amin(1)
     return bool(both[1].isfinite().all() and (nearest <= SAME).all())
+
+
+def _fault() -> ServingError:
+    return Internal("the model failed on this image")

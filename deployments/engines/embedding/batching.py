@@ -3,9 +3,14 @@
 A forward computes as many tokens for each text as its longest has. Those beyond a text's own end are wasted.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+
+from deployments.engines.batches import Fitted, Shaped
+
+logger = logging.getLogger(__name__)
 
 MOST_WASTED = 0.1
 """Of the tokens that a forward computes. Less makes more forwards of fewer texts."""
@@ -26,6 +31,23 @@ class EncodedText:
     @property
     def shape(self) -> None:
         """Texts of any length are padded to one."""
+
+
+class FittedTokens(Fitted):
+    """The tokens that fit into memory in one forward, where more did not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = 1 << 62
+
+    def most(self, shape: object, batch_size: int) -> int:
+        """All: a batch is chosen by its tokens."""
+        return batch_size
+
+    def exceeded(self, batch: Sequence[Shaped]) -> None:
+        lengths = [len(text.ids) for text in batch if isinstance(text, EncodedText)]
+        self.tokens = min(self.tokens, max(lengths) * len(lengths) // 2)
+        logger.warning("%d texts do not fit into memory: %d tokens from now on", len(lengths), self.tokens)
 
 
 class Turns:

@@ -14,7 +14,7 @@ from deployments.contract.errors import Internal, InvalidRequest, ServingError, 
 from deployments.contract.types import TextEmbedding
 from deployments.engines.batches import in_batches
 from deployments.engines.conversion import Conversion, convert_in_background, no_faster
-from deployments.engines.embedding.batching import EncodedText, Turns, batch_of
+from deployments.engines.embedding.batching import EncodedText, FittedTokens, Turns, batch_of
 from deployments.engines.embedding.encoder import EagerEncoder, load_encoder, padded, positions_of
 from deployments.engines.embedding.folder import EmbeddingFolder
 from deployments.engines.embedding.openvino_convert import convert
@@ -60,6 +60,7 @@ class TextEmbeddingEngine:
         self._vocabulary = int(model.get_input_embeddings().num_embeddings)
         self._equal_lengths = False
         self._turns = Turns()
+        self._fitted = FittedTokens()
 
     @classmethod
     def load(
@@ -136,7 +137,7 @@ class TextEmbeddingEngine:
 
     def embed(self, texts: Sequence[EncodedText]) -> list[np.ndarray | ServingError]:
         """One item a text, in order: its vector, float32 [dimensions], or the error of that text alone."""
-        return in_batches(texts, len(texts), self.vectors, lambda: Internal("the model failed on this text"))
+        return in_batches(texts, len(texts), self.vectors, _fault, self._fitted)
 
     def finished(self, vectors: np.ndarray, dimensions: int | None, normalize: bool | None) -> np.ndarray:
         """Float32 [texts, values]: cut, and of length 1 where that is wanted."""
@@ -181,7 +182,7 @@ class TextEmbeddingEngine:
     @property
     def _most_tokens(self) -> int:
         device = "cpu" if self._encoder is None else self._encoder.device.type
-        return FORWARD_TOKENS[device]
+        return min(FORWARD_TOKENS[device], self._fitted.tokens)
 
     def _check_size(self, dimensions: int | None) -> None:
         if dimensions is not None and dimensions > self.dimensions:
@@ -228,3 +229,7 @@ class TextEmbeddingEngine:
         finite = np.isfinite(vectors).all(1)
         fault = Internal("the model gave numbers that are not finite")
         return [vector if fine else fault for vector, fine in zip(vectors, finite, strict=True)]
+
+
+def _fault() -> ServingError:
+    return Internal("the model failed on this text")

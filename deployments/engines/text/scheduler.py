@@ -8,7 +8,7 @@ from collections import deque
 from typing import Literal, NamedTuple
 
 from deployments.contract.errors import OutOfMemory, Overloaded, ServingError, Unavailable
-from deployments.engines.errors import as_serving_error
+from deployments.engines.errors import as_serving_error, wants_memory
 from deployments.engines.text.decoders.decoder import ChunkedPrefill, Decoder
 from deployments.engines.text.next_tokens import NextToken
 from deployments.engines.text.request import GenerationRequest
@@ -80,6 +80,8 @@ class Scheduler:
         self._chunk_done = False
         self._stop_ids = stop_ids
         self._successor: Decoder | None = None
+        self._most_together: int | None = None
+        """Tokens of prompts that fit into memory in one forward, where more did not."""
 
     @property
     def rows_taken(self) -> int:
@@ -172,7 +174,8 @@ class Scheduler:
         if self._is_long(request):
             return self._chunked is None and not group
         prompts = {tuple(one.tokens) for one in (*group, request)}  # Equal ones are computed once.
-        return not group or sum(map(len, prompts)) <= self.decoder.prefill_budget
+        tokens, budget = sum(map(len, prompts)), self.decoder.prefill_budget
+        return not group or tokens <= (budget if self._most_together is None else min(budget, self._most_together))
 
     def _is_long(self, request: GenerationRequest) -> bool:
         return self.decoder.chunk_size is not None and len(request.tokens) > self.decoder.chunk_size
@@ -226,6 +229,8 @@ class Scheduler:
 
     def _abandon_prompts(self, batch: Batch, failure: Exception) -> None:
         if len(batch.requests) > 1:
+            if wants_memory(failure):
+                self._most_together = sum(len(request.tokens) for request in batch.requests) // 2
             self._groups.extendleft([request] for request in reversed(batch.requests))
             return
         if batch.phase == "chunk":

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from deployments.contract.errors import Internal, InvalidImage, ModelLoadFailed, ServingError
-from deployments.engines.batches import in_batches
+from deployments.engines.batches import Fitted, in_batches
 from deployments.engines.errors import load_failure
 from deployments.engines.loading import configuration
 from deployments.engines.probes import Facts, ProbeCache
@@ -53,6 +53,7 @@ class ImageClassificationEngine:
         self._forward: Forward | None = forward
         self._preprocessing: Preprocessing | None = preprocessing
         self._draft = draft
+        self._fitted = Fitted()
         self.settled = forward.settled
         """Set while nothing is being compiled in the background."""
 
@@ -148,7 +149,8 @@ class ImageClassificationEngine:
         An image is what `preprocess` gave, or a file that is to be preprocessed here. `exclusive`: all cores are free.
         """
         ready = [self._ready(image) for image in images]
-        return in_batches(ready, self.batch_size, partial(self._answers, exclusive=exclusive), self._fault)
+        answers = partial(self._answers, exclusive=exclusive)
+        return in_batches(ready, self.batch_size, answers, self._fault, self._fitted)
 
     def best(self, probabilities: np.ndarray, top_k: int) -> tuple[list[str], list[float]]:
         """The `top_k` most probable labels and their probabilities, most probable first; 0 means all."""

@@ -13,6 +13,8 @@ from deployments.engines.errors import as_serving_error
         (MemoryError(), OutOfMemory),
         (torch.OutOfMemoryError("CUDA out of memory"), OutOfMemory),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), OutOfMemory),
+        (RuntimeError("Exception from src/inference: std::bad_alloc"), OutOfMemory),
+        (RuntimeError("CUDA error: out of memory"), OutOfMemory),
         (RuntimeError("a secret of the model"), Internal),
     ],
 )

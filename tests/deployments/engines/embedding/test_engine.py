@@ -197,6 +197,24 @@ def test_a_text_for_which_the_model_fails_fails_alone(tmp_path: Path, monkeypatc
     assert "secret" not in answers[1].message
 
 
+def test_texts_that_do_not_fit_into_memory_together_are_computed_apart_and_later_ones_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = TextEmbeddingEngine.load(folder(tmp_path))
+    compute = engine.vectors
+
+    def little_memory(texts: Any) -> Any:
+        if max(len(text.ids) for text in texts) * len(texts) > 16:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return compute(texts)
+
+    monkeypatch.setattr(engine, "vectors", little_memory)
+    texts = engine.encode(TextEmbedding(model_id="m", texts=["the fox"] * 8))
+    assert all(isinstance(one, np.ndarray) for one in engine.embed(texts))
+    chosen = engine.next_batch(texts, 8)
+    assert len(texts[0].ids) * len(chosen) <= 16
+
+
 def test_halves_are_computed_as_halves_and_normalised_in_float32(tmp_path: Path) -> None:
     folder(tmp_path, pooling("mean"), NORMALIZE)
     engine = TextEmbeddingEngine.load(tmp_path)

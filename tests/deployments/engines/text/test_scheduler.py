@@ -23,7 +23,7 @@ MAX_ROWS, BUDGET, CHUNK = 4, 10, 20
 
 
 class PlayedDecoder:
-    """Gives every row `TOKEN`. `fails`: raises for a prompt that holds `OTHER`."""
+    """Gives every row `TOKEN`. Raises for a prompt that holds `OTHER`, and where `room` is too small for all."""
 
     nbytes = 0
     use = 0.0
@@ -35,6 +35,7 @@ class PlayedDecoder:
         self.lengths: list[int] = []
         self.released: list[int] = []
         self.closed = False
+        self.room = 1000
 
     @property
     def rows(self) -> int:
@@ -48,6 +49,8 @@ class PlayedDecoder:
     def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         if any(OTHER in prompt for prompt in prompts):
             raise RuntimeError("a prompt that the model cannot compute")
+        if sum(map(len, prompts)) > self.room:
+            raise RuntimeError("can't allocate memory")
         self.lengths += map(len, prompts)
         return self.output(len(prompts))
 
@@ -182,6 +185,15 @@ def test_of_prompts_that_fail_together_only_the_one_at_fault_fails(engine: Engin
     assert engine.phases(5) == ["prefill 3", "prefill 1", "prefill 1", "prefill 1", "decode 2"]
     assert isinstance(engine.end_of(bad), Internal)
     assert engine.scheduler.running == [good, other]
+
+
+def test_prompts_that_do_not_fit_together_are_computed_apart_and_so_are_later_ones(engine: Engine) -> None:
+    engine.decoder.room = BUDGET // 2
+    requests = [engine.add([token] * 5, max_new_tokens=1) for token in (2, 3)]
+    assert engine.phases(3) == ["prefill 2", "prefill 1", "prefill 1"]
+    requests += [engine.add([token] * 5, max_new_tokens=1) for token in (4, 5)]
+    assert engine.phases(4) == ["nothing", "prefill 1", "nothing", "prefill 1"]
+    assert {type(engine.end_of(request)).__name__ for request in requests} == {"Finished"}
 
 
 def test_a_long_prompt_that_fails_leaves_the_rows_alone(engine: Engine) -> None:
