@@ -11,6 +11,7 @@ from pathlib import Path
 from deployments.contract.generation import FolderDefaults, folder_defaults
 from deployments.repository.diagnosis import adapted
 from deployments.repository.manifest import MANIFEST_BYTES, Manifest, Unservable, parse_manifest
+from deployments.repository.proportions import Extent, check_proportions
 from deployments.repository.safetensors import check_safetensors
 from deployments.repository.weights import INDEX_BYTES, MODULES, loaded_weights
 
@@ -174,9 +175,13 @@ def check_files(folder: Path, *roots: Path, adapter_weights: str | None = None) 
                 raise Unservable(adapted(read_adapter(folder)))
             if name.endswith(".json"):
                 _check_json(Path(entry.path), name)
-        weights = [folder / adapter_weights] if adapter_weights else weight_files(folder, read_config(folder))
-        for file in weights:
-            check_safetensors(file)
+        if adapter_weights:
+            check_safetensors(folder / adapter_weights)
+            return
+        config, extent = read_config(folder), Extent(0, 0)
+        for file in weight_files(folder, config):
+            extent = extent.joined(check_safetensors(file))
+        check_proportions(config, extent)
     except OSError as failure:
         raise Unservable(f"a file cannot be read ({type(failure).__name__})") from None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deployments.repository.manifest import Unservable
+from deployments.repository.proportions import Extent
 
 HEADER_BYTES = 32 * 2**20
 _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8}
@@ -14,16 +15,16 @@ _BITS |= {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "I16": 16, "U16": 16, "F16": 16, 
 _BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64}
 
 
-def check_safetensors(file: Path) -> None:
-    """Raises Unservable where the file does not match its header, or is sparse."""
+def check_safetensors(file: Path) -> Extent:
+    """What the header says. Raises Unservable where the file does not match it, or is sparse."""
     try:
         with file.open("rb") as stream:
-            _check(stream)
+            return _check(stream)
     except Unservable as fault:
         raise Unservable(f"{file.name[:64]}: {fault}") from None
 
 
-def _check(stream: BinaryIO) -> None:
+def _check(stream: BinaryIO) -> Extent:
     size = os.fstat(stream.fileno()).st_size
     if size < 8:
         raise Unservable("is truncated")
@@ -32,10 +33,13 @@ def _check(stream: BinaryIO) -> None:
         raise Unservable("is no safetensors file (the header would be too large)")
     if length > size - 8:
         raise Unservable("is truncated")
-    _check_layout(_header(stream.read(length)), size - 8 - length)
+    tensors = _header(stream.read(length))
+    _check_layout(tensors, size - 8 - length)
     # Pages that were never written: a few bytes on disk would be read as gigabytes of zeros.
     if os.lseek(stream.fileno(), 0, os.SEEK_HOLE) < size:
         raise Unservable("is sparse: it holds less than its size says")
+    sides = (side for tensor in tensors.values() if isinstance(tensor, dict) for side in tensor["shape"])
+    return Extent(len(tensors), max(sides, default=0))
 
 
 def _header(text: bytes) -> dict[str, object]:
