@@ -86,7 +86,10 @@ def check_names(folder: Path, *roots: Path) -> None:
 
 
 def _lies_in(place: Path, roots: tuple[Path, ...]) -> bool:
-    real = place.resolve()
+    try:
+        real = place.resolve()
+    except (OSError, RuntimeError):  # RuntimeError where links lead in a circle.
+        return False
     return any(real.is_relative_to(root) for root in roots)
 
 

@@ -87,6 +87,7 @@ HOSTILE: list[tuple[Callable[[Path], object], str]] = [
     (indexed("model-00002-of-00002.safetensors"), "model-00002-of-00002.safetensors is missing (1 of 1 shards)"),
     (deep_link, "a symbolic link leaves the repository (extra/passwords.txt)"),
     (lambda folder: (folder / "merges.txt").symlink_to("../../outside"), "a symbolic link leaves the repository"),
+    (lambda folder: (folder / "x.txt").symlink_to("x.txt"), "a symbolic link leaves the repository (x.txt)"),
     (pipe, "holds something that is not a file (tokenizer.json)"),
     (lambda folder: (folder / "generation_config.json").write_text("[" * 10**5), "generation_config.json is not JSON"),
     (cut, "model.safetensors: is truncated"),
