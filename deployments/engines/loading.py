@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
@@ -67,14 +68,21 @@ def check_report(report: Mapping[str, Collection[Any]]) -> None:
             raise ModelLoadFailed(f"the weights do not fit config.json: {what}; take both from one place")
 
 
-def leave_file(model: PreTrainedModel) -> None:
-    """Copies the tensors that still lie in the mapping of the weight file. The mapping is freed with its last tensor.
+def placed(model: Any, folder: Path, device: str) -> Any:
+    """The model on the device, in evaluation mode, with its adapter merged. Raises ModelLoadFailed."""
+    model = merge_adapter(model, folder)
+    if torch.device(device).type == "cpu":
+        _leave_file(model)
+    return model.to(device).eval()
 
-    Where most weights were rearranged, the few that were not would keep the whole file in memory.
+
+def _leave_file(model: PreTrainedModel) -> None:
+    """Copies the tensors that lie in the mapping of the weight file. The mapping is freed with its last tensor.
+
+    Where a mapped file is cut or written anew in place, as `cp` does it, the process ends with SIGBUS.
     """
     for tensor in (*model.parameters(), *model.buffers()):
-        if not tensor.is_mkldnn:  # these have memory of their own
-            tensor.data = tensor.data.clone()
+        tensor.data = tensor.data.clone()
 
 
 def build_in_turn() -> None:

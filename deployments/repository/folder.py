@@ -169,24 +169,21 @@ def _is_pointer(file: Path) -> bool:
 
 
 def check_files(folder: Path, *roots: Path, adapter_weights: str | None = None) -> None:
-    """The checks that need no library. Raises Unservable with the first fault. `adapter_weights`: of a folder that
-    holds an adapter."""
-    try:
-        check_names(folder, *roots)
-        for name, entry in files_of(folder):
-            if name == ADAPTER and adapter_weights is None:  # The library would load the model that it adapts.
-                raise Unservable(adapted(read_adapter(folder)))
-            if name.endswith(".json"):
-                _check_json(Path(entry.path), name)
-        if adapter_weights:
-            check_safetensors(folder / adapter_weights)
-            return
-        config, extent = read_config(folder), Extent(0, 0)
-        for file in weight_files(folder, config):
-            extent = extent.joined(check_safetensors(file))
-        check_proportions(config, extent)
-    except OSError as failure:
-        raise Unservable(f"a file cannot be read ({type(failure).__name__})") from None
+    """The checks that need no library. Raises Unservable with the first fault, OSError where a file cannot be read.
+    `adapter_weights`: of a folder that holds an adapter."""
+    check_names(folder, *roots)
+    for name, entry in files_of(folder):
+        if name == ADAPTER and adapter_weights is None:  # The library would load the model that it adapts.
+            raise Unservable(adapted(read_adapter(folder)))
+        if name.endswith(".json"):
+            _check_json(Path(entry.path), name)
+    if adapter_weights:
+        check_safetensors(folder / adapter_weights)
+        return
+    config, extent = read_config(folder), Extent(0, 0)
+    for file in weight_files(folder, config):
+        extent = extent.joined(check_safetensors(file))
+    check_proportions(config, extent)
 
 
 def refuse_code(value: object, where: str) -> None:

@@ -1,5 +1,6 @@
 """Models in remote stores: listed, and copied to this node's disk through fsspec, once, whole and verified."""
 
+import errno
 import hashlib
 import logging
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from deployments.contract.errors import Unavailable
+from deployments.contract.errors import ModelLoadFailed, Unavailable
 from deployments.repository.manifest import SourceFile, Unservable
 from deployments.repository.weights import INDEX_BYTES, loaded_weights
 
@@ -97,7 +98,7 @@ def staged(source: str, digest: str, files: Mapping[str, SourceFile], stagings: 
     """The local copy of a source's files, fetched if need be; `digest` names the content that is meant.
 
     May be called from any thread and process. Raises Unservable where the files are not what they should be,
-    Unavailable where they cannot be fetched.
+    Unavailable where they cannot be fetched, ModelLoadFailed and OSError where there is no room for them.
     """
     parent = stagings / hashlib.sha256(source.encode()).hexdigest()[:16]
     folder = parent / digest
@@ -137,7 +138,8 @@ def _fetch(source: str, files: Mapping[str, SourceFile], draft: Path) -> None:
         raise Unservable(f"the source has no {name[-64:]}")
     needed, free = sum(file.size for file in wanted.values()), shutil.disk_usage(draft).free
     if needed > free:
-        raise Unservable(f"needs {needed / 2**20:.0f} MiB of disk, {free / 2**20:.0f} MiB are free")
+        sizes = f"{needed / 2**20:.0f} MiB of disk, {free / 2**20:.0f} MiB are free"
+        raise ModelLoadFailed.for_now(f"the cache has no room for its files: they take {sizes}")
     store, root = file_system(source)
     for name, file in wanted.items():
         _copy(store, f"{root.rstrip('/')}/{name}", draft / name, file.size)
@@ -157,6 +159,8 @@ def _copy(store: Any, path: str, file: Path, size: int) -> None:
             local.flush()
             os.fsync(local.fileno())
     except Exception as failure:
+        if isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
         raise Unavailable(f"{file.name[-64:]} cannot be fetched ({type(failure).__name__})") from None
     if copied != size:
         raise Unavailable(f"{file.name[-64:]} came with {copied} bytes instead of {size}")

@@ -1,6 +1,7 @@
 """A cache on disk that several processes share: entries by key, each whole or absent, bounded in bytes.
 
-It knows nothing of what the entries hold. An entry is a file (`read`, `write`) or a folder of files (`find`, `draft`).
+On a disk that is full or read-only `write` and `draft` raise OSError, and what is there is found. The cache knows
+nothing of what the entries hold. An entry is a file (`read`, `write`) or a folder of files (`find`, `draft`).
 What lies in it is trusted, so the folder belongs to this user alone.
 """
 
@@ -49,13 +50,13 @@ class ArtifactCache:
         """Raises PermissionError where others may write to `root`."""
         self.root = private_folder(root)
         self.max_bytes = max_bytes
-        with self._locked():
+        with suppress(OSError), self._locked():
             self._remove_drafts()
 
     def read(self, key: str) -> bytes | None:
         """The content of a file entry; None where there is none."""
+        _use(self.root / key)
         with suppress(OSError):
-            os.utime(self.root / key)
             return (self.root / key).read_bytes()
         return None
 
@@ -74,11 +75,12 @@ class ArtifactCache:
         """A folder entry, with every file as it was written; None where there is none. A damaged one is removed."""
         place = self.root / key
         if place.is_dir():
+            _use(place)
             with suppress(OSError, ValueError):
-                os.utime(place)
                 if json.loads((place / DIGESTS).read_bytes()) == _digests(place):
                     return place
-            self.remove(key)
+            with suppress(OSError):
+                self.remove(key)
         return None
 
     @contextmanager
@@ -135,6 +137,12 @@ class ArtifactCache:
                 with (draft / DIGESTS).open("a") as digests:
                     fcntl.flock(digests, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(draft)
+
+
+def _use(place: Path) -> None:
+    """The entry is used now."""
+    with suppress(OSError):
+        os.utime(place)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The memory of this node, and its shares for the processes of the runtime that hold models on it."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from deployments.system.artifact_cache import private_folder
 
 CGROUP, MOUNTS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _DRAFT = ".draft-"
+
+logger = logging.getLogger("model_runtime.residency")
 
 
 def node_memory(cgroup: Path = CGROUP, mounts: Path = MOUNTS) -> int:
@@ -49,17 +52,21 @@ class MemoryShares:
         self.fixed_bytes = fixed_bytes
         self._file: int | None = None
         self._name = ""
+        self._known: list[int | None] = []
 
     def join(self) -> None:
-        """From now on this process counts; until it ends, or `leave`."""
+        """From now on this process counts; until it ends, or `leave`. On a disk that is full it does not."""
         if self._file is not None:
             return
-        # Locked before it has a name that others look at: they remove files that nobody locks.
-        self._file, draft = tempfile.mkstemp(prefix=_DRAFT, dir=self.folder)
-        flock(self._file, LOCK_EX)
-        os.write(self._file, str(self.fixed_bytes or "").encode())
-        self._name = Path(draft).name.removeprefix(_DRAFT)
-        Path(draft).rename(self.folder / self._name)
+        try:
+            # Locked before it has a name that others look at: they remove files that nobody locks.
+            self._file, draft = tempfile.mkstemp(prefix=_DRAFT, dir=self.folder)
+            flock(self._file, LOCK_EX)
+            os.write(self._file, str(self.fixed_bytes or "").encode())
+            self._name = Path(draft).name.removeprefix(_DRAFT)
+            Path(draft).rename(self.folder / self._name)
+        except OSError as failure:
+            logger.warning("other replicas of this node do not know of this one's memory (%s)", failure.strerror)
 
     def leave(self) -> None:
         if self._file is not None:
@@ -71,7 +78,9 @@ class MemoryShares:
         """Of `total` bytes for all: what this process may have, whether it counts yet or not."""
         if self.fixed_bytes is not None:
             return self.fixed_bytes
-        others = list(self._others())
+        with suppress(OSError):  # The folder is away: as it was.
+            self._known = list(self._others())
+        others = self._known
         left = total - sum(fixed for fixed in others if fixed is not None)
         return max(left, 0) // (1 + others.count(None))
 

@@ -3,6 +3,8 @@
 A verdict holds for one content of a folder. It is kept on disk, with the other facts of that content.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +49,8 @@ class ModelValidator:
     def validate(self, model: Model) -> Path:
         """The folder to load the model from, staged if need be.
 
-        Raises ModelLoadFailed with one line that names no path, Unavailable where a source cannot be reached.
+        Raises ModelLoadFailed with one line that names no path, retryable where a disk is at fault. Raises Unavailable
+        where a source cannot be reached.
         """
         manifest = model.manifest
         try:
@@ -63,8 +66,8 @@ class ModelValidator:
                 fault = self._verdict(folder, folder, {})
         except Unservable as unservable:
             fault = str(unservable)
-        except OSError as failure:
-            fault = f"its folder cannot be read ({type(failure).__name__})"
+        except OSError as failure:  # It may pass: a share that is away for a while, or a cache that is full.
+            raise ModelLoadFailed.for_now(_disk_failure(failure)) from failure
         if fault is not None:
             raise ModelLoadFailed(fault)
         return folder
@@ -91,6 +94,12 @@ class ModelValidator:
         if facts.key == _fingerprint(folder):
             facts.remember(self._fault, fault or "")
         return fault
+
+
+def _disk_failure(failure: OSError) -> str:
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG):
+        return f"the cache cannot be written to ({os.strerror(failure.errno)})"
+    return f"its folder cannot be read ({type(failure).__name__})"
 
 
 def _fingerprint(folder: Path) -> str:

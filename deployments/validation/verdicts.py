@@ -1,12 +1,15 @@
 """Facts about a folder's content, cached on disk: verdicts and results of probes. Does not know what they mean."""
 
 import json
+import logging
 import threading
 from contextlib import suppress
 
 from pydantic import TypeAdapter, ValidationError
 
 from deployments.system.artifact_cache import ArtifactCache
+
+logger = logging.getLogger(__name__)
 
 FACTS = TypeAdapter(dict[str, str])
 _one_at_a_time = threading.Lock()
@@ -24,8 +27,11 @@ class FolderFacts:
 
     def remember(self, name: str, fact: str) -> None:
         # Of two processes that write at once, one loses its fact and finds it again later.
-        with _one_at_a_time:
-            self._cache.write(self.key, json.dumps(self._all() | {name: fact}).encode())
+        try:
+            with _one_at_a_time:
+                self._cache.write(self.key, json.dumps(self._all() | {name: fact}).encode())
+        except OSError as failure:  # The disk is full, or read-only: it is found again by the next load.
+            logger.warning("what was found out about a folder cannot be kept (%s)", failure.strerror)
 
     def _all(self) -> dict[str, str]:
         with suppress(ValidationError):

@@ -64,6 +64,8 @@ class ModelRegistryActor:
         self._watching: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._validating: set[str] = set()
+        self.unread = 0
+        """Scans that the repository could not be read for."""
 
     async def table(self, known: str | None) -> tuple[str, Table] | None:
         """The table and its generation, once that is not `known`. None if it has not changed within POLL_TIMEOUT_S."""
@@ -101,6 +103,7 @@ class ModelRegistryActor:
                 self._scanned.set()
                 self._start_actions()
             except OSError as failure:  # A network share may be unreachable for a moment. The models stay.
+                self.unread += 1
                 logger.warning("the repository cannot be read: %s", failure)
             except Exception:  # Ray's store may be unreachable for a moment. Scanning continues after any failure.
                 logger.exception("the repository could not be scanned")

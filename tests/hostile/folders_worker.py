@@ -47,8 +47,8 @@ class Watch:
 def cpu_s() -> float:
     """Of this process and of all its children, ended or not: what would pass on the wall of an idle machine."""
     own = psutil.Process()
-    times = [sum(child.cpu_times()[:4]) for child in own.children(recursive=True)]
-    return sum(own.cpu_times()[:4]) + sum(times)
+    times: list[float] = [sum(child.cpu_times()[:4]) for child in own.children(recursive=True)]
+    return float(sum(own.cpu_times()[:4])) + sum(times)
 
 
 def answer(model: Model, validator: ModelValidator) -> tuple[str | None, str]:

@@ -7,7 +7,7 @@ from transformers import AutoFeatureExtractor, AutoTokenizer
 
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.errors import one_line
-from deployments.engines.loading import LOCAL, check_report, merge_adapter
+from deployments.engines.loading import LOCAL, check_report, placed
 
 UNUSED = ("masked_spec_embed",)
 """Tensors that only training uses. Many folders lack them."""
@@ -19,7 +19,7 @@ def load_model(auto: Any, folder: Path, config: Any, device: str, dtype: str | N
     model, report = auto.from_pretrained(folder, config=config, dtype=dtype or "auto", **safe)
     missing = [name for name in report["missing_keys"] if not str(name).endswith(UNUSED)]
     check_report(report | {"missing_keys": missing})
-    return merge_adapter(model, folder).to(device).eval()
+    return placed(model, folder, device)
 
 
 def load_extractor(folder: Path) -> Any:

@@ -11,7 +11,7 @@ from transformers import AutoModel, PretrainedConfig
 
 from deployments.contract.errors import ModelLoadFailed, quoted
 from deployments.engines.embedding.batching import EncodedText
-from deployments.engines.loading import LOCAL, check_report, configuration, merge_adapter
+from deployments.engines.loading import LOCAL, check_report, configuration, placed
 from deployments.engines.vision.forward import storage_bytes
 
 WITH_DECODER = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
@@ -28,7 +28,7 @@ def load_encoder(folder: Path, device: str, dtype: str | None) -> Any:
         config.use_cache = False
     model, report = kind.from_pretrained(folder, config=config, dtype=dtype or "auto", **safe, **options)
     check_report(report)
-    return merge_adapter(model, folder).to(device).eval()
+    return placed(model, folder, device)
 
 
 class EagerEncoder:

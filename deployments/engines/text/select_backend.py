@@ -111,18 +111,22 @@ def select_backend(candidate: Candidate, probes: ProbeCache) -> Selected:
     ]
     if rows[0][1] is OPENVINO and candidate.is_converted_later and candidate.loaded:
         with suppress(ModelLoadFailed):  # Plain generation does not compute it, but OpenVINO may.
-            selected, plain = _first(candidate, rows[1:], known)
+            selected, plain, _ = _first(candidate, rows[1:], known)
             by_openvino = {True: str(rows[0][0]), False: str(plain)}
             _convert_in_background(
                 candidate, selected.loop, lambda converted: probes.remember("engine", by_openvino[converted])
             )
             return selected
-    selected, number = _first(candidate, rows, known)
-    probes.remember("engine", str(number), known)
+    selected, number, failure = _first(candidate, rows, known)
+    if not _of_the_disk(failure):
+        probes.remember("engine", str(number), known)
     return selected
 
 
-def _first(candidate: Candidate, rows: Sequence[tuple[int, Backend]], known: str | None) -> tuple[Selected, int]:
+def _first(
+    candidate: Candidate, rows: Sequence[tuple[int, Backend]], known: str | None
+) -> tuple[Selected, int, Exception | None]:
+    """What the last row that failed raised goes with it."""
     last: Exception | None = None
     for number, backend in rows:
         try:
@@ -134,7 +138,7 @@ def _first(candidate: Candidate, rows: Sequence[tuple[int, Backend]], known: str
             last = failure
             continue
         if selected:
-            return selected, number
+            return selected, number, last
     raise last or ModelLoadFailed("no engine here computes this model")
 
 
@@ -155,7 +159,7 @@ def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Calla
         except Exception as failure:
             log.info("not by OpenVINO: %s: %s", type(failure).__name__, failure)
             loop.runtime_info = (plain,)
-            if not isinstance(failure, OSError | WorkerFailed):  # Another attempt may succeed.
+            if not (_of_the_disk(failure) or isinstance(failure, WorkerFailed)):  # Another attempt may succeed.
                 settle(False)
         loop.settled.set()
 
@@ -164,6 +168,12 @@ def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Calla
 
 def _info(about: About) -> str:
     return f"paged attention of OpenVINO, {about.precision}"
+
+
+def _of_the_disk(failure: Exception | None) -> bool:
+    """Whether the cache was full or could not be written: the next load tries it again."""
+    in_child = isinstance(failure, RequestFailed) and str(failure).startswith("OSError")
+    return in_child or isinstance(failure, OSError)
 
 
 def _openvino(candidate: Candidate, known: bool) -> Selected | None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from deployments.contract.errors import ModelLoadFailed
-from deployments.engines.loading import LOCAL, check_report, merge_adapter
+from deployments.engines.loading import LOCAL, check_report, placed
 
 
 def load_model(auto: Any, folder: Path, config: Any, device: str, dtype: str | None) -> Any:
@@ -21,7 +21,7 @@ def load_model(auto: Any, folder: Path, config: Any, device: str, dtype: str | N
             counts = f"{outputs}, config.json names {config.num_labels} labels (id2label)"
             raise ModelLoadFailed(f"{counts}: name one for each output")
     check_report(report)
-    return merge_adapter(model, folder).to(device).eval()
+    return placed(model, folder, device)
 
 
 def check_dtype(dtype: str | None) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from deployments.engines.loading import build_in_turn, leave_file
+from deployments.engines.loading import build_in_turn, placed
 from tests.support.text_models import save_model
 
 PATIENCE_S = 60.0
@@ -45,10 +45,10 @@ def test_two_threads_build_one_after_the_other(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_model_that_has_left_its_file_has_the_same_weights_elsewhere(tmp_path: Path) -> None:
-    model = AutoModelForCausalLM.from_pretrained(save_model(tmp_path, "llama"))
+    folder = save_model(tmp_path, "llama")
+    model = AutoModelForCausalLM.from_pretrained(folder)
     before = {name: (tensor.clone(), tensor.data_ptr()) for name, tensor in model.named_parameters()}
-    leave_file(model)
-    for name, tensor in model.named_parameters():
+    for name, tensor in placed(model, folder, "cpu").named_parameters():
         value, place = before[name]
         assert torch.equal(tensor, value)
         assert tensor.data_ptr() != place

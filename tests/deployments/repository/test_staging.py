@@ -1,15 +1,19 @@
 """A model behind a URL is copied to this node once, whole and verified, or not at all."""
 
+import errno
 import fcntl
+import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO
 
 import fsspec
 import pytest
 
-from deployments.contract.errors import Unavailable
+from deployments.contract.errors import ModelLoadFailed, Unavailable
 from deployments.repository import staging
 from deployments.repository.manifest import SourceFile, Unservable
 from deployments.repository.staging import STAGINGS_KEPT, allowed, content_digest, listing, staged, verify
@@ -132,3 +136,23 @@ def test_files_on_disk_are_verified_by_size_and_checksum(text_model: Path) -> No
         verify(text_model, {"config.json": SourceFile(bytes=1)})
     with pytest.raises(Unservable, match="^more.json is missing$"):
         verify(text_model, {"more.json": SourceFile()})
+
+
+def test_a_disk_without_room_for_a_model_is_no_fault_of_the_model(
+    memory_store: str, text_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(text_model, f"{memory_store}/m")
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+        with pytest.raises(ModelLoadFailed, match="the cache has no room") as failed:
+            staged(f"{memory_store}/m", "a", {}, tmp_path)
+    assert failed.value.retryable
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            staged(f"{memory_store}/m", "a", {}, tmp_path)
+    assert names(staged(f"{memory_store}/m", "a", {}, tmp_path)) == names(text_model)

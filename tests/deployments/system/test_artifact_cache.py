@@ -1,5 +1,6 @@
 """Entries are whole or absent, for several processes at once; the cache is bounded and belongs to one user."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -205,3 +206,51 @@ def test_a_key_depends_on_every_part(tmp_path: Path) -> None:
     keys = {digest_key(*parts) for parts in ([], ["a"], ["b"], ["a", "b"], [["a", "b"]], [{"a": 1}], [{"a": 2}])}
     assert len(keys) == 7
     assert digest_key({"a": 1, "b": 2}) == digest_key({"b": 2, "a": 1})
+
+
+def test_where_nothing_can_be_written_what_is_there_is_found_and_only_writing_fails(
+    cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    make(cache, "folder")
+    make(cache, "damaged")
+    (cache.root / "damaged" / "file").write_bytes(b"y")
+    cache.write("file", b"content")
+    monkeypatch.setattr(os, "utime", refused)
+    monkeypatch.setattr(ArtifactCache, "_locked", refused)
+    cache = ArtifactCache(cache.root, 1000)
+    assert cache.find("folder") == cache.root / "folder"
+    assert cache.read("file") == b"content"
+    assert cache.find("damaged") is None
+    with pytest.raises(OSError, match="Read-only"):
+        cache.write("file", b"other")
+    with pytest.raises(OSError, match="Read-only"):
+        make(cache, "new")
+    assert cache.read("file") == b"content"
+
+
+def test_on_a_full_disk_an_entry_stays_as_it_was_and_a_new_one_is_none(cache: ArtifactCache) -> None:
+    """A limit on the size of files stands for a full disk."""
+    program = """
+import resource, sys
+from pathlib import Path
+from deployments.system.artifact_cache import ArtifactCache
+cache = ArtifactCache(Path(sys.argv[1]), 1000)
+cache.write("file", b"old")
+resource.setrlimit(resource.RLIMIT_FSIZE, (2, resource.RLIM_INFINITY))
+def make():
+    with cache.draft("new") as draft:
+        (draft / "x").write_bytes(b"xxxx")
+for attempt in (lambda: cache.write("file", b"newer"), make):
+    try:
+        attempt()
+    except OSError as failure:
+        print(failure.errno)
+print(cache.read("file").decode(), cache.find("new"))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(cache.root)], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == [str(errno.EFBIG), str(errno.EFBIG), "old", "None"]

@@ -1,5 +1,6 @@
 """What a node's memory is, and how the processes that hold models on it share it."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,3 +72,12 @@ def test_a_process_that_was_killed_has_no_share(tmp_path: Path) -> None:
         other.wait()
     assert own.share(100) == 100
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_that_is_away_changes_no_share_and_raises_nothing(tmp_path: Path) -> None:
+    first, second = MemoryShares(tmp_path / "shares"), MemoryShares(tmp_path / "shares")
+    second.join()
+    assert first.share(100) == 50
+    shutil.rmtree(tmp_path / "shares")
+    first.join()
+    assert first.share(100) == 50

@@ -1,5 +1,7 @@
 """A folder is validated once for each content; its verdict is kept on disk."""
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +14,7 @@ from safetensors.torch import save_file
 from deployments.contract.errors import ModelLoadFailed
 from deployments.repository.manifest import Manifest, SourceFile
 from deployments.repository.model import Model
+from deployments.validation import validator as validator_module
 from deployments.validation.sandbox import Sandbox
 from deployments.validation.validator import ModelValidator
 from tests.support.tiny_models import save_text_model
@@ -113,3 +116,43 @@ def test_an_adapter_is_validated_with_its_base_and_joined_with_it(
     (adapter / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(ModelLoadFailed, match=r"adapter_model.safetensors: is truncated"):
         validator.validate(model)
+
+
+def test_a_folder_that_is_away_for_a_while_is_no_fault_of_its_content(
+    validator: ModelValidator, model: Model, tmp_path: Path
+) -> None:
+    model.folder.rename(tmp_path / "away")
+    with pytest.raises(ModelLoadFailed, match="cannot be read") as failed:
+        validator.validate(model)
+    assert failed.value.retryable
+    (tmp_path / "away").rename(model.folder)
+    assert validator.validate(model) == model.folder
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_read_again(
+    validator: ModelValidator, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(validator_module, "check_files", broken)
+        with pytest.raises(ModelLoadFailed, match="cannot be read") as failed:
+            validator.validate(model)
+    assert failed.value.retryable
+    assert validator.validate(model) == model.folder
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_a_cache_that_takes_nothing_is_named_and_may_take_more_later(
+    validator: ModelValidator, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(*arguments: object) -> Path:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(validator_module, "staged", full)
+    manifest = Manifest(source=f"file://{whole}", family="text_generation")
+    with pytest.raises(ModelLoadFailed, match="the cache cannot be written to") as failed:
+        validator.validate(Model("m", None, tmp_path / "m", "digest", manifest=manifest))
+    assert failed.value.retryable
+    assert str(tmp_path) not in failed.value.message

@@ -1,5 +1,6 @@
 """Facts outlive the process; an entry that is damaged holds none."""
 
+import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,3 +34,16 @@ def test_a_damaged_entry_holds_no_facts_and_is_replaced(cache: ArtifactCache, co
     assert facts.recall("name") is None
     facts.remember("name", "fact")
     assert facts.recall("name") == "fact"
+
+
+def test_where_nothing_can_be_kept_a_fact_is_found_again(
+    cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ArtifactCache, "write", full)
+    facts = FolderFacts(cache, "f")
+    facts.remember("name", "fact")
+    assert facts.recall("name") is None
+    assert "No space left on device" in caplog.text

@@ -90,3 +90,18 @@ async def test_a_pin_outlives_the_actor(tmp_path: Path) -> None:
     _, table = await table_of(second)
     assert table.models["m"].pinned
     await stop(second)
+
+
+async def test_a_repository_that_vanishes_and_comes_back_costs_no_model(tmp_path: Path) -> None:
+    root = tmp_path / "models"
+    root.mkdir()
+    registry = ModelRegistryActor(str(model_folder(root, "m")), {}, [], {})
+    generation, _ = await table_of(registry)
+    root.rename(tmp_path / "away")
+    await until(lambda: registry.unread > 1)
+    assert registry.registry.table().models.keys() == {"m"}
+    model_folder(tmp_path / "away", "n")
+    (tmp_path / "away").rename(root)
+    _, table = await table_of(registry, generation)
+    assert table.models.keys() == {"m", "n"}
+    await stop(registry)

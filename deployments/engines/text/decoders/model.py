@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from deployments.contract.errors import ModelLoadFailed
-from deployments.engines.loading import LOCAL, check_report, configuration, merge_adapter
+from deployments.engines.loading import LOCAL, check_report, configuration, placed
 from deployments.engines.text.decoders.rotary import depends_on_length
 from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
 
@@ -74,8 +74,7 @@ def _read(folder: Path, config: PretrainedConfig, device: str, dtype: Any) -> Pr
     safe = LOCAL | {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
     model, report = auto_class(config).from_pretrained(folder, config=config, dtype=dtype, **safe)
     check_report(report)
-    model = merge_adapter(model, folder)
-    read: PreTrainedModel = model.to(device).eval().requires_grad_(False)
+    read: PreTrainedModel = placed(model, folder, device).requires_grad_(False)
     return text_part(read)
 
 

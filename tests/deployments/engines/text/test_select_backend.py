@@ -1,5 +1,6 @@
 """Each architecture gets the first backend that matches its plain forward, found out once."""
 
+import errno
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -238,4 +239,21 @@ def test_where_only_openvino_computes_a_model_its_first_answer_waits_for_it(
     monkeypatch.setattr(select_backend, "SingleDecoder", raising(ModelLoadFailed("not by us")))
     engine = load_unseen(folder, tmp_path)
     assert engine.runtime_info == (OPENVINO,)
+    engine.close()
+
+
+def test_a_backend_that_a_full_disk_has_cost_is_tried_again_by_the_next_load(
+    folder: Path, facts: FolderFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(select_backend, "read_or_make", full)
+        engine = load_with(folder, facts)
+        assert engine.runtime_info[0] == PLAIN
+        assert ask(engine, PROMPTS[0], 4).text
+        engine.close()
+    engine = load_with(folder, facts)
+    assert engine.runtime_info[0] == OPENVINO
     engine.close()
