@@ -6,16 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
+import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from deployments.contract.errors import PromptTooLong, ServingError
+from deployments.engines.audio.engine import load_engine as load_speech_engine
 from deployments.engines.detection.engine import ObjectDetectionEngine
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.families.image_classification.family import SAMPLE_IMAGE
 from tests.support import PROJECT
+from tests.support.audio.speaking import written
 from tests.support.text_models import ask, load
 from training.average_precision import overlaps
 
@@ -32,7 +36,7 @@ def generator() -> Iterator[TextGenerationEngine]:
 @pytest.mark.parametrize("folder", sorted(MODELS.iterdir()), ids=lambda folder: folder.name)
 def test_a_bundled_model_is_small_and_holds_data_only(folder: Path) -> None:
     files = list(folder.iterdir())
-    assert {file.suffix for file in files} - {".jpg"} == {".json", ".md", ".safetensors"}
+    assert {file.suffix for file in files} - {".jpg", ".wav"} == {".json", ".md", ".safetensors"}
     assert sum(file.stat().st_size for file in files) <= 8_000_000
 
 
@@ -54,6 +58,12 @@ def test_the_detector_finds_the_cells_of_its_example() -> None:
     for label, cell in cells.items():
         boxes = found.boxes[[name == label for name in found.labels]]
         assert overlaps(np.array(cell), boxes).max() > 0.5, label
+
+
+def test_the_recogniser_hears_the_digit_of_its_example() -> None:
+    engine = load_speech_engine(MODELS / "spoken_digits")
+    samples, rate = soundfile.read(MODELS / "spoken_digits" / "example.wav", dtype="float32")
+    assert written(engine, soxr.resample(samples, rate, engine.rate)).text == "seven"
 
 
 @pytest.mark.compiles

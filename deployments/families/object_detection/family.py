@@ -39,7 +39,7 @@ TIMM_BY_DEFAULT = {"conditional_detr", "dab-detr", "deformable_detr", "detr", "t
 
 
 class ObjectDetectionOptions(ImageSettings):
-    """The settings of a detection deployment. Without a request it has no replica: there is no bundled detector."""
+    """The settings of a detection deployment. It has no replica until the first request."""
 
     autoscaling: Autoscaling = Autoscaling(min_replicas=0)
 

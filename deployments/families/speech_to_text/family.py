@@ -45,7 +45,7 @@ TOKENIZERS = {"tokenizer.json", "vocab.json", "tokenizer_config.json", "sentence
 
 
 class SpeechToTextOptions(FamilySettings):
-    """The settings of a speech deployment. Without a request it has no replica: there is no bundled speech model."""
+    """The settings of a speech deployment. It has no replica until the first request."""
 
     autoscaling: Autoscaling = Autoscaling(min_replicas=0)
     deadline_s: Annotated[float, Field(gt=0)] = 300

@@ -30,7 +30,7 @@ DECODERS = frozenset(["gemma", "gemma2", "gemma3_text", "llama", "ministral3", "
 
 
 class TextEmbeddingOptions(FamilySettings):
-    """The settings of an embedding deployment. Without a request it has no replica: there is no bundled encoder."""
+    """The settings of an embedding deployment. It has no replica until the first request."""
 
     autoscaling: Autoscaling = Autoscaling(min_replicas=0)
     max_batch_size: Annotated[int, Field(ge=1)] = 256
