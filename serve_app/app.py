@@ -40,6 +40,8 @@ REQUESTS = 1 << 20  # So that none waits in Serve, where nothing is known of key
 SURGE_PERCENT = 25
 """Of a deployment's replicas, rounded up: so many new ones are started before old ones end. Each takes memory for its
 models, and the CPUs and the share of a GPU that the scheduler sets aside."""
+HEALTH_TIMEOUT_S = 10
+"""After three times in a row without an answer, or with a problem, Serve replaces the replica. Not measured."""
 LOGGING = {"encoding": "JSON", "enable_access_log": False}
 
 
@@ -161,6 +163,7 @@ def _ingress(config: RuntimeConfig, registry: DeploymentActorConfig, routes: Seq
 
 _LIFE: Mapping[str, Any] = {
     "health_check_period_s": 1,
+    "health_check_timeout_s": HEALTH_TIMEOUT_S,
     "graceful_shutdown_timeout_s": LONGEST_REQUEST_S,
     "max_surge_percent": SURGE_PERCENT,
     "logging_config": LOGGING,

@@ -87,7 +87,8 @@ class Ingress:
         self.runtime = self._runtime(int(settings.max_prompt_kb * 1024), settings.access_log)
         with_models = {route.family: self.handles[route.family] for route in routes if route.has_models}
         self.admin = RegistryAdmin(self.mirror, with_models, _preloads(routes))
-        self._tasks = [asyncio.create_task(work) for work in (self.mirror.follow(), self._report_forever())]
+        self._lasting = [asyncio.create_task(work) for work in (self.mirror.follow(), self._report_forever())]
+        self._tasks: list[asyncio.Task[None]] = []
         openai = openai_api(settings, self.runtime, self)
         families = {route.family: route.request for route in routes}
         oip = oip_api(settings, self.access, self.runtime, self, signatures)
@@ -205,10 +206,20 @@ class Ingress:
     def answered_here(self, request_id: str) -> AnsweredRequest | None:
         return self.runtime.recent.get(request_id)
 
-    async def ready(self) -> bool:
-        """Whether it is known which models there are, and every family that keeps replicas has one that can answer."""
-        needed = [self.handles[route.family] for route in self.routes if not route.may_be_empty]
-        return self.mirror.is_known and all(await asyncio.gather(*map(is_ready, needed)))
+    async def not_ready(self) -> list[str]:
+        """What a request might have to wait for: the models' names, and families that keep replicas of which none can
+        answer now."""
+        needed = [route.family for route in self.routes if not route.may_be_empty]
+        ready = await asyncio.gather(*(is_ready(self.handles[family]) for family in needed))
+        reasons = [] if self.mirror.is_known else ["the model repository has not been read yet"]
+        silent = [family for family, answers in zip(needed, ready, strict=True) if not answers]
+        return reasons + [f"{family} has no replica that answers" for family in silent]
+
+    async def check_health(self) -> None:
+        """Serve calls it every second in the loop that answers requests: one that stands still is unhealthy too."""
+        for task in self._lasting:
+            if task.done():
+                raise RuntimeError("a task that follows the model registry, or reports metrics, has ended")
 
     async def metrics(self, openmetrics: bool = False) -> str:
         """The runtime's metrics in Prometheus' text format, or in OpenMetrics."""

@@ -58,6 +58,17 @@ class GpuShare:
         torch.cuda.empty_cache()
 
 
+def gpu_fault() -> str | None:
+    """What this process's use of the GPU ends with, since a kernel failed: it can compute nothing there any more."""
+    if not torch.cuda.is_initialized():
+        return None
+    try:
+        torch.cuda.current_stream().query()  # Waits for nothing, and raises what an earlier kernel has left.
+    except RuntimeError as failure:
+        return f"the GPU answers {str(failure).splitlines()[0]}"
+    return None
+
+
 def gpu_share(share: float | None) -> GpuShare | None:
     """Takes a share of the GPU that Ray gave this process; None where there is none."""
     return GpuShare(share) if share and torch.cuda.is_available() else None

@@ -1,6 +1,7 @@
 """Gathers the items that wait while batches run, and runs them as the next ones. Knows nothing of models."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -34,6 +35,12 @@ class Batcher(Generic[Item, Result]):
         self.ran = ran
         self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
         self._running: set[asyncio.Task[None]] = set()
+        self._since: dict[int, float] = {}
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the oldest batch has been under way."""
+        return time.monotonic() - min(self._since.values()) if self._since else 0.0
 
     async def submit(self, item: Item) -> Result:
         [future] = self._enqueued([item])
@@ -79,10 +86,13 @@ class Batcher(Generic[Item, Result]):
         items = [item for item, _ in batch]
         self.ran(len(items))
         results: Sequence[Result | Exception]
+        self._since[id(batch)] = time.monotonic()
         try:
             results = await asyncio.get_running_loop().run_in_executor(policy.executor, policy.run, items)
         except Exception as failure:
             results = [failure] * len(batch)
+        finally:
+            del self._since[id(batch)]
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue

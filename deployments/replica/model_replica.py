@@ -24,6 +24,7 @@ from deployments.replica.budget import Budget
 from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
 from deployments.replica.context import asked_of_peers, replica_name
 from deployments.replica.gpu import gpu_utilization
+from deployments.replica.health import problem_of
 from deployments.replica.measurements import reports_of
 from deployments.replica.options import ReplicaOptions as ReplicaOptions
 from deployments.replica.preload import fitting, told
@@ -156,17 +157,26 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         return min(self.settings.max_batch_size, model.manifest.max_batch_size or self.settings.max_batch_size)
 
     async def ready(self) -> bool:
-        """True once the models to preload, and those in use beside it, are loaded or have failed."""
+        """Whether it can answer, once the models to preload, and those in use beside it, are loaded or have failed."""
         if self._preloading is None:
             self.footprint.measure_resting_size()
             self._sweeping = asyncio.create_task(self._sweep())
             self._preloading = asyncio.create_task(self._load_first())
         await asyncio.shield(self._preloading)
-        return True
+        return self.problem() is None
 
     async def check_health(self) -> None:
-        """Serve calls it before it sends a replica its first call, and every second from then on."""
+        """Serve calls it before it sends a replica its first call, and every second from then on. Raises RuntimeError;
+        after the third time in a row Serve replaces the replica."""
         await self.ready()
+        if problem := self.problem():
+            logger.error("unhealthy: %s", problem)
+            raise RuntimeError(problem)
+
+    def problem(self) -> str | None:
+        """Why this process has to be replaced, if it has."""
+        residents = self.residency.memory.residents.values()
+        return problem_of(residents, self.settings.longest_deadline_s, [self._sweeping])
 
     async def _load_first(self) -> None:
         await self._preload()

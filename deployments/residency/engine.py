@@ -33,6 +33,15 @@ class GrowingEngine(Protocol):
         """
 
 
+@runtime_checkable
+class WatchedEngine(Protocol):
+    """An engine that computes in threads of its own, of which one may come to a standstill."""
+
+    @property
+    def busy_s(self) -> float:
+        """For how long it has been at one step, a forward or a batch; infinite where its thread has ended."""
+
+
 EngineT = TypeVar("EngineT", bound=Engine)
 
 

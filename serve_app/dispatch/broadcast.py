@@ -40,7 +40,7 @@ async def is_ready(handle: DeploymentHandle[Any]) -> bool:
     """Whether the deployment has a replica that can answer."""
     try:
         async with asyncio.timeout(CONTROL_TIMEOUT_S):
-            await handle.ready.remote()
+            ready: bool = await handle.ready.remote()
     except (TimeoutError, BackPressureError, *LOST):
         return False
-    return True
+    return ready

@@ -65,7 +65,7 @@ class OipService:
         return pb.ServerLiveResponse(live=True)
 
     async def _server_ready(self, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
-        return pb.ServerReadyResponse(ready=await self.inference.operations.ready())
+        return pb.ServerReadyResponse(ready=not await self.inference.operations.not_ready())
 
     async def _model_ready(self, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         try:

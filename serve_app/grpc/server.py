@@ -88,8 +88,9 @@ class GrpcServer:
 
     async def _follow_health(self) -> None:
         while True:
-            ready = await self._operations.ready()
-            status = HealthCheckResponse.SERVING if ready else HealthCheckResponse.NOT_SERVING
+            status = HealthCheckResponse.SERVING
+            if await self._operations.not_ready():
+                status = HealthCheckResponse.NOT_SERVING
             for service in ("", SERVICE, OIP_SERVICE):
                 await self._health.set(service, status)
             await asyncio.sleep(HEALTH_EVERY_S)

@@ -117,9 +117,10 @@ def _operations_routes(operations: Operations, access: Access) -> list[BaseRoute
         return PlainTextResponse("alive\n")
 
     async def readyz(request: Request) -> Response:
-        if await operations.ready():
+        reasons = await operations.not_ready()
+        if not reasons:
             return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready: a family has no replica that answers\n", status_code=503)
+        return PlainTextResponse("".join(f"not ready: {reason}\n" for reason in reasons), status_code=503)
 
     async def metrics(request: Request) -> Response:
         openmetrics = OPENMETRICS in request.headers.get("accept", "")

@@ -1,9 +1,11 @@
 """What an operator sees and does: status, metrics, placement, killed processes."""
 
+import asyncio
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -11,6 +13,7 @@ import ray
 
 from deployments.contract.types import ImageClassification, TextGeneration
 from serve_app.client import ModelRuntimeClient
+from serve_app.ingress import Ingress
 from tests.runtime.test_errors import FAILURES
 from tests.support.echo import Echo
 from tests.support.entrances import over_the_handle
@@ -146,3 +149,13 @@ def test_counts_survive_a_killed_ingress(runtime: Running) -> None:
         return reply.status_code == 200 and metric(reply.text, "inference_requests_total") >= before
 
     wait_until(counted)
+
+
+async def test_an_ingress_that_follows_the_registry_no_more_is_unhealthy() -> None:
+    following = asyncio.create_task(asyncio.Event().wait())
+    ingress = SimpleNamespace(_lasting=[following])
+    await Ingress.check_health(ingress)  # type: ignore[arg-type]  # of an Ingress, it looks at its tasks alone
+    following.cancel()
+    await asyncio.wait([following])
+    with pytest.raises(RuntimeError):
+        await Ingress.check_health(ingress)  # type: ignore[arg-type]

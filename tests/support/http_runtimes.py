@@ -155,8 +155,8 @@ class FakeRuntime:
     async def answered(self, request_id: str) -> AnsweredRequest | None:
         return self.recent.get(request_id)
 
-    async def ready(self) -> bool:
-        return self.is_ready
+    async def not_ready(self) -> list[str]:
+        return [] if self.is_ready else ["text_generation has no replica that answers"]
 
     async def metrics(self, openmetrics: bool = False) -> str:
         return "inference_requests_total 1\n" + "# EOF\n" * openmetrics

@@ -107,6 +107,10 @@ class TextGenerationEngine:
         """Of the weights and of the KV cache."""
         return self._weight_bytes + self.loop.nbytes
 
+    @property
+    def busy_s(self) -> float:
+        return self.loop.busy_s
+
     def chat(
         self, messages: Sequence[Message], options: ChatOptions = _DEFAULT_CHAT, has_schema: bool = False
     ) -> ChatPrompt:

@@ -1,6 +1,8 @@
 """The loop that runs the requests of one model: its interface, and `DecoderLoop`, one thread that steps a batch."""
 
+import math
 import threading
+import time
 from typing import Protocol
 
 import torch
@@ -29,6 +31,10 @@ class EngineLoop(Cache, Protocol):
         """Requests in the queue."""
 
     @property
+    def busy_s(self) -> float:
+        """For how long the step under way has been; infinite where its thread has ended by itself."""
+
+    @property
     def max_length(self) -> int:
         """Tokens that a request may have, its prompt included."""
 
@@ -49,6 +55,7 @@ class DecoderLoop:
         self.settled = threading.Event()
         """Set while nothing is being made that may take the decoder's place."""
         self.settled.set()
+        self._since: float | None = None
         self._thread = threading.Thread(target=self._run, name="text-generation", daemon=True)
         self._thread.start()
 
@@ -63,6 +70,13 @@ class DecoderLoop:
     @property
     def waiting(self) -> int:
         return len(self.scheduler.queue.waiting)
+
+    @property
+    def busy_s(self) -> float:
+        if not (self._thread.is_alive() or self.scheduler.queue.closed):
+            return math.inf
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
 
     @property
     def nbytes(self) -> int:
@@ -92,10 +106,12 @@ class DecoderLoop:
     def _run(self) -> None:
         with torch.inference_mode():
             while self._wait():
+                self._since = time.monotonic()
                 try:
                     self._step()
                 except Exception as failure:
                     self.scheduler.abandon(failure)
+                self._since = None
         self._end()
 
     def _wait(self) -> bool:

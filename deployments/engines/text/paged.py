@@ -7,6 +7,7 @@ every sampling option means the same in both.
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class PagedLoop:
         self._manager: ContinuousBatchingManager | None = None
         self._stepping: int | None = None
         """The library's thread, once it has made a step."""
+        self._stepped_at = time.monotonic()
         self._thread = threading.Thread(target=self._watch, name="text-paged", daemon=True)
         self._thread.start()
 
@@ -80,6 +82,10 @@ class PagedLoop:
     @property
     def waiting(self) -> int:
         return len(self._queue.waiting) + len(self._suspects)
+
+    @property
+    def busy_s(self) -> float:
+        return time.monotonic() - self._stepped_at if self._running else 0.0
 
     @property
     def nbytes(self) -> int:
@@ -126,9 +132,8 @@ class PagedLoop:
         waiting = self._queue.waiting
         with self._queue.changed:
             requests = [*(one.request for one in self._running.values()), *self._suspects, *waiting]
-            self._running.clear()
-            self._suspects.clear()
-            waiting.clear()
+            for some in (self._running, self._suspects, waiting):
+                some.clear()
         for request in requests:
             request.emit(error)
 
@@ -182,6 +187,7 @@ class PagedLoop:
                 if request.over:
                     over.append(queue.popleft())
                     continue
+                self._stepped_at = self._stepped_at if self._running else time.monotonic()
                 name = next(self._names)
                 self._running[name] = Running(request)
                 ids, ends = list(request.tokens), list(self._stop_ids) or [-1]
@@ -232,9 +238,8 @@ class PagedLoop:
         return one.request
 
     # What the library's thread does, in every step.
-
     def _before_step(self, scheduled: Sequence[FutureRequestState]) -> None:
-        self._stepping = threading.get_ident()
+        self._stepping, self._stepped_at = threading.get_ident(), time.monotonic()
         for name, one in list(self._running.items()):
             if one.request.cancelled and self._release(name):
                 one.request.finish("cancelled")

@@ -29,6 +29,10 @@ class Batched(Generic[EngineT, Ready, Result]):
     def runtime_info(self) -> tuple[str, ...]:
         return self.engine.runtime_info
 
+    @property
+    def busy_s(self) -> float:
+        return self.batcher.busy_s
+
     def close(self) -> None:
         self.engine.close()
 
@@ -39,7 +43,7 @@ class TorchReplica(ModelReplica[RequestT, EngineT]):
     def __init__(self, options: ReplicaOptions) -> None:
         super().__init__(options)
         # Imported here: only replicas import torch, not the process that builds the application.
-        from deployments.engines.device import default_device, gpu_share, use_threads
+        from deployments.engines.device import default_device, gpu_fault, gpu_share, use_threads
         from deployments.engines.loading import build_in_turn
 
         use_threads(self.cores)
@@ -47,3 +51,7 @@ class TorchReplica(ModelReplica[RequestT, EngineT]):
         self.device = default_device()
         if gpu := gpu_share(self.settings.num_gpus):
             self.use_gpu(gpu, gpu.total_bytes)
+        self._gpu_fault = gpu_fault
+
+    def problem(self) -> str | None:
+        return super().problem() or self._gpu_fault()

@@ -28,8 +28,8 @@ class Inference:
 
     async def ready(self) -> None:
         """Raises Unavailable."""
-        if not await self.operations.ready():
-            raise Unavailable("not ready: a family has no replica that answers")
+        if reasons := await self.operations.not_ready():
+            raise Unavailable(f"not ready: {', '.join(reasons)}")
 
     async def model_ready(self, model_id: str, version: str | None) -> None:
         """A model that is only on disk is ready: a request loads it. Raises ModelNotFound, Unavailable."""

@@ -150,3 +150,21 @@ async def test_as_many_batches_run_at_once_as_the_policy_allows() -> None:
         batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 2, 2))
         assert await asyncio.gather(*(batcher.submit(item) for item in range(8))) == list(range(8))
     assert sorted(batches) == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+async def test_a_batch_that_does_not_end_is_seen_and_an_idle_batcher_is_not_busy(executor: Executor) -> None:
+    gate = threading.Event()
+
+    def run(items: Sequence[int]) -> Sequence[int]:
+        assert gate.wait(10)
+        return items
+
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 1))
+    assert batcher.busy_s == 0
+    answer = asyncio.create_task(batcher.submit(1))
+    await until(lambda: batcher.busy_s > 0)
+    before = batcher.busy_s
+    await until(lambda: batcher.busy_s > before)
+    gate.set()
+    await answer
+    assert batcher.busy_s == 0

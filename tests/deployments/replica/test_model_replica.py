@@ -1,6 +1,7 @@
 """A replica with models, without Ray: deadlines, errors, golden examples, preloading, pins, a GPU's share."""
 
 import asyncio
+import math
 import os
 import pwd
 from dataclasses import replace
@@ -202,3 +203,14 @@ async def test_models_on_a_gpu_stay_within_the_share_of_it_and_the_budget(
     (unload,) = [model.last_unload for model in status.models]
     assert unload
     assert (unload.process_bytes_before, unload.process_bytes_after) == (3 * MIB, 3 * MIB)
+
+
+async def test_a_replica_whose_engine_stands_still_is_unhealthy_and_not_ready(
+    models: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = started(preload=("m",))
+    await replica.check_health()
+    monkeypatch.setattr(Engine, "busy_s", math.inf, raising=False)
+    assert not await replica.ready()
+    with pytest.raises(RuntimeError, match="m has come to a standstill"):
+        await replica.check_health()

@@ -32,7 +32,7 @@ class Answering:
     async def remote(self) -> object:
         if self.raises is not None:
             raise self.raises
-        return True
+        return all(self.answers)
 
     def handle(self) -> DeploymentHandle[Any]:
         return cast(DeploymentHandle[Any], self)
@@ -58,3 +58,7 @@ async def test_a_deployment_that_does_not_answer_in_time_has_no_answers() -> Non
 )
 async def test_a_deployment_is_ready_where_a_replica_answers(raised: Exception | None, ready: bool) -> None:
     assert await is_ready(Answering(raises=raised).handle()) is ready
+
+
+async def test_a_deployment_whose_replica_cannot_answer_is_not_ready() -> None:
+    assert not await is_ready(Answering(False).handle())

@@ -65,7 +65,8 @@ def test_health_readiness_and_metrics(http: TestClient, runtime: FakeRuntime) ->
     assert http.get("/healthz").text == http.get("/health").text == "alive\n"
     assert http.get("/readyz").status_code == 200
     runtime.is_ready = False
-    assert http.get("/readyz").status_code == 503
+    answer = http.get("/readyz")
+    assert (answer.status_code, answer.text) == (503, "not ready: text_generation has no replica that answers\n")
     assert http.get("/healthz").status_code == 200
     assert http.get("/metrics").text == "inference_requests_total 1\n"
     assert http.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

@@ -1,8 +1,9 @@
 """Requests that are cancelled, engines that close: nothing is left over, whichever loop runs."""
 
+import math
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,15 @@ import pytest
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Overloaded, ServingError, Unavailable
 from deployments.contract.types import SamplingOptions
+from deployments.engines.text.decoders.decoder import StepOutput
+from deployments.engines.text.decoders.model import ModelFacts
 from deployments.engines.text.engine import TextGenerationEngine
+from deployments.engines.text.loop import DecoderLoop
 from deployments.engines.text.paged import PagedLoop
-from deployments.engines.text.request import Event
+from deployments.engines.text.request import Event, GenerationRequest
+from deployments.engines.text.scheduler import RequestQueue
+from deployments.engines.text.stats import StatsRecorder
+from tests.deployments.engines.text.test_scheduler import TOKENIZER, PlayedDecoder
 from tests.support.text_models import (
     LOADERS,
     PATIENCE_S,
@@ -185,3 +192,34 @@ def test_more_than_max_waiting_are_refused_with_a_time(load: Callable[..., TextG
         listener.finished()
     ask(engine, PROMPTS[0], 5)
     engine.close()
+
+
+class Stalling(PlayedDecoder):
+    """Computes a prompt once `gate` is set; the prompt [0] ends the thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
+        if [0] in prompts:
+            raise SystemExit  # which is no Exception
+        assert self.gate.wait(PATIENCE_S)
+        return super().prefill(prompts)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_step_that_does_not_end_is_seen_and_so_is_a_thread_that_has_ended() -> None:
+    decoder, queue = Stalling(), RequestQueue(4, 100, StatsRecorder())
+    facts = ModelFacts(context=100, vocabulary=100, stop_ids=frozenset({1}))
+    loop = DecoderLoop(facts, decoder, queue, "")
+    assert loop.busy_s == 0
+    events: list[Event] = []
+    loop.add(GenerationRequest([5], 1, SamplingOptions(), TOKENIZER, events.append))
+    wait_until(lambda: loop.busy_s > 0)
+    decoder.gate.set()
+    wait_until(lambda: events and loop.busy_s == 0)
+    loop.add(GenerationRequest([0], 1, SamplingOptions(), TOKENIZER, events.append))
+    wait_until(lambda: loop.busy_s == math.inf)
+    loop.close()
+    assert loop.busy_s < math.inf
