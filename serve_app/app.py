@@ -106,6 +106,7 @@ def _registry(
             list(config.sources),
             deployments,
             [str(target) for target in config.link_targets],
+            config.quarantine_s,
         ),
         actor_options={"num_cpus": 0},
     )

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from deployments.contract.errors import Unavailable
 from deployments.contract.failures import error_of
-from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
+from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, QuarantinedInput, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.requests import Recorder
 from deployments.replica.calls import CALLS_UNDER_WAY, Reply, units_waiting
@@ -111,7 +111,7 @@ class Ingress:
             pool = pools[route.family] = ReplicaPool(self.handles[route.family], target_ongoing, profile, network)
             admissions[route.family] = Admission(route.settings, pool.count, work=route.work)
         models = self.mirror
-        dispatcher = Dispatcher(self.routes, pools, models)
+        dispatcher = Dispatcher(self.routes, pools, models, profile)
         access, recorder = self.access, self.recorder
         traced = self.traces.add if self.traces else None
         return Runtime(dispatcher, admissions, access, recorder, models.models, max_prompt_bytes, access_log, traced)
@@ -138,6 +138,9 @@ class Ingress:
     async def check_health(self) -> None:
         """Serve calls it before it stops a replica that this one replaces, and every second from then on."""
         await asyncio.shield(self._listening)
+        for task in self._lasting:
+            if task.done():
+                raise RuntimeError("a task that follows the model registry, or reports metrics, has ended")
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Called by Serve with the settings that may change while the runtime runs. Never raises: Serve would end the
@@ -195,6 +198,17 @@ class Ingress:
         except Exception as cause:
             return error_of(cause, uuid.uuid4().hex)
 
+    async def quarantine(self) -> list[QuarantinedInput]:
+        """The inputs that are refused because replicas end with them."""
+        return await self.admin.quarantine()
+
+    async def lift(self, digest: str) -> QuarantinedInput | Error:
+        """Takes an input again. Never raises."""
+        try:
+            return await self.admin.lift(digest)
+        except Exception as cause:
+            return error_of(cause, uuid.uuid4().hex)
+
     async def answered(self, request_id: str) -> AnsweredRequest | None:
         """What became of a recent request, whichever ingress replica answered it."""
         if here := self.answered_here(request_id):
@@ -214,12 +228,6 @@ class Ingress:
         reasons = [] if self.mirror.is_known else ["the model repository has not been read yet"]
         silent = [family for family, answers in zip(needed, ready, strict=True) if not answers]
         return reasons + [f"{family} has no replica that answers" for family in silent]
-
-    async def check_health(self) -> None:
-        """Serve calls it every second in the loop that answers requests: one that stands still is unhealthy too."""
-        for task in self._lasting:
-            if task.done():
-                raise RuntimeError("a task that follows the model registry, or reports metrics, has ended")
 
     async def metrics(self, openmetrics: bool = False) -> str:
         """The runtime's metrics in Prometheus' text format, or in OpenMetrics."""

@@ -10,7 +10,7 @@ from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong
 from deployments.contract.failures import error_of
 from deployments.contract.status import AnsweredRequest
 from deployments.contract.types import Error, InferRequest, InferResponse
-from deployments.metrics.meter import KEY_REQUESTS, KEY_TOKENS, QUEUE, RETRIES
+from deployments.metrics.meter import KEY_REQUESTS, KEY_TOKENS, QUARANTINED, QUEUE, RETRIES
 from deployments.metrics.recent import RecentRequests
 from deployments.metrics.requests import UNKNOWN, Labels, Recorder
 from deployments.replica.calls import Reply
@@ -148,6 +148,8 @@ class _Count:
             runtime.recorder.meter.observe(QUEUE, self._queue_s, *model_and_family)
             if self._call.repeated:
                 runtime.recorder.meter.count(RETRIES, 1, *model_and_family)
+            if self._call.condemned:
+                runtime.recorder.meter.count(QUARANTINED, 1, *model_and_family)
         if self._caller.name and response is not None:
             runtime.recorder.meter.count(KEY_REQUESTS, 1, self._caller.name)
             runtime.recorder.meter.count(KEY_TOKENS, response.tokens, self._caller.name)

@@ -149,9 +149,10 @@ def serve_url(session_ray: None) -> Iterator[str]:
 def runtime(serve_url: str, repository: Path, picture: Path) -> Running:
     from ray import serve
 
-    from tests.support.echo import build
+    from tests.support.echo import PATIENT, build
 
     cache, grpc_port = repository.parent / "cache", free_port()
-    config = CONFIG.model_copy(update={"models": repository, "cache": cache, "grpc_port": grpc_port})
+    updates = {"models": repository, "cache": cache, "grpc_port": grpc_port, "families": {**CONFIG.families, **PATIENT}}
+    config = CONFIG.model_copy(update=updates)
     handle = serve.run(build(config), name="model-runtime")
     return Running(serve_url, handle, repository, picture, config)

@@ -26,7 +26,7 @@ serve_app.check → capacity config contract front replica repository system
 serve_app.cli → access bench check client config contract doctor families local node replica top
 serve_app.client → contract
 serve_app.config → access contract families
-serve_app.dispatch → access contract replica repository
+serve_app.dispatch → access contract replica repository system
 serve_app.doctor → capacity check config families front http local_ray replica repository residency system
 serve_app.front → config contract http replica system
 serve_app.grpc → access config contract families http

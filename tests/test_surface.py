@@ -39,6 +39,8 @@ GET /health
 GET /readyz
 GET /metrics
 GET /requests/{request_id}
+GET /quarantine
+DELETE /quarantine/{digest}
 GET /openapi.json
 GET /docs
 GET /
@@ -82,6 +84,7 @@ METRICS = {
     "inference_compute_duration_seconds": "histogram",
     "inference_batch_size": "histogram",
     "inference_retries_total": "counter",
+    "inference_quarantined_total": "counter",
     "api_key_requests_total": "counter",
     "api_key_tokens_total": "counter",
     "model_load_duration_seconds": "histogram",
@@ -96,6 +99,7 @@ SOMETIMES = {
     "gpu_utilization_percent",
     "inference_preprocess_duration_seconds",
     "inference_retries_total",
+    "inference_quarantined_total",
     "api_key_requests_total",
     "api_key_tokens_total",
 }
@@ -110,7 +114,7 @@ max_batch_size deadline_s max_deadline_s unload_idle_s preload
 IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepted them as well, without effect.
 
 CONFIGURATION = {
-    "": "models sources link_targets cache host tls_cert tls_key grpc_port ray_dashboard",
+    "": "models sources link_targets cache host tls_cert tls_key grpc_port ray_dashboard quarantine_s",
     "ingress.": "num_cpus max_body_mb max_held_mb max_prompt_kb allowed_origins access_log traces home_page",
     "ingress.autoscaling.": INGRESS_AUTOSCALING,
     "families.image_classification.": FAMILY + IMAGES,

@@ -84,6 +84,12 @@ class PromptTooLong(ServingError):
     code, status, grpc = "prompt_too_long", 422, "INVALID_ARGUMENT"
 
 
+class InputQuarantined(ServingError):
+    """The input has ended replicas that computed nothing else."""
+
+    code, status, grpc = "input_quarantined", 422, "FAILED_PRECONDITION"
+
+
 class ModelLoadFailed(ServingError):
     """Not retryable where the model's folder is at fault: until it changes, the next load fails too."""
 

@@ -125,6 +125,31 @@ class AnsweredRequest:
     """Read and generated."""
 
 
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """An input with which a replica died that computed nothing else."""
+
+    digest: str
+    """Of the input and of its model's content."""
+    model: str
+    """Its name; that of the family where that has no models."""
+    family: str
+    request_id: str
+    """Of the last request that asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedInput(Suspect):
+    """An input that is refused."""
+
+    deaths: int
+    """Replicas that died with nothing else to compute."""
+    since: float
+    """Wall clock, seconds."""
+    until: float
+    """Wall clock, seconds."""
+
+
 class Residence(BaseModel):
     """A model in one replica, from its first load on."""
 

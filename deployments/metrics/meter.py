@@ -35,6 +35,9 @@ def _seconds(name: str, text: str, bounds: tuple[float, ...] = _SECONDS) -> Inst
 REQUEST = _seconds("inference_request_duration_seconds", "Time from a request's arrival at an ingress to its answer.")
 QUEUE = _seconds("inference_queue_duration_seconds", "Time from its arrival until a request was sent to a replica.")
 RETRIES = Instrument("inference_retries_total", "counter", "Requests sent again because their replica was lost.")
+QUARANTINED = Instrument(
+    "inference_quarantined_total", "counter", "Inputs refused from then on, because replicas ended with them alone."
+)
 KEY_REQUESTS = Instrument("api_key_requests_total", "counter", "Requests answered for an API key.", KEY)
 KEY_TOKENS = Instrument("api_key_tokens_total", "counter", "Tokens read and generated for an API key.", KEY)
 PREPROCESS = _seconds("inference_preprocess_duration_seconds", "Time to decode an input, where that is done apart.")
@@ -49,7 +52,7 @@ USED = Instrument("replica_memory_used_bytes", "gauge", "Memory of a replica's m
 PROCESS = Instrument("replica_process_bytes", "gauge", "Memory of a replica's process.", REPLICA)
 
 INSTRUMENTS = (
-    *(REQUEST, QUEUE, RETRIES, KEY_REQUESTS, KEY_TOKENS),
+    *(REQUEST, QUEUE, RETRIES, QUARANTINED, KEY_REQUESTS, KEY_TOKENS),
     *(PREPROCESS, COMPUTE, BATCH, LOAD, LOADS, EVICTIONS, RESIDENT, BUDGET, USED, PROCESS),
 )
 

@@ -1,6 +1,7 @@
 """What travels between the ingress and the replicas of a family. Imports neither torch nor Ray."""
 
 import asyncio
+import enum
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,19 @@ Reply = Chunk | InferResponse
 OnChunk = Callable[[Chunk], None]
 """Takes the chunks of one call as they come. Never blocks, never raises."""
 
+
+class Progress(enum.Enum):
+    """Where a call stands. A replica says it only while one of its calls is to be alone."""
+
+    SENT = "sent"
+    HELD = "held"
+    """It waits: another one is alone, or waits for that."""
+    ALONE = "alone"
+    """It is computed, and no other is."""
+
+
+OnProgress = Callable[[Progress], None]
+
 CALLS_UNDER_WAY = "calls_under_way"
 """The name under which Serve's autoscaling statistics count calls."""
 QUEUED_S, CALLS_QUEUED, PACE, BUSY = "queued_s", "calls_queued", "pace", "busy"
@@ -24,7 +38,11 @@ QUEUED_S, CALLS_QUEUED, PACE, BUSY = "queued_s", "calls_queued", "pace", "busy"
 
 
 class ReplicaLost(Exception):
-    """The replica ended, or its connection did, before the response came."""
+    """The replica ended, or its connection did, before the response came. `crash`: what it reported of its crash."""
+
+    def __init__(self, crash: str = "") -> None:
+        super().__init__()
+        self.crash = crash
 
 
 def units_waiting(deployment: str) -> str:
@@ -63,6 +81,8 @@ class Call:
     """Of a stream: how long it may be silent from its first chunk on."""
     total_s: float = math.inf
     """Of a stream: what is left of the time that its caller gives it as a whole."""
+    alone: bool = False
+    """Whether nothing else may be computed in the replica meanwhile."""
 
 
 @dataclass(slots=True)

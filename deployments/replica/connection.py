@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse
-from deployments.replica.calls import Call, OnChunk, ReplicaLost, Reply
+from deployments.replica.calls import Call, OnChunk, OnProgress, Progress, ReplicaLost, Reply
 
 logger = logging.getLogger("model_runtime.dispatch")
 
@@ -107,7 +107,7 @@ class PendingCall(Protocol):
     """The last one it was sent to, by its id in Serve."""
     response: "asyncio.Future[InferResponse]"
 
-    def deliver(self, reply: Reply) -> None: ...
+    def deliver(self, reply: Reply | Progress) -> None: ...
 
     def fail(self, cause: Exception) -> None: ...
 
@@ -115,10 +115,11 @@ class PendingCall(Protocol):
 class IngressConnection(FramedConnection):
     """The ingress's end: writes a Call, or the id of a call that is cancelled.
 
-    `replica`: its id in Serve. `lost` is called when the connection has ended.
+    `replica`: its id in Serve. `lost` is called when the connection has ended, and says what the replica reported of a
+    crash.
     """
 
-    def __init__(self, replica: str, lost: "Callable[[IngressConnection], None]") -> None:
+    def __init__(self, replica: str, lost: "Callable[[IngressConnection], str]") -> None:
         super().__init__()
         self.replica = replica
         self.open = True
@@ -143,7 +144,7 @@ class IngressConnection(FramedConnection):
             if self.pending.pop(call_id, None) is not None:  # No response came, and the connection is there.
                 self.write(call_id)
 
-    def received(self, item: tuple[str, Reply] | str) -> None:
+    def received(self, item: tuple[str, Reply | Progress] | str) -> None:
         if isinstance(item, str):  # LEAVING
             self.open = False
             return
@@ -154,22 +155,22 @@ class IngressConnection(FramedConnection):
             pending.deliver(reply)
 
     def connection_lost(self, failure: Exception | None) -> None:
-        self._lost(self)
+        crash = self._lost(self)
         self.open = False
         pendings, self.pending = self.pending, {}
         for pending in pendings.values():
-            pending.fail(ReplicaLost())
+            pending.fail(ReplicaLost(crash))
 
 
 class Responder(Protocol):
     """The replica behind the connections."""
 
-    async def respond(self, call: Call, on_chunk: OnChunk | None) -> InferResponse:
+    async def respond(self, call: Call, on_chunk: OnChunk | None, on_progress: OnProgress) -> InferResponse:
         """Never raises, not even when cancelled."""
 
 
 class ReplicaConnection(FramedConnection):
-    """The replica's end: writes (call id, Reply), or LEAVING. It is in `connections` while it is connected."""
+    """The replica's end: writes (call id, Reply or Progress), or LEAVING. In `connections` while it is connected."""
 
     def __init__(self, replica: Responder, connections: "set[ReplicaConnection]") -> None:
         super().__init__()
@@ -189,14 +190,15 @@ class ReplicaConnection(FramedConnection):
             task.cancel()
 
     async def _respond(self, call: Call) -> None:
-        on_chunk = partial(self._write_chunk, call.call_id) if call.stream else None
+        told = partial(self._write_news, call.call_id)
         try:
-            self.write((call.call_id, await self._replica.respond(call, on_chunk)))
+            response = await self._replica.respond(call, told if call.stream else None, told)
+            self.write((call.call_id, response))
         finally:
             self._tasks.pop(call.call_id, None)
 
-    def _write_chunk(self, call_id: str, chunk: Chunk) -> None:
-        self.write((call_id, chunk))
+    def _write_news(self, call_id: str, news: Chunk | Progress) -> None:
+        self.write((call_id, news))
 
     def connection_lost(self, failure: Exception | None) -> None:
         self._connections.discard(self)

@@ -50,6 +50,18 @@ def private_socket() -> Path | None:
     return profile.socket(replica_id) if profile and replica_id else None
 
 
+def crash_file() -> Path | None:
+    """Where this replica reports its own crash to the ingresses of this machine. None where `private_socket` is."""
+    profile, replica_id = launcher_profile(), _replica_id()
+    return profile.crash_file(replica_id) if profile and replica_id else None
+
+
+def alone_file(call_id: str) -> Path | None:
+    """What says that this replica computes nothing else. None where `private_socket` is."""
+    profile = launcher_profile()
+    return profile.alone_file(call_id) if profile and _replica_id() else None
+
+
 def cluster_network() -> ClusterNetwork | None:
     """How replicas and ingresses on different nodes reach each other past Serve.
 

@@ -57,3 +57,11 @@ class LauncherProfile:
     def socket(self, replica_id: str) -> Path:
         """Where a replica of this machine can be reached, past Serve."""
         return self.folder / f"{replica_id}.sock"
+
+    def crash_file(self, replica_id: str) -> Path:
+        """What a replica of this machine reports of its crash."""
+        return self.folder / f"{replica_id}.crash"
+
+    def alone_file(self, call_id: str) -> Path:
+        """There while a replica of this machine computes this call and nothing else. It outlives the replica."""
+        return self.folder / f"{call_id}.alone"

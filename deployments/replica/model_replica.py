@@ -24,7 +24,6 @@ from deployments.replica.budget import Budget
 from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
 from deployments.replica.context import asked_of_peers, replica_name
 from deployments.replica.gpu import gpu_utilization
-from deployments.replica.health import problem_of
 from deployments.replica.measurements import reports_of
 from deployments.replica.options import ReplicaOptions as ReplicaOptions
 from deployments.replica.preload import fitting, told
@@ -32,6 +31,7 @@ from deployments.replica.replica import Replica, Workload
 from deployments.repository.model import Model
 from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
+from deployments.residency.health import problem_of
 from deployments.residency.ledger import Ledger
 from deployments.residency.residency import Residency
 from deployments.system.cache_folder import cache_folder, home

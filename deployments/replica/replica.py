@@ -20,14 +20,20 @@ from deployments.replica.calls import (
     QUEUED_S,
     Call,
     OnChunk,
+    OnProgress,
+    Progress,
     Reply,
     RoutingStats,
 )
-from deployments.replica.context import cluster_network, private_socket
+from deployments.replica.context import alone_file, cluster_network, crash_file, private_socket
 from deployments.replica.logs import join_serves_log
 from deployments.replica.socket_server import ReplicaSocketServer
+from deployments.system.crash_report import report_crashes_to
+from deployments.system.gate import Gate
 
 ACKNOWLEDGE_AFTER_S = 0.005
+TOLD_S = 0.05
+"""Before a call is computed alone: what the replica has said and answered until then is on its way. Not measured."""
 KEPT = 1 - 1 / 32
 """Of what was measured before, at each answer: the pace is that of about the last 32."""
 
@@ -38,7 +44,10 @@ class Replica(abc.ABC):
     def __init__(self) -> None:
         join_serves_log()
         self.workload = Workload()
+        if crashes := crash_file():
+            report_crashes_to(crashes)
         self._under_way: dict[str, asyncio.Task[object]] = {}
+        self._gate = Gate()
         path, network = private_socket(), cluster_network()
         self._server = ReplicaSocketServer(self, path, network) if path or network else None
 
@@ -64,14 +73,31 @@ class Replica(abc.ABC):
         """Whether it can answer."""
         return True
 
-    async def respond(self, call: Call, on_chunk: OnChunk | None) -> InferResponse:
+    async def respond(
+        self, call: Call, on_chunk: OnChunk | None, on_progress: OnProgress = lambda progress: None
+    ) -> InferResponse:
         """The answer to one call. Never raises, not even when its task, which has to be its own, is cancelled."""
         task = asyncio.current_task()
         assert task is not None
         self._under_way[call.call_id] = task
         try:
-            with self.counted(call):
-                return await self.infer(call, on_chunk)
+            if call.alone:
+                on_progress(Progress.HELD)
+                async with self._gate.alone():
+                    on_progress(Progress.ALONE)
+                    await asyncio.sleep(TOLD_S)
+                    with self.counted(call), _marked(call):
+                        return await self.infer(call, on_chunk)
+            if self._gate.closed:
+                on_progress(Progress.HELD)
+                await self._gate.opened()
+                on_progress(Progress.SENT)
+            self._gate.enter()
+            try:
+                with self.counted(call):
+                    return await self.infer(call, on_chunk)
+            finally:
+                self._gate.leave()
         except asyncio.CancelledError:
             return Error.of(Cancelled("the request was given up"), call.request_id)
         except Exception as cause:
@@ -79,13 +105,13 @@ class Replica(abc.ABC):
         finally:
             del self._under_way[call.call_id]
 
-    async def exchange(self, calls: Sequence[Call]) -> AsyncIterator[list[tuple[int, Reply]]]:
+    async def exchange(self, calls: Sequence[Call]) -> AsyncIterator[list[tuple[int, Reply | Progress]]]:
         """The replies to many calls, each with its call's number, as they come. While one list is in transit the next
         gathers.
 
         An empty list, after a while without a reply, acknowledges that the calls have arrived.
         """
-        queue: asyncio.Queue[tuple[int, Reply]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[int, Reply | Progress]] = asyncio.Queue()
         tasks = [asyncio.create_task(self._respond_to(queue, number, call)) for number, call in enumerate(calls)]
         unanswered = len(calls)
         try:
@@ -106,11 +132,11 @@ class Replica(abc.ABC):
             for task in tasks:
                 task.cancel()
 
-    async def _respond_to(self, queue: "asyncio.Queue[tuple[int, Reply]]", number: int, call: Call) -> None:
-        def on_chunk(chunk: Chunk) -> None:
-            queue.put_nowait((number, chunk))
+    async def _respond_to(self, queue: "asyncio.Queue[tuple[int, Reply | Progress]]", number: int, call: Call) -> None:
+        def told(news: Chunk | Progress) -> None:
+            queue.put_nowait((number, news))
 
-        queue.put_nowait((number, await self.respond(call, on_chunk if call.stream else None)))
+        queue.put_nowait((number, await self.respond(call, told if call.stream else None, told)))
 
     async def cancel(self, call_ids: Sequence[str]) -> None:
         """Stop working on these calls, where they are this replica's."""
@@ -221,3 +247,16 @@ class Workload:
             self._share_s += (now - self._at) / len(self._working)
             self._busy_s += (now - self._at) * len(self._working) / self.side_by_side
         self._at = now
+
+
+@contextmanager
+def _marked(call: Call) -> Iterator[None]:
+    """A file says that the call is computed: if it ends this process, no message may reach the ingress any more."""
+    mark = alone_file(call.call_id)
+    if mark:
+        mark.touch(mode=0o600)
+    try:
+        yield
+    finally:
+        if mark:
+            mark.unlink(missing_ok=True)

@@ -27,6 +27,8 @@ class Table:
     models: dict[str, Model] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     """By the name of a version that was found and does not serve: why."""
+    quarantined: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The digests of inputs that are refused, by the model's name."""
 
 
 @dataclass

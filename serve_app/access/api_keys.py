@@ -26,6 +26,7 @@ PAGES = frozenset({"/", "/docs"})
 """Static files, as all below the next two. Their scripts send the key; no browser sends one for the page itself."""
 PAGE_FILES = ("/home/", "/docs/swagger/")
 METRICS_PATH = "/metrics"
+QUARANTINE_PATH = "/quarantine"
 READ_METHODS = frozenset({"GET", "HEAD"})
 DAY_S = 86400
 
@@ -37,7 +38,7 @@ class KeySettings(Strict):
 
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     administrator: bool = False
-    """Whether the key may load, unload and pin models."""
+    """Whether the key may load, unload and pin models, and see and lift the quarantine."""
     metrics_only: bool = False
     """Whether the key may do nothing but read `/metrics`, as Prometheus does."""
     share: Annotated[int, Field(ge=1)] = 1
@@ -214,8 +215,9 @@ def is_open(path: str) -> bool:
 
 
 def administers(method: str, path: str) -> bool:
-    """Whether a request changes models."""
-    return method not in READ_METHODS and path.startswith("/models/")
+    """Whether a request changes models, or looks into the quarantine."""
+    changes_models = method not in READ_METHODS and path.startswith("/models/")
+    return changes_models or path == QUARANTINE_PATH or path.startswith(f"{QUARANTINE_PATH}/")
 
 
 _PRIORITIES = {priority.name.lower(): priority for priority in Priority}

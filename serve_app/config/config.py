@@ -85,6 +85,8 @@ class RuntimeConfig(Strict):
     """Where gRPC listens, at `host`, on each node with an ingress replica. Absent: nowhere."""
     ray_dashboard: bool = False
     """Whether `model-runtime serve` starts Ray's dashboard, at 127.0.0.1:8265."""
+    quarantine_s: Annotated[float, Field(ge=0)] = 3600
+    """How long an input is refused that has ended two replicas which computed nothing else. 0: not at all."""
     access: AccessSettings = AccessSettings()
 
     @field_validator("families", mode="before")

@@ -9,6 +9,7 @@ from ray.serve.request_router import ReplicaID, RunningReplica
 from deployments.replica.connection import IngressConnection
 from deployments.replica.handshake import TIMEOUT_S, ClusterNetwork, connect
 from deployments.replica.launcher_profile import LauncherProfile
+from deployments.system.crash_report import crash_report
 from serve_app.dispatch.placement import ReplicaMemory
 
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
@@ -21,7 +22,7 @@ Address = str | tuple[str, int]
 class SocketTransport(IngressConnection):
     """A connection to one replica, with what is known of the replica's models."""
 
-    def __init__(self, replica: ReplicaID, lost: Callable[[IngressConnection], None]) -> None:
+    def __init__(self, replica: ReplicaID, lost: Callable[[IngressConnection], str]) -> None:
         super().__init__(replica.unique_id, lost)
         self.replica_id = replica
         self.memory = ReplicaMemory()
@@ -96,8 +97,13 @@ class Connections:
             assert self._network is not None
             await connect(address, self._network.secret, socket)
 
-    def _lost(self, socket: IngressConnection, replica: ReplicaID, address: Address) -> None:
+    def _lost(self, socket: IngressConnection, replica: ReplicaID, address: Address) -> str:
+        """Connects again. What the replica reported of a crash, if it lies on this machine."""
+        crash = crash_report(self._profile.crash_file(socket.replica)) if self._profile else ""
+        if crash:
+            logger.warning("replica %s crashed with %d calls under way: %s", socket.replica, socket.under_way, crash)
         if self.sockets.get(socket.replica) is socket:
             self.sockets[socket.replica] = None
             if socket.open:  # It did not announce its end: perhaps only the connection is lost.
                 self._connect(replica, address)
+        return crash

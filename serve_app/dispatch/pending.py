@@ -6,8 +6,9 @@ from typing import Protocol
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse
-from deployments.replica.calls import Call, Reply, TimeLimit
+from deployments.replica.calls import Call, Progress, Reply, TimeLimit
 from serve_app.access.caller import Caller
+from serve_app.dispatch.trial import Trial
 
 
 @dataclass(eq=False, kw_only=True)
@@ -27,10 +28,22 @@ class Pending:
     """The last one it was sent to, by its id in Serve; empty where Serve's handle chooses."""
     repeated: bool = False
     """Whether it was sent before, to a replica that was lost."""
+    progress: Progress = Progress.SENT
+    trial: Trial = field(default_factory=Trial)
+    condemned: bool = False
+    """Whether its input is refused from now on, by what it did."""
 
-    def deliver(self, reply: Reply) -> None:
-        if isinstance(reply, InferResponse) and not self.response.done():
-            self.response.set_result(reply)
+    def deliver(self, reply: Reply | Progress) -> None:
+        if isinstance(reply, Progress):
+            self.progress = reply
+        elif isinstance(reply, InferResponse):
+            if not self.response.done():
+                self.response.set_result(reply)
+        else:
+            self.take(reply)
+
+    def take(self, chunk: Chunk) -> None:
+        """Chunks are not wanted."""
 
     def fail(self, cause: Exception) -> None:
         if not self.response.done():
@@ -39,6 +52,7 @@ class Pending:
     def repeat(self) -> None:
         """Before it is sent once more."""
         self.repeated = True
+        self.progress = Progress.SENT
         self.response = asyncio.get_running_loop().create_future()
 
 
@@ -70,14 +84,13 @@ class PendingStream(Pending):
         self._ended = True
         self._news.set()
 
-    def deliver(self, reply: Reply) -> None:
-        if isinstance(reply, InferResponse):
-            super().deliver(reply)
-        elif not self.response.done():
-            self.limit.put_off()
-            if chunk := self._new_part(reply):
-                self._unread = self._unread.joined(chunk) if self._unread else chunk
-                self._news.set()
+    def take(self, chunk: Chunk) -> None:
+        if self.response.done():
+            return
+        self.limit.put_off()
+        if new := self._new_part(chunk):
+            self._unread = self._unread.joined(new) if self._unread else new
+            self._news.set()
 
     def repeat(self) -> None:
         super().repeat()

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from deployments.contract.errors import ServingError
-from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
+from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, QuarantinedInput, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.replica.calls import Reply
 from serve_app.access.caller import RequestContext
@@ -34,6 +34,8 @@ class Operations(Protocol):
     async def warnings(self) -> list[str]: ...
     async def administer(self, verb: Verb, name: str) -> AdminResult | Error: ...
     async def answered(self, request_id: str) -> AnsweredRequest | None: ...
+    async def quarantine(self) -> list[QuarantinedInput]: ...
+    async def lift(self, digest: str) -> QuarantinedInput | Error: ...
     async def not_ready(self) -> list[str]:
         """What a request might have to wait for, a line each."""
 

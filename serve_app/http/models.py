@@ -1,4 +1,5 @@
-"""The routes that show and change models: `/models`, `/models/{id}`, and `POST /models/{id}/load`, `/pin` and so on."""
+"""The routes that show and change models, `/models`, `/models/{id}`, `POST /models/{id}/load`, `/pin` and so on, and
+those that show and lift the quarantine of inputs."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from deployments.contract import wire
 from deployments.contract.status import ModelStatus, Verb
 from deployments.contract.types import Error
+from serve_app.access.api_keys import QUARANTINE_PATH
 from serve_app.http.interfaces import Operations
 from serve_app.http.responses import rendered
 
@@ -32,9 +34,18 @@ def model_routes(operations: Operations) -> list[BaseRoute]:
 
         return administer
 
+    async def quarantine(request: Request) -> Response:
+        return JSONResponse({"inputs": [asdict(one) for one in await operations.quarantine()]})
+
+    async def lift(request: Request) -> Response:
+        lifted = await operations.lift(request.path_params["digest"])
+        return rendered(lifted, wire.JSON) if isinstance(lifted, Error) else JSONResponse(asdict(lifted))
+
     changing = [verb for verb in Verb if verb is not Verb.SHOW]
     return [
         Route("/models", models),
         *(Route(f"/models/{{model_id:path}}/{verb}", route_of(verb), methods=["POST"]) for verb in changing),
         Route("/models/{model_id:path}", route_of(Verb.SHOW)),
+        Route(QUARANTINE_PATH, quarantine),
+        Route(f"{QUARANTINE_PATH}/{{digest}}", lift, methods=["DELETE"]),
     ]

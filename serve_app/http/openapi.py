@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaMode
 
 from deployments.contract import wire
 from deployments.contract.errors import ERRORS
-from deployments.contract.status import AnsweredRequest, ModelStatus, Plan
+from deployments.contract.status import AnsweredRequest, ModelStatus, Plan, QuarantinedInput
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.replica.family import Form
 from serve_app.access.caller import DEADLINE_HEADER, PRIORITY_HEADER
@@ -36,6 +36,8 @@ def openapi_document(apis: Iterable[MountedApi], forms: Sequence[Form]) -> dict[
         "/models/{model_id}/pin": {"post": _model("Keeps it in memory, once it is there")},
         "/models/{model_id}/unpin": {"post": _model("Lets it be evicted again")},
         "/models/{model_id}/plan": {"post": _model("What loading it would take, replica by replica", _PLANS)},
+        "/quarantine": {"get": _get("The inputs that are refused because replicas end with them", wire.JSON, _INPUTS)},
+        "/quarantine/{digest}": {"delete": _lift()},
         "/healthz": {"get": _get("200 while the process is alive", TEXT, STRING)},
         "/health": {"get": _get("The same as /healthz", TEXT, STRING)},
         "/readyz": {"get": _get("200 once every family can answer, else 503", TEXT, STRING)},
@@ -56,7 +58,7 @@ def _schemas() -> dict[str, Any]:
     variants = InferRequest.variants | InferResponse.variants
     described: list[tuple[str, JsonSchemaMode, TypeAdapter[Any]]] = [
         *((name, "validation", TypeAdapter(kind)) for name, kind in variants.items()),
-        *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in (ModelStatus, Plan, AnsweredRequest)),
+        *((kind.__name__, "serialization", TypeAdapter(kind)) for kind in _STATUSES),
     ]
     _, document = TypeAdapter.json_schemas(described, ref_template=REFERENCE)
     schemas: dict[str, Any] = document["$defs"]
@@ -156,6 +158,8 @@ def answer_of(description: str, media_type: str, schema: dict[str, Any]) -> dict
 
 
 _MODELS = object_of({"models": list_of(ref("ModelStatus")), "warnings": list_of(STRING)}, "models", "warnings")
+_STATUSES = (ModelStatus, Plan, AnsweredRequest, QuarantinedInput)
+_INPUTS = object_of({"inputs": list_of(ref("QuarantinedInput"))}, "inputs")
 _PLANS = object_of({"plans": list_of(ref("Plan"))}, "plans")
 
 
@@ -167,6 +171,12 @@ def _model(summary: str, answer: dict[str, Any] | None = None) -> dict[str, Any]
 def _answered_request() -> dict[str, Any]:
     operation = _get("What became of a recent request, by its x-request-id", wire.JSON, ref("AnsweredRequest"))
     parameter = MODEL_ID | {"name": "request_id"}
+    return operation | {"parameters": [parameter], "responses": operation["responses"] | failures_of(404)}
+
+
+def _lift() -> dict[str, Any]:
+    operation = _get("Takes an input again", wire.JSON, ref("QuarantinedInput"))
+    parameter = MODEL_ID | {"name": "digest"}
     return operation | {"parameters": [parameter], "responses": operation["responses"] | failures_of(404)}
 
 

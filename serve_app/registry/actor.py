@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ray import serve
@@ -15,12 +16,14 @@ from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 from deployments.contract.errors import ServingError, Unavailable
 from deployments.contract.settings import is_url, location
+from deployments.contract.status import QuarantinedInput, Suspect
 from deployments.contract.types import Error
 from deployments.repository.families import ModelFormat
 from deployments.repository.local import Repository
 from deployments.repository.model import Model
 from deployments.repository.versions import ModelRegistry, Table
 from serve_app.dispatch.broadcast import broadcast
+from serve_app.registry.quarantine import Quarantine
 
 logger = logging.getLogger("model_runtime.registry")
 
@@ -48,6 +51,7 @@ class ModelRegistryActor:
         sources: Sequence[str],
         deployments: Mapping[str, str],
         link_targets: Sequence[str] = (),
+        quarantine_s: float = 0.0,
     ) -> None:
         imported = {family: ModelFormat.model_validate(form) for family, form in formats.items()}
         self.repository = Repository(location(models), imported, sources=sources, link_targets=map(Path, link_targets))
@@ -57,6 +61,9 @@ class ModelRegistryActor:
         self._storage_key = f"model-registry:{self.application}".encode()
         self._persisted = _internal_kv_get(self._storage_key, namespace=_NAMESPACE)
         self.registry = ModelRegistry(self._persisted)
+        self._quarantine_key = f"quarantine:{self.application}".encode()
+        self._persisted_quarantine = _internal_kv_get(self._quarantine_key, namespace=_NAMESPACE)
+        self.quarantine = Quarantine(quarantine_s, self._persisted_quarantine)
         self._table = Table()
         self._generation = uuid.uuid4().hex
         self._changed = asyncio.Condition()
@@ -89,6 +96,26 @@ class ModelRegistryActor:
         self.registry.retry_failed(name)
         await self._publish()
 
+    async def died_alone(self, suspect: Suspect) -> bool:
+        """Whether the input is refused from now on; that is persisted when this returns."""
+        refused = self.quarantine.died_alone(suspect)
+        logger.warning("input %s of %s ended a replica, alone; refused: %s", suspect.digest, suspect.model, refused)
+        await self._publish()
+        return refused
+
+    async def answered_alone(self, digest: str) -> None:
+        self.quarantine.answered_alone(digest)
+        await self._publish()
+
+    async def quarantined(self) -> list[QuarantinedInput]:
+        return self.quarantine.inputs()
+
+    async def lift(self, digest: str) -> QuarantinedInput | None:
+        """The input, which is no more refused; None where it was not."""
+        lifted = self.quarantine.lift(digest)
+        await self._publish()
+        return lifted
+
     async def _ready(self) -> None:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch())
@@ -114,7 +141,10 @@ class ModelRegistryActor:
         if (persisted := self.registry.state()) != self._persisted:
             await asyncio.to_thread(_internal_kv_put, self._storage_key, persisted, namespace=_NAMESPACE)
             self._persisted = persisted
-        if (table := self.registry.table()) != self._table:
+        if (persisted := self.quarantine.state()) != self._persisted_quarantine:
+            await asyncio.to_thread(_internal_kv_put, self._quarantine_key, persisted, namespace=_NAMESPACE)
+            self._persisted_quarantine = persisted
+        if (table := replace(self.registry.table(), quarantined=self.quarantine.digests())) != self._table:
             async with self._changed:
                 self._table = table
                 self._generation = uuid.uuid4().hex

@@ -6,8 +6,8 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.contract.errors import ModelLoadFailed
-from deployments.contract.status import AdminResult, ModelStatus, Plan, ReplicaStatus, Verb
+from deployments.contract.errors import ModelLoadFailed, NotFound, quoted
+from deployments.contract.status import AdminResult, ModelStatus, Plan, QuarantinedInput, ReplicaStatus, Verb
 from deployments.contract.types import Error
 from deployments.repository.model import Model, find
 from serve_app.dispatch.broadcast import broadcast
@@ -114,6 +114,19 @@ class RegistryAdmin:
         """What loading the model would need, for each replica. Raises ModelNotFound."""
         model = await self._known(name)
         return await broadcast(self._handle(model), "plan", model)
+
+    async def quarantine(self) -> list[QuarantinedInput]:
+        """The inputs that are refused."""
+        refused: list[QuarantinedInput] = await registry_actor().quarantined.remote()
+        return refused
+
+    async def lift(self, digest: str) -> QuarantinedInput:
+        """The input, which every ingress takes again. Raises NotFound."""
+        lifted: QuarantinedInput | None = await registry_actor().lift.remote(digest)
+        if lifted is None:
+            raise NotFound(f"no input with the digest {quoted(digest)} is in quarantine")
+        await self.mirror.wait_for(lambda table: digest not in table.quarantined.get(lifted.model, ()))
+        return lifted
 
     async def _known(self, name: str) -> Model:
         await self.mirror.ready()

@@ -8,6 +8,7 @@ from typing import Any
 from ray import serve
 
 from deployments.contract.errors import Unavailable
+from deployments.contract.status import Suspect
 from deployments.repository.model import Model, find
 from deployments.repository.versions import Table
 
@@ -52,6 +53,23 @@ class RegistryMirror:
     def models(self) -> Mapping[str, Model]:
         """By name: `id` for the version that serves, and `id@version`."""
         return self.table.models
+
+    async def died_alone(self, suspect: Suspect) -> bool:
+        """Whether the input is refused from now on. False where the actor does not answer."""
+        try:
+            async with asyncio.timeout(CHANGE_TIMEOUT_S):
+                refused: bool = await registry_actor().died_alone.remote(suspect)
+        except Exception as failure:
+            logger.warning("input %s was not counted: %s", suspect.digest, type(failure).__name__)
+            return False
+        return refused
+
+    def answered_alone(self, digest: str) -> None:
+        """Tells the actor; it need not arrive."""
+        try:
+            registry_actor().answered_alone.remote(digest)
+        except Exception as failure:
+            logger.warning("input %s was not cleared: %s", digest, type(failure).__name__)
 
     async def follow(self) -> None:
         """Receives each new table, for ever."""

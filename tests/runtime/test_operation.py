@@ -153,7 +153,8 @@ def test_counts_survive_a_killed_ingress(runtime: Running) -> None:
 
 async def test_an_ingress_that_follows_the_registry_no_more_is_unhealthy() -> None:
     following = asyncio.create_task(asyncio.Event().wait())
-    ingress = SimpleNamespace(_lasting=[following])
+    listening = asyncio.create_task(asyncio.sleep(0))
+    ingress = SimpleNamespace(_lasting=[following], _listening=listening)
     await Ingress.check_health(ingress)  # type: ignore[arg-type]  # of an Ingress, it looks at its tasks alone
     following.cancel()
     await asyncio.wait([following])

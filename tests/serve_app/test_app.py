@@ -214,7 +214,8 @@ def test_the_registrys_arguments_are_json_and_give_the_formats_of_the_families_w
     application = compose(RuntimeConfig(), (*FAMILIES, ECHO))
     actors = application._bound_deployment._deployment_config.deployment_actors or []
     (registry,) = [actor for actor in actors if actor.init_args]
-    models, formats, sources, deployments, _ = json.loads(json.dumps(registry.init_args))
+    models, formats, sources, deployments, _, quarantine_s = json.loads(json.dumps(registry.init_args))
+    assert quarantine_s == 3600
     assert models.endswith("models")
     assert "s3://" in sources
     assert deployments["echo"] == "Echo"

@@ -22,14 +22,13 @@ from deployments.contract.types import (
 from deployments.metrics.requests import Labels, Recorder
 from deployments.replica.calls import Reply
 from deployments.repository.model import Model
-from deployments.repository.versions import Table
 from serve_app.access.api_keys import Access, AccessSettings, KeySettings
 from serve_app.access.caller import Caller, RequestContext
 from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
 from serve_app.runtime import Runtime
-from tests.serve_app.dispatch.handles import FakeHandle
+from tests.serve_app.dispatch.handles import FakeHandle, NoModels
 from tests.support.until import until
 
 CONTEXT = RequestContext("r")
@@ -37,9 +36,7 @@ REQUEST = TextGeneration(model_id="m", prompt="a", max_tokens=1)
 RESULT = TextGenerationResult(generated_text="b", usage=Usage(prompt_tokens=1, completion_tokens=2))
 
 
-class EmptyRegistry:
-    table = Table()
-
+class EmptyRegistry(NoModels):
     async def find_model(self, model_id: str, family: str) -> Model:
         raise ModelNotFound(f"no model {model_id!r}")
 

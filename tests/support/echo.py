@@ -1,10 +1,13 @@
 """A further family, without a model: it shows what a family is, and that nothing else need change for one."""
 
 import asyncio
+import os
+import resource
 
 from ray.serve import Application
 
 from deployments.contract.scalars import Text
+from deployments.contract.settings import FamilySettings
 from deployments.contract.types import InferRequest, InferResponse
 from deployments.families.table import FAMILIES
 from deployments.replica.calls import Call, OnChunk
@@ -32,14 +35,20 @@ class EchoReplica(Replica):
         assert isinstance(call.request, Echo)
         if call.request.text == "fail":
             raise RuntimeError("a secret that no caller may see")
-        if call.request.text == "slow":
+        if call.request.text.startswith("slow"):
             await asyncio.sleep(1)
+        if call.request.text == "crash":
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            os.abort()
         if call.request.text == "endless":
             await asyncio.Event().wait()
         return EchoResult(text=call.request.text)
 
 
 ECHO = Family(name="echo", request=Echo, result=EchoResult, deployment="tests.support.echo:EchoReplica")
+
+PATIENT = {"echo": FamilySettings(deadline_s=240)}
+"""Its settings for tests whose replicas start anew, on a machine that may be busy."""
 
 
 def build(args: RuntimeConfig) -> Application:

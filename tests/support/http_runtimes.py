@@ -8,9 +8,9 @@ from typing import Protocol
 from starlette.applications import Starlette
 
 from deployments.contract.chunk import Chunk
-from deployments.contract.errors import ModelNotFound, ServingError, quoted
+from deployments.contract.errors import ModelNotFound, NotFound, ServingError, quoted
 from deployments.contract.failures import error_of
-from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, Verb
+from deployments.contract.status import AdminResult, AnsweredRequest, ModelStatus, QuarantinedInput, Verb
 from deployments.contract.text_generation import Alternative, TokenLogprob, Usage
 from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
 from deployments.families.table import FAMILIES
@@ -102,6 +102,7 @@ class FakeRuntime:
         self.statuses: list[ModelStatus] | Exception = []
         self.warned: list[str] = []
         self.administered: list[tuple[Verb, str]] = []
+        self.refused: dict[str, QuarantinedInput] = {}
         self.is_ready = True
         self.recent: dict[str, AnsweredRequest] = {}
 
@@ -151,6 +152,12 @@ class FakeRuntime:
     async def administer(self, verb: Verb, name: str) -> AdminResult | Error:
         self.administered.append((verb, name))
         return Error.of(ModelNotFound(f"there is no model {quoted(name)}"), "request-1")
+
+    async def quarantine(self) -> list[QuarantinedInput]:
+        return list(self.refused.values())
+
+    async def lift(self, digest: str) -> QuarantinedInput | Error:
+        return self.refused.pop(digest, None) or Error.of(NotFound("no such input"), "request-1")
 
     async def answered(self, request_id: str) -> AnsweredRequest | None:
         return self.recent.get(request_id)

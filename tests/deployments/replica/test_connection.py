@@ -86,7 +86,12 @@ def call(prompt: str, stream: bool = False) -> Call:
 
 async def connected(path: Path, lost: list[IngressConnection]) -> IngressConnection:
     loop = asyncio.get_running_loop()
-    _, transport = await loop.create_unix_connection(lambda: IngressConnection("a", lost.append), str(path))
+
+    def ended(connection: IngressConnection) -> str:
+        lost.append(connection)
+        return "Fatal Python error: Aborted"
+
+    _, transport = await loop.create_unix_connection(lambda: IngressConnection("a", ended), str(path))
     return transport
 
 
@@ -140,8 +145,9 @@ async def test_calls_of_a_lost_connection_without_a_response_fail_as_lost(path: 
     slow = send(transport, pending_of(call("wait")))
     await until(lambda: replica.begun)
     await replica.drop_connections()
-    with pytest.raises(ReplicaLost):
+    with pytest.raises(ReplicaLost) as failed:
         await slow
+    assert failed.value.crash == "Fatal Python error: Aborted"
     assert lost == [transport]
     assert not transport.open
     await replica.close()

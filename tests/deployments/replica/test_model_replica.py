@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import Error, TextGenerationResult
 from deployments.residency.ledger import MIB
-from tests.deployments.replica.conftest import Started, call, found, states
+from tests.deployments.replica.conftest import Engine, Started, call, found, states
 from tests.support.until import until
 
 

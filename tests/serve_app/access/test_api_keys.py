@@ -69,6 +69,14 @@ def test_a_key_identifies_its_caller() -> None:
     assert access(share=3).caller("POST", "/infer", bearer(KEY)) == Caller("team", share=3)
 
 
+@pytest.mark.parametrize(("method", "path"), [("GET", "/quarantine"), ("DELETE", "/quarantine/d")])
+def test_the_quarantine_needs_an_administrators_key(method: str, path: str) -> None:
+    with pytest.raises(PermissionDenied):
+        access().caller(method, path, bearer(KEY))
+    assert access().caller(method, path, bearer(ADMIN)).name == "root"
+    assert not administers("GET", "/quarantined")
+
+
 @pytest.mark.parametrize("path", ["/models/m/load", "/models/team/nested/unload"])
 def test_changing_models_needs_an_administrators_key(path: str) -> None:
     assert administers("POST", path)

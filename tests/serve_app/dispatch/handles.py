@@ -1,4 +1,5 @@
-"""A deployment's handle as far as dispatch uses it: the test decides which replicas there are and what they answer."""
+"""A deployment's handle as far as dispatch uses it: the test decides which replicas there are and what they answer.
+And a registry without models, and without an actor behind it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -8,8 +9,12 @@ from typing import Any, cast
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import ReplicaID
 
+from deployments.contract.status import Suspect
 from deployments.contract.types import TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, Reply
+from deployments.replica.calls import Call, Progress, Reply
+from deployments.repository.model import Model
+from deployments.repository.versions import Table
+from serve_app.registry.quarantine import Quarantine
 
 
 class FakeExchange:
@@ -18,13 +23,13 @@ class FakeExchange:
     def __init__(self, calls: Sequence[Call]) -> None:
         self.calls = calls
         self.cancelled = False
-        self._stream: asyncio.Queue[list[tuple[int, Reply]] | Exception | None] = asyncio.Queue()
+        self._stream: asyncio.Queue[list[tuple[int, Reply | Progress]] | Exception | None] = asyncio.Queue()
 
     @property
     def prompts(self) -> list[str]:
         return [call.request.prompt for call in self.calls if isinstance(call.request, TextGeneration)]
 
-    def reply(self, *replies: tuple[int, Reply]) -> None:
+    def reply(self, *replies: tuple[int, Reply | Progress]) -> None:
         self._stream.put_nowait(list(replies))
 
     def answer(self) -> None:
@@ -38,7 +43,7 @@ class FakeExchange:
     def cancel(self) -> None:
         self.cancelled = True
 
-    async def __aiter__(self) -> AsyncIterator[list[tuple[int, Reply]]]:
+    async def __aiter__(self) -> AsyncIterator[list[tuple[int, Reply | Progress]]]:
         while (item := await self._stream.get()) is not None:
             if isinstance(item, Exception):
                 raise item
@@ -84,3 +89,23 @@ class FakeHandle:
     def handle(self) -> DeploymentHandle[Any]:
         """Itself, as what it plays."""
         return cast(DeploymentHandle[Any], self)
+
+
+class NoModels:
+    """Is not asked for a model. Keeps a quarantine of its own, as the actor does for all ingresses."""
+
+    def __init__(self) -> None:
+        self.quarantine = Quarantine(60)
+
+    @property
+    def table(self) -> Table:
+        return Table(quarantined=self.quarantine.digests())
+
+    async def find_model(self, model_id: str, family: str) -> Model:
+        raise AssertionError("the family has no models")
+
+    async def died_alone(self, suspect: Suspect) -> bool:
+        return self.quarantine.died_alone(suspect)
+
+    def answered_alone(self, digest: str) -> None:
+        self.quarantine.answered_alone(digest)

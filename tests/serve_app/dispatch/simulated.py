@@ -82,7 +82,7 @@ class SimulatedReplica:
 
     def __init__(self, simulation: Simulation, name: str, room: int) -> None:
         self.name = name
-        self.transport = SocketTransport(ReplicaID(name, DeploymentID("Text")), lambda _: None)
+        self.transport = SocketTransport(ReplicaID(name, DeploymentID("Text")), lambda _: "")
         self._simulation = simulation
         self._room = room
         self._policy = CostAware()

@@ -1,9 +1,11 @@
 """The routes that show and change models."""
 
+from dataclasses import asdict
+
 import pytest
 from starlette.testclient import TestClient
 
-from deployments.contract.status import AdminResult, Plan, Verb
+from deployments.contract.status import AdminResult, Plan, QuarantinedInput, Verb
 from deployments.contract.types import Error
 from tests.serve_app.http.test_app import error_in
 from tests.support.http_runtimes import FakeRuntime, http_app, status
@@ -58,3 +60,12 @@ def test_statuses_and_plans_are_json_objects() -> None:
         assert http.get("/models/m").json()["state"] == "available"
         (plan,) = http.post("/models/m/plan").json()["plans"]
     assert (plan["replica"], plan["needs_bytes"]) == ("replica", 1)
+
+
+def test_the_quarantine_is_listed_and_lifted(http: TestClient, runtime: FakeRuntime) -> None:
+    entry = QuarantinedInput("d", "m", "text_generation", "request-1", deaths=2, since=1.0, until=2.0)
+    runtime.refused["d"] = entry
+    assert http.get("/quarantine").json() == {"inputs": [asdict(entry)]}
+    assert http.delete("/quarantine/d").json() == asdict(entry)
+    assert http.get("/quarantine").json() == {"inputs": []}
+    assert error_in(http.delete("/quarantine/d"))["code"] == "not_found"

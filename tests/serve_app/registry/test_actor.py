@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from ray import serve
 
+from deployments.contract.status import Suspect
 from deployments.repository.versions import Table
 from serve_app.registry import actor
 from serve_app.registry.actor import ModelRegistryActor
@@ -90,6 +91,23 @@ async def test_a_pin_outlives_the_actor(tmp_path: Path) -> None:
     _, table = await table_of(second)
     assert table.models["m"].pinned
     await stop(second)
+
+
+async def test_the_quarantine_outlives_the_actor_and_is_in_the_table_until_it_is_lifted(tmp_path: Path) -> None:
+    suspect = Suspect("d", "m", "text_generation", "r")
+    first = ModelRegistryActor(str(tmp_path), {}, [], {}, quarantine_s=60)
+    assert not await first.died_alone(suspect)
+    second = ModelRegistryActor(str(tmp_path), {}, [], {}, quarantine_s=60)
+    assert await second.died_alone(suspect)
+    third = ModelRegistryActor(str(tmp_path), {}, [], {}, quarantine_s=60)
+    generation, table = await table_of(third)
+    assert table.quarantined == {"m": frozenset({"d"})}
+    (refused,) = await third.quarantined()
+    waiting = asyncio.create_task(table_of(third, generation))
+    assert await third.lift("d") == refused
+    assert (await waiting)[1].quarantined == {}
+    assert await third.lift("d") is None
+    await stop(third)
 
 
 async def test_a_repository_that_vanishes_and_comes_back_costs_no_model(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from deployments.contract.errors import ModelLoadFailed, ModelNotFound, OutOfMemory
-from deployments.contract.status import Plan, Verb
+from deployments.contract.errors import ModelLoadFailed, ModelNotFound, NotFound, OutOfMemory
+from deployments.contract.status import Plan, QuarantinedInput, Verb
 from deployments.contract.types import Error
 from deployments.repository.model import Model
 from deployments.repository.versions import Table
@@ -147,3 +147,23 @@ async def test_a_model_to_preload_that_there_is_not_is_a_warning(admin: Registry
     assert await admin.warnings() == ["families.text_generation.preload: no model 'n'"]
     admin.preload = {"text_generation": ("m",)}
     assert await admin.warnings() == []
+
+
+async def test_a_lifted_input_is_returned_and_an_unknown_one_not_found(
+    mirror: RegistryMirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = QuarantinedInput("d", "m", "text_generation", "r", deaths=2, since=1.0, until=2.0)
+
+    async def quarantined() -> list[QuarantinedInput]:
+        return [entry]
+
+    async def lift(digest: str) -> QuarantinedInput | None:
+        return entry if digest == "d" else None
+
+    actor = SimpleNamespace(quarantined=SimpleNamespace(remote=quarantined), lift=SimpleNamespace(remote=lift))
+    monkeypatch.setattr(module, "registry_actor", lambda: actor)
+    admin = RegistryAdmin(mirror, {}, {})
+    assert await admin.quarantine() == [entry]
+    assert await admin.lift("d") == entry
+    with pytest.raises(NotFound):
+        await admin.lift("other")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from deployments.contract.errors import ModelNotFound, Unavailable, WrongFamily
+from deployments.contract.status import Suspect
 from deployments.repository.model import Model
 from deployments.repository.versions import Table
 from serve_app.registry import mirror
@@ -74,3 +75,23 @@ async def test_without_a_first_table_requests_are_unavailable(monkeypatch: pytes
 async def test_waiting_for_a_change_ends_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror, "CHANGE_TIMEOUT_S", 0.0)
     await RegistryMirror().wait_for(lambda table: False)
+
+
+async def test_a_death_is_counted_by_the_actor_and_an_actor_that_does_not_answer_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cleared: list[str] = []
+
+    async def died_alone(suspect: Suspect) -> bool:
+        if suspect.digest == "lost":
+            raise RuntimeError("the actor restarts")
+        return True
+
+    actor = SimpleNamespace(
+        died_alone=SimpleNamespace(remote=died_alone), answered_alone=SimpleNamespace(remote=cleared.append)
+    )
+    monkeypatch.setattr(mirror, "registry_actor", lambda: actor)
+    copy = RegistryMirror()
+    assert [await copy.died_alone(Suspect(digest, "m", "f", "r")) for digest in ("d", "lost")] == [True, False]
+    copy.answered_alone("d")
+    assert cleared == ["d"]

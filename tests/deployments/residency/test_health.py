@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from deployments.replica.health import STUCK_S, problem_of
 from deployments.repository.model import Model
 from deployments.residency.engine import Resident
+from deployments.residency.health import STUCK_S, problem_of
 from deployments.residency.ledger import Entry
 
 
