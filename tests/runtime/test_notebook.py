@@ -29,12 +29,12 @@ def test_the_notebook_runs_and_shows_what_it_says() -> None:
     first.source = first.source.replace("PORT = 8000", f"PORT = {free_port()}")
     NotebookClient(notebook, timeout=180, resources={"metadata": {"path": str(PROJECT)}}).execute()
     shown = "\n".join(outputs(notebook))
-    assert shown.count("image/png") == 2
+    assert shown.count("image/png") == 3
     assert "ROMEO:" in shown
     assert "model_not_found" in shown
 
 
 def test_the_outputs_are_committed() -> None:
     shown = "\n".join(outputs(read_notebook()))
-    assert shown.count("image/png") == 2
+    assert shown.count("image/png") == 3
     assert "model_not_found – no model 'gpt-nanno'; did you mean 'gpt-nano'?" in shown
