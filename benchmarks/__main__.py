@@ -12,6 +12,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.contest import Pace
 from benchmarks.environment import setup, versions
+from benchmarks.families import families
 from benchmarks.http import ingress, overload, soak
 from benchmarks.load import require_wrk
 from benchmarks.report import Claims, Table, append, heading
@@ -52,6 +53,8 @@ def main() -> int:
         return _soak(options.requests, options.write)
     if options.suite == "parity":
         return _parity(options.photos, options.model, options.write)
+    if options.suite == "families":
+        return families.run(options.only, options.seconds or 6, options.rounds or 1, options.write)
     setup()
     if options.suite == "setup":
         return 0
@@ -98,12 +101,13 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "suite",
         nargs="?",
-        choices=[*SUITES, "parity", "residency", "soak", "setup"],
-        help="without one: all but parity, residency and soak, a few seconds a point, one round",
+        choices=[*SUITES, "families", "parity", "residency", "soak", "setup"],
+        help="without one: all but families, parity, residency and soak, a few seconds a point, one round",
     )
     parser.add_argument(
         "--model", type=Path, metavar="FOLDER", help="image: a real model instead of random weights; parity: one more"
     )
+    parser.add_argument("--only", choices=families.SUITES, help="families: one of them")
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="parity: photos instead of made pictures")
     parser.add_argument("--seconds", type=int, help="how long each point is measured")
     parser.add_argument("--rounds", type=int, help="how often each contestant is started and measured")

@@ -1,0 +1,1 @@
+"""Embeddings, detection and speech beside their peers."""
