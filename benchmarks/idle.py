@@ -71,8 +71,9 @@ def pss(pid: int) -> float:
 
 def name_of(process: psutil.Process) -> str:
     words = process.cmdline() or [process.name()]
-    ours = words[0] if words[0].startswith("ray::") or len(words) == 1 else None
-    return f"{ours or next(Path(word).name for word in words[1:] if not word.startswith('-'))} {process.pid}"
+    programs = [Path(word).name for word in words[1:] if word and not word.startswith("-")]
+    is_python = Path(words[0]).name.startswith("python")  # Its program is the module or the script.
+    return f"{programs[0] if is_python and programs else Path(words[0]).name} {process.pid}"
 
 
 def report(name: str, found: Idle) -> None:
