@@ -96,13 +96,6 @@ class TimeLimit:
     timeout: asyncio.Timeout | None = None
     """What ends the work under way."""
 
-    @classmethod
-    def of(cls, call: Call) -> "TimeLimit":
-        """In the replica, from now on."""
-        now = asyncio.get_running_loop().time()
-        longest_s = call.timeout_s if call.silence_s is None else call.total_s
-        return cls(now + min(call.timeout_s, longest_s), now + longest_s, call.silence_s)
-
     def put_off_by(self, on_chunk: OnChunk) -> OnChunk:
         """`on_chunk`, with each chunk putting the limit off."""
 

@@ -123,7 +123,9 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
     async def infer(self, call: Call, on_chunk: OnChunk | None = None) -> InferResponse:
         assert call.model is not None
         self._apply_pin(call.model)
-        limit = TimeLimit.of(call)
+        now = asyncio.get_running_loop().time()
+        longest_s = call.timeout_s if call.silence_s is None else call.total_s
+        limit = TimeLimit(now + min(call.timeout_s, longest_s), now + longest_s, call.silence_s)
         if call.model.manifest.golden:
             async with asyncio.timeout_at(limit.at):
                 await self.golden.validate(call.model)

@@ -88,16 +88,18 @@ class Replica(abc.ABC):
                     await asyncio.sleep(TOLD_S)
                     with self.counted(call), _marked(call):
                         return await self.infer(call, on_chunk)
-            if self._gate.closed:
+            if self._gate.loners:
                 on_progress(Progress.HELD)
                 await self._gate.opened()
                 on_progress(Progress.SENT)
-            self._gate.enter()
+            self._gate.inside += 1
             try:
                 with self.counted(call):
                     return await self.infer(call, on_chunk)
             finally:
-                self._gate.leave()
+                self._gate.inside -= 1
+                if self._gate.loners:
+                    self._gate.left()
         except asyncio.CancelledError:
             return Error.of(Cancelled("the request was given up"), call.request_id)
         except Exception as cause:

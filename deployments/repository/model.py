@@ -1,9 +1,11 @@
 """One version of one model, and how a model is found by its name. Reads no files."""
 
+import copyreg
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 
 from deployments.contract.errors import ModelLoadFailed, ModelNotFound, WrongFamily, quoted
@@ -45,19 +47,15 @@ class Model:
     name: str = field(init=False, repr=False, compare=False)
     key: str = field(init=False, repr=False, compare=False)
     """Name and content: after a change of its files a model is another one in memory."""
-    _pickled: bytes = field(default=b"", init=False, repr=False, compare=False)
+    written: tuple[object, ...] = field(init=False, repr=False, compare=False)
+    """What pickle takes it apart into. Every call to a replica carries its model: it is written once, and read once."""
 
     def __post_init__(self) -> None:
         # Fields and not properties: every request reads both some times.
         object.__setattr__(self, "name", versioned(self.model_id, self.version))
         object.__setattr__(self, "key", f"{self.name}#{self.digest}")
-
-    def __reduce__(self) -> "tuple[Callable[[bytes], Model], tuple[bytes]]":
-        """Every call to a replica carries its model, which changes seldom: it is written once, and read once."""
-        if not self._pickled:
-            given = [getattr(self, one.name) for one in fields(self) if one.init]
-            object.__setattr__(self, "_pickled", pickle.dumps(given, pickle.HIGHEST_PROTOCOL))
-        return _read, (self._pickled,)
+        given = [getattr(self, one.name) for one in fields(self) if one.init]
+        object.__setattr__(self, "written", (_read, (pickle.dumps(given, pickle.HIGHEST_PROTOCOL),)))
 
     @property
     def declared_bytes(self) -> int:
@@ -68,6 +66,9 @@ class Model:
 @lru_cache(1024)
 def _read(pickled: bytes) -> Model:
     return Model(*pickle.loads(pickled))
+
+
+copyreg.pickle(Model, attrgetter("written"))  # In C, unlike a method.
 
 
 def versioned(model_id: str, version: int | None) -> str:

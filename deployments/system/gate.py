@@ -6,44 +6,39 @@ from contextlib import asynccontextmanager
 
 
 class Gate:
-    """While a call is alone, or waits for it, those that come are held. Without one, entering costs a comparison."""
+    """While a call is alone, or waits for it, those that come are held.
+
+    `inside`: calls that are let in together. Who comes adds itself, after `opened` where there are `loners`; who leaves
+    takes itself off, and says `left` where there are.
+    """
 
     def __init__(self) -> None:
-        self._inside = 0
-        self._loners = 0
+        self.inside = 0
+        self.loners = 0
         self._turn = asyncio.Lock()
         self._empty, self._open = asyncio.Event(), asyncio.Event()
 
-    @property
-    def closed(self) -> bool:
-        return self._loners > 0
-
     async def opened(self) -> None:
         """Returns once no call is alone, or waits for it."""
-        while self.closed:
+        while self.loners:
             await self._open.wait()
 
-    def enter(self) -> None:
-        """Not while `closed`."""
-        self._inside += 1
-
-    def leave(self) -> None:
-        self._inside -= 1
-        if not self._inside:
+    def left(self) -> None:
+        if not self.inside:
             self._empty.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Enters once all that are inside have left. One call at a time."""
-        self._loners += 1
+        self.loners += 1
         self._open.clear()
         try:
             async with self._turn:
-                while self._inside:
+                while self.inside:
                     self._empty.clear()
                     await self._empty.wait()
                 yield
         finally:
-            self._loners -= 1
-            if not self._loners:
+            self.loners -= 1
+            if not self.loners:
                 self._open.set()

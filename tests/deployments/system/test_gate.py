@@ -8,7 +8,7 @@ from tests.support.until import turns, until
 
 async def test_one_alone_waits_for_those_inside_and_holds_those_that_come() -> None:
     gate, events = Gate(), list[str]()
-    gate.enter()
+    gate.inside += 1
 
     async def alone() -> None:
         async with gate.alone():
@@ -21,26 +21,27 @@ async def test_one_alone_waits_for_those_inside_and_holds_those_that_come() -> N
         events.append("came")
 
     loners = [asyncio.create_task(alone()) for _ in range(2)]
-    await until(lambda: gate.closed)
+    await until(lambda: gate.loners)
     coming = asyncio.create_task(comes())
     await turns(10)
     assert events == []
-    gate.leave()
+    gate.inside -= 1
+    gate.left()
     await asyncio.gather(coming, *loners)
     assert events == ["alone", "left", "alone", "left", "came"]
 
 
 async def test_one_that_gives_up_waiting_to_be_alone_holds_nobody() -> None:
     gate = Gate()
-    gate.enter()
+    gate.inside += 1
 
     async def alone() -> None:
         async with gate.alone():
             raise AssertionError("another one is inside")
 
     loner = asyncio.create_task(alone())
-    await until(lambda: gate.closed)
+    await until(lambda: gate.loners)
     coming = asyncio.create_task(gate.opened())
     loner.cancel()
     await coming
-    assert not gate.closed
+    assert not gate.loners
