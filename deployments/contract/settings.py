@@ -85,8 +85,9 @@ class FamilySettings(Strict):
     run."""
 
     autoscaling: Autoscaling = Autoscaling()
-    num_cpus: Annotated[float, Field(ge=0)] = 0.5
-    """CPUs that Ray's scheduler sets aside for a replica."""
+    num_cpus: Annotated[float, Field(ge=0)] = 0.1
+    """CPUs that Ray's scheduler sets aside for a replica. Two replicas of each of five families, and of the ingress,
+    fit two CPUs: else a family without a replica may find no room for its first one."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None
     """Share of a GPU for each replica. Absent: 0.25 where the cluster has a GPU, else 0."""
     required_mem_mb: Annotated[int, Field(ge=1)] | None = None

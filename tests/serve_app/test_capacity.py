@@ -14,6 +14,14 @@ def test_the_defaults_fit_on_two_cpus() -> None:
     assert shortage(RuntimeConfig(), FAMILIES, 2) is None
 
 
+def test_no_family_is_kept_from_its_first_replica_by_the_others_second_ones() -> None:
+    config = RuntimeConfig()
+    families = [config.settings(family.name) for family in FAMILIES]
+    most = sum(one.autoscaling.max_replicas * one.num_cpus for one in families)
+    most += config.ingress.autoscaling.max_replicas * config.ingress.num_cpus
+    assert most <= 2
+
+
 def test_one_line_says_what_is_asked_what_is_there_and_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(capacity, "machine_cpus", lambda: 2)
     with pytest.raises(ValueError, match=r"need [\d.]+ CPUs and Ray counts 2 here .*text_generation 1 x 4.*num_cpus"):

@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 
 def test_too_few_processors_are_a_fault_that_names_the_setting(tmp_path: Path) -> None:
     config = RuntimeConfig(cache=tmp_path)
-    found = {one.what: one for one in machine(config, FAMILIES, cpus=0.5)}
+    found = {one.what: one for one in machine(config, FAMILIES, cpus=0.25)}
     assert found["processors"].level is Level.FAULT
     assert "num_cpus" in found["processors"].cure
     assert {one.what: one for one in machine(config, FAMILIES, cpus=64)}["processors"].level is Level.OK
