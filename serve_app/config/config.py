@@ -83,8 +83,8 @@ class RuntimeConfig(Strict):
     """The certificate's private key, in PEM and without a password."""
     grpc_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     """Where gRPC listens, at `host`, on each node with an ingress replica. Absent: nowhere."""
-    ray_dashboard: bool = False
-    """Whether `model-runtime serve` starts Ray's dashboard, at 127.0.0.1:8265."""
+    ray_dashboard: bool = True
+    """Whether `model-runtime serve` starts Ray's dashboard, at 127.0.0.1:8265, in nine processes of some 190 MiB."""
     quarantine_s: Annotated[float, Field(ge=0)] = 3600
     """How long an input is refused that has ended two replicas which computed nothing else. 0: not at all."""
     access: AccessSettings = AccessSettings()
