@@ -18,9 +18,17 @@ _INGRESS: dict[str | None, AutoscalingContext] = {}
 """By application. Serve has policies over several deployments for configuration files alone; all run in one process."""
 
 
+def _ingress_contexts() -> dict[str | None, AutoscalingContext]:
+    """Serve pickles the module of each policy by value, so every policy has globals of its own: the imported module is
+    the one that they share."""
+    from serve_app import autoscaling
+
+    return autoscaling._INGRESS
+
+
 def replicas_for_calls(context: AutoscalingContext) -> Wanted:
     """Of the ingress: one replica for each `target_ongoing_requests` calls under way."""
-    _INGRESS[context.app_name] = context
+    _ingress_contexts()[context.app_name] = context
     present = context.current_num_replicas
     assert context.config is not None
     wanted = sum(_reported(context, CALLS_UNDER_WAY)) / context.config.target_ongoing_requests
@@ -39,7 +47,7 @@ class ReplicasForWork:
     def __call__(self, context: AutoscalingContext) -> Wanted:
         present = context.current_num_replicas
         paces = [pace for pace in _reported(context, PACE) if pace] or [0.0]
-        ingress = _INGRESS.get(context.app_name)
+        ingress = _ingress_contexts().get(context.app_name)
         units = sum(_reported(ingress, units_waiting(context.deployment_name))) if ingress else 0.0
         wanted = (sum(_reported(context, QUEUED_S)) + units * sum(paces) / len(paces)) / self.target_queue_s
         if wanted <= present * (1 + TOLERANCE):

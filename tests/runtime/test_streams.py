@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 import psutil
@@ -59,8 +60,12 @@ STREAMS = {
 
 def threads_of_replicas() -> dict[int, int]:
     """Of each process; more may come and go with the load."""
-    replicas = [one for one in psutil.Process().children(recursive=True) if "ServeReplica" in " ".join(one.cmdline())]
-    return {replica.pid: replica.num_threads() for replica in replicas}
+    threads = {}
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # Also where it has ended and nobody has waited for it yet.
+            if "ServeReplica" in " ".join(process.cmdline()):
+                threads[process.pid] = process.num_threads()
+    return threads
 
 
 @pytest.fixture(params=STREAMS)

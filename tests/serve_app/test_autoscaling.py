@@ -3,11 +3,13 @@
 from typing import Any, cast
 
 import pytest
+from ray import cloudpickle
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from benchmarks.cluster.scaling import MOST, OURS, made
 from benchmarks.cluster.simulation import compared
 from deployments.replica.calls import BUSY, CALLS_QUEUED, CALLS_UNDER_WAY, PACE, QUEUED_S, units_waiting
+from serve_app import autoscaling
 from serve_app.autoscaling import ReplicasForWork, replicas_for_calls
 
 SECONDS = 150.0
@@ -65,6 +67,22 @@ def test_what_waits_in_an_ingress_for_a_replica_counts_by_the_pace_of_the_replic
         assert ReplicasForWork(target_queue_s=2)(cast(AutoscalingContext, family))[0] == pytest.approx(3)
     finally:
         replicas_for_calls(cast(AutoscalingContext, Context(1)))
+
+
+def test_policies_share_what_waits_in_the_ingress_although_serve_pickles_each_by_value() -> None:
+    unpickled = []
+    for policy in (replicas_for_calls, ReplicasForWork):
+        cloudpickle.register_pickle_by_value(autoscaling)
+        pickled = cloudpickle.dumps(policy)
+        cloudpickle.unregister_pickle_by_value(autoscaling)
+        unpickled.append(cloudpickle.loads(pickled))
+    for_calls, for_work = unpickled
+    for_calls(Context(1, **{CALLS_UNDER_WAY: 41, units_waiting("Echo"): 20}))
+    family = Context(1, **{QUEUED_S: 1, CALLS_QUEUED: 1, PACE: 0.25, BUSY: 1, CALLS_UNDER_WAY: 2})
+    try:
+        assert for_work(target_queue_s=2)(family)[0] == pytest.approx(3)
+    finally:
+        for_calls(Context(1))
 
 
 def test_in_bursts_half_as_many_answers_are_late_as_by_serves_default_in_no_more_replica_seconds() -> None:
