@@ -8,8 +8,8 @@ from pydantic import BaseModel, ValidationError
 from deployments.contract.settings import mistakes
 from serve_app.config.config import RuntimeConfig
 
-NEXT_START = ("host", "tls_cert", "tls_key", "grpc_port", "ingress.max_body_mb", "ingress.autoscaling")
-"""What HAProxy is started with. All else takes effect while the runtime runs."""
+NEXT_START = ("host", "tls_cert", "tls_key", "grpc_port", "ray_dashboard", "ingress.max_body_mb", "ingress.autoscaling")
+"""What HAProxy and Ray are started with. All else takes effect while the runtime runs."""
 Check = Callable[[RuntimeConfig], None]
 
 

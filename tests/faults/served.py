@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +93,20 @@ def _ended(served: Served) -> bool:
     return False
 
 
+@contextmanager
+def calling(call: Callable[[], None], count: int, over: threading.Event) -> Iterator[None]:
+    """So many threads call until `over` is set, at the end of the block."""
+    callers = [threading.Thread(target=call, daemon=True) for _ in range(count)]
+    for caller in callers:
+        caller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for caller in callers:
+            caller.join()
+
+
 @dataclass
 class Load:
     """Callers who send one request after the other. Each request is tried again after 2 s, and after 5 s more."""
@@ -112,15 +126,8 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator["Load"]:
-        callers = [threading.Thread(target=self._call, daemon=True) for _ in range(CALLERS)]
-        for caller in callers:
-            caller.start()
-        try:
+        with calling(self._call, CALLERS, self._over):
             yield self
-        finally:
-            self._over.set()
-            for caller in callers:
-                caller.join()
 
     def _call(self) -> None:
         with httpx.Client(timeout=70) as client:

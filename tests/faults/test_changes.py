@@ -17,7 +17,7 @@ import pytest
 
 from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import new_key
-from tests.faults.served import Served, serving
+from tests.faults.served import Served, calling, serving
 from tests.support.ports import free_port
 from tests.support.tiny_models import save_text_model
 from tests.support.until import wait_until
@@ -109,15 +109,8 @@ class Streams:
 
     @contextmanager
     def running(self) -> Iterator["Streams"]:
-        callers = [threading.Thread(target=self._call, daemon=True) for _ in range(STREAMS)]
-        for caller in callers:
-            caller.start()
-        try:
+        with calling(self._call, STREAMS, self._over):
             yield self
-        finally:
-            self._over.set()
-            for caller in callers:
-                caller.join()
 
     def go_on(self, whole: int) -> bool:
         """Whether each caller has read one since there were so many."""

@@ -88,8 +88,7 @@ class Together(Generic[Jobs]):
         while True:
             with self._lock:
                 under_way = [(job, future) for job, future in under_way if not future.done()]
-                room = self._waiting and len(under_way) < self._most
-                joining = self._waiting.popleft() if room else None
+                joining = self._waiting.popleft() if self._waiting and len(under_way) < self._most else None
                 if joining is None and not under_way:
                     self._running = False
                     return

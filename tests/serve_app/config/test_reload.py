@@ -63,10 +63,10 @@ def test_keys_stay_while_other_hosts_can_reach_the_runtime(file: Path) -> None:
 def test_a_key_that_waits_for_the_next_start_is_named_and_not_changed(file: Path) -> None:
     reload = reload_of(file)
     reported: list[str] = []
-    file.write_text("ingress: {max_body_mb: 1}\ngrpc_port: 5\n")
+    file.write_text("ingress: {max_body_mb: 1}\ngrpc_port: 5\nray_dashboard: false\n")
     assert reload.poll(reported.append) is None
-    waits = "takes effect at the next start"
-    assert reported == [f"runtime.yaml: grpc_port {waits}", f"runtime.yaml: ingress.max_body_mb {waits}"]
+    waiting = ("grpc_port", "ray_dashboard", "ingress.max_body_mb")
+    assert reported == [f"runtime.yaml: {name} takes effect at the next start" for name in waiting]
 
 
 def test_all_others_take_effect_and_are_named(file: Path) -> None:
