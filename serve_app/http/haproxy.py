@@ -129,12 +129,19 @@ def haproxy_binary() -> str | None:
 
 
 def _free_range() -> int:
-    """The first of PORT_RANGE ports: above those of Ray's workers, below the ephemeral ports of the system."""
+    """The first of PORT_RANGE ports: above those of Ray's workers, below the ephemeral ports of the system.
+
+    It is this process's until it ends, also where it becomes another program: Serve opens the ports much later.
+    """
     while True:
         first = random.randrange(20_000, 32_000, PORT_RANGE)
         with ExitStack() as held, suppress(OSError):
             for port in range(first, first + OWN_PORTS + 1):
                 held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            # A name of the kernel's, which two processes cannot have and none leaves behind.
+            owner = held.enter_context(socket.socket(socket.AF_UNIX))
+            owner.bind(f"\0model-runtime-ports-{first}")
+            os.set_inheritable(owner.detach(), True)
             return first
 
 

