@@ -140,6 +140,7 @@ COMMANDS = {
     "infer text": "--max-tokens --temperature --seed --stream --url --key-file model prompt",
     "infer json": "--url --key-file request",
     "models": "--json --url --key-file {show,load,unload,pin,unpin,plan} model",
+    "quarantine": "--json --url --key-file {lift} digest",
     "bench": """--model --requests --trace --speed --connections | --rate --seconds --warm-up --slo --seed --save
         --key-file URL""",
     "top": "--every --url --key-file",
@@ -175,6 +176,8 @@ CLIENT = {
     "unload": "model_id",
     "pin": "model_id pinned",
     "plan": "model_id",
+    "quarantine": "",
+    "lift": "digest",
     "close": "",
 }
 

@@ -13,7 +13,7 @@ from deployments.contract.errors import ServingError
 from deployments.contract.settings import is_url, mistakes
 from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import new_key
-from serve_app.cli import batch, bench, completion, infer, models, top
+from serve_app.cli import batch, bench, completion, infer, models, quarantine, top
 from serve_app.config.config import RuntimeConfig, read_config
 from serve_app.config.reload import Reload
 from serve_app.config.serve_file import read_configs
@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     batch.add_arguments(commands.add_parser("batch", help="answer a file of requests, or its rest"))
     listing = "list the models; show, load, unload, pin, unpin, plan one"
     models.add_arguments(commands.add_parser("models", help=listing))
+    refused = "list the inputs that are refused because replicas ended with them; lift one"
+    quarantine.add_arguments(commands.add_parser("quarantine", help=refused))
     execute = commands.add_parser(
         "exec", help="run a command that starts Ray, such as `ray start`, on a cluster's node"
     )

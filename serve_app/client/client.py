@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from deployments.contract import types
 from deployments.contract.errors import Unavailable
-from deployments.contract.status import ModelStatus, Plan, Verb
+from deployments.contract.status import ModelStatus, Plan, QuarantinedInput, Verb
 from serve_app.client import bulk
 from serve_app.client.blocking import Call, Portal
 from serve_app.client.streaming import AsyncTextStream, TextStream
@@ -135,6 +135,14 @@ class AsyncModelRuntimeClient(AbstractAsyncContextManager["AsyncModelRuntimeClie
         """What loading the model would take, replica by replica."""
         return _as(list, await self._transport.administer(Verb.PLAN, model_id))
 
+    async def quarantine(self) -> list[QuarantinedInput]:
+        """The inputs that are refused because replicas ended with them."""
+        return await self._transport.quarantine()
+
+    async def lift(self, digest: str) -> QuarantinedInput:
+        """Has the input answered again. Raises NotFound."""
+        return await self._transport.lift(digest)
+
     async def close(self) -> None:
         await self._transport.close()
 
@@ -183,6 +191,8 @@ class ModelRuntimeClient(AbstractContextManager["ModelRuntimeClient"]):
     unload = _blocking(AsyncModelRuntimeClient.unload)
     pin = _blocking(AsyncModelRuntimeClient.pin)
     plan = _blocking(AsyncModelRuntimeClient.plan)
+    quarantine = _blocking(AsyncModelRuntimeClient.quarantine)
+    lift = _blocking(AsyncModelRuntimeClient.lift)
 
     def map(
         self, requests: Iterable[types.InferRequest], concurrency: int = bulk.CONCURRENCY

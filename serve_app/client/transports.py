@@ -11,13 +11,14 @@ from pydantic import TypeAdapter
 
 from deployments.contract import wire
 from deployments.contract.errors import DeadlineExceeded, ServingError, Unavailable
-from deployments.contract.status import AdminResult, ModelStatus, Plan, Verb
+from deployments.contract.status import AdminResult, ModelStatus, Plan, QuarantinedInput, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse
 from serve_app.client.streaming import Replies, replies_in
 
 ADMINISTRATION_S = 660.0
 """For one administrative call: longer than a replica takes to load a large model."""
 _PLANS = TypeAdapter(list[Plan])
+_INPUT, _INPUTS = TypeAdapter(QuarantinedInput), TypeAdapter(list[QuarantinedInput])
 _HEADERS = {"content-type": wire.MSGPACK, "accept": wire.MSGPACK}
 
 
@@ -27,6 +28,8 @@ class Transport(Protocol):
     async def models(self) -> list[ModelStatus]: ...
     async def warnings(self) -> list[str]: ...
     async def administer(self, verb: Verb, name: str) -> AdminResult: ...
+    async def quarantine(self) -> list[QuarantinedInput]: ...
+    async def lift(self, digest: str) -> QuarantinedInput: ...
     async def close(self) -> None: ...
 
 
@@ -66,6 +69,13 @@ class HttpTransport:
         method, path = ("GET", path) if verb is Verb.SHOW else ("POST", f"{path}/{verb}")
         answer = await self._json(method, path, httpx.Timeout(ADMINISTRATION_S))
         return _PLANS.validate_python(answer["plans"]) if "plans" in answer else ModelStatus.model_validate(answer)
+
+    async def quarantine(self) -> list[QuarantinedInput]:
+        return _INPUTS.validate_python((await self._json("GET", "/quarantine", self.http.timeout))["inputs"])
+
+    async def lift(self, digest: str) -> QuarantinedInput:
+        path = f"/quarantine/{quote(digest, safe='')}"
+        return _INPUT.validate_python(await self._json("DELETE", path, self.http.timeout))
 
     async def close(self) -> None:
         await self.http.aclose()
@@ -108,6 +118,16 @@ class ServeHandleTransport:
 
     async def administer(self, verb: Verb, name: str) -> AdminResult:
         answer: AdminResult | Error = await _within(ADMINISTRATION_S, self.handle.administer.remote(verb, name))
+        if isinstance(answer, Error):
+            raise answer.exception()
+        return answer
+
+    async def quarantine(self) -> list[QuarantinedInput]:
+        inputs: list[QuarantinedInput] = await _within(self.timeout_s, self.handle.quarantine.remote())
+        return inputs
+
+    async def lift(self, digest: str) -> QuarantinedInput:
+        answer: QuarantinedInput | Error = await _within(self.timeout_s, self.handle.lift.remote(digest))
         if isinstance(answer, Error):
             raise answer.exception()
         return answer

@@ -11,7 +11,7 @@ import pytest
 from deployments.contract import wire
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import DeadlineExceeded, ModelNotFound, Unavailable
-from deployments.contract.status import AdminResult, ModelStatus, Plan, Verb
+from deployments.contract.status import AdminResult, ModelStatus, Plan, QuarantinedInput, Verb
 from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration
 from serve_app.client.transports import HttpTransport, ServeHandleTransport, Transport, bearer
 from tests.support.http_server import RESULT
@@ -19,6 +19,7 @@ from tests.support.http_server import RESULT
 REQUEST = TextGeneration(model_id="m", prompt="p", max_tokens=3)
 NOT_FOUND = Error(message="no model 'm'", code="model_not_found")
 PLAN = Plan("r", "m", resident=False, fits=True, needs_bytes=5, measured=False, free_bytes=9)
+INPUT = QuarantinedInput("5e0c", "m", "text_generation", "request-1", deaths=2, since=1.0, until=2.0)
 STATUS = ModelStatus(
     model_id="m",
     version=None,
@@ -86,10 +87,22 @@ async def test_plans_and_models_are_read() -> None:
     assert await models.models() == [STATUS]
 
 
+async def test_the_quarantine_is_read_and_lifted() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "DELETE":
+            assert request.url.raw_path == b"/quarantine/5e%2F0c"
+            return httpx.Response(200, json=asdict(INPUT))
+        assert (request.method, request.url.path) == ("GET", "/quarantine")
+        return httpx.Response(200, json={"inputs": [asdict(INPUT)]})
+
+    assert await http(answer).quarantine() == [INPUT]
+    assert await http(answer).lift("5e/0c") == INPUT
+
+
 async def test_an_error_of_an_administrative_route_is_raised_by_its_code() -> None:
     body = json.dumps(wire.to_object(NOT_FOUND))
     transport = http(lambda request: httpx.Response(404, headers={"content-type": wire.JSON}, content=body))
-    for call in (transport.administer(Verb.LOAD, "m"), transport.models()):
+    for call in (transport.administer(Verb.LOAD, "m"), transport.models(), transport.lift("5e0c")):
         with pytest.raises(ModelNotFound, match="no model 'm'"):
             await call
 
@@ -151,7 +164,7 @@ class Handle:
         return Handle(self.call, method)
 
     def remote(self, *arguments: object) -> Call:
-        assert self.method in ("infer", "infer_stream", "models", "administer")
+        assert self.method in ("infer", "infer_stream", "models", "administer", "quarantine", "lift")
         return self.call
 
 
@@ -164,11 +177,14 @@ async def test_a_handle_gives_what_the_ingress_returns() -> None:
     assert await handle([STATUS]).models() == [STATUS]
     expected: AdminResult = [PLAN]
     assert await handle([PLAN]).administer(Verb.PLAN, "m") == expected
+    assert await handle([INPUT]).quarantine() == [INPUT]
+    assert await handle(INPUT).lift("5e0c") == INPUT
 
 
 async def test_an_error_of_an_administrative_call_is_raised_by_its_code() -> None:
-    with pytest.raises(ModelNotFound):
-        await handle(NOT_FOUND).administer(Verb.LOAD, "m")
+    for call in (handle(NOT_FOUND).administer(Verb.LOAD, "m"), handle(NOT_FOUND).lift("5e0c")):
+        with pytest.raises(ModelNotFound):
+            await call
 
 
 async def test_a_call_without_an_answer_is_cancelled_at_its_deadline() -> None:
