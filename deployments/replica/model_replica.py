@@ -33,6 +33,7 @@ from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint
 from deployments.residency.health import problem_of
 from deployments.residency.ledger import Ledger
+from deployments.residency.oom_record import OomRecord
 from deployments.residency.residency import Residency
 from deployments.system.cache_folder import cache_folder, home
 from deployments.system.cpu import CpuMeter, limit_cores
@@ -77,6 +78,8 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             idle_s=options.settings.unload_idle_s,
         )
         self.footprint = Footprint(self.residency.memory.device_memory, self.residency.ledger, self.stated_overhead)
+        self.oom_record = OomRecord(self.cache, self.footprint)
+        self.residency.history.outgrown = self.oom_record.size_of
         self.device = "cpu"
         self.golden = GoldenValidator(self.validator.validate, options.family.golden, self._answer_golden)
         self._has_models = False  # That the budget knows of.
@@ -151,7 +154,8 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
 
     def _validate_and_load(self, model: Model) -> EngineT:
         # Again: the files may have changed while the load waited for memory.
-        with self.cpu.working(None), self.timed(LOAD, model):  # what a load uses is no request's
+        # What a load uses is no request's.
+        with self.oom_record.looking(), self.cpu.working(None), self.timed(LOAD, model):
             return self.load(replace(model, folder=self.validator.validate(model)))
 
     def batch_limit(self, model: Model) -> int:
@@ -212,6 +216,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             self.residency.memory.set_limit(self.budget.limit())
             self.residency.sweep()
             self.footprint.update(self.residency.memory.unloads)
+            self.oom_record.look()
 
     async def statuses(self) -> list[ResidentStatus]:
         cpu = self.cpu.sample()
@@ -282,6 +287,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.budget.use_gpu(total_bytes)
         self.residency.ledger.limit = self.budget.limit()
         self.residency.memory.device_memory = self.footprint.memory = gpu
+        self.oom_record.use_gpu()
 
     def record_routing_stats(self) -> RoutingStats:
         ledger = self.residency.ledger

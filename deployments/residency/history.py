@@ -1,5 +1,6 @@
 """What a replica remembers of each model, in memory or not: its loads, its measured size, its last failure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from deployments.contract.errors import ServingError
@@ -80,6 +81,11 @@ class LoadRecord:
 class LoadHistory(dict[str, LoadRecord]):
     """Records by `Model.key`; one that is looked up is kept from then on. Beyond MAX_RECORDS the oldest are dropped."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.outgrown: Callable[[str], int | None] = lambda key: None
+        """The size that a model counts as since the kernel killed a replica with it; None where it has killed none."""
+
     def __missing__(self, key: str) -> LoadRecord:
         name, _, digest = key.rpartition("#")
         record = self[key] = LoadRecord(name, digest)
@@ -93,6 +99,11 @@ class LoadHistory(dict[str, LoadRecord]):
         """Bytes that a load will need: as measured by an earlier one, else as declared."""
         measured = self.peek(model.key).measured_bytes
         return model.declared_bytes if measured is None else measured
+
+    def learn(self, model: Model) -> None:
+        """Before a load: how other replicas have fared with it."""
+        if (size := self.outgrown(model.key)) and size > self.size_of(model):
+            self[model.key].measured_bytes = size
 
     def prune(self, keep: set[str]) -> None:
         excess = max(0, len(self) - MAX_RECORDS)

@@ -152,7 +152,8 @@ class ModelLoader(Generic[EngineT]):
             await self.memory.reserve(request)
         except OutOfMemory as never:
             # Shown in the status, but not for any time: a refusal costs nothing, and pins may change.
-            error = OutOfMemory(f"{model.name}: {never.message}")
+            killed = "; the kernel has killed a replica with it" if self.memory.history.outgrown(model.key) else ""
+            error = OutOfMemory(f"{model.name}: {never.message}{killed}")
             self.memory.history[model.key].failure = Failure(error, 0.0, self.clock())
             raise error from None
 
@@ -173,6 +174,7 @@ class ModelLoader(Generic[EngineT]):
         return engine, self.clock() - started
 
     def _request(self, model: Model) -> LoadRequest:
+        self.memory.history.learn(model)
         return LoadRequest(model, self.memory.history.size_of(model), asyncio.get_running_loop().create_future())
 
     def _remembered(self, model: Model, cause: Exception) -> ServingError:

@@ -1,9 +1,11 @@
 """A replica with models, without Ray: deadlines, errors, golden examples, preloading, pins, a GPU's share."""
 
 import asyncio
+import fcntl
 import math
 import os
 import pwd
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from safetensors.torch import save_file
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import Error, TextGenerationResult
+from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
-from tests.deployments.replica.conftest import Engine, Started, call, found, states
+from deployments.system.oom_kills import oom_kills
+from tests.deployments.replica.conftest import CapitalsReplica, Engine, Started, call, found, states
 from tests.support.until import until
 
 
@@ -203,6 +207,45 @@ async def test_models_on_a_gpu_stay_within_the_share_of_it_and_the_budget(
     (unload,) = [model.last_unload for model in status.models]
     assert unload
     assert (unload.process_bytes_before, unload.process_bytes_after) == (3 * MIB, 3 * MIB)
+
+
+class Grown:
+    """The memory of a process that has taken 200 MiB more than a replica states for itself."""
+
+    def __init__(self, replica: CapitalsReplica) -> None:
+        self.bytes = replica.footprint.resting_bytes + replica.footprint.stated_bytes + 200 * MIB
+
+    def held(self) -> int:
+        return self.bytes
+
+    def give_back(self) -> None:
+        """Has nothing to give back."""
+
+
+async def test_a_model_with_which_the_kernel_killed_a_replica_is_refused_by_the_next_one_with_numbers(
+    models: Path, started: Started
+) -> None:
+    killed, other = started(required_mem_mb=100), started(required_mem_mb=100)
+    killed.footprint.memory = Grown(killed)
+    loading, may_end = threading.Event(), threading.Event()
+
+    def load(model: Model) -> Engine:
+        loading.set()
+        may_end.wait()
+        return Engine()
+
+    killed.load = load  # type: ignore[method-assign]
+    caller = asyncio.create_task(killed.infer(call(found(models), "a")))
+    await until(loading.is_set)
+    assert killed.oom_record._file is not None
+    fcntl.flock(killed.oom_record._file, fcntl.LOCK_UN)  # As the end of its process does.
+    other.oom_record._kills = lambda: oom_kills() + 1
+    answer = await other.respond(call(found(models), "b"), None)
+    assert isinstance(answer, Error)
+    assert (answer.code, other.loads) == ("out_of_memory", 0)
+    assert "m: needs 250 MiB, the budget is 100 MiB: families.text_generation.required_mem_mb is 100" in answer.message
+    may_end.set()
+    await caller
 
 
 async def test_a_replica_whose_engine_stands_still_is_unhealthy_and_not_ready(

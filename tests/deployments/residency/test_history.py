@@ -38,6 +38,18 @@ def test_a_load_needs_what_the_last_one_measured_else_what_is_declared() -> None
     assert history.size_of(model("m", 10, digest="other")) == 10 * MIB
 
 
+def test_a_model_with_which_the_kernel_killed_a_replica_needs_what_that_had_taken_unless_more_was_measured() -> None:
+    history, known = LoadHistory(), model("m", 10)
+    history.outgrown = {known.key: 30 * MIB}.get
+    history.learn(known)
+    assert history.size_of(known) == 30 * MIB
+    history[known.key].add_load(1.0, 40 * MIB)
+    history.learn(known)
+    assert history.size_of(known) == 40 * MIB
+    history.learn(model("n", 10))
+    assert history.keys() == {known.key}
+
+
 def test_the_speed_of_loads_is_their_bytes_by_their_seconds() -> None:
     history = LoadHistory()
     assert history.bytes_per_s is None

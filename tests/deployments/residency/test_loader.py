@@ -238,3 +238,23 @@ async def test_a_load_waits_where_others_have_grown_meanwhile(
         await until(lambda: "a" in loader.engines and loader.engines["a"].closed)
     assert not (await late).closed
     assert residency.statuses()[1].reason is None
+
+
+async def test_a_model_with_which_the_kernel_killed_a_replica_gets_more_room(
+    residency: Residency[FakeEngine], loader: Loader
+) -> None:
+    await use(residency, model("other", 40))
+    residency.history.outgrown = {"a#digest": 80 * MIB}.get
+    await use(residency, model("a", 10))
+    assert loader.engines["other"].closed
+    assert residency.ledger.entries["a#digest"].bytes == 80 * MIB, "others leave it this room as long as it is there"
+
+
+async def test_a_model_with_which_the_kernel_killed_a_replica_is_refused_with_numbers_where_there_is_no_room(
+    residency: Residency[FakeEngine], loader: Loader
+) -> None:
+    residency.history.outgrown = {"a#digest": 130 * MIB}.get
+    reason = "a: needs 130 MiB, the budget is 100 MiB: .*; the kernel has killed a replica with it"
+    with pytest.raises(OutOfMemory, match=reason):
+        await use(residency, model("a", 10))
+    assert loader.loads == []
