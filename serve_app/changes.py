@@ -20,12 +20,15 @@ class Outcome:
     """What Serve has come to with the last configuration."""
 
     failure: str | None = None
-    """In one line; None where all replicas have it."""
+    """In one line; None where all replicas have it, or where Serve is still at work."""
+    waits: str | None = None
+    """What a replica waits for to find room, while Serve is at work."""
 
 
 @dataclass
 class Changes:
-    """`run` hands a configuration to Serve and does not wait; `outcome` is None while Serve is at work on it."""
+    """`run` hands a configuration to Serve and does not wait; `outcome` is None while Serve is at work on it and has
+    nothing to say."""
 
     reload: Reload
     families: Sequence[Family]
@@ -35,16 +38,22 @@ class Changes:
     def __post_init__(self) -> None:
         self._good = self.reload.running
         self._begun: float | None = None
+        self._waits: str | None = None
 
     def poll(self, say: Say) -> None:
         """To be called every second. `say` gets one line for each thing that happens."""
         if changed := self.reload.poll(say, partial(refuse_unusable, families=self.families)):
-            self._begun = time.monotonic()
+            self._begun, self._waits = time.monotonic(), None
             try:
                 self.run(changed)
             except Exception as refused:
                 self._take_back(str(refused), say)
         elif self._begun is not None and (outcome := self.outcome()) is not None:
+            if outcome.waits:
+                if outcome.waits != self._waits:
+                    say(f"the change is not in force yet, the old replicas go on: {outcome.waits}")
+                self._waits = outcome.waits
+                return
             took_s, self._begun = time.monotonic() - self._begun, None
             if outcome.failure is None:
                 self._good = self.reload.running

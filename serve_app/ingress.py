@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.serve.handle import DeploymentHandle
 from starlette.applications import Starlette
 
@@ -31,12 +31,13 @@ from deployments.replica.family import Form
 from deployments.replica.logs import join_serves_log
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import RequestContext
+from serve_app.capacity import room_wanted
 from serve_app.config.config import IngressSettings
 from serve_app.dispatch.admission import Admission
-from serve_app.dispatch.broadcast import broadcast, is_ready
+from serve_app.dispatch.broadcast import CONTROL_TIMEOUT_S, broadcast, is_ready
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.replica_pool import ReplicaPool
-from serve_app.dispatch.serve_internals import by_value, missing_variables
+from serve_app.dispatch.serve_internals import by_value, message_about, missing_variables
 from serve_app.grpc.server import GrpcServer
 from serve_app.http.app import build_http_app
 from serve_app.http.oip.requests import Signature
@@ -227,7 +228,15 @@ class Ingress:
         ready = await asyncio.gather(*(is_ready(self.handles[family]) for family in needed))
         reasons = [] if self.mirror.is_known else ["the model repository has not been read yet"]
         silent = [family for family, answers in zip(needed, ready, strict=True) if not answers]
-        return reasons + [f"{family} has no replica that answers" for family in silent]
+        return reasons + [await self._silence_of(family) for family in silent]
+
+    async def _silence_of(self, family: str) -> str:
+        """In a line, with what its replica waits for where it finds no room."""
+        wanted = None
+        with suppress(RayError, TimeoutError):  # Serve's controller is being started again.
+            async with asyncio.timeout(CONTROL_TIMEOUT_S):
+                wanted = room_wanted(await message_about(self.handles[family]))
+        return f"{family} has no replica that answers" + (f": {wanted}" if wanted else "")
 
     async def metrics(self, openmetrics: bool = False) -> str:
         """The runtime's metrics in Prometheus' text format, or in OpenMetrics."""

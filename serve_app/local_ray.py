@@ -14,6 +14,7 @@ from typing import Any
 
 from deployments.system.cache_folder import home
 from deployments.system.process_memory import ONE_ARENA
+from serve_app.capacity import SAYS_WHAT_IS_MISSING, room_wanted
 from serve_app.changes import Outcome
 from serve_app.http.haproxy import front_environment, middleware_environment
 
@@ -41,6 +42,7 @@ def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = Fal
         RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
         **({} if dashboard else {"REPORTER_UPDATE_INTERVAL_MS": REPORT_EVERY_MS}),
         **ONE_ARENA,
+        **SAYS_WHAT_IS_MISSING,
         **(token := token_environment(folder)),
     )
     with progress("importing Ray", started):
@@ -130,7 +132,8 @@ def rays_processes() -> dict[str, int]:
 
 
 def outcome_of(application: str) -> Outcome | None:
-    """What Serve has come to with the configuration that it was given last; None while it is at work."""
+    """What Serve has come to with the configuration that it was given last; None while it is at work, unless a replica
+    finds no room."""
     from ray import serve
     from ray.exceptions import RayError
     from ray.serve.exceptions import RayServeException
@@ -142,9 +145,10 @@ def outcome_of(application: str) -> Outcome | None:
         return None
     if status.status == ApplicationStatus.RUNNING:
         return Outcome()
-    if status.status != ApplicationStatus.DEPLOY_FAILED:
-        return None
     messages = [deployment.message for deployment in status.deployments.values() if deployment.message]
+    if status.status != ApplicationStatus.DEPLOY_FAILED:
+        waits = next(filter(None, map(room_wanted, messages)), None)
+        return Outcome(waits=waits) if waits else None
     *_, last = filter(None, "\n".join([status.message, *messages]).splitlines())
     return Outcome(last)
 

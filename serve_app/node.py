@@ -12,12 +12,12 @@ from typing import NoReturn
 from deployments.contract.settings import LONGEST_REQUEST_S
 from deployments.replica.launcher_profile import LauncherProfile
 from deployments.system.process_memory import ONE_ARENA
+from serve_app.capacity import SAYS_WHAT_IS_MISSING
 from serve_app.config.config import RuntimeConfig
 from serve_app.http.haproxy import haproxy_environment, middleware_environment, missing_haproxy
 from serve_app.supervisor.left import NODE_PREFIX, clear_left
 
 MAX_MESSAGE_BYTES = 2**30
-SLOW_START_S = 5
 
 
 def node_environment(folder: Path) -> dict[str, str]:
@@ -31,8 +31,7 @@ def node_environment(folder: Path) -> dict[str, str]:
         **middleware_environment(),
         **ONE_ARENA,
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
-        # After so long `serve status` says for which resources a replica waits.
-        "RAY_SERVE_SLOW_STARTUP_WARNING_S": str(SLOW_START_S),
+        **SAYS_WHAT_IS_MISSING,
         # Ray's default, 15, gives every other process of the machine priority over replicas.
         "RAY_worker_niceness": "0",
         # Serve's controller polls ten times a second, which takes 4 % of a core.

@@ -9,6 +9,8 @@ from ray import serve
 from ray._private.worker import WORKER_MODE, global_worker
 from ray.serve._private import constants
 from ray.serve._private.config import DeploymentConfig
+from ray.serve.context import _get_global_client
+from ray.serve.generated.serve_pb2 import DeploymentStatusInfo  # type: ignore[attr-defined] # made by protoc
 from ray.serve.handle import DeploymentHandle
 from ray.serve.request_router import ReplicaID, RunningReplica
 
@@ -43,6 +45,15 @@ def keep_version(deployment: serve.Deployment) -> serve.Deployment:
 
     object.__setattr__(deployment._deployment_config, "__class__", OwnVersion)
     return deployment
+
+
+async def message_about(handle: DeploymentHandle[Any]) -> str:
+    """What Serve says of a deployment; empty where that is nothing. `serve.status` blocks. Raises RayError."""
+    client = _get_global_client()
+    assert client is not None
+    asked = client._controller.get_deployment_status.remote(handle.deployment_name, handle.app_name)
+    status: bytes | None = await asked
+    return str(DeploymentStatusInfo.FromString(status).message) if status else ""
 
 
 def missing_variables(max_body_bytes: int) -> list[str]:

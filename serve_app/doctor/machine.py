@@ -23,6 +23,8 @@ GIB = 2**30
 LEAST_MEMORY = 4 * GIB
 """Ray, the ingress and a replica of each family, before any model."""
 LEAST_DISK = 2 * GIB
+READY_S = 15.0
+"""`/readyz` asks each family's replicas for 5 s, and Serve for as long."""
 
 
 def machine(config: RuntimeConfig, families: Sequence[Family], cpus: float | None = None) -> Iterator[Finding]:
@@ -82,7 +84,7 @@ def gpus(device: str) -> Finding:
 
 
 def ports(config: RuntimeConfig, port: int) -> Iterator[Finding]:
-    """Whether each port is free, or has a runtime that answers."""
+    """Whether each port is free, or has a runtime that answers; what requests to that would wait for."""
     for what, wanted, cure in (
         ("port", port, "choose another with --port"),
         ("grpc_port", config.grpc_port, "set another grpc_port"),
@@ -96,8 +98,19 @@ def ports(config: RuntimeConfig, port: int) -> Iterator[Finding]:
         except OSError:
             if what == "port" and _answers(f"http://{address}/healthz"):
                 yield ok(what, f"a runtime answers on {address}")
+                yield from _unready(f"http://{address}/readyz")
             else:
                 yield fault(what, f"{address} is taken by another program, or is no address of this machine", cure)
+
+
+def _unready(url: str) -> Iterator[Finding]:
+    """A line for each family that has no replica: with what that waits for."""
+    try:
+        reply = httpx.get(url, timeout=READY_S)
+    except httpx.HTTPError:
+        return
+    for line in [] if reply.is_success else reply.text.splitlines():
+        yield warning("readiness", line, "wait, or see docs/troubleshooting.md: a replica that finds no room")
 
 
 def _answers(url: str) -> bool:

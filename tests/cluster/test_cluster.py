@@ -76,6 +76,15 @@ def is_ready(cluster: Cluster) -> bool:
         return False
 
 
+def unready(cluster: Cluster) -> str:
+    """Why requests would wait; empty where nothing says so."""
+    try:
+        reply = httpx.get(f"{cluster.url}/readyz", timeout=20)
+    except httpx.TransportError:
+        return ""
+    return reply.text if reply.status_code == 503 else ""
+
+
 @pytest.mark.cluster
 def test_serve_run_serves_until_interrupted(serveless: Cluster, tmp_path: Path) -> None:
     said = tmp_path / "said"
@@ -115,8 +124,9 @@ def test_serve_deploy_serves_the_committed_config_and_calls_a_replica_on_another
     arguments["families"]["text_generation"]["num_cpus"] = 12  # which the head has not
     file = tmp_path / "serve_config.yaml"
     file.write_text(yaml.safe_dump(config))
+    serveless.succeeds("serve", "deploy", "--address", serveless.dashboard, str(file))
+    wait_until(lambda: "a replica waits for 12 CPU" in unready(serveless), "/readyz says what is missing", PATIENCE_S)
     with another_node(serveless, cpus=20):
-        serveless.succeeds("serve", "deploy", "--address", serveless.dashboard, str(file))
         assert_serves(serveless)
         logs = Path(serveless.env["HOME"], "ray", "session_latest", "logs", "serve")
         by_tcp = re.compile(r"is reached directly at \('[0-9.]+', [0-9]+\)")

@@ -13,6 +13,7 @@ import ray
 
 from deployments.contract.types import ImageClassification, TextGeneration
 from serve_app.client import ModelRuntimeClient
+from serve_app.dispatch.serve_internals import message_about
 from serve_app.ingress import Ingress
 from tests.runtime.test_errors import FAILURES
 from tests.support.echo import Echo
@@ -57,6 +58,10 @@ def test_models_tell_their_state_and_a_broken_one_its_reason(runtime: Running) -
 def test_health_and_readiness(runtime: Running) -> None:
     assert httpx.get(f"{runtime.url}/healthz").status_code == 200
     wait_until(lambda: httpx.get(f"{runtime.url}/readyz", timeout=10).status_code == 200)
+
+
+def test_serve_says_nothing_of_a_deployment_that_runs(runtime: Running) -> None:
+    assert asyncio.run(message_about(runtime.handle)) == ""
 
 
 def test_requests_are_counted_by_model_family_and_outcome(runtime: Running) -> None:

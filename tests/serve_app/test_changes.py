@@ -59,6 +59,18 @@ def test_a_change_is_handed_on_at_once_and_is_said_to_be_in_force_once_all_repli
     assert said(changes) == []
 
 
+def test_what_a_change_waits_for_is_said_once_and_the_change_may_still_come_into_force(
+    file: Path, serve: Serve, changes: Changes
+) -> None:
+    file.write_text(BATCH)
+    said(changes)
+    serve.outcome = Outcome(waits="a replica waits for 2 CPU")
+    line = "the change is not in force yet, the old replicas go on: a replica waits for 2 CPU"
+    assert [said(changes) for _ in range(3)] == [[line], [], []]
+    serve.outcome = Outcome()
+    assert said(changes) == ["the change is in force after 0 s"]
+
+
 def test_a_change_with_which_no_replica_starts_is_taken_back_and_may_be_made_again(
     file: Path, serve: Serve, changes: Changes
 ) -> None:

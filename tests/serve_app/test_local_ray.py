@@ -12,6 +12,8 @@ import pytest
 from ray._private.node import Node
 
 from serve_app import local_ray
+from serve_app.changes import Outcome
+from tests.serve_app.test_capacity import UNPLACED
 
 
 def test_rays_token_is_kept_in_the_home_where_it_can_be_written_to(
@@ -71,6 +73,31 @@ def test_sockets_lie_beside_temporary_files_unless_their_names_would_be_too_long
     assert local_ray.temporary_folder(1000) == tmp_path
     with pytest.raises(OSError, match=f"TMPDIR: {tmp_path} is too long a name for sockets; set it to one of at most"):
         local_ray.temporary_folder(local_ray.MAX_RAY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "outcome"),
+    [
+        ("RUNNING", "", Outcome()),
+        ("DEPLOYING", "", None),
+        (
+            "DEPLOYING",
+            UNPLACED.format('{"CPU": 2.0}', '{"CPU": 0.5}'),
+            Outcome(waits="a replica waits for 2 CPU on one"),
+        ),
+        ("DEPLOY_FAILED", "The replica failed:\nRuntimeError: no engine", Outcome("RuntimeError: no engine")),
+    ],
+)
+def test_what_serve_has_come_to_is_known_by_the_status_of_its_application(
+    status: str, message: str, outcome: Outcome | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployments = {"TextGeneration": SimpleNamespace(message=message)}
+    application = SimpleNamespace(status=status, message="", deployments=deployments)
+    monkeypatch.setattr("ray.serve.status", lambda: SimpleNamespace(applications={"model-runtime": application}))
+    found = local_ray.outcome_of("model-runtime")
+    if found and found.waits:
+        found = Outcome(waits=found.waits.removesuffix(" node; 0.5 CPU are free on all together"))
+    assert found == outcome
 
 
 def test_progress_is_printed_with_the_seconds_so_far(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,15 @@ def test_a_port_is_free_or_a_runtimes_or_a_fault(monkeypatch: pytest.MonkeyPatch
         assert levels(RuntimeConfig(grpc_port=port), free_port())["grpc_port"] is Level.FAULT
 
 
+def test_what_a_running_runtime_lacks_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacks = "not ready: text_generation has no replica that answers: a replica waits for 12 CPU"
+    answers = {"/healthz": httpx.Response(200, text="alive\n"), "/readyz": httpx.Response(503, text=f"{lacks}\n")}
+    monkeypatch.setattr(httpx, "get", lambda url, timeout: answers[httpx.URL(url).path])
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        _, found = ports(RuntimeConfig(), other.getsockname()[1])
+    assert (found.what, found.level, found.said) == ("readiness", Level.WARNING, lacks)
+
+
 def test_a_gpu_that_torch_cannot_use_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "nvmlInit": None,
