@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: proto docs serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http test-faults soak check bench wheel audit clean
+.PHONY: proto docs serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http test-faults soak soak-faults check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -52,6 +52,10 @@ test-conformance: .venv/dev.stamp
 # Each process of `model-runtime serve` is killed under load, in turn: some minutes. docs/reliability.md has the figures.
 test-faults: .venv/dev.stamp
 	FAULTS=1 $(BIN)/pytest -s -p no:randomly tests/faults
+
+# A process is killed every 30 s for 20 minutes, under load: every answer is right, and nothing grows.
+soak-faults: .venv/dev.stamp
+	SOAK_S=$(or $(SOAK_S),1200) $(BIN)/pytest -s -p no:randomly tests/faults/test_soak.py
 
 # 100,000 requests of mixed kinds, and what every process holds before, half way and after.
 soak: .venv/dev.stamp

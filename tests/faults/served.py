@@ -29,6 +29,7 @@ PARTS = {
     "dashboard agent": "ray::DashboardAgent",
     "runtime env agent": "ray::RuntimeEnvAgent",
     "text replica": "ray::ServeReplica:model-runtime:TextGeneration",
+    "image replica": "ray::ServeReplica:model-runtime:ImageClassification",
     "haproxy": "haproxy",
     "gcs_server": "gcs_server",
     "raylet": "raylet",
@@ -119,10 +120,10 @@ class Load:
     refused: int = 0
     """Tries that failed: refused, cut, or with a retryable error."""
     wrong: int = 0
-    """Texts other than the first."""
+    """Texts, or labels, other than the first."""
     longest_s: float = 0.0
     _over: threading.Event = field(default_factory=threading.Event)
-    _text: str = ""
+    _first: object = None
 
     @contextmanager
     def running(self) -> Iterator["Load"]:
@@ -149,15 +150,17 @@ class Load:
             except httpx.TransportError as failure:
                 yield type(failure).__name__
                 continue
-            answer = reply.json()
+            ((_, answer),) = reply.json().items()
             if reply.is_success:
                 self.answered += 1
-                text = answer["TextGenerationResult"]["generated_text"]
-                self._text = self._text or text
-                self.wrong += text != self._text
+                said = answer.get("generated_text", answer.get("class_labels"))
+                self._first = self._first or said
+                self.wrong += said != self._first
                 return
-            assert answer["Error"]["retryable"], answer
-            yield f"{reply.status_code} {answer['Error']['message']}"
+            if not answer["retryable"]:
+                self.failed.append(f"{reply.status_code} {answer['message']}")
+                return
+            yield f"{reply.status_code} {answer['message']}"
 
 
 def kill(process: psutil.Process) -> float:
