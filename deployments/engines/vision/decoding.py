@@ -6,6 +6,7 @@ take, so that the decodes under way stay within one budget.
 
 import io
 import re
+import struct
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -33,6 +34,10 @@ _MOST_SCANS = 100
 """A progressive JPEG may have any number of scans, each of 50 bytes and 2 ms or more; real files have about 10."""
 _RUN_LENGTH_PIXELS, _RUN_LENGTH_BYTES = 2_000_000, 1_000_000
 """Pillow decodes run-length BMPs in Python: beyond these some take over a second."""
+
+_SEGMENT = struct.Struct(">BBHBHH")
+"""A JPEG's marker, the length behind it, and what a frame begins with: bits, height, width."""
+_FRAMES, _BEFORE_THE_SCAN = range(0xC0, 0xC3), frozenset((0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
 
 _SMALL_BYTES, _SMALL_PIXELS = 8_192, 20_000
 _PACKED_TEXT = (b"zTXt", b"iTXt")
@@ -121,11 +126,28 @@ def is_small(image_data: bytes) -> bool:
     """Whether decoding takes about as long as handing the file to another thread, by its length and its header."""
     if len(image_data) > _SMALL_BYTES or any(kind in image_data for kind in _PACKED_TEXT):
         return False
-    try:
-        image = Image.open(io.BytesIO(image_data), formats=FORMATS)
-    except Exception:  # to be refused at once
-        return True
-    return image.width * image.height <= _SMALL_PIXELS
+    if (pixels := _jpeg_pixels(image_data)) is None:
+        try:
+            image = Image.open(io.BytesIO(image_data), formats=FORMATS)
+        except Exception:  # to be refused at once
+            return True
+        pixels = image.width * image.height
+    return pixels <= _SMALL_PIXELS
+
+
+def _jpeg_pixels(image_data: bytes) -> int | None:
+    """By the header of a JPEG, in a tenth of Pillow's time. None where it is not one of the usual segments alone."""
+    at, pixels = 2, 0
+    while image_data.startswith(b"\xff\xd8") and at + 9 <= len(image_data) and image_data[at] == 0xFF:
+        _, marker, length, _, height, width = _SEGMENT.unpack_from(image_data, at)
+        if marker == _START_OF_SCAN[1]:
+            return pixels or None
+        if marker in _FRAMES:
+            pixels = max(pixels, height * width)
+        elif marker not in _BEFORE_THE_SCAN:
+            return None
+        at += 2 + length
+    return None
 
 
 @contextmanager

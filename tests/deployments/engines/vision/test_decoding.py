@@ -278,8 +278,21 @@ def test_messages_tell_nothing_of_the_inside() -> None:
 def test_small_is_what_its_header_says() -> None:
     """A file of few bytes may hold many pixels; what is no image is refused at once wherever it is decoded."""
     assert is_small(encoded(Image.new("RGB", (160, 120)), "JPEG"))
-    assert not is_small(encoded(Image.new("RGB", (320, 240)), "JPEG"))
+    large = encoded(Image.new("RGB", (320, 240)), "JPEG")
+    assert not is_small(large)
+    assert not is_small(large[:2] + b"\xff" + large[2:])  # a byte that fills
     assert not is_small(encoded(Image.new("L", (2000, 2000)), "PNG"))
     assert not is_small(b"\0" * 100_000)
     assert not is_small(png(1, 1, 8, 0, b"\0\0", b"zTXtComment\0\0" + zlib.compress(bytes(500_000))))
     assert is_small(b"no image")
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xc0\0\x11\x08\0\1\0\1"}])
+def test_the_size_of_a_jpeg_is_read_without_pillow(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    small, large = (encoded(Image.new("RGB", size), "JPEG", **options) for size in ((160, 120), (320, 240)))
+    opened: list[object] = []
+    monkeypatch.setattr(Image, "open", lambda file, formats: opened.append(file))
+    assert is_small(small)
+    assert not is_small(large)
+    assert not is_small(small.replace(b"\xff\xda", large[2:], 1))  # a second frame, before the scan
+    assert not opened
