@@ -18,12 +18,6 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def resize_openmp_pool(size: int) -> None:
-    """Threads of one operation of the calling thread. Other threads keep theirs."""
-    torch.get_num_threads()  # The first call in a thread sets the size: it must come before.
-    _of_openmp("omp_set_num_threads", size)
-
-
 def end_openmp_pool() -> None:
     """Ends the pool of the calling thread. The next operation starts a new one, in 50 µs.
 

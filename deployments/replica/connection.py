@@ -115,8 +115,8 @@ class PendingCall(Protocol):
 class IngressConnection(FramedConnection):
     """The ingress's end: writes a Call, or the id of a call that is cancelled.
 
-    `replica`: its id in Serve. `lost` is called when the connection has ended, and says what the replica reported of a
-    crash.
+    `replica`: its id in Serve. `lost` is called when the connection has ended, and returns what the replica reported of
+    a crash.
     """
 
     def __init__(self, replica: str, lost: "Callable[[IngressConnection], str]") -> None:
@@ -190,9 +190,9 @@ class ReplicaConnection(FramedConnection):
             task.cancel()
 
     async def _respond(self, call: Call) -> None:
-        told = partial(self._write_news, call.call_id)
+        deliver = partial(self._write_news, call.call_id)
         try:
-            response = await self._replica.respond(call, told if call.stream else None, told)
+            response = await self._replica.respond(call, deliver if call.stream else None, deliver)
             self.write((call.call_id, response))
         finally:
             self._tasks.pop(call.call_id, None)

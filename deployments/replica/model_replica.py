@@ -26,7 +26,7 @@ from deployments.replica.context import asked_of_peers, replica_name
 from deployments.replica.gpu import gpu_utilization
 from deployments.replica.measurements import reports_of
 from deployments.replica.options import ReplicaOptions as ReplicaOptions
-from deployments.replica.preload import fitting, told
+from deployments.replica.preload import fitting, to_preload
 from deployments.replica.replica import Replica, Workload
 from deployments.repository.model import Model
 from deployments.residency.engine import Engine
@@ -137,9 +137,9 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         async with self.residency.lease(call.model, remaining_s) as engine:
             async with asyncio.timeout_at(limit.at) as limit.timeout:
                 # The dispatcher sends each family its own variant.
-                request, told = cast(RequestT, call.request), limit.put_off_by(on_chunk) if on_chunk else None
+                request, deliver = cast(RequestT, call.request), limit.put_off_by(on_chunk) if on_chunk else None
                 with self.timed(COMPUTE, call.model), self.workload.job(call.model.name, request):
-                    return await self.answer_by(limit.ends_at, request, call.model, engine, told)
+                    return await self.answer_by(limit.ends_at, request, call.model, engine, deliver)
 
     def _apply_pin(self, model: Model) -> None:
         """The registry decides on pins. Its newest decision comes with each call."""
@@ -203,7 +203,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         if any(model.family == family and model.problem is None for model in models.values()):
             self.budget.has_models()
             self.residency.memory.set_limit(self.budget.limit())
-        for model in told(models, family, self.settings.preload):
+        for model in to_preload(models, family, self.settings.preload):
             await self._load_early(model)
 
     async def _load_early(self, model: Model) -> None:

@@ -11,8 +11,8 @@ from deployments.residency.residency import Residency
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
 
 
-def told(models: Mapping[str, Model], family: str, names: Iterable[str]) -> Iterator[Model]:
-    """Those that the settings name, then those whose model.yaml says `warm_up`. What cannot be served is logged."""
+def to_preload(models: Mapping[str, Model], family: str, names: Iterable[str]) -> Iterator[Model]:
+    """Those that the settings name, then those whose model.yaml has `warm_up`. What cannot be served is logged."""
     warm = [name for name, model in models.items() if model.manifest.warm_up and name == model.model_id]
     for name in dict.fromkeys((*names, *warm)):
         try:

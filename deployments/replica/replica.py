@@ -29,11 +29,11 @@ from deployments.replica.context import alone_file, cluster_network, crash_file,
 from deployments.replica.logs import join_serves_log
 from deployments.replica.socket_server import ReplicaSocketServer
 from deployments.system.crash_report import report_crashes_to
-from deployments.system.gate import Gate
+from deployments.system.shared_lock import SharedLock
 
 ACKNOWLEDGE_AFTER_S = 0.005
-TOLD_S = 0.05
-"""Before a call is computed alone: what the replica has said and answered until then is on its way. Not measured."""
+DELIVERED_S = 0.05
+"""A call is computed alone after so long: what the replica has written until then arrives before. Not measured."""
 KEPT = 1 - 1 / 32
 """Of what was measured before, at each answer: the pace is that of about the last 32."""
 
@@ -47,7 +47,7 @@ class Replica(abc.ABC):
         if crashes := crash_file():
             report_crashes_to(crashes)
         self._under_way: dict[str, asyncio.Task[object]] = {}
-        self._gate = Gate()
+        self._lock = SharedLock()
         path, network = private_socket(), cluster_network()
         self._server = ReplicaSocketServer(self, path, network) if path or network else None
 
@@ -83,23 +83,23 @@ class Replica(abc.ABC):
         try:
             if call.alone:
                 on_progress(Progress.HELD)
-                async with self._gate.alone():
+                async with self._lock.held_exclusively():
                     on_progress(Progress.ALONE)
-                    await asyncio.sleep(TOLD_S)
+                    await asyncio.sleep(DELIVERED_S)
                     with self.counted(call), _marked(call):
                         return await self.infer(call, on_chunk)
-            if self._gate.loners:
+            if self._lock.exclusive:
                 on_progress(Progress.HELD)
-                await self._gate.opened()
+                await self._lock.wait_until_shared()
                 on_progress(Progress.SENT)
-            self._gate.inside += 1
+            self._lock.shared += 1
             try:
                 with self.counted(call):
                     return await self.infer(call, on_chunk)
             finally:
-                self._gate.inside -= 1
-                if self._gate.loners:
-                    self._gate.left()
+                self._lock.shared -= 1
+                if self._lock.exclusive:
+                    self._lock.shared_released()
         except asyncio.CancelledError:
             return Error.of(Cancelled("the request was given up"), call.request_id)
         except Exception as cause:
@@ -135,10 +135,10 @@ class Replica(abc.ABC):
                 task.cancel()
 
     async def _respond_to(self, queue: "asyncio.Queue[tuple[int, Reply | Progress]]", number: int, call: Call) -> None:
-        def told(news: Chunk | Progress) -> None:
+        def deliver(news: Chunk | Progress) -> None:
             queue.put_nowait((number, news))
 
-        queue.put_nowait((number, await self.respond(call, told if call.stream else None, told)))
+        queue.put_nowait((number, await self.respond(call, deliver if call.stream else None, deliver)))
 
     async def cancel(self, call_ids: Sequence[str]) -> None:
         """Stop working on these calls, where they are this replica's."""
@@ -253,7 +253,7 @@ class Workload:
 
 @contextmanager
 def _marked(call: Call) -> Iterator[None]:
-    """A file says that the call is computed: if it ends this process, no message may reach the ingress any more."""
+    """A file marks the call as being computed: if it ends this process, no message may reach the ingress any more."""
     mark = alone_file(call.call_id)
     if mark:
         mark.touch(mode=0o600)

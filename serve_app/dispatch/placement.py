@@ -1,8 +1,8 @@
 """Which replica a model's next call takes, so that models are loaded as seldom as possible. Knows names and counts.
 
-A call goes where its model is, while that replica has few calls under way. A model that is nowhere goes where there is
-room, else where what is evicted for it is asked for least. A model whose replicas are all busy gets one more copy: into
-room, or in place of a model that is asked for far less.
+A call goes to a replica that holds its model, while that replica has few calls under way. A model that no replica holds
+goes to one with enough free memory for it, else to the one where the models to evict are used least. A model whose
+replicas are all busy gets one more copy: into free memory, or in place of a model that is used far less.
 """
 
 import math
@@ -10,40 +10,40 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 COMING_S = 10.0
-"""So long after a call its replica may not say yet that it holds the model."""
+"""For so long after a call its replica's statistics may not have the model yet."""
 HALF_LIFE_CALLS = 500
 """After so many calls of a family an earlier one counts half."""
 FAR_LESS = 4.0
-"""A copy replaces a model that would be asked so many times less than the copy. Smaller values load more often."""
+"""A copy replaces a model that would be used so many times less than the copy. Smaller values load more often."""
 USUAL_SIZE = 0.1
 """The share of a replica's memory that a model takes where none is known."""
 ROUNDING = 0.02
-"""Replicas say in hundredths what is free."""
+"""Replicas report their free share in hundredths."""
 MAX_REMEMBERED = 4096
 _GROWTH = 2 ** (1 / HALF_LIFE_CALLS)
 _LARGE = 1e200
 
 
 class ReplicaMemory:
-    """What is known of one replica's models. What the replica says goes before what was sent to it."""
+    """What is known of one replica's models: its newest statistics, and the calls that were sent to it since."""
 
     def __init__(self) -> None:
         self.held: frozenset[str] = frozenset()
-        """In memory or being loaded, as the replica last said."""
+        """In memory or being loaded, by its newest statistics."""
         self.free = 1.0
         """The share of its memory that was free then."""
         self.coming: dict[str, float] = {}
-        """When a model was sent there of which the replica has not said anything yet."""
+        """When a call for a model was sent there that its statistics do not have yet."""
         self._stats: Mapping[str, Any] | None = None
 
-    def told(self, stats: Mapping[str, Any]) -> None:
+    def update(self, stats: Mapping[str, Any]) -> None:
         """The replica's newest statistics."""
         if stats is self._stats:
             return
         self._stats = stats
         self.held, self.free = frozenset(stats.get("models", ())), float(stats.get("free", 1.0))
         for model in self.held & self.coming.keys():
-            # From now on it is there as long as the replica says so.
+            # From now on the statistics decide.
             del self.coming[model]
 
     def sent(self, model: str, now: float) -> None:
@@ -59,7 +59,7 @@ class ReplicaMemory:
         self.coming = {model: at for model, at in self.coming.items() if now - at < COMING_S}
         return self.held | self.coming.keys() if self.coming else self.held
 
-    def room(self, size: float) -> float:
+    def free_after_loads(self, size: float) -> float:
         """The share that stays free when the models are there that were sent. `size`: the share of a usual one."""
         return self.free - len(self.coming) * size
 
@@ -109,36 +109,40 @@ class Placement:
         wanted = self._copies(model, len(replicas))
         if holders:
             # Copies beyond those that are wanted rest, so that their replicas evict them.
-            calmest = min(holders[:wanted], key=under_way)
-            if under_way(calmest) >= self.target_ongoing:
-                calmest = min(holders, key=under_way)
-            if under_way(calmest) < self.target_ongoing or len(holders) >= wanted:
-                return calmest
+            least_busy = min(holders[:wanted], key=under_way)
+            if under_way(least_busy) >= self.target_ongoing:
+                least_busy = min(holders, key=under_way)
+            if under_way(least_busy) < self.target_ongoing or len(holders) >= wanted:
+                return least_busy
         candidates = [index for index in everyone if index not in holders]
         if holders:
             candidates = [index for index in candidates if under_way(index) < self.target_ongoing]
             if not candidates:
-                return calmest
+                return least_busy
 
         models = [replica.memory.models(now) for replica in replicas]
         sizes = [size for replica in replicas if (size := replica.memory.size)]
         size = sum(sizes) / len(sizes) if sizes else USUAL_SIZE
-        roomiest = max(candidates, key=lambda index: (replicas[index].memory.room(size), -under_way(index)))
-        if replicas[roomiest].memory.room(size) > size - ROUNDING:
-            return roomiest
+
+        def free(index: int) -> float:
+            return replicas[index].memory.free_after_loads(size)
+
+        most_free = max(candidates, key=lambda index: (free(index), -under_way(index)))
+        if free(most_free) > size - ROUNDING:
+            return most_free
 
         held = {name for of_replica in models for name in of_replica}
         copies = {name: sum(name in of_replica for of_replica in models) for name in held}
         spare = {name for name in held if copies[name] > self._copies(name, len(replicas))}
 
-        def worth(index: int) -> float:
-            """How much what the replica would evict is asked for there."""
+        def use_of_evicted(index: int) -> float:
+            """How much the model is used that the replica would evict."""
             uses = (0.0 if name in spare else self._uses.get(name, 0.0) / copies[name] for name in models[index])
             return min(uses, default=0.0)
 
-        cheapest = min(candidates, key=lambda index: (worth(index), -replicas[index].memory.room(size)))
-        if holders and self._uses[model] / (len(holders) + 1) < FAR_LESS * worth(cheapest):
-            return calmest
+        cheapest = min(candidates, key=lambda index: (use_of_evicted(index), -free(index)))
+        if holders and self._uses[model] / (len(holders) + 1) < FAR_LESS * use_of_evicted(cheapest):
+            return least_busy
         return cheapest
 
     def _copies(self, model: str, replicas: int) -> int:

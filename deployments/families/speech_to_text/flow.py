@@ -128,8 +128,8 @@ class Together(Generic[Jobs]):
 
 
 class AudioMemory:
-    """What decoded audio may take together. One request alone may take more, and so may those whose files hold more
-    than they say; the next ones then wait."""
+    """What decoded audio may take together. One request alone may take more, and so may files that are longer than was
+    expected; the next ones then wait."""
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
@@ -138,8 +138,8 @@ class AudioMemory:
         self._waiting: deque[object] = deque()
 
     @asynccontextmanager
-    async def claim(self, expected_bytes: int) -> AsyncIterator["Claim"]:
-        """Waits until there is room, first come first served."""
+    async def reserve(self, expected_bytes: int) -> AsyncIterator["Reservation"]:
+        """Waits until so much is free, first come first served."""
         ticket = object()
         async with self._changed:
             self._waiting.append(ticket)
@@ -149,11 +149,11 @@ class AudioMemory:
             finally:
                 self._waiting.remove(ticket)
                 self._changed.notify_all()
-        claim = Claim(self, expected_bytes)
+        reservation = Reservation(self, expected_bytes)
         try:
-            yield claim
+            yield reservation
         finally:
-            await claim.settle(0)
+            await reservation.resize(0)
 
     async def change(self, difference: int) -> None:
         self.held_bytes += difference
@@ -164,14 +164,14 @@ class AudioMemory:
         return not self.held_bytes or self.held_bytes + size <= self.budget_bytes
 
 
-class Claim:
+class Reservation:
     """Bytes of an AudioMemory."""
 
     def __init__(self, memory: AudioMemory, size: int) -> None:
         self._memory = memory
         self._size = size
 
-    async def settle(self, size: int) -> None:
-        """It takes so many bytes, as it turned out."""
+    async def resize(self, size: int) -> None:
+        """To the bytes that the audio takes, now that it is decoded."""
         difference, self._size = size - self._size, size
         await self._memory.change(difference)

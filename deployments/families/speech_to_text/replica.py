@@ -108,21 +108,21 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
         inner = engine.engine
         inner.check(options)
         expected_s = min(self.longest_s, len(request.audio_data) / LEAST_BYTES_A_SECOND)
-        async with self.memory.claim(int(expected_s * inner.rate) * 4) as claim:
+        async with self.memory.reserve(int(expected_s * inner.rate) * 4) as reservation:
             decode = self.cpu.working(model.name)(self.decoded)
             with self.timed(PREPROCESS, model):
                 samples = await asyncio.get_running_loop().run_in_executor(
                     self.decoders, decode, request.audio_data, inner.rate
                 )
-            await claim.settle(samples.nbytes)
-            told = _Told(on_chunk)
+            await reservation.resize(samples.nbytes)
+            segments = _Segments(on_chunk)
             if isinstance(engine, Batched):
-                written = await self._piece_by_piece(engine, samples, told)
+                written = await self._piece_by_piece(engine, samples, segments)
             else:
                 short = await self._short(engine, samples, options, model)
-                written = short or await self._at_length(engine.engine, samples, options, told, model)
+                written = short or await self._at_length(engine.engine, samples, options, segments, model)
             seconds = round(len(samples) / inner.rate, 3)
-        told.rest(written.segments)
+        segments.rest(written.segments)
         return SpeechToTextResult(
             text=written.text,
             segments=list(written.segments) if options.timestamps else None,
@@ -136,13 +136,13 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
         with self.turns:
             return engine.run(windows)
 
-    async def _piece_by_piece(self, engine: Piecewise, samples: np.ndarray, told: "_Told") -> "Transcript":
+    async def _piece_by_piece(self, engine: Piecewise, samples: np.ndarray, segments: "_Segments") -> "Transcript":
         """A few windows at a time, so that those of other requests come between."""
         reader, windows = engine.engine.reader(), engine.engine.windows(samples)
         while group := list(islice(windows, engine.engine.batch_size)):
             for window, given in zip(group, await _all(engine, group), strict=True):
                 for segment in reader.feed(window, given):
-                    told(segment)
+                    segments(segment)
         return reader.end()
 
     async def _short(
@@ -157,17 +157,22 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
         return model.engine.written(clip, len(samples) / model.engine.rate)
 
     async def _at_length(
-        self, engine: "WhisperEngine", samples: np.ndarray, options: "SpeechOptions", told: "_Told", model: Model
+        self,
+        engine: "WhisperEngine",
+        samples: np.ndarray,
+        options: "SpeechOptions",
+        segments: "_Segments",
+        model: Model,
     ) -> "Transcript":
         loop, work = asyncio.get_running_loop(), LongWork(self.turns)
 
-        def tell(segment: SpeechSegment) -> None:
-            loop.call_soon_threadsafe(told, segment)
+        def emit(segment: SpeechSegment) -> None:
+            loop.call_soon_threadsafe(segments, segment)
 
         def write() -> "Transcript":
             with self.turns:
                 work.check()
-                return engine.transcribe(samples, options, tell, work)
+                return engine.transcribe(samples, options, emit, work)
 
         writing = loop.run_in_executor(self.writers, self.cpu.working(model.name)(write))
         try:
@@ -183,7 +188,7 @@ async def _all(engine: Piecewise, windows: "Sequence[Window]") -> list[Any]:
     return list(await asyncio.gather(*map(engine.batcher.submit, windows)))
 
 
-class _Told:
+class _Segments:
     """Segments as chunks, each once."""
 
     def __init__(self, on_chunk: OnChunk | None) -> None:
@@ -197,6 +202,6 @@ class _Told:
             self._on_chunk(Chunk(text, self._count, segments=(segment,)))
 
     def rest(self, segments: Sequence[SpeechSegment]) -> None:
-        """What was not told as it came."""
+        """Emits what was not emitted as it came."""
         for segment in segments[self._count :]:
             self(segment)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.replica.preload import fitting, told
+from deployments.replica.preload import fitting, to_preload
 from deployments.repository.manifest import Manifest
 from deployments.repository.model import Model, by_name
 from deployments.residency.ledger import MIB, Ledger, Limit
@@ -20,7 +20,7 @@ def found(name: str, family: str = FAMILY, warm_up: bool = False) -> Model:
 
 def test_those_of_the_settings_come_first_then_those_to_be_warm_each_once(caplog: pytest.LogCaptureFixture) -> None:
     models = by_name([found("a"), found("b", warm_up=True), found("c"), found("other", "image", warm_up=True)])
-    assert [one.name for one in told(models, FAMILY, ("c", "missing", "b", "c"))] == ["c", "b"]
+    assert [one.name for one in to_preload(models, FAMILY, ("c", "missing", "b", "c"))] == ["c", "b"]
     assert "preload: no model 'missing'" in caplog.text
 
 

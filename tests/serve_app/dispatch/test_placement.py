@@ -15,7 +15,7 @@ class Replica:
     memory: ReplicaMemory = field(default_factory=ReplicaMemory)
 
     def says(self, *models: str, free: float) -> None:
-        self.memory.told({"models": list(models), "free": free})
+        self.memory.update({"models": list(models), "free": free})
 
 
 def placed(target: float = 2, count: int = 2) -> tuple[Placement, list[Replica]]:
@@ -78,9 +78,9 @@ def test_what_a_replica_says_that_it_evicted_is_not_held_although_it_was_sent_th
 def test_a_replica_that_says_nothing_yet_of_what_was_sent_holds_it_for_a_while() -> None:
     memory = ReplicaMemory()
     nothing: dict[str, Any] = {"models": []}
-    memory.told(nothing)
+    memory.update(nothing)
     memory.sent("m", 0)
-    memory.told(nothing)
+    memory.update(nothing)
     assert "m" in memory.models(COMING_S - 1)
     assert "m" not in memory.models(COMING_S)
 

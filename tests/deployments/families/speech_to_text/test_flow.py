@@ -49,7 +49,7 @@ async def test_what_does_not_fit_waits_and_what_is_larger_than_all_goes_alone() 
     may_end = {name: asyncio.Event() for name in ("large", "small", "next")}
 
     async def hold(name: str, size: int) -> None:
-        async with memory.claim(size):
+        async with memory.reserve(size):
             order.append(name)
             await may_end[name].wait()
 
@@ -71,16 +71,16 @@ async def test_what_does_not_fit_waits_and_what_is_larger_than_all_goes_alone() 
 
 async def test_a_claim_is_what_it_turns_out_to_be_and_who_leaves_takes_nothing() -> None:
     memory = AudioMemory(100)
-    async with memory.claim(90) as claim:
-        waiting = asyncio.create_task(memory.claim(50).__aenter__())
-        leaving = asyncio.create_task(memory.claim(50).__aenter__())
+    async with memory.reserve(90) as reservation:
+        waiting = asyncio.create_task(memory.reserve(50).__aenter__())
+        leaving = asyncio.create_task(memory.reserve(50).__aenter__())
         for _ in range(5):
             await asyncio.sleep(0)
         assert not waiting.done()
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
-        await claim.settle(10)
+        await reservation.resize(10)
         await waiting
         assert memory.held_bytes == 60
     assert memory.held_bytes == 50
