@@ -1,10 +1,8 @@
 """`model-runtime serve`: starts Ray and the runtime on this machine, sends it sample requests, and stops it again."""
 
+import atexit
 import logging
-import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,7 +17,6 @@ from deployments.families.table import FAMILIES
 from deployments.replica.family import Family
 from deployments.system.cache_folder import cache_folder
 from deployments.system.cpu import machine_cpus
-from deployments.system.lifetime import end_with_parent
 from serve_app.changes import Changes, refuse_unusable
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
@@ -38,7 +35,6 @@ from serve_app.local_ray import (
     temporary_folder,
 )
 from serve_app.sample import sample_lines
-from serve_app.supervisor.launched import Launched
 from serve_app.supervisor.left import clear_left, private_folder
 from serve_app.supervisor.link import Orders, Report
 from serve_app.supervisor.supervisor import Supervisor
@@ -53,11 +49,7 @@ ALIVE_S = 5.0
 
 
 def serve_until_interrupted(
-    config: RuntimeConfig,
-    port: int,
-    reload: Reload | None = None,
-    families: Sequence[Family] = FAMILIES,
-    samples: bool = True,
+    config: RuntimeConfig, port: int, reload: Reload | None = None, families: Sequence[Family] = FAMILIES
 ) -> int:
     """Starts Ray and the application, sends each family's sample, and watches both until SIGINT or SIGTERM.
 
@@ -76,7 +68,7 @@ def serve_until_interrupted(
         front = _front(config, port, folder)
         if front:
             closing.callback(front.close)
-        runtime = _Runtime(config, port, folder, front is not None, families, reload, samples)
+        runtime = _Runtime(config, port, folder, front is not None, families, reload)
         return Supervisor(runtime.serve, front).serve()
 
 
@@ -111,7 +103,6 @@ class _Runtime:
     fronted: bool
     families: Sequence[Family]
     reload: Reload | None
-    samples: bool = True
 
     def serve(self, anew: bool, link: socket.socket) -> int:
         orders = Orders(link, self._force_reload)
@@ -127,7 +118,7 @@ class _Runtime:
             if anew:
                 took_s = time.monotonic() - started
                 print(f"{_url(self.config, self.port)} answers again after {took_s:.0f} s", flush=True)
-            elif self.samples:
+            else:
                 _send_samples(self.config, self.port, self.families, started)
             orders.report(Report(ready=True))
             orders.idle = True
@@ -190,49 +181,25 @@ def _wait_until_alive(config: RuntimeConfig, port: int) -> None:
 
 
 def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> ModelRuntimeClient:
-    """For notebooks: a client of the runtime on this port. Where none runs, one is started in a process of its own,
-    which ends with this one. Where that one is starting itself anew, this waits for it.
-
-    Raises ValueError and OSError for what can be seen before anything is started, Unavailable where the start fails.
-    """
+    """For notebooks: a client of the runtime on this port, started here if none runs, and stopped with this process."""
     client = ModelRuntimeClient(f"http://127.0.0.1:{port}")
     try:
         client.models()
     except Unavailable:
+        started = time.monotonic()
         config = config or RuntimeConfig()
-        launched = _launched.get(port)
-        if launched is None or not launched.running:
-            refuse_unusable(config, FAMILIES)
-            launched = _launched[port] = _launch(config, port)
-        _wait_for(launched, config, port)
+        refuse_unusable(config, FAMILIES)
+        closing = ExitStack()
+        atexit.register(closing.close)
+        folder = closing.enter_context(private_folder(temporary_folder(MAX_NAME)))
+        front = _front(config, port, folder)
+        if front:
+            atexit.register(front.close)
+            front.start()
+        start_ray(folder, front is not None, started, config.ray_dashboard)
+        _deploy(config, port, front is not None, FAMILIES, started)
+        _wait_until_alive(config, port)
     return client
-
-
-_launched: dict[int, Launched] = {}
-"""By port, what `start_or_join` has started."""
-
-
-def _launch(config: RuntimeConfig, port: int) -> Launched:
-    program = "import sys; from serve_app.local import serve_for; sys.exit(serve_for(*map(int, sys.argv[1:])))"
-    command = [sys.executable, "-c", program, str(os.getpid()), str(port)]
-    return Launched(command, config.model_dump_json(exclude_unset=True))
-
-
-def serve_for(parent: int, port: int) -> int:
-    """In a process that `start_or_join` started: serves until that process ends. The configuration comes by stdin."""
-    end_with_parent(parent, signal.SIGTERM)
-    return serve_until_interrupted(RuntimeConfig.model_validate_json(sys.stdin.read()), port, samples=False)
-
-
-def _wait_for(launched: Launched, config: RuntimeConfig, port: int) -> None:
-    try:
-        while not _is_alive(config, port):
-            if not launched.running:
-                raise Unavailable(f"the runtime has ended: {launched.said}")
-            time.sleep(LOOK_EVERY_S)
-    except KeyboardInterrupt:
-        launched.end()
-        raise
 
 
 def _deploy(config: RuntimeConfig, port: int, fronted: bool, families: Sequence[Family], started: float) -> None:

@@ -16,10 +16,9 @@ ENDED_WITHIN_S = 2.0
 """A process that does not end within KILLS times this, for want of a disk, is left to the system."""
 
 
-def end_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
-    """In a new process: the kernel sends it this signal when the thread that started it ends. `parent` is the id of its
-    process."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, by)
+def end_with_parent(parent: int) -> None:
+    """In a new process: the kernel kills it when the thread that started it ends. `parent` is the id of its process."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it had ended before that
         os._exit(1)
 
