@@ -34,6 +34,31 @@ async def test_what_waits_while_a_batch_runs_is_the_next_batch(executor: Executo
     assert [len(batch) for batch in batches] == [3, 3, 1]
 
 
+async def test_one_that_waits_shares_its_batch_with_those_that_come_as_the_last_answers_are_made(
+    executor: Executor,
+) -> None:
+    gate, batches = threading.Event(), []
+
+    def run(items: Sequence[int]) -> list[int]:
+        batches.append(list(items))
+        assert gate.wait(10)
+        return list(items)
+
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 8))
+
+    async def twice(item: int) -> None:
+        await batcher.submit(item)
+        await batcher.submit(item)
+
+    together = [asyncio.create_task(twice(item)) for item in range(2)]
+    await until(lambda: len(batches) == 1)
+    late = asyncio.create_task(batcher.submit(2))
+    await turns()
+    gate.set()
+    await asyncio.gather(*together, late)
+    assert batches == [[0, 1], [2, 0, 1]]
+
+
 async def test_an_item_that_comes_just_as_the_last_batch_ends_is_answered(executor: Executor) -> None:
     batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(list, executor, 1, 1))
 
