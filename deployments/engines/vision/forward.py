@@ -34,8 +34,8 @@ class Form:
     """How many batches may be computed side by side, each on its share of the cores."""
     exclusive: Callable[[torch.Tensor], torch.Tensor] | None = None
     """`logits` on all cores, where it is compiled separately for the case that nothing else computes."""
-    own_threads: bool = False
-    """Whether it has threads of its own. Then torch's OpenMP pool would only spin on their cores after each copy."""
+    threads: int | None = None
+    """How many threads of its own it has. Then torch's OpenMP pool would only spin on their cores after each copy."""
 
     def with_exclusive(self, other: "Form") -> "Form":
         """This form; `other`, which has all cores, where nothing else computes."""
@@ -61,7 +61,7 @@ class Forward:
     def __call__(self, items: Sequence[Item], exclusive: bool = False) -> torch.Tensor:
         """`items`: of one shape. `exclusive`: nothing else computes meanwhile."""
         form = self.form
-        threads = 1 if form.own_threads else self.cores
+        threads = 1 if form.threads else self.cores
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)  # of the calling thread
         compute = form.exclusive if exclusive and form.exclusive else form.logits
@@ -74,7 +74,7 @@ class Forward:
     @property
     def runtime_info(self) -> tuple[str, ...]:
         form = self.form
-        threads = self.cores // form.at_once
+        threads = (form.threads or self.cores) // form.at_once
         each = f"{threads} thread{'s' if threads > 1 else ''}"
         alone = f"; alone on {self.cores}" if form.exclusive else ""
         return (f"forward: {form.note}", f"largest batch: {form.batch_size}; {form.at_once} at once, on {each}{alone}")

@@ -32,7 +32,7 @@ class OpenVinoCompiler(Compiler):
         self._cores = cores
         files = sha256_by_name([folder / "config.json", *folder.glob("*.safetensors*")])  # they decide what is compiled
         versions = [version(maker) for maker in _MAKERS]
-        self._key = digest_key(files, shape, dtype, cores, openvino_runner.machine(), versions)
+        self._key = digest_key(files, shape, dtype, cores, openvino_runner.machine(), versions, Shape._fields)
         self._verdict_key = f"{self._key}.json"
         self._approved = False
         with suppress(ValueError, TypeError, KeyError):
@@ -66,14 +66,15 @@ class OpenVinoCompiler(Compiler):
         if place is None:
             return None
         try:
-            size, at_once, weight_bytes = json.loads((place / ABOUT).read_bytes())
+            *of_shape, weight_bytes = json.loads((place / ABOUT).read_bytes())
+            kept = Shape(*of_shape)
             with (place / BLOB).open("rb") as file:
 
                 def read(shape: Shape) -> Form:
-                    return form_of(openvino_runner.Compiled.read(file, shape, self._cores, weight_bytes))
+                    return form_of(openvino_runner.Compiled.read(file, shape, weight_bytes))
 
-                form = read(Shape(size, at_once))
-                return form if at_once == 1 else form.with_exclusive(read(Shape(1, 1)))
+                form = read(kept)
+                return form if kept.at_once == 1 else form.with_exclusive(read(Shape(1, 1, self._cores)))
         except Exception:
             logger.warning("a compiled model cannot be read: it is compiled again", exc_info=True)
             self._cache.remove(self._key)

@@ -30,14 +30,17 @@ BASE_BYTES, BESIDE_BYTES, COMPILED_BYTES = 20 << 20, 9 << 20, 1.1
 LIGHT_S = 0.02
 """A forward that takes one core no longer than this runs on one, and others beside it: no thread waits for another. Not
 where batches pay: handing over each image would take longer than computing it."""
+SPIN_S = 5e-4
+"""So long OpenVINO's further threads spin on their cores after each forward. A batch that they save less than that has
+one thread: the ingress, HAProxy and the replica's event loop need those cores."""
 COMPILE_S = 600.0
 NICENESS = 19
 
 
 def form_of(compiled: Compiled) -> Form:
-    size, at_once = compiled.shape
+    size, at_once, threads = compiled.shape
     resident_bytes = BASE_BYTES + BESIDE_BYTES * (at_once - 1) + int(COMPILED_BYTES * compiled.weight_bytes)
-    return Form(compiled, "OpenVINO", resident_bytes, size, at_once, own_threads=True)
+    return Form(compiled, "OpenVINO", resident_bytes, size, at_once, threads=threads)
 
 
 def make(folder: Path, shape: tuple[int, ...], cores: int, place: Path) -> None:
@@ -71,18 +74,27 @@ def _answer(request: Any, report: Report) -> None:
 
 def _fastest(converted: Path, example: torch.Tensor, cores: int) -> Compiled:
     # Made for one image, it takes less than one of many would; that is made only where batches are tried.
-    compiled = functools.cache(lambda shape: Compiled.of(converted, shape, cores))
+    compiled = functools.cache(lambda shape: Compiled.of(converted, shape))
+    sizes = BATCH_SIZES["cpu"]
 
     def forward(shape: Shape) -> Forward:
         return Forward(form_of(compiled(shape)), False, cores)
 
-    sizes = BATCH_SIZES["cpu"]
-    size, seconds = best_batch_size(lambda size: forward(Shape(1 if size == 1 else sizes[-1], 1)), example, sizes)
-    shape, side_by_side = Shape(size, 1), Shape(1, cores)
+    def on_all_cores(size: int) -> Forward:
+        return forward(Shape(1 if size == 1 else sizes[-1], 1, cores))
+
+    size, seconds = best_batch_size(on_all_cores, example, sizes)
+    shape, side_by_side, on_one_thread = Shape(size, 1, cores), Shape(1, cores, cores), Shape(size, 1, 1)
     if cores > 1 and seconds <= LIGHT_S:
         on_one_core = fastest_of(partial(forward(side_by_side), [example]))
         if on_one_core <= min(LIGHT_S, WORTH_WAITING * seconds * cores):
             shape = side_by_side
+        else:
+            on_all_s, on_one_s = (
+                fastest_of(partial(run, [example] * size)) for run in (forward(shape), forward(on_one_thread))
+            )
+            if on_one_s - on_all_s <= SPIN_S:
+                shape = on_one_thread
     return compiled(shape)
 
 

@@ -11,16 +11,18 @@ import torch
 
 
 class Shape(NamedTuple):
-    """Of the work that a model is compiled for: the largest batch, and how many batches side by side."""
+    """Of the work that a model is compiled for: the largest batch, how many batches side by side, on how many threads
+    together."""
 
     batch_size: int
     at_once: int
+    threads: int
 
 
 class Compiled:
     """Logits, float32 [batch, labels], from pixel values, float32 [batch, channels, height, width] of one shape.
 
-    For any thread: `at_once` batches side by side share the `cores`, others wait.
+    For any thread: `at_once` batches side by side share the threads, others wait.
     """
 
     def __init__(self, compiled: Any, shape: Shape, weight_bytes: int, file: mmap.mmap | None = None) -> None:
@@ -33,21 +35,21 @@ class Compiled:
         self._file = file  # OpenVINO reads from the mapping, but holds no reference.
 
     @classmethod
-    def of(cls, file: Path, shape: Shape, cores: int) -> "Compiled":
+    def of(cls, file: Path, shape: Shape) -> "Compiled":
         """`file`: written by `openvino_convert`."""
         model = openvino.Core().read_model(file)
         weight_bytes = sum(node.get_byte_size() for node in model.get_ops() if node.get_type_name() == "Constant")
         _, *sides = model.input(0).partial_shape
         model.reshape([1 if shape.batch_size == 1 else openvino.Dimension(1, shape.batch_size), *sides])
-        return cls(openvino.Core().compile_model(model, "CPU", _options(shape, cores)), shape, weight_bytes)
+        return cls(openvino.Core().compile_model(model, "CPU", _options(shape)), shape, weight_bytes)
 
     @classmethod
-    def read(cls, kept: BinaryIO, shape: Shape, cores: int, weight_bytes: int) -> "Compiled":
+    def read(cls, kept: BinaryIO, shape: Shape, weight_bytes: int) -> "Compiled":
         """`kept`: what `exported` gave, by this OpenVINO on an equal machine (`machine`). It must be whole, which
         is not checked here, and must not change while the model is used."""
         file = mmap.mmap(kept.fileno(), 0, access=mmap.ACCESS_COPY)
         content = openvino.Tensor(np.frombuffer(file, np.uint8), shared_memory=True)
-        read = openvino.Core().import_model(content, "CPU", _options(shape, cores))
+        read = openvino.Core().import_model(content, "CPU", _options(shape))
         compiled = cls(read, shape, weight_bytes, file)
         _, *sides = read.input(0).partial_shape
         compiled(torch.zeros(1, *(side.get_length() for side in sides)))
@@ -75,9 +77,9 @@ def machine() -> str:
     return " ".join(str(openvino.Core().get_property("CPU", name)) for name in names)
 
 
-def _options(shape: Shape, cores: int) -> dict[str, Any]:
+def _options(shape: Shape) -> dict[str, Any]:
     return {
-        "INFERENCE_NUM_THREADS": cores,
+        "INFERENCE_NUM_THREADS": shape.threads,
         "NUM_STREAMS": shape.at_once,
         "INFERENCE_PRECISION_HINT": "f32",
         "ENABLE_CPU_PINNING": False,

@@ -45,3 +45,17 @@ def test_a_light_forward_runs_beside_others_unless_batches_pay(
         got = list(threads.map(partial(answer, engine), [file] * 12))
     np.testing.assert_allclose(got, [answer(loaded(folder), file)] * 12, atol=1e-5)
     np.testing.assert_allclose(answers(engine, [file], exclusive=True), got[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("spin_s", "threads"), [(INF, "1 thread"), (-INF, "2 threads")])
+def test_a_batch_has_one_thread_where_a_second_saves_less_than_it_spins(
+    load: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spin_s: float, threads: str
+) -> None:
+    monkeypatch.setattr(openvino_compile, "SPIN_S", spin_s)
+    monkeypatch.setattr(openvino_compile, "LIGHT_S", INF)
+    monkeypatch.setattr(openvino_compile, "best_batch_size", lambda *_: (4, 0.0))
+    folder, cache = saved(tmp_path / "m"), new(tmp_path / "cache")
+    for _ in range(2):
+        engine = load(folder, cache=cache, cores=2)
+        load.settle()
+        assert f"largest batch: 4; 1 at once, on {threads}" in engine.runtime_info

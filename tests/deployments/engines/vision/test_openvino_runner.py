@@ -35,7 +35,7 @@ def test_a_compiled_model_that_is_read_again_takes_no_more_than_is_accounted(tmp
     place = tmp_path / "made"
     place.mkdir()
     make(tmp_path / "m", (3, 32, 32), 1, place)
-    (size, at_once, weight_bytes), memory = json.loads((place / ABOUT).read_bytes()), ProcessMemory()
+    (*shape, weight_bytes), memory = json.loads((place / ABOUT).read_bytes()), ProcessMemory()
 
     def held() -> int:
         gc.collect()
@@ -44,7 +44,7 @@ def test_a_compiled_model_that_is_read_again_takes_no_more_than_is_accounted(tmp
 
     before = held()
     with (place / BLOB).open("rb") as file:
-        compiled = Compiled.read(file, Shape(size, at_once), 1, weight_bytes)
+        compiled = Compiled.read(file, Shape(*shape), weight_bytes)
     compiled(torch.zeros(1, 3, 32, 32))
     taken = held() - before
     # It may fill pages that the process held before.
