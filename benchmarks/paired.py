@@ -1,8 +1,9 @@
 """`python -m benchmarks.paired OTHER_CHECKOUT`: this checkout beside another one of the project, in turn, as ratios.
 
 Both run at once, each with its own .venv, and are asked one after the other, A B B A …, so that a machine whose speed
-drifts meets both alike. Points: `ingress` at 1, 16 and 64 connections, `image` at 1, 8, 16 and with 12 megapixels,
-`text` at 1, 8 and 16 requests.
+drifts meets both alike. The processes of the other one are stopped (SIGSTOP) meanwhile: an idle runtime's work is not
+the other's load. Points: `ingress` at 1, 16 and 64 connections, `image` at 1, 8, 16 and with 12 megapixels, `text` at
+1, 8 and 16 requests.
 """
 
 import argparse
@@ -17,10 +18,10 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.environment import OUR_BIN
+from benchmarks.environment import FOLDER, OUR_BIN
 from benchmarks.load import require_wrk, wrk
 from benchmarks.models import jpeg, save_llama, save_mobilenet, save_tiny_resnet
-from benchmarks.servers import Server, running, settle
+from benchmarks.servers import Server, descendants, running, settle, suspended
 from benchmarks.text.text import MODEL_ID as LLAMA
 from benchmarks.text.text import POINTS, PROMPTS, TOKENS
 from benchmarks.text.text import ours as ours_for_texts
@@ -30,6 +31,8 @@ from serve_app.bench.loops import generate
 SETTLE_S = 150.0
 """Two idle runtimes use more than `settle` calls idle, so all of it passes: long enough to compile the Llama."""
 LEAD_IN_S = 1
+MODEL_YAML = "max_batch_size: 8"
+"""Of `ingress`: each build measures which batch size pays, and finds 8 or 16 for this model."""
 
 Rate = Callable[[str], float]
 """Requests or tokens a second that the server at this URL answers."""
@@ -37,6 +40,7 @@ Rate = Callable[[str], float]
 
 def ingress(other: Path, folder: Path, pairs: int, seconds: int) -> dict[str, list[float]]:
     model = save_tiny_resnet(folder / "pictures" / "tiny")
+    (model / "model.yaml").write_text(MODEL_YAML, "utf-8")
     picture = jpeg(96, 72, 0, at_most_bytes=2048)
     points = {f"ingress at {count}": (picture, count) for count in (1, 16, 64)}
     return _pictures(model, points, other, folder, pairs, seconds)
@@ -90,19 +94,26 @@ def _compare(
     """By point: the ratio, ours by the other's, of each pair."""
     program = server.command[0]
     its_program = other / Path(program).relative_to(OUR_BIN.parent.parent)
+    # The .venv of a worktree may be that of another checkout: PYTHONPATH says whose code runs.
+    ours = replace(server, environment={"PYTHONPATH": str(FOLDER.parent)})
     others = replace(server, command=(its_program, *server.command[1:]), environment={"PYTHONPATH": str(other)})
     ratios: dict[str, list[float]] = {name: [] for name in points}
-    with running(server, first) as here, running(others, first) as there:
-        for rate in points.values():  # much use, so that what is compiled in the background is
-            for url in (here, there, here, there):
-                rate(url)
-        settle(SETTLE_S)
-        for number in range(pairs):
-            for name, rate in points.items():
-                order = (here, there) if number % 2 == 0 else (there, here)
-                rates = {url: rate(url) for url in order}
-                ratios[name].append(rates[here] / rates[there])
-                print(f"{name}: {rates[here]:.0f} / {rates[there]:.0f} = {ratios[name][-1]:.3f}", flush=True)
+    with running(ours, first) as here:
+        of_here = set(descendants())
+        with running(others, first) as there:
+            of_there = set(descendants()) - of_here
+            for rate in points.values():  # much use, so that what is compiled in the background is
+                for url in (here, there, here, there):
+                    rate(url)
+            settle(SETTLE_S)
+            for number in range(pairs):
+                for name, rate in points.items():
+                    rates = {}
+                    for url in (here, there) if number % 2 == 0 else (there, here):
+                        with suspended(of_there if url == here else of_here):
+                            rates[url] = rate(url)
+                    ratios[name].append(rates[here] / rates[there])
+                    print(f"{name}: {rates[here]:.0f} / {rates[there]:.0f} = {ratios[name][-1]:.3f}", flush=True)
     return ratios
 
 

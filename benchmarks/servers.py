@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,14 +181,33 @@ def _adopt_orphans() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _descendants() -> list[psutil.Process]:
+def descendants() -> list[psutil.Process]:
+    """Of this process."""
     found: list[psutil.Process] = psutil.Process().children(recursive=True)
     return found
 
 
+@contextmanager
+def suspended(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """These processes and those that they have started stand still."""
+    stopped = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            stopped += [process, *process.children(recursive=True)]
+    try:
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()
+        yield
+    finally:
+        for process in stopped:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+
 def _cpu_seconds() -> dict[int, float]:
     used = {}
-    for process in _descendants():
+    for process in descendants():
         try:
             times = process.cpu_times()
         except psutil.Error:
@@ -199,14 +218,14 @@ def _cpu_seconds() -> dict[int, float]:
 
 def _stop(process: "subprocess.Popen[str]") -> None:
     """Asks the server to end, then ends whatever is left of it."""
-    left = _descendants()
+    left = descendants()
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     give_up = time.monotonic() + STOPPING_S
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOPPING_S)
     psutil.wait_procs(left, max(0.0, min(3.0, give_up - time.monotonic())))
-    while left := _descendants():
+    while left := descendants():
         for orphan in left:
             try:
                 orphan.kill()
