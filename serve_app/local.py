@@ -45,7 +45,7 @@ MANY_CPUS = 4
 FIRST_ANSWER_S = 60.0
 LOOK_EVERY_S = 0.05
 ALIVE_S = 5.0
-"""How long the runtime may take to say that it is alive."""
+"""How long the runtime may take to report that it is alive."""
 
 
 def serve_until_interrupted(

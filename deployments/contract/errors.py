@@ -110,7 +110,7 @@ class OutOfMemory(ServingError):
 class Overloaded(ServingError):
     code, status, grpc, retryable = "overloaded", 429, "RESOURCE_EXHAUSTED", True
     retry_after_ms: int | None = 1000
-    """Where the raiser knows no better: an `overloaded` always says when to retry."""
+    """Where nothing better is known: an `overloaded` always has a time to retry after."""
 
 
 class DeadlineExceeded(ServingError):

@@ -1,4 +1,4 @@
-"""What generation_config.json says of requests that say nothing. Knows no tokens and reads no files."""
+"""The defaults of generation_config.json for fields that requests leave out. Knows no tokens and reads no files."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,7 +8,7 @@ from deployments.contract.scalars import U32
 from deployments.contract.text_generation import SamplingDefaults
 
 DRAWS = {"temperature": 1.0, "top_k": 50}
-"""What `generate` takes where a folder draws tokens and does not say how."""
+"""The values of `generate` where a folder samples tokens and has none."""
 _DRAWING = ("temperature", "top_k", "top_p", "min_p")
 _ALWAYS = {"repetition_penalty": "repetition_penalty", "stop": "stop_strings", "max_tokens": "max_new_tokens"}
 
@@ -27,12 +27,12 @@ def folder_defaults(generation: object) -> FolderDefaults:
     drawn (`do_sample`). What is not valid is left out."""
     if not isinstance(generation, Mapping):
         return FolderDefaults()
-    said: dict[str, object] = {field: generation.get(name) for field, name in _ALWAYS.items()}
+    values: dict[str, object] = {field: generation.get(name) for field, name in _ALWAYS.items()}
     if generation.get("do_sample") is True:
-        said |= DRAWS | {name: generation[name] for name in _DRAWING if generation.get(name) is not None}
+        values |= DRAWS | {name: generation[name] for name in _DRAWING if generation.get(name) is not None}
     elif generation.get("do_sample") is False:
-        said["temperature"] = 0.0
-    return FolderDefaults.model_validate({name: value for name, value in said.items() if _is_valid(name, value)})
+        values["temperature"] = 0.0
+    return FolderDefaults.model_validate({name: value for name, value in values.items() if _is_valid(name, value)})
 
 
 def _is_valid(name: str, value: object) -> bool:

@@ -188,7 +188,7 @@ class ModelStatus(BaseModel):
     """Why it failed; for a model that serves, why another version does not."""
     pinned: bool
     context: int | None = None
-    """How many tokens prompt and text may have together, where config.json says it."""
+    """How many tokens prompt and text may have together, where config.json has the number."""
     declared_bytes: int
     resident_bytes: list[int]
     """Its size in each replica that holds it."""

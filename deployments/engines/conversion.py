@@ -40,7 +40,7 @@ class Convertible(Protocol[Converted_contra]):
         """Why it is not to be used; None: it gives the same answers, and sooner."""
 
     def use(self, converted: Converted_contra | None, note: str) -> None:
-        """From now on this one, or with None the same as before, of which `note` says why."""
+        """From now on this one, or with None the same as before, for the reason in `note`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,9 +39,9 @@ def one_line(failure: Exception, folder: Path) -> str:
 
 
 def wants_memory(failure: Exception) -> bool:
-    """Whether memory was missing. torch on the CPU, OpenVINO and CUDA's libraries say it in words alone."""
-    said = str(failure).lower()
-    return isinstance(failure, MemoryError | torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
+    """Whether memory was missing. torch on the CPU, OpenVINO and CUDA's libraries raise it with no type of its own."""
+    message = str(failure).lower()
+    return isinstance(failure, MemoryError | torch.OutOfMemoryError) or any(words in message for words in _NO_MEMORY)
 
 
 _NO_MEMORY = ("allocate memory", "failed to allocate", "out of memory", "bad_alloc", "bad allocation")

@@ -1,4 +1,4 @@
-"""How much memory a replica has for its models: as its settings say, else a share of its node's or its GPU's."""
+"""How much memory a replica has for its models: as in its settings, else a share of its node's or its GPU's."""
 
 import platform
 from collections.abc import Callable

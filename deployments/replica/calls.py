@@ -20,7 +20,7 @@ OnChunk = Callable[[Chunk], None]
 
 
 class Progress(enum.Enum):
-    """Where a call stands. A replica says it only while one of its calls is to be alone."""
+    """Where a call stands. A replica reports it only while one of its calls is to be alone."""
 
     SENT = "sent"
     HELD = "held"

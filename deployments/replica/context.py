@@ -57,7 +57,7 @@ def crash_file() -> Path | None:
 
 
 def alone_file(call_id: str) -> Path | None:
-    """What says that this replica computes nothing else. None where `private_socket` is."""
+    """The file that marks that this replica computes nothing else. None where `private_socket` is."""
     profile = launcher_profile()
     return profile.alone_file(call_id) if profile and _replica_id() else None
 

@@ -96,7 +96,7 @@ class Family:
     context: Context | None = None
     """How many tokens a request and its answer may have together, by config.json; a function of a module too."""
     marker: str | None = None
-    """A file that only folders of its models hold: they are served by it whatever their config.json says."""
+    """A file that only folders of its models hold: they are served by it whatever their config.json is."""
     work: Callable[[Any], float] = lambda request: 1.0
     """How much there is to compute for a request, in any unit: measured paces make seconds of it."""
     golden: type[GoldenExample] | None = None

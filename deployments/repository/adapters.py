@@ -24,7 +24,7 @@ _FIELDS = frozenset(
     {"peft_type", "task_type", "r", "lora_alpha", "target_modules", "rank_pattern", "alpha_pattern", "use_rslora"}
     | {"use_dora", "fan_in_fan_out", "bias", "lora_bias", "modules_to_save", "layers_to_transform", "layers_pattern"}
 )
-"""What of adapter_config.json says how to merge; the rest is for training, or loads modules by their names."""
+"""The fields of adapter_config.json that decide how to merge; the others are for training, or load modules by name."""
 _NAME = re.compile(r"[\w.]+")
 _EXAMPLES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """Of files that golden examples name."""
@@ -48,17 +48,17 @@ def merging_config(config: Mapping[str, object]) -> dict[str, object]:
     regular expressions, which may take any time."""
     if config.get("peft_type") != "LORA":
         raise Unservable(f"{adapted(config)}; only LoRA adapters are served")
-    said = {name: value for name, value in config.items() if name in _FIELDS}
-    patterns = [said.get("target_modules"), said.get("modules_to_save")]
-    ranks = [key for name in ("rank_pattern", "alpha_pattern") for key in _mapping(said.get(name))]
+    fields = {name: value for name, value in config.items() if name in _FIELDS}
+    patterns = [fields.get("target_modules"), fields.get("modules_to_save")]
+    ranks = [key for name in ("rank_pattern", "alpha_pattern") for key in _mapping(fields.get(name))]
     named = [name for names in (*patterns, ranks) for name in (names if isinstance(names, list) else [names])]
     if not all(name is None or (isinstance(name, str) and (_is_name(name))) for name in named):
         raise Unservable(f"{adapted(config)}; its modules are named by patterns")
-    return said
+    return fields
 
 
 def with_base(model: Model, models: Mapping[str, Model]) -> Model:
-    """An adapter with what its base among `models`, which are no adapters, says of it."""
+    """An adapter with the fields of its base among `models`, which are no adapters."""
     assert model.adapter_of is not None
     own, base = model.digest.partition("-")[0], _find(model.adapter_of, models)
     if base is None or base.problem is not None or base.manifest.source is not None:

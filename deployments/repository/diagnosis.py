@@ -1,6 +1,6 @@
 """What a folder is that no family serves, and what to do with it: by the names of its files and its JSON.
 
-Each reason is one line for whoever put the folder there.
+Each reason is one line for the person who put the folder there.
 """
 
 from collections.abc import Collection, Mapping
@@ -45,7 +45,7 @@ _KINDS = {
     "params.json": "a model in Meta's or Mistral's own layout: take the folder in transformers' layout",
     MODULES: "a sentence-transformers model, and its config.json is missing: download the whole folder",
 }
-"""By a file that tells the kind."""
+"""By a file that only this kind has."""
 
 
 def looks_like_a_model(names: Collection[str]) -> bool:
@@ -78,14 +78,14 @@ TOKENIZERS = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*_vocab*", "
 
 
 def without_tokenizer(names: Collection[str]) -> str | None:
-    """Of a model of texts, where no file says which tokens there are."""
+    """Of a model of texts whose folder has no tokenizer."""
     if any(fnmatch(name, pattern) for name in names for pattern in TOKENIZERS):
         return None
     return "there are no tokenizer files: add tokenizer.json (or tokenizer.model) from where the weights came from"
 
 
 def without_preprocessor(names: Collection[str]) -> str | None:
-    """Of a model of images, where the file is missing that says what becomes of pixels."""
+    """Of a model of images whose folder has no preprocessor."""
     if not {"preprocessor_config.json", "processor_config.json"} & set(names):
         return "there is no preprocessor_config.json: add it from where the weights came from"
     return None

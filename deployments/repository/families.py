@@ -16,7 +16,7 @@ Lacks = Callable[[Mapping[str, object], Collection[str]], str | None]
 
 
 Context = Callable[[Mapping[str, object]], int | None]
-"""How many tokens the model with this config.json takes, question and answer together; None where it does not say."""
+"""How many tokens the model with this config.json takes, prompt and answer together; None where it has no number."""
 
 
 class ModelFormat(BaseModel):
@@ -30,7 +30,7 @@ class ModelFormat(BaseModel):
     """An entry of model.yaml's `golden`."""
     lacks: ImportString[Lacks] | None = None
     marker: str | None = None
-    """A file that only folders of the family hold, whatever their config.json says."""
+    """A file that only folders of the family hold, whatever their config.json is."""
 
 
 def family_of(
@@ -61,7 +61,7 @@ def family_of(
 
 
 def context_of(family: str, config: Mapping[str, object], formats: Mapping[str, ModelFormat]) -> int | None:
-    """How many tokens a model of this family takes, if the family counts them and config.json says it."""
+    """How many tokens a model of this family takes, if the family counts them and config.json has the number."""
     context = formats[family].context
     return context(config) if context is not None else None
 

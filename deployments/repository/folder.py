@@ -114,7 +114,7 @@ def read_config(folder: Path) -> dict[str, object]:
 
 
 def read_generation(folder: Path) -> FolderDefaults:
-    """What generation_config.json says of requests. Raises Unservable, OSError."""
+    """The defaults of requests in generation_config.json. Raises Unservable, OSError."""
     try:
         with (folder / GENERATION).open("rb") as stream:
             return parse_generation(stream.read(CONFIG_BYTES + 1))

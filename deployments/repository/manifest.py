@@ -48,7 +48,7 @@ class Manifest(Strict):
     """The largest batch, where it is to be smaller than the family's."""
     generation: GenerationDefaults = GenerationDefaults()
     folder_defaults: bool | None = None
-    """Whether generation_config.json holds for requests that say nothing; by default as the family's settings say."""
+    """Whether generation_config.json has the defaults of requests; by default as in the family's settings."""
     golden: Annotated[tuple[Mapping[str, object], ...], Field(max_length=32)] = ()
     """Every one must hold before the model answers a caller. The family defines what an example is."""
     draft_decoding: bool = False

@@ -33,7 +33,7 @@ class Model:
     generation: FolderDefaults = field(default_factory=FolderDefaults)
     """Of the folder's generation_config.json."""
     context: int | None = None
-    """How many tokens it takes, where its family counts them and config.json says it."""
+    """How many tokens it takes, where its family counts them and config.json has the number."""
     adapter_of: str | None = None
     """The base that it names, if the folder holds an adapter."""
     base: Path | None = None

@@ -16,7 +16,7 @@ _BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64
 
 
 def check_safetensors(file: Path) -> Extent:
-    """What the header says. Raises Unservable where the file does not match it, or is sparse."""
+    """The header. Raises Unservable where the file does not match it, or is sparse."""
     try:
         with file.open("rb") as stream:
             return _check(stream)

@@ -1,4 +1,4 @@
-"""What a process says of its own crash, in a file that others read: a fatal signal leaves a traceback there. SIGKILL,
+"""A process's report of its own crash, in a file that others read: a fatal signal leaves a traceback there. SIGKILL,
 by an operator or for want of memory, and an exit leave nothing."""
 
 import faulthandler

@@ -14,7 +14,7 @@ SAME_S = 2.0
 
 
 def oom_kills(cgroup: Path = CGROUP, mounts: Path = MOUNTS, vmstat: Path = VMSTAT) -> int:
-    """How many in this process's cgroup, where it has one of version 2, else on this machine; 0 where nothing says."""
+    """How many in this process's cgroup, where it has one of version 2, else on this machine; 0 without a counter."""
     for counters in (*_events(cgroup, mounts), vmstat):
         with suppress(OSError, ValueError):
             for line in counters.read_text("utf-8").splitlines():

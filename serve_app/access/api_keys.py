@@ -127,7 +127,7 @@ class Access:
         return caller
 
     def may_see(self, caller: Caller, name: str) -> bool:
-        """Whether a caller may be told of the requests of the key with this name: its own, or an administrator."""
+        """Whether a caller may see the requests of the key with this name: its own, or an administrator."""
         key = self.settings.keys.get(caller.name)
         return not self.settings.keys or caller.name == name or (key is not None and key.administrator)
 

@@ -42,7 +42,7 @@ class RequestContext:
     request_id: str
     caller: Caller = ANONYMOUS
     left_open: Mapping[str, object] = field(default_factory=dict)
-    """Fields that the request does not say, with what its protocol has for them where the model says nothing either."""
+    """Fields that the request leaves out, with the values of its protocol, for where the model has none either."""
     traceparent: str = ""
 
     def of(self, number: int) -> "RequestContext":

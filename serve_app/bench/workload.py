@@ -18,7 +18,7 @@ from serve_app.bench.connections import Sent
 WORD = "word "
 """About a token."""
 CONTEXT = 1024
-"""Of a model that does not say its own."""
+"""Of a model without a number of its own."""
 
 
 @dataclass(frozen=True, slots=True)

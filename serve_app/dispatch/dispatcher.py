@@ -80,7 +80,7 @@ class Route:
 
     @property
     def folder_defaults(self) -> bool:
-        """Whether generation_config.json holds where a model.yaml says nothing of it."""
+        """Whether generation_config.json has defaults, where model.yaml does not decide it."""
         return getattr(self.settings, "folder_defaults", True)
 
 
@@ -177,7 +177,7 @@ class Dispatcher:
         call.call = replace(call.call, alone=trial.alone)
 
     def _see_whether_alone(self, call: Pending) -> None:
-        """A file of this machine says it: messages may be late, and an answer be lost with what is computed next."""
+        """A file on this machine marks it: messages may be late, and an answer be lost with what is computed next."""
         if call.call.alone and self._profile:
             mark = self._profile.alone_file(call.call.call_id)
             if mark.exists():
@@ -232,7 +232,7 @@ def _refusal(digest: str) -> InputQuarantined:
 def _defaults(
     request: SamplingDefaults, model: Model, route: Route, left_open: Mapping[str, object]
 ) -> dict[str, object]:
-    """What the request does not say: by model.yaml, then by the model's folder, then by the request's protocol."""
+    """The fields that the request leaves out: from model.yaml, then the model's folder, then the request's protocol."""
     manifest = model.manifest
     sources: list[SamplingDefaults] = [manifest.generation]
     if route.folder_defaults if manifest.folder_defaults is None else manifest.folder_defaults:

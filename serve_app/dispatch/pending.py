@@ -13,7 +13,7 @@ from serve_app.dispatch.trial import Trial
 
 @dataclass(eq=False, kw_only=True)
 class Pending:
-    """A call without chunks. Cancelling whoever awaits `response` cancels the call."""
+    """A call without chunks. Cancelling the task that awaits `response` cancels the call."""
 
     call: Call
     family: str

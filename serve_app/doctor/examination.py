@@ -18,7 +18,7 @@ from serve_app.doctor.models import Child, repository
 WORKER = "serve_app.doctor.worker"
 SHORT_S = 120.0
 OF_SETTINGS = ("tls_cert", "tls_key", "link_targets", "families.")
-"""How mistakes begin that no other check here finds, with more to say of them."""
+"""How mistakes begin that no other check here finds with more detail."""
 
 
 def examine(file: Path | None, models: Path | str | None, port: int) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ READY_S = 15.0
 
 
 def machine(config: RuntimeConfig, families: Sequence[Family], cpus: float | None = None) -> Iterator[Finding]:
-    """`cpus`: as many as there are, unless it says otherwise."""
+    """`cpus`: as many as there are, unless it is set."""
     if sys.platform != "linux":
         yield fault("system", platform.system(), "run it in a Linux container or in WSL 2")
     counted = machine_cpus() if cpus is None else cpus
@@ -66,7 +66,7 @@ def disk(config: RuntimeConfig) -> Finding:
 
 
 def gpus(device: str) -> Finding:
-    """`device`: where torch computes by default, as the child has told."""
+    """`device`: where torch computes by default, as the child has answered."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

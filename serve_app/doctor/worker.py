@@ -1,4 +1,4 @@
-"""The child that loads models and starts Ray on trial. It may end without an answer, and the parent tells.
+"""The child that loads models and starts Ray on trial. It may end without an answer: the parent reports that.
 
 A request is {"load": name, "config": JSON}, {"device": true} or {"ray": true}.
 """

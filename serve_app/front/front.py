@@ -66,7 +66,7 @@ class Front:
         self._started_at = time.monotonic()
 
     def keep_running(self) -> str | None:
-        """Starts HAProxy again if it has ended. Returns what there is to say of it."""
+        """Starts HAProxy again if it has ended. Returns the line to print, if so."""
         if self._process is None or self._process.poll() is None:
             return None
         if time.monotonic() - self._started_at < SOON_S:

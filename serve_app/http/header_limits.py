@@ -14,4 +14,4 @@ CONTROL_HEADERS = frozenset(
 )
 """With these a client can turn off Ray Serve's timeouts or select a replica. Serve reads `-` and `_` as the same."""
 PREFIX_HEADER = "x-model-runtime-prefix"
-"""With it our HAProxy tells an ingress replica the application's route prefix. HAProxy removes what clients send."""
+"""In it our HAProxy sends an ingress replica the application's route prefix. HAProxy removes what clients send."""

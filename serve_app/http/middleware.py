@@ -58,7 +58,7 @@ class ControlHeaderFilter:
 
 
 class _ServesErrors:
-    """Replaces what Serve says where it has no answer of ours: plain text ("Internal Server Error"), as for a replica
+    """Replaces Serve's own answers where it has none of ours: plain text ("Internal Server Error"), as for a replica
     that is gone. The only errors of the runtime in plain text are those of health."""
 
     def __init__(self, scope: Scope, send: Send) -> None:

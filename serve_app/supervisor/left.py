@@ -27,7 +27,7 @@ _OPENMP = re.compile(r"__KMP_REGISTERED_LIB_(\d+)_(\d+)")
 
 @contextmanager
 def private_folder(parent: Path) -> Iterator[Path]:
-    """A new folder below `parent` until the end. Its lock is this process's, and tells others that it is there."""
+    """A new folder below `parent` until the end. This process holds its lock, by which others see that it is in use."""
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
     lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)

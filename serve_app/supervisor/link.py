@@ -1,4 +1,4 @@
-"""What the supervisor and the process that it guards say to each other: lines of JSON, on one connection."""
+"""The messages between the supervisor and the process that it guards: lines of JSON, on one connection."""
 
 import _thread
 import json
@@ -13,7 +13,7 @@ _RELOAD = b"reload\n"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the guarded process tells the supervisor. Each report means that it is alive."""
+    """What the guarded process reports. Each report means that it is alive."""
 
     watch: Mapping[str, int] = field(default_factory=dict)
     """By name, the ids of processes without which it cannot go on."""

@@ -1,4 +1,4 @@
-"""What `/metrics` and `/models` said at one moment, and what happened between two of them. Knows no terminal."""
+"""The values of `/metrics` and `/models` at one moment, and what happened between two moments. Knows no terminal."""
 
 import math
 from collections import defaultdict

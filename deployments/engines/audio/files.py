@@ -1,6 +1,6 @@
 """The sound in a file: WAV, FLAC, Ogg, MP3, and what browsers and phones record (WebM, MP4, AAC). Knows FFmpeg (PyAV).
 
-The kind is told by the first bytes, never by a name. Only the named demuxers and codecs run: FFmpeg has others that
+The kind is found by the first bytes, never by a name. Only the named demuxers and codecs run: FFmpeg has others that
 open further files and addresses, or decode pictures.
 """
 

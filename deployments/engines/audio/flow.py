@@ -1,4 +1,4 @@
-"""How the library's own loop lets other requests be computed, ends early, and tells what it was prompted with."""
+"""How the library's own loop lets other requests be computed, ends early, and records what it was prompted with."""
 
 from typing import Any, Protocol
 

@@ -191,11 +191,11 @@ class WhisperEngine:
         generation = self._model.generation_config
         tokens: list[int | None] = [generation.decoder_start_token_id]
         if self._multilingual:
-            said = self._language_and_task(options)
+            given = self._language_and_task(options)
             numbers = {code: number for number, code in self._languages.items()}
-            tokens.append(numbers[said["language"]] if "language" in said else None)
-            if "task" in said:
-                tokens.append(self._tasks[said["task"]])
+            tokens.append(numbers[given["language"]] if "language" in given else None)
+            if "task" in given:
+                tokens.append(self._tasks[given["task"]])
         return [*tokens, generation.no_timestamps_token_id]
 
     @property

@@ -64,7 +64,7 @@ def _class_of(config: PretrainedConfig) -> Any:
 
 
 def positions_of(model: Any) -> int | None:
-    """The longest text that it has positions for; None where it has no table of them and config.json says nothing."""
+    """The longest text that it has positions for; None where it has no table of them and config.json has no number."""
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding):

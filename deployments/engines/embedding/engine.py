@@ -79,13 +79,13 @@ class TextEmbeddingEngine:
         """
         try:
             check_dtype(dtype)
-            said = EmbeddingFolder.read(folder)
+            settings = EmbeddingFolder.read(folder)
             model = load_encoder(folder, device, dtype)
             takes_types = "token_type_ids" in inspect.signature(model.forward).parameters
             tokenizer = EmbeddingTokenizer.load(
-                folder, said.max_tokens, positions_of(model), said.lowercase, takes_types
+                folder, settings.max_tokens, positions_of(model), settings.lowercase, takes_types
             )
-            engine = cls(model, said, tokenizer, cores or torch.get_num_threads())
+            engine = cls(model, settings, tokenizer, cores or torch.get_num_threads())
             engine._try_out()
             if cache is not None and torch.device(device).type == "cpu" and model.dtype == torch.float32:
                 details, read = (

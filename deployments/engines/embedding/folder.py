@@ -1,4 +1,4 @@
-"""What a folder says of its embeddings: modules, prompts, the longest text. Reads JSON only.
+"""The settings of embeddings in a folder: modules, prompts, the longest text. Reads JSON only.
 
 The files are those of sentence-transformers. A folder without a modules.json is a plain encoder, and its
 tokens are averaged.
@@ -49,7 +49,7 @@ class EmbeddingFolder:
     prompts: Mapping[str, str] = field(default_factory=lambda: {"query": "", "document": ""})
     default_prompt: str = ""
     dimensions: int | None = None
-    """So many of a vector's values are the answer to a request that says nothing."""
+    """So many of a vector's values are the answer to a request that leaves it out."""
     max_tokens: int | None = None
     lowercase: bool = False
 

@@ -13,7 +13,7 @@ from deployments.engines.errors import load_failure
 from deployments.engines.loading import LOCAL
 
 MOST_TOKENS = 32_768
-"""Of a text, where neither the folder nor the encoder says it."""
+"""Of a text, where neither the folder nor the encoder has a limit."""
 BY_LANGCHAIN = "check_embedding_ctx_length=False"
 
 

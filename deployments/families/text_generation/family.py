@@ -30,7 +30,7 @@ class TextGenerationOptions(FamilySettings):
     READ_AT_START = FamilySettings.READ_AT_START | {"folder_defaults"}
 
     folder_defaults: bool = True
-    """Whether a folder's generation_config.json holds for requests that say nothing; a model.yaml may say otherwise."""
+    """Whether a folder's generation_config.json has the defaults of requests; model.yaml goes first."""
 
 
 class GoldenText(GoldenExample):

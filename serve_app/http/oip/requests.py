@@ -1,6 +1,6 @@
 """The body of an inference request, and the requests of the contract that it becomes. Pure; knows no routes.
 
-The body is JSON, followed by the bytes of those inputs that say `binary_data_size`. With a JSON part of no bytes the
+The body is JSON, followed by the bytes of those inputs that have `binary_data_size`. With a JSON part of no bytes the
 whole body is the one input of the model.
 """
 
@@ -87,7 +87,7 @@ def asked_of(body: bytes, header_length: int | None, model_id: str, signature: S
 
 
 def asked_from(parsed: Body, raw: bytes, model_id: str, signature: Signature) -> Asked:
-    """`raw`: the bytes of the inputs that say `binary_data_size`, in their order. Raises InvalidRequest."""
+    """`raw`: the bytes of the inputs that have `binary_data_size`, in their order. Raises InvalidRequest."""
     _refuse(parsed.parameters)
     columns = _columns(parsed.inputs, raw, tensors_of(signature.request))
     binary = parsed.parameters.get("binary_data_output") is True
