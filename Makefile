@@ -90,7 +90,7 @@ test-clients: .venv/dev.stamp
 
 # The pages for browsers, by clicks in Debian's Chromium: two minutes. SCREENSHOTS=docs/images renews those of the docs.
 test-browser: .venv/dev.stamp
-	@command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
+	@command -v chromium >/dev/null && command -v tmux >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core tmux
 	BROWSER=chromium SCREENSHOTS=$(SCREENSHOTS) $(BIN)/pytest -s tests/browser
 
 # deploy/monitoring/ under Debian's Prometheus, while the runtime answers requests: some minutes.

@@ -15,6 +15,7 @@ import pytest
 from deployments.families.image_classification.family import SAMPLE_IMAGE
 from serve_app.client import ModelRuntimeClient
 from tests.browser.chromium import PROGRAM, Page
+from tests.support import PROJECT
 from tests.support.audio.files import saved, tone
 
 pytestmark = [
@@ -104,14 +105,19 @@ def test_a_text_streams_and_its_speed_is_shown(page: Page, url: str, screenshots
     page.save_screenshot(screenshots / "home.png")
 
 
-def test_objects_are_drawn_as_boxes_with_the_settings_given(page: Page, url: str) -> None:
+def test_objects_are_drawn_as_boxes_with_the_settings_given(page: Page, url: str, screenshots: Path) -> None:
     open_family(page, url, "Object")
-    page.choose_file(FILE, SAMPLE_IMAGE)
+    page.choose_file(FILE, PROJECT / "models" / "blood_cells" / "example.jpg")
+    page.click("#run")
+    page.wait_for("document.querySelectorAll('.frame rect').length > 5")
+    page.run("scrollTo(0, 0)")
+    page.save_screenshot(screenshots / "boxes.png")
+    few = page.run("document.querySelectorAll('.frame rect').length")
     page.click(".lane details summary")
     page.click("[data-setting=threshold]")
     page.type("0")
     page.click("#run")
-    page.wait_for("document.querySelectorAll('.frame rect').length > 0")
+    page.wait_for(f"document.querySelectorAll('.frame rect').length > {few}")
     assert page.run("document.querySelectorAll('.found li').length === document.querySelectorAll('.frame rect').length")
 
 
