@@ -41,7 +41,7 @@ def serve_delayed(port: int) -> None:
         return JSONResponse(ANSWER)
 
     async def models(request: Request) -> Response:
-        return JSONResponse([])
+        return JSONResponse({"models": []})
 
     routes = [Route("/infer", infer, methods=["POST"]), Route("/models", models)]
     uvicorn.run(Starlette(routes=routes), port=port, log_level="critical")
