@@ -47,19 +47,20 @@ def screen(url: str, history: History, clock: Callable[[float], str], trouble: s
 
 
 def _table(*columns: str) -> Table:
+    """Where the terminal is narrow, names and remarks are cut, and numbers are not."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
-        left = number == 0 or column in ("state", "remark", "code")
-        table.add_column(column, justify="left" if left else "right", overflow="ellipsis", no_wrap=True)
+        left, cut = number == 0 or column in ("state", "remark", "code"), number == 0 or column == "remark"
+        table.add_column(column, justify="left" if left else "right", overflow="ellipsis", no_wrap=not cut)
     return table
 
 
 def _families(sample: Sample, period: Period | None) -> Table:
-    table = _table("FAMILY", "ready", "replicas", "memory", "requests/s", "errors/s", "p50", "p99")
+    table = _table("FAMILY", "ready", "replicas", "memory", "req/s", "err/s", "p50", "p99")
     for family in families_of(sample.models):
         own = [model for model in sample.models if model.family == family]
         ready = sum(model.state == "ready" for model in own)
-        memory = f"{_mib(sample.sum(USED, family=family))} of {_mib(sample.sum(BUDGET, family=family))}"
+        memory = f"{sample.sum(USED, family=family) / MIB:.0f} of {_mib(sample.sum(BUDGET, family=family))}"
         table.add_row(
             family,
             f"{ready} of {len(own)}",
@@ -79,7 +80,7 @@ def _rates(period: Period | None, **labels: str) -> tuple[str, str]:
 
 
 def _models(sample: Sample, period: Period | None) -> Table:
-    table = _table("MODEL", "state", "memory", "requests/s", "errors/s", "tokens/s", "running", "waiting", "remark")
+    table = _table("MODEL", "state", "memory", "req/s", "err/s", "tok/s", "running", "waiting", "remark")
     for model in sorted(sample.models, key=lambda one: (one.state != "ready", one.model_id)):
         name = model.model_id
         tokens = period.rate(TOKENS, model=name) if period else 0.0

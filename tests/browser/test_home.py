@@ -110,7 +110,7 @@ def test_objects_are_drawn_as_boxes_with_the_settings_given(page: Page, url: str
     page.choose_file(FILE, PROJECT / "models" / "blood_cells" / "example.jpg")
     page.click("#run")
     page.wait_for("document.querySelectorAll('.frame rect').length > 5")
-    page.run("scrollTo(0, 0)")
+    page.run("document.querySelector('.frame').scrollIntoView({block: 'center'})")
     page.save_screenshot(screenshots / "boxes.png")
     few = page.run("document.querySelectorAll('.frame rect').length")
     page.click(".lane details summary")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from tests.browser.chromium import PROGRAM, Page
@@ -23,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("tmux") is None, reason="needs Debian's tmux"),
 ]
 
-COLUMNS, LINES = 112, 30
+COLUMNS, LINES = 100, 22
 PAGE = """<body style="margin:0;background:#0c0c0c;color:#d0d0d0"><pre style="margin:0;padding:16px;width:max-content;
 font:14px/1.25 'DejaVu Sans Mono',monospace"><code>{code}</code></pre>"""
 
@@ -36,7 +37,7 @@ def tmux(*arguments: str) -> str:
 def test_top_shows_models_rates_and_latencies_while_requests_are_answered(
     page: Page, url: str, screenshots: Path, tmp_path: Path
 ) -> None:
-    top = [sys.executable, "-m", "serve_app.cli.main", "top", "--url", url]
+    top = ["env", "-u", "COLUMNS", sys.executable, "-m", "serve_app.cli.main", "top", "--url", url]
     tmux("new-session", "-d", "-x", str(COLUMNS), "-y", str(LINES), "-c", str(PROJECT), shlex.join(top))
     try:
         with requests_under_way(url):
@@ -49,8 +50,8 @@ def test_top_shows_models_rates_and_latencies_while_requests_are_answered(
         tmux("kill-server")
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(screen)
-    (tmp_path / "top.html").write_text(console.export_html(inline_styles=True, code_format=PAGE), "utf-8")
-    width, height = 980, 17 * LINES + 60
+    (tmp_path / "top.html").write_text(console.export_html(theme=MONOKAI, inline_styles=True, code_format=PAGE), "utf-8")
+    width, height = 900, 17 * LINES + 60
     page.look(width, height)
     page.open(f"file://{tmp_path}/top.html")
     page.save_screenshot(screenshots / "top.png")

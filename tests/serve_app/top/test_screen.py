@@ -20,8 +20,8 @@ MODELS = [
 ]
 
 
-def shown(history: History, trouble: str = "") -> list[str]:
-    console = Console(width=200, color_system=None)
+def shown(history: History, trouble: str = "", width: int = 200) -> list[str]:
+    console = Console(width=width, color_system=None)
     with console.capture() as captured:
         console.print(screen("http://x", history, lambda at: f"t={at:g}", trouble))
     return [" ".join(line.split()) for line in captured.get().splitlines()]
@@ -37,7 +37,7 @@ def history(*looks: str) -> History:
 def test_families_models_and_errors_are_shown_with_their_rates() -> None:
     lines = shown(history(metrics(10, 1, 100, 10, 0), metrics(30, 5, 500, 30, 10)))
     assert lines[0] == "http://x t=1 24.0 requests/s, 400 tokens/s"
-    assert "text_generation 1 of 1 1 10 MiB of 100 MiB 24.0 4.0 75 ms 973 ms" in lines
+    assert "text_generation 1 of 1 1 10 of 100 MiB 24.0 4.0 75 ms 973 ms" in lines
     assert "image_classification 0 of 1 0 – 0.0 0.0 – –" in lines
     assert "gpt ready 8 MiB 24.0 4.0 400 – 4 pinned" in lines
     assert "broken failed – 0.0 0.0 – – – no weights" in lines
@@ -54,3 +54,9 @@ def test_trouble_is_said_beside_what_was_last_seen() -> None:
     assert lines[0].endswith("the runtime cannot be reached")
     assert any(line.startswith("gpt ready") for line in lines)
     assert shown(History(), "nothing yet") == ["http://x nothing yet"]
+
+
+def test_on_80_columns_names_are_cut_and_numbers_are_whole() -> None:
+    lines = shown(history(metrics(10, 1, 100, 10, 0), metrics(30, 5, 500, 30, 10)), width=80)
+    assert any(line.endswith("1 of 1 1 10 of 100 MiB 24.0 4.0 75 ms 973 ms") for line in lines)
+    assert "gpt ready 8 MiB 24.0 4.0 400 – 4 pinned" in lines
