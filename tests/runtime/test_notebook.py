@@ -51,10 +51,11 @@ def test_the_outputs_are_committed(name: str) -> None:
     assert shown(cells).count("image/png") == PICTURES[name]
 
 
-def test_the_quickstart_shows_an_error_with_its_code() -> None:
-    assert "model_not_found – no model 'gpt-nanno'; did you mean 'gpt-nano'?" in shown(
-        read_notebook("quickstart").cells
-    )
+def test_the_quickstart_plays_a_digit_and_shows_an_error_with_its_code() -> None:
+    cells = read_notebook("quickstart").cells
+    assert "text/html" in shown(cells)  # the player
+    assert "seven" in shown(cells)
+    assert "model_not_found – no model 'gpt-nanno'; did you mean 'gpt-nano'?" in shown(cells)
 
 
 def test_every_notebook_is_run() -> None:
