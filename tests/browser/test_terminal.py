@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 COLUMNS, LINES = 100, 22
-PAGE = """<body style="margin:0;background:#0c0c0c;color:#d0d0d0"><pre style="margin:0;padding:16px;width:max-content;
-font:14px/1.25 'DejaVu Sans Mono',monospace"><code>{code}</code></pre>"""
+PAGE = """<body style="margin:0;overflow:hidden;background:#0c0c0c;color:#d0d0d0">
+<pre style="margin:0;padding:16px;width:max-content;font:14px/1.25 'DejaVu Sans Mono'"><code>{code}</code></pre>"""
 
 
 def tmux(*arguments: str) -> str:
@@ -34,23 +34,32 @@ def tmux(*arguments: str) -> str:
     return subprocess.run([*own, *arguments], capture_output=True, text=True, check=True).stdout
 
 
+def drawn(screens: list[str]) -> str:
+    """What is on the screen now, which is kept with its colours; at times it is just being drawn."""
+    screens.append(tmux("capture-pane", "-e", "-p"))
+    return screens[-1]
+
+
 def test_top_shows_models_rates_and_latencies_while_requests_are_answered(
     page: Page, url: str, screenshots: Path, tmp_path: Path
 ) -> None:
     top = ["env", "-u", "COLUMNS", sys.executable, "-m", "serve_app.cli.main", "top", "--url", url]
     tmux("new-session", "-d", "-x", str(COLUMNS), "-y", str(LINES), "-c", str(PROJECT), shlex.join(top))
+    screens: list[str] = []
     try:
         with requests_under_way(url):
             wait_until(lambda: "blood_cells" in tmux("capture-pane", "-p"), "a screen", 60)
             first = tmux("capture-pane", "-p")
             wait_until(lambda: tmux("capture-pane", "-p") not in ("", first), "another one")
-            wait_until(lambda: "ready" in tmux("capture-pane", "-p"), "a loaded model")
-            screen = Text.from_ansi(tmux("capture-pane", "-e", "-p"))
+            wait_until(lambda: all(word in drawn(screens) for word in ("FAMILY", "ready", "tokens/s")), "a whole one")
+            screen = Text.from_ansi(screens[-1])
     finally:
         tmux("kill-server")
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(screen)
-    (tmp_path / "top.html").write_text(console.export_html(theme=MONOKAI, inline_styles=True, code_format=PAGE), "utf-8")
+    (tmp_path / "top.html").write_text(
+        console.export_html(theme=MONOKAI, inline_styles=True, code_format=PAGE), "utf-8"
+    )
     width, height = 900, 17 * LINES + 60
     page.look(width, height)
     page.open(f"file://{tmp_path}/top.html")
