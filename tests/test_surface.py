@@ -75,6 +75,8 @@ METRICS = {
     "text_prompt_tokens_total": "counter",
     "text_prompt_tokens_shared_total": "counter",
     "text_generated_tokens_total": "counter",
+    "text_draft_tokens_total": "counter",
+    "text_draft_tokens_accepted_total": "counter",
     "text_queue_seconds": "histogram",
     "text_time_to_first_token_seconds": "histogram",
     "text_inter_token_seconds": "histogram",

@@ -49,6 +49,8 @@ class Manifest(Strict):
     generation: GenerationDefaults = GenerationDefaults()
     folder_defaults: bool | None = None
     """Whether generation_config.json has the defaults of requests; by default as in the family's settings."""
+    prompt_lookup: bool = False
+    """Whether greedy texts propose their own earlier tokens, so that one step may give several."""
     golden: Annotated[tuple[Mapping[str, object], ...], Field(max_length=32)] = ()
     """Every one must hold before the model answers a caller. The family defines what an example is."""
     draft_decoding: bool = False

@@ -196,11 +196,17 @@ def load_paged(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024)
     return TextGenerationEngine(Selected(loop, loaded, loaded.nbytes), Tokenizer.load(folder), recorder, generation)
 
 
-def load_openvino(folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024) -> TextGenerationEngine:
+def load_openvino(
+    folder: Path, max_batch_size: int = 16, max_waiting: int = 1_024, prompt_lookup: bool = False
+) -> TextGenerationEngine:
     engine = TextGenerationEngine.load(
-        folder, max_batch_size=max_batch_size, max_waiting=max_waiting, cache=converted_models()
+        folder,
+        max_batch_size=max_batch_size,
+        max_waiting=max_waiting,
+        cache=converted_models(),
+        prompt_lookup=prompt_lookup,
     )
-    assert engine.runtime_info == (OPENVINO,)
+    assert engine.runtime_info[0] == OPENVINO + ", prompt lookup" * prompt_lookup
     return engine
 
 

@@ -73,11 +73,13 @@ class TextGenerationEngine:
         facts: Facts | None = None,
         folder_defaults: bool = True,
         in_background: bool = False,
+        prompt_lookup: bool = False,
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
         `cache`: of converted models. `facts`: what the probes of earlier loads found out. `folder_defaults`: whether
         generation_config.json holds. `in_background`: whether plain generation answers while the model is converted.
+        `prompt_lookup`: whether greedy texts propose their own tokens.
         """
         probes = ProbeCache(facts, device, dtype)
         try:
@@ -85,7 +87,7 @@ class TextGenerationEngine:
                 tokenizer, stats = Tokenizer.load(folder), StatsRecorder()
                 queue = RequestQueue(max_batch_size, max_waiting, stats)
                 kept = cache or ArtifactCache(Path(place), CONVERTED_BYTES)
-                candidate = Candidate(folder, device, dtype, tokenizer, queue, kept, in_background)
+                candidate = Candidate(folder, device, dtype, tokenizer, queue, kept, in_background, prompt_lookup)
                 selected = select_backend(candidate, probes)
                 del candidate  # It holds the plain model.
                 ends = selected.facts.stop_ids

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -13,6 +14,7 @@ from deployments.engines.text.decoders.model import ModelFacts
 from deployments.engines.text.next_tokens import next_tokens
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler, unloading
+from deployments.engines.text.speculation.prompt_lookup import PromptLookup
 
 
 class EngineLoop(Cache, Protocol):
@@ -48,10 +50,18 @@ class EngineLoop(Cache, Protocol):
 class DecoderLoop:
     """Our own loop over a decoder."""
 
-    def __init__(self, facts: ModelFacts, decoder: Decoder, queue: RequestQueue, runtime_info: str) -> None:
+    def __init__(
+        self,
+        facts: ModelFacts,
+        decoder: Decoder,
+        queue: RequestQueue,
+        runtime_info: str,
+        lookup: PromptLookup | None = None,
+    ) -> None:
         self.scheduler = Scheduler(decoder, queue, facts.stop_ids)
         self.max_length = facts.context
         self.runtime_info = (runtime_info,)
+        self._lookup = lookup
         self.settled = threading.Event()
         """Set while nothing is being made that may take the decoder's place."""
         self.settled.set()
@@ -121,8 +131,25 @@ class DecoderLoop:
 
     def _step(self) -> None:
         batch = self.scheduler.schedule()
-        if batch and (output := self._forward(batch)):
+        if not batch:
+            return
+        if self._lookup and batch.phase == "decode":
+            drafts = self._lookup.propose(batch.requests, self.decoder.draft_budget)
+            if drafts:
+                self._verify(batch.requests, drafts)
+                return
+        if output := self._forward(batch):
             self.scheduler.postprocess(batch, next_tokens(output, batch.requests))
+
+    def _verify(self, requests: Sequence[GenerationRequest], drafts: Sequence[Sequence[int]]) -> None:
+        """A step that gives each row one token and those of its proposed ones that are right."""
+        rows = [[request.tokens[-1], *draft] for request, draft in zip(requests, drafts, strict=True)]
+        output, counts = self.decoder.verify(rows)
+        each = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
+        self.scheduler.postprocess_verified(next_tokens(output, each), counts)
+        recorder = self.scheduler.queue.recorder
+        recorder.draft_tokens += sum(map(len, drafts))
+        recorder.accepted_tokens += len(each) - len(requests)
 
     def _forward(self, batch: Batch) -> StepOutput | None:
         """The logits that follow each request; None after a chunk that is not the last one of its prompt."""

@@ -73,7 +73,7 @@ class GenerationRequest:
         self._prompt_logprobs: list[PromptToken] = []
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling
-        self.greedy = sampling.greedy and folder is None
+        self.greedy = sampling.greedy and folder is None and grammar is None
         self.folder = folder
         self.grammar = grammar
         self._stop_ids = frozenset(sampling.stop_token_ids or ())
@@ -125,6 +125,11 @@ class GenerationRequest:
     def forced(self) -> int | None:
         """The token of the prompt that has to come next."""
         return self._prompt[len(self.tokens)] if len(self.tokens) < self.prompt_tokens else None
+
+    @property
+    def draft_limit(self) -> int:
+        """Tokens that may be proposed: only where each is the model's best one, and the last one has none after it."""
+        return max(0, self.max_new_tokens - self.generated - 1) if self.greedy and self.forced is None else 0
 
     @property
     def over(self) -> bool:

@@ -5,6 +5,7 @@ Knows requests and rows of a decoder, not tensors; it starts no thread.
 
 import threading
 from collections import deque
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from deployments.contract.errors import OutOfMemory, Overloaded, ServingError, Unavailable
@@ -184,17 +185,30 @@ class Scheduler:
         """Gives each request of the batch its token; those that end with it give up their rows."""
         first = 0 if batch.phase == "decode" else len(self.running)
         self._assign_rows(batch)
-        self.queue.recorder.generated_tokens += len(tokens)
         for n in reversed(range(len(tokens))):
-            token = tokens[n]
-            if isinstance(token, ServingError):
-                self._release(first + n, broken=True).emit(token)
-                continue
-            request = batch.requests[n]
-            reason = request.append(token.token, token.token in self._stop_ids, token.logprobs)
-            if reason:
-                self.queue.recorder.finished(request)
-                self._release(first + n).finish(reason)
+            self._append(first + n, tokens[n])
+
+    def postprocess_verified(self, tokens: Sequence[NextToken | ServingError], counts: Sequence[int]) -> None:
+        """Gives each row its `counts` tokens, up to one that ends its request."""
+        self._batch = None
+        end = len(tokens)
+        for row in reversed(range(len(counts))):
+            begin = end - counts[row]
+            any(self._append(row, token) for token in tokens[begin:end])
+            end = begin
+
+    def _append(self, row: int, token: NextToken | ServingError) -> bool:
+        """Whether the request ended, and gave up its row."""
+        self.queue.recorder.generated_tokens += 1
+        if isinstance(token, ServingError):
+            self._release(row, broken=True).emit(token)
+            return True
+        request = self.running[row]
+        reason = request.append(token.token, token.token in self._stop_ids, token.logprobs)
+        if reason:
+            self.queue.recorder.finished(request)
+            self._release(row).finish(reason)
+        return reason is not None
 
     def _assign_rows(self, batch: Batch) -> None:
         """The forward gave the prompts their rows, after those that ran."""

@@ -25,6 +25,7 @@ from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
+from deployments.engines.text.speculation.prompt_lookup import PromptLookup
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
 from deployments.system.artifact_cache import ArtifactCache
@@ -45,6 +46,7 @@ class Candidate:
     """A model's folder, and the queue of its requests.
 
     `cache`: of converted models. `in_background`: plain generation answers while the model is converted.
+    `prompt_lookup`: whether texts propose their own tokens.
     """
 
     folder: Path
@@ -54,11 +56,15 @@ class Candidate:
     queue: RequestQueue
     cache: ArtifactCache
     in_background: bool = False
+    prompt_lookup: bool = False
 
     @cached_property
     def key(self) -> str:
         """Of the converted model in the cache."""
         return key_of(self.folder, self.dtype)
+
+    def lookup(self) -> PromptLookup | None:
+        return PromptLookup() if self.prompt_lookup else None
 
     def conversion(self) -> Callable[[], Converted]:
         """Knows nothing of the plain model."""
@@ -154,7 +160,7 @@ def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Calla
         try:
             compiled, about = make()
             decoder = PagedDecoder(compiled, about.weight_bytes, max_rows, loop.max_length)
-            loop.move_to(decoder, _info(about))
+            loop.move_to(decoder, _info(about, candidate.prompt_lookup))
             settle(True)
         except Exception as failure:
             log.info("not by OpenVINO: %s: %s", type(failure).__name__, failure)
@@ -166,8 +172,8 @@ def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Calla
     threading.Thread(target=convert, name="convert", daemon=True).start()
 
 
-def _info(about: About) -> str:
-    return f"paged attention of OpenVINO, {about.precision}"
+def _info(about: About, prompt_lookup: bool) -> str:
+    return f"paged attention of OpenVINO, {about.precision}{', prompt lookup' * prompt_lookup}"
 
 
 def _of_the_disk(failure: Exception | None) -> bool:
@@ -187,7 +193,8 @@ def _openvino(candidate: Candidate, known: bool) -> Selected | None:
         raise
     facts = candidate.spelled(about.facts)
     decoder = PagedDecoder(compiled, about.weight_bytes, queue.max_rows, facts.context)
-    return Selected(DecoderLoop(facts, decoder, queue, _info(about)), facts, about.weight_bytes)
+    loop = DecoderLoop(facts, decoder, queue, _info(about, candidate.prompt_lookup), candidate.lookup())
+    return Selected(loop, facts, about.weight_bytes)
 
 
 def _paged(candidate: Candidate, known: bool) -> Selected | None:
@@ -221,7 +228,7 @@ def _single(state_name: str | None, candidate: Candidate, known: bool) -> Select
         "past_key_values": "plain generation, row by row: its KV cache does not fit a shared batch",
         None: "plain generation without a cache: every token costs the whole text again",
     }.get(state_name, "plain generation, row by row: no KV cache")
-    return Selected(DecoderLoop(loaded, decoder, candidate.queue, info), loaded, loaded.nbytes)
+    return Selected(DecoderLoop(loaded, decoder, candidate.queue, info, candidate.lookup()), loaded, loaded.nbytes)
 
 
 def _fits_pages(loaded: CausalModel) -> bool:

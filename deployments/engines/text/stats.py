@@ -32,6 +32,9 @@ class StatsRecorder:
     def __init__(self) -> None:
         self.prompt_tokens = 0
         self.generated_tokens = 0
+        self.draft_tokens = 0
+        self.accepted_tokens = 0
+        """Of the draft tokens."""
         self.queue_s = Histogram(QUEUE_BOUNDS)
         self.first_token_s = Histogram(FIRST_TOKEN_BOUNDS)
         self.inter_token_s = Histogram(INTER_TOKEN_BOUNDS)

@@ -20,6 +20,8 @@ CACHE_USED = "text_cache_used_bytes"
 PROMPT = "text_prompt_tokens_total"
 SHARED = "text_prompt_tokens_shared_total"
 GENERATED = "text_generated_tokens_total"
+DRAFTED = "text_draft_tokens_total"
+ACCEPTED = "text_draft_tokens_accepted_total"
 QUEUE = "text_queue_seconds"
 FIRST_TOKEN = "text_time_to_first_token_seconds"
 INTER_TOKEN = "text_inter_token_seconds"
@@ -34,6 +36,8 @@ COUNTERS = {
     PROMPT: "Tokens of prompts.",
     SHARED: "Tokens of prompts that the prefix cache had.",
     GENERATED: "Tokens generated.",
+    DRAFTED: "Tokens proposed by speculative decoding.",
+    ACCEPTED: "Proposed tokens that were right.",
 }
 HISTOGRAMS = {
     QUEUE: "Time from a request's arrival at its replica to its row of the batch.",
@@ -82,7 +86,13 @@ def _report(engine: "TextGenerationEngine", source: str, model: str) -> ModelRep
         CACHE: cache_bytes,
         CACHE_USED: round(cache_bytes * loop.use),
     }
-    counters = {PROMPT: stats.prompt_tokens, SHARED: loop.shared_tokens, GENERATED: stats.generated_tokens}
+    counters = {
+        PROMPT: stats.prompt_tokens,
+        SHARED: loop.shared_tokens,
+        GENERATED: stats.generated_tokens,
+        DRAFTED: stats.draft_tokens,
+        ACCEPTED: stats.accepted_tokens,
+    }
     histograms = {QUEUE: stats.queue_s, FIRST_TOKEN: stats.first_token_s, INTER_TOKEN: stats.inter_token_s}
     metrics = [ModelMetric(name, "gauge", GAUGES[name], (value,)) for name, value in gauges.items()]
     metrics += [ModelMetric(name, "counter", COUNTERS[name], (value,)) for name, value in counters.items()]

@@ -120,6 +120,7 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
             facts=facts,
             folder_defaults=defaults,
             in_background=True,
+            prompt_lookup=manifest.prompt_lookup,
         )
         self.metrics.watch(engine, model.name)
         logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))

@@ -41,6 +41,7 @@ max_batch_size: 4
 generation: {temperature: 0.7, stop: ["\\n"]}
 golden: [{prompt: a, max_tokens: 2, text: b}, {image: examples/a.png, label: b, probability: 0.9, tolerance: 0.1}]
 draft_decoding: true
+prompt_lookup: true
 source: s3://bucket/model
 files: {config.json: {bytes: 3, sha256: %s}}
 """

@@ -20,6 +20,13 @@ class StepOutput(NamedTuple):
         return StepOutput(self.logits[list(rows)], [self.best[n] for n in rows], [self.finite[n] for n in rows])
 
 
+class Verified(NamedTuple):
+    """The logits after each token that was appended, row by row, and how many tokens each row got."""
+
+    output: StepOutput
+    counts: list[int]
+
+
 ChunkedPrefill = Iterator[StepOutput | None]
 """A long prompt: each `next` computes one chunk. With the last one the prompt gets the next row, and only that gives
 the logits that follow."""
@@ -53,6 +60,10 @@ class Decoder(Cache, Protocol):
     def prefill_budget(self) -> int:
         """Tokens of the prompts that are computed in one forward. A single prompt may have more."""
 
+    @property
+    def draft_budget(self) -> int:
+        """Proposed tokens that one `verify` takes, of all rows; 0 where the decoder cannot take tokens back."""
+
     def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         """Add a row for each prompt, after the present ones; the logits that follow each prompt."""
 
@@ -61,6 +72,9 @@ class Decoder(Cache, Protocol):
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
         """Append one token to each row; the logits that follow."""
+
+    def verify(self, rows: Sequence[Sequence[int]]) -> Verified:
+        """Append to each row its next token, and the tokens proposed after it up to the first that is not the best."""
 
     def release(self, row: int, broken: bool = False) -> None:
         """Give a row up; the last row takes its number. `broken`: it may hold NaN."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, Verified, step_output
 from deployments.engines.text.decoders.model import inputs_of
 from deployments.engines.text.decoders.rotary import depends_on_length, recompute_length, reset_frequencies
 
@@ -20,6 +20,7 @@ class SingleDecoder:
     shared_tokens = 0
     chunk_size = None
     prefill_budget = 0
+    draft_budget = 0
 
     def __init__(self, model: PreTrainedModel, state_name: str | None) -> None:
         self._model = model
@@ -54,6 +55,9 @@ class SingleDecoder:
             logits, self._states[row] = self._forward(self._ids[row][known:], state, known)
             steps.append(logits)
         return step_output(torch.cat(steps))
+
+    def verify(self, rows: Sequence[Sequence[int]]) -> Verified:
+        raise NotImplementedError("no state of a model goes back to an earlier token")
 
     def _forward(self, ids: Sequence[int], state: Any, known: int = 0) -> tuple[Tensor, Any]:
         """Logits [1, vocabulary] after the last id, and the model's state after it; `known` tokens came before."""

@@ -4,6 +4,7 @@ Prompts that begin alike share blocks, as the next turn of a conversation does. 
 """
 
 import itertools
+import operator
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,8 @@ import numpy as np
 import openvino as ov
 import torch
 
-from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput
+from deployments.contract.errors import OutOfMemory
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, Verified
 from deployments.engines.text.openvino.block_pool import BlockPool
 from deployments.engines.text.openvino.kv_memory import KVMemory
 from deployments.engines.text.openvino.paging import BLOCK, WANTED
@@ -41,6 +43,8 @@ class PagedDecoder:
     """Tokens of a long prompt that are computed between two steps of the running rows."""
     prefill_budget = 128
     """So many prompt tokens keep a CPU busy; more would only delay first tokens."""
+    draft_budget = 32
+    """A token of a call of 32 costs a CPU a tenth of a step of one row; with more it would delay other rows."""
 
     def __init__(self, compiled: Any, weight_bytes: int, max_rows: int, context: int) -> None:
         self._block_bytes = block_bytes = KVMemory.block_bytes(compiled)
@@ -120,6 +124,35 @@ class PagedDecoder:
             text.append(token)
         return step_output(logits)
 
+    def verify(self, rows: Sequence[Sequence[int]]) -> Verified:
+        try:
+            self._reserve(rows)
+        except OutOfMemory:  # A proposal is no reason to fail.
+            rows = [row[:1] for row in rows]
+            self._reserve(rows)
+        parts = [Part(*row) for row in zip(rows, map(len, self._texts), self._tables, strict=True)]
+        logits = self._prompts(parts, each=True)
+        self._steps.stale = True
+        _, best, finite = step_output(logits)
+        kept, counts, begin = list[int](), list[int](), 0
+        for row, text, table in zip(rows, self._texts, self._tables, strict=True):
+            counts.append(1 + sum(itertools.takewhile(bool, map(operator.eq, row[1:], best[begin:]))))
+            kept += range(begin, begin + counts[-1])
+            begin += len(row)
+            text += row[: counts[-1]]
+            needed = -(-len(text) // BLOCK)
+            self._pool.release(table[needed:])
+            del table[needed:]
+        chosen = logits[: len(kept)] if len(rows) == 1 else logits[kept]  # Without a copy where it can be.
+        output = StepOutput(torch.from_numpy(chosen), [best[n] for n in kept], [finite[n] for n in kept])
+        return Verified(output, counts)
+
+    def _reserve(self, rows: Sequence[Sequence[int]]) -> None:
+        """Blocks for these tokens of each row."""
+        for row, text, table in zip(rows, self._texts, self._tables, strict=True):
+            while BLOCK * len(table) < len(text) + len(row):
+                table.append(self._pool.take())
+
     def release(self, row: int, broken: bool = False) -> None:
         text, table = self._texts[row], self._tables[row]
         self._texts[row], self._tables[row] = self._texts[-1], self._tables[-1]
@@ -181,7 +214,8 @@ class PagedDecoder:
 
 
 class Call:
-    """A call for parts of any lengths. Gives the logits [parts, vocabulary] after the last token of each.
+    """A call for parts of any lengths. Gives the logits [parts, vocabulary] after the last token of each; with `each`
+    [tokens, vocabulary], after each token.
 
     They may be read until the next call.
     """
@@ -193,7 +227,7 @@ class Call:
         self._names = {name for port in compiled.inputs for name in port.get_names()}
         self._inputs: dict[str, Array] = {}
 
-    def __call__(self, parts: Sequence[Part]) -> Array:
+    def __call__(self, parts: Sequence[Part], each: bool = False) -> Array:
         ends = np.cumsum([len(part.tokens) for part in parts])
         self._set("input_ids", _chain(part.tokens for part in parts), np.int64)
         positions = _chain(range(part.known, part.known + len(part.tokens)) for part in parts)
@@ -203,7 +237,7 @@ class Call:
         self._set("block_indices", _chain(part.table for part in parts), np.int32)
         self._set("block_indices_begins", [0, *np.cumsum([len(part.table) for part in parts])], np.int32)
         self._set("max_context_len", max(part.known + len(part.tokens) for part in parts), np.int32)
-        self._set(WANTED, ends - 1, np.int64)
+        self._set(WANTED, range(ends[-1]) if each else ends - 1, np.int64)
         return self._infer()
 
     def _set(self, name: str, value: Any, element: Any) -> Array:

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 from deployments.contract.chunk import Chunk
-from deployments.contract.errors import Overloaded, ServingError, Unavailable
+from deployments.contract.errors import Internal, Overloaded, ServingError, Unavailable
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.decoders.decoder import StepOutput
 from deployments.engines.text.decoders.model import ModelFacts
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.loop import DecoderLoop
+from deployments.engines.text.next_tokens import NextToken
 from deployments.engines.text.paged import PagedLoop
-from deployments.engines.text.request import Event, GenerationRequest
+from deployments.engines.text.request import Event, Finished, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.stats import StatsRecorder
-from tests.deployments.engines.text.test_scheduler import TOKENIZER, PlayedDecoder
+from tests.deployments.engines.text.test_scheduler import TOKEN, TOKENIZER, Engine, PlayedDecoder
 from tests.support.text_models import (
     LOADERS,
     PATIENCE_S,
@@ -223,3 +224,17 @@ def test_a_step_that_does_not_end_is_seen_and_so_is_a_thread_that_has_ended() ->
     wait_until(lambda: loop.busy_s == math.inf)
     loop.close()
     assert loop.busy_s < math.inf
+
+
+def test_of_several_tokens_a_row_takes_those_up_to_its_end() -> None:
+    engine = Engine()
+    short, bad, long = (engine.add([token], tokens) for token, tokens in ((2, 3), (3, 9), (4, 9)))
+    engine.step()
+    engine.scheduler.schedule()
+    token, error = NextToken(TOKEN, None), Internal("no token")
+    engine.scheduler.postprocess_verified([token] * 5 + [error] + [token] * 3, [4, 2, 3])
+    assert engine.end_of(short) == Finished("length", 1, 3)
+    assert engine.end_of(bad) is error
+    assert engine.scheduler.running == [long]
+    assert [request.generated for request in (short, bad, long)] == [3, 2, 4]
+    assert engine.recorder.generated_tokens == 3 + 2 + 2 + 3

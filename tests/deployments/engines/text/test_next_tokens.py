@@ -45,6 +45,7 @@ def test_each_row_is_sampled_by_its_own_options() -> None:
     assert greedy == NextToken(best[0], None)
     assert [drawn] == next_tokens(step_output(LOGITS[1:2]), [rows[1]])
     assert constrained == NextToken(7, None)
+    assert next_tokens(step_output(LOGITS[:1]), [request(Only(7))]) == [NextToken(7, None)], "the grammar of calls"
     assert isinstance(penalised, NextToken)
 
 

@@ -9,7 +9,7 @@ import torch
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Internal, OutOfMemory, Overloaded, ServingError, Unavailable
 from deployments.contract.types import SamplingOptions
-from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, step_output
+from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, Verified, step_output
 from deployments.engines.text.next_tokens import next_tokens
 from deployments.engines.text.request import Event, Finished, GenerationRequest
 from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler
@@ -30,6 +30,7 @@ class PlayedDecoder:
     shared_tokens = 0
     chunk_size: int | None = CHUNK
     prefill_budget = BUDGET
+    draft_budget = 0
 
     def __init__(self) -> None:
         self.lengths: list[int] = []
@@ -60,6 +61,9 @@ class PlayedDecoder:
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
         return self.output(self.rows)
+
+    def verify(self, rows: Sequence[Sequence[int]]) -> Verified:
+        raise NotImplementedError
 
     def release(self, row: int, broken: bool = False) -> None:
         self.released.append(row)

@@ -2,12 +2,16 @@
 
 import asyncio
 import gc
+from pathlib import Path
 
+from deployments.engines.text.loop import DecoderLoop
 from deployments.families.text_generation import metrics
 from deployments.families.text_generation.metrics import TextMetrics
 from deployments.families.text_generation.replica import TextGenerationReplica
 from deployments.repository.model import find
 from tests.deployments.families.text_generation.conftest import ask
+from tests.support import text_models
+from tests.support.text_models import CHATML, PATIENCE_S, save_chat_model
 
 
 def values(text_metrics: TextMetrics, name: str) -> list[tuple[float, ...]]:
@@ -37,3 +41,19 @@ async def test_a_model_is_counted_from_its_load_on(replica: TextGenerationReplic
     model = find(replica.options.repository().models(), "m", "text_generation")
     assert await replica.load_model(model, 60) is None
     assert values(replica.metrics, metrics.GENERATED) == [(0,)]
+
+
+async def test_what_a_model_with_prompt_lookup_proposes_is_counted(
+    replica: TextGenerationReplica, models: Path
+) -> None:
+    (save_chat_model(models / "lookup", CHATML) / "model.yaml").write_text("prompt_lookup: true")
+    model = find(replica.options.repository().models(), "lookup", "text_generation")
+    engine = replica.load(model)
+    assert isinstance(engine.loop, DecoderLoop)
+    assert engine.loop.settled.wait(PATIENCE_S)
+    assert engine.runtime_info == (f"{text_models.OPENVINO}, prompt lookup",)
+    text_models.ask(engine, "a b c a b c a b c", 60)
+    (drafted,), (accepted,) = (values(replica.metrics, name)[-1] for name in (metrics.DRAFTED, metrics.ACCEPTED))
+    engine.close()
+    assert 0 <= accepted <= drafted
+    assert drafted > 0

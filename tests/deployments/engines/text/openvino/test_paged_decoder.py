@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from deployments.contract.errors import OutOfMemory
 from deployments.contract.types import SamplingOptions
@@ -195,3 +196,45 @@ def decoder_of(engine: TextGenerationEngine) -> PagedDecoder:
     assert isinstance(engine.loop, DecoderLoop)
     assert isinstance(engine.loop.decoder, PagedDecoder)
     return engine.loop.decoder
+
+
+def test_logits_after_proposed_tokens_are_those_of_steps_and_wrong_ones_are_taken_back(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    decoder = decoder_of(engine)
+    prompts = [reference.tokenizer(text).input_ids for text in (LONG[:150], PROMPTS[0])]
+    firsts = decoder.prefill(prompts).best
+    tokens, logits = [firsts], []
+    for _ in range(2 * BLOCK):
+        output = decoder.step(tokens[-1])
+        tokens.append(output.best)
+        logits.append(output.logits.clone())
+    long, short = ([pair[row] for pair in tokens] for row in range(2))
+    for _ in prompts:
+        decoder.release(0)
+    blocks = len(decoder._pool._rows)
+
+    assert decoder.prefill(prompts).best == firsts
+    wrong = [(short[3] + 1) % 300] * BLOCK
+    output, counts = decoder.verify([long[: BLOCK + 3], [*short[:3], *wrong]])
+    assert counts == [BLOCK + 3, 3]
+    assert output.best == [*long[1 : BLOCK + 4], *short[1:4]]
+    expected = [*(step[0] for step in logits[: BLOCK + 3]), *(step[1] for step in logits[:3])]
+    assert torch.allclose(output.logits, torch.stack(expected), atol=1e-4)
+    held = [-(-(len(prompt) + count) // BLOCK) for prompt, count in zip(prompts, counts, strict=True)]
+    assert [len(table) for table in decoder._tables] == held
+    assert len(decoder._pool._rows) == blocks + sum(held)
+    after = decoder.step([long[BLOCK + 3], short[3]])
+    assert after.best == [long[BLOCK + 4], short[4]]
+    decoder.clear()
+
+
+def test_proposed_tokens_that_find_no_block_are_dropped(engine: TextGenerationEngine, reference: Reference) -> None:
+    decoder = decoder_of(engine)
+    prompt = reference.tokenizer(PROMPTS[0]).input_ids
+    [first] = decoder.prefill([prompt]).best
+    spare = [decoder._pool.take() for _ in range(len(decoder._pool._free))]
+    output, counts = decoder.verify([[first] * (BLOCK + 1)])
+    assert (len(output.best), counts) == (1, [1])
+    decoder._pool.release(spare)
+    decoder.clear()
