@@ -43,6 +43,7 @@ def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerat
     engine.close()
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
     """Alone and together; the model says what runs it."""

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.text.decoders.model import CausalModel
+from deployments.engines.text.engine import TextGenerationEngine
 from deployments.repository.adapters import join
 from tests.support.text_models import (
     PROMPTS,
@@ -60,13 +61,14 @@ def test_a_broken_folder_is_refused_in_one_line_without_a_path(fault: str, tmp_p
     break_it(save_model(tmp_path, "llama"))
     before = set(threading.enumerate())
     with pytest.raises(ModelLoadFailed, match=why) as caught:
-        load(tmp_path)
+        TextGenerationEngine.load(tmp_path, in_background=True)  # As a replica: the plain model is read first.
     assert "\n" not in caught.value.message
     assert str(tmp_path) not in caught.value.message
     assert not caught.value.retryable
     assert not {thread.name for thread in set(threading.enumerate()) - before if thread.name.startswith("text-")}
 
 
+@pytest.mark.compiles
 def test_a_text_ends_with_the_token_that_only_the_tokenizer_calls_its_end(tmp_path: Path) -> None:
     """As of a chat model whose configuration was copied from the base model."""
     reference, tokenizer = Reference(save_model(tmp_path, "llama")), byte_level_tokenizer()
@@ -79,6 +81,7 @@ def test_a_text_ends_with_the_token_that_only_the_tokenizer_calls_its_end(tmp_pa
     assert (answer.text, answer.finished().finish_reason) == ("", "stop")
 
 
+@pytest.mark.compiles
 def test_a_tokenizer_that_cannot_spell_the_models_tokens_is_refused(tmp_path: Path) -> None:
     for file in save_model(tmp_path, "qwen2").glob("tokenizer*"):
         file.unlink()  # The library makes an empty one then.
@@ -86,6 +89,7 @@ def test_a_tokenizer_that_cannot_spell_the_models_tokens_is_refused(tmp_path: Pa
         load(tmp_path)
 
 
+@pytest.mark.compiles
 def test_the_library_runs_its_own_code_where_the_folder_has_some_too(tmp_path: Path) -> None:
     """As Phi-3, Falcon and DeepSeek are downloaded."""
     save_model(tmp_path, "llama")
@@ -102,6 +106,7 @@ def test_the_library_runs_its_own_code_where_the_folder_has_some_too(tmp_path: P
     assert not ran.exists()
 
 
+@pytest.mark.compiles
 def test_weights_in_fp8_are_computed_as_the_library_computes_them(tmp_path: Path) -> None:
     weights = load_file(save_model(tmp_path, "llama") / "model.safetensors")
     for name in [name for name in weights if name.endswith("proj.weight")]:
@@ -140,9 +145,10 @@ def test_an_adapter_is_merged_into_its_base(tmp_path: Path) -> None:
 
 def test_an_unknown_dtype_is_refused(folder: Path) -> None:
     with pytest.raises(ModelLoadFailed, match="no dtype"):
-        load(folder, dtype="int3")
+        TextGenerationEngine.load(folder, dtype="int3", in_background=True)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_models_generate(dtype: str, folder: Path) -> None:
     engine = load(folder, dtype=dtype)
