@@ -30,6 +30,7 @@ from serve_app.local_ray import (
     outcome_of,
     progress,
     rays_processes,
+    start_dashboard,
     start_ray,
     stop_ray,
     temporary_folder,
@@ -111,7 +112,7 @@ class _Runtime:
         try:
             if anew and self.reload:  # What has taken effect since the first start.
                 self.reload.poll(lambda line: None)
-            start_ray(self.folder, self.fronted, started, self.config.ray_dashboard)
+            token = start_ray(self.folder, self.fronted, started, self.config.ray_dashboard)
             orders.report(Report(watch=rays_processes()))
             _deploy(self.config, self.port, self.fronted, self.families, started)
             _wait_until_alive(self.config, self.port)
@@ -121,6 +122,8 @@ class _Runtime:
             else:
                 _send_samples(self.config, self.port, self.families, started)
             orders.report(Report(ready=True))
+            if self.config.ray_dashboard:
+                start_dashboard(token)
             orders.idle = True
             changes = self.reload and Changes(
                 self.reload, self.families, self._change, partial(outcome_of, APPLICATION)
@@ -196,9 +199,11 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
         if front:
             atexit.register(front.close)
             front.start()
-        start_ray(folder, front is not None, started, config.ray_dashboard)
+        token = start_ray(folder, front is not None, started, config.ray_dashboard)
         _deploy(config, port, front is not None, FAMILIES, started)
         _wait_until_alive(config, port)
+        if config.ray_dashboard:
+            start_dashboard(token)
     return client
 
 

@@ -23,14 +23,16 @@ LOOPBACK = "127.0.0.1"
 MAX_NAME = 17
 REPORT_EVERY_MS = "60000"
 """How often Ray's agent reads the state of every process where no dashboard shows it; Ray has 5 s."""
+DASHBOARD_S = "30"
+"""How long its start may take; Ray has 60 s, after which the supervisor takes the runtime for dead."""
 MAX_RAY_NAME = 36
 """Of the folder for temporary files, in characters: HAProxy's socket below it has a name that is 80 longer and may have
 97, Ray's have names up to 71 longer and may have 107."""
 
 
-def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = False) -> None:
+def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = False) -> str | None:
     """`fronted`: with a HAProxy of ours in front. `started`: when the start began, on the clock of time.monotonic.
-    `dashboard`: with Ray's."""
+    `dashboard`: whether `start_dashboard` follows. Returns the file of Ray's token, where that is ours."""
     # Ray reads these when it is imported. Unless RAY_ENABLE_AUTO_CONNECT is 0, Serve's threads start another Ray after
     # the shutdown. RAY_worker_niceness: replicas are workers; at Ray's default, 15, every other process has priority.
     # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller polls ten times a second, which takes 4 % of a core.
@@ -40,6 +42,7 @@ def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = Fal
         RAY_ENABLE_AUTO_CONNECT="0",
         RAY_worker_niceness="0",
         RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
+        RAY_DASHBOARD_STARTUP_TIMEOUT_S=DASHBOARD_S,
         **({} if dashboard else {"REPORTER_UPDATE_INTERVAL_MS": REPORT_EVERY_MS}),
         **ONE_ARENA,
         **SAYS_WHAT_IS_MISSING,
@@ -52,15 +55,24 @@ def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = Fal
     # event loop of its own, and any thread can use them.
     os.environ.update(middleware_environment() | (front_environment(folder) if fronted else {}))
     with progress("starting Ray", started):
-        address = init_on_loopback(
-            include_dashboard=dashboard,
+        init_on_loopback(
             object_store_memory=256 * MIB,
             log_to_driver=False,
             logging_level=logging.WARNING,
             _temp_dir=None if "RAY_TMPDIR" in os.environ else str(temporary_folder(MAX_RAY_NAME) / "ray"),
         )
-    if address:
-        print(way_into(address, token.get("RAY_AUTH_TOKEN_PATH")), flush=True)
+    return token.get("RAY_AUTH_TOKEN_PATH")
+
+
+def start_dashboard(own_token: str | None) -> None:
+    """Ray's. Nothing waits for it, and its processes take as much time to start as a replica: so it comes once requests
+    are answered. Prints the way into it."""
+    from ray._private.worker import _global_node
+
+    assert _global_node is not None
+    _global_node.start_api_server(include_dashboard=True, raise_on_failure=False)
+    if _global_node.webui_url:  # Else Ray has logged why.
+        print(way_into(_global_node.webui_url, own_token), flush=True)
 
 
 def way_into(dashboard: str, own_token: str | None) -> str:
@@ -96,30 +108,35 @@ def token_environment(folder: Path) -> dict[str, str]:
     return {"RAY_AUTH_TOKEN_PATH": str(token)}
 
 
-def init_on_loopback(include_dashboard: bool = False, **options: Any) -> str | None:
+def init_on_loopback(**options: Any) -> None:
     """`ray.init` for this machine alone: every server that Ray starts listens on loopback, nothing follows logs, and
-    nothing looks for more nodes. Returns the dashboard's address, if there is one.
+    nothing looks for more nodes.
 
     Ray has no options for it: it replaces a loopback address by the machine's own, brings every worker's log to the
-    driver, has an autoscaler, and without its dashboard starts a server that reports to Ray's makers.
+    driver, has an autoscaler, and without its dashboard starts a server that reports to Ray's makers. Its agent wants
+    port 52365: where another Ray has it, the start takes 3.5 s more (findings/ray_starts_slowly_beside_another.sh).
     """
     import ray
     from ray._private import services
     from ray._private.node import Node
 
+    start_raylet = services.start_raylet
+
+    def start_raylet_on_any_port(*given: Any, **named: Any) -> Any:
+        return start_raylet(*given, **named | {"dashboard_agent_listen_port": 0})
+
     replaced: list[tuple[Any, str, Any]] = [
         (services, "resolve_ip_for_localhost", lambda host: host),
+        (services, "start_raylet", start_raylet_on_any_port),
         (Node, "start_log_monitor", lambda node: None),
         (Node, "start_monitor", lambda node: None),
+        (Node, "start_api_server", lambda node, **_: None),
     ]
-    if not include_dashboard:
-        replaced.append((Node, "start_api_server", lambda node, **_: None))
     with ExitStack() as restoring:
         for owner, name, replacement in replaced:
             restoring.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, replacement)
-        context = ray.init(address="local", _node_ip_address=LOOPBACK, include_dashboard=include_dashboard, **options)
-    return context.dashboard_url or None
+        ray.init(address="local", _node_ip_address=LOOPBACK, include_dashboard=False, **options)
 
 
 def rays_processes() -> dict[str, int]:

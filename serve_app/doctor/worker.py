@@ -75,7 +75,7 @@ def _ray() -> str:
 
     from serve_app.local_ray import init_on_loopback
 
-    init_on_loopback(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    init_on_loopback(num_cpus=1, log_to_driver=False, logging_level=logging.ERROR)
     try:
         return str(ray.get(ray.remote(lambda: ray.__version__).remote(), timeout=60))
     finally:

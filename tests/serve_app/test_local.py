@@ -37,6 +37,7 @@ def test_start_or_join_starts_a_runtime_where_there_is_none(monkeypatch: pytest.
     monkeypatch.setattr(local, "start_ray", lambda *_: started.append(RuntimeConfig()))
     monkeypatch.setattr(local, "_deploy", lambda config, port, *_: deployed.append(port))
     monkeypatch.setattr(local, "_is_alive", lambda *_: True)
+    monkeypatch.setattr(local, "start_dashboard", lambda token: None)
     port = free_port()
     local.start_or_join(port).close()
     assert (started, deployed) == ([RuntimeConfig()], [port])

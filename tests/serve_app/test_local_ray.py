@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray._private import services
 from ray._private.node import Node
 
 from serve_app import local_ray
@@ -42,24 +43,43 @@ def test_the_way_into_rays_dashboard_is_a_command_that_prints_the_token(tmp_path
     assert os.access(program, os.X_OK)
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_ray_starts_its_dashboard_where_it_is_wanted_and_neither_a_log_monitor_nor_an_autoscaler(
-    wanted: bool, monkeypatch: pytest.MonkeyPatch
+def test_ray_is_started_without_a_dashboard_a_log_monitor_and_an_autoscaler_and_on_any_port(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     node: Any = Node
-    plain, started = node.start_api_server, list[str]()
+    rays: Any = services
+    plain, started = node.start_api_server, list[int]()
 
-    def init(**options: object) -> SimpleNamespace:
-        assert options["include_dashboard"] == wanted
-        if node.start_api_server is plain:
-            started.append("dashboard")
-        assert node.start_log_monitor(None) is node.start_monitor(None) is None
-        return SimpleNamespace(dashboard_url="127.0.0.1:8265" if wanted else "")
+    def start_raylet(name: str, dashboard_agent_listen_port: int) -> None:
+        started.append(dashboard_agent_listen_port)
+
+    def init(**options: object) -> None:
+        assert not options["include_dashboard"]
+        rays.start_raylet("raylet", dashboard_agent_listen_port=52365)
+        assert node.start_api_server(None) is node.start_log_monitor(None) is node.start_monitor(None) is None
 
     monkeypatch.setattr("ray.init", init)
-    assert local_ray.init_on_loopback(wanted) == ("127.0.0.1:8265" if wanted else None)
-    assert started == ["dashboard"] * wanted
+    monkeypatch.setattr(services, "start_raylet", start_raylet)
+    local_ray.init_on_loopback()
+    assert (started, rays.start_raylet) == ([0], start_raylet)
     assert node.start_api_server is plain
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_dashboard_is_started_afterwards_and_need_not_succeed(
+    fails: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = SimpleNamespace(webui_url=None)
+
+    def start(include_dashboard: bool, raise_on_failure: bool) -> None:
+        assert (include_dashboard, raise_on_failure) == (True, False)
+        node.webui_url = None if fails else "127.0.0.1:8265"
+
+    node.start_api_server = start
+    monkeypatch.setattr("ray._private.worker._global_node", node)
+    local_ray.start_dashboard(None)
+    printed = capsys.readouterr().out
+    assert printed == "" if fails else printed.startswith("Ray's dashboard: http://127.0.0.1:8265 ")
 
 
 def test_sockets_lie_beside_temporary_files_unless_their_names_would_be_too_long(
