@@ -17,6 +17,7 @@ from deployments.families.table import FAMILIES
 from deployments.replica.family import Family
 from deployments.system.cache_folder import cache_folder
 from deployments.system.cpu import machine_cpus
+from deployments.system.lifetime import is_running
 from serve_app.changes import Changes, refuse_unusable
 from serve_app.client.client import ModelRuntimeClient
 from serve_app.config.config import RuntimeConfig, is_loopback
@@ -184,7 +185,15 @@ def _wait_until_alive(config: RuntimeConfig, port: int) -> None:
 
 
 def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> ModelRuntimeClient:
-    """For notebooks: a client of the runtime on this port, started here if none runs, and stopped with this process."""
+    """For notebooks: a client of the runtime on this port, started here if none runs, and stopped with this process.
+
+    Raises Unavailable where the Ray that was started here has died: it cannot be started a second time in a process.
+    """
+    if dead := [name for name, pid in _started_here.items() if not is_running(pid)]:
+        raise Unavailable(
+            f"{' and '.join(dead)} died, of the Ray that this process has started: start this process (a notebook's "
+            "kernel) anew; one that joins `model-runtime serve` does not depend on Ray"
+        )
     client = ModelRuntimeClient(f"http://127.0.0.1:{port}")
     try:
         client.models()
@@ -200,11 +209,16 @@ def start_or_join(port: int = 8000, config: RuntimeConfig | None = None) -> Mode
             atexit.register(front.close)
             front.start()
         token = start_ray(folder, front is not None, started, config.ray_dashboard)
+        _started_here.update(rays_processes())
         _deploy(config, port, front is not None, FAMILIES, started)
         _wait_until_alive(config, port)
         if config.ray_dashboard:
             start_dashboard(token)
     return client
+
+
+_started_here: dict[str, int] = {}
+"""What `start_or_join` has started that Ray cannot go on without, by name."""
 
 
 def _deploy(config: RuntimeConfig, port: int, fronted: bool, families: Sequence[Family], started: float) -> None:

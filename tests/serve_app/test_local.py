@@ -1,6 +1,7 @@
 """`model-runtime serve` around Ray: the port, the signals, the progress. tests/serve_app/cli/test_main.py starts it."""
 
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,18 @@ def test_start_or_join_starts_a_runtime_where_there_is_none(monkeypatch: pytest.
     monkeypatch.setattr(local, "_deploy", lambda config, port, *_: deployed.append(port))
     monkeypatch.setattr(local, "_is_alive", lambda *_: True)
     monkeypatch.setattr(local, "start_dashboard", lambda token: None)
+    gcs = subprocess.Popen(["sleep", "1000"])
+    monkeypatch.setattr(local, "rays_processes", lambda: {"gcs_server": gcs.pid})
+    monkeypatch.setattr(local, "_started_here", {})
     port = free_port()
     local.start_or_join(port).close()
     assert (started, deployed) == ([RuntimeConfig()], [port])
+    gcs.kill()
+    gcs.wait()
+    with pytest.raises(
+        Unavailable, match="gcs_server died, of the Ray that this process has started: start this process"
+    ):
+        local.start_or_join(port)
 
 
 @pytest.mark.parametrize(("cpus", "replicas"), [(2, 1), (4, 2)])
