@@ -4,11 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import PROJECT
 from tests.support.embedding.models import NORMALIZE, pooling, save_encoder, save_modules
 from tests.support.tiny_models import save_image_model, save_text_model
 
 
+@pytest.mark.compiles
 def test_a_model_in_memory_answers_as_before_when_its_files_are_cut(tmp_path: Path) -> None:
     save_text_model(tmp_path / "text")
     save_image_model(tmp_path / "image")

@@ -9,6 +9,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -218,7 +219,7 @@ def load_single(folder: Path) -> TextGenerationEngine:
     return TextGenerationEngine(Selected(loop, loaded, loaded.nbytes), Tokenizer.load(folder), recorder)
 
 
-LOADERS = [load_openvino, load_paged]
+LOADERS = [pytest.param(load_openvino, marks=pytest.mark.compiles), load_paged]
 """The rows of the engine table that compute requests side by side."""
 
 

@@ -95,6 +95,7 @@ def test_nothing_is_held_where_no_function_is_strict_or_arguments_are_no_json() 
     assert strict_calls(TOOLS, "xml", {}) is None
 
 
+@pytest.mark.compiles
 def test_a_model_that_knows_no_json_calls_by_the_schema(tmp_path: Path) -> None:
     engine = load(
         save_chat_model(tmp_path, "{{ messages[0].content }}{{ '<tool_call>' + tools if never }}", ["<tool_call>"])

@@ -62,6 +62,7 @@ def test_greedy_text_is_that_of_generate(kind: str, tmp_path: Path) -> None:
         engine.close()
 
 
+@pytest.mark.compiles
 def test_a_folders_generation_config_holds_in_every_batch(tmp_path: Path) -> None:
     save_model(tmp_path, "llama")
     plain = Reference(tmp_path).continuation(PROMPTS[0], 12)
@@ -140,6 +141,7 @@ def test_text_that_spells_special_tokens_stays_text(engine: TextGenerationEngine
     assert ask(engine, "<|endoftext|>", 1).finished().prompt_tokens > 2
 
 
+@pytest.mark.compiles
 def test_an_eos_token_ends_the_text_and_is_not_part_of_it(folder: Path, tmp_path: Path, reference: Reference) -> None:
     """The token that greedy decoding gives fourth is declared an end, in a list, as Llama 3 has it."""
     inputs = reference.tokenizer(PROMPTS[0], return_tensors="pt", return_token_type_ids=False)
@@ -156,6 +158,7 @@ def test_an_eos_token_ends_the_text_and_is_not_part_of_it(folder: Path, tmp_path
     assert listener.text == reference.tokenizer.decode(ids[:told])
 
 
+@pytest.mark.compiles
 def test_only_the_request_whose_logits_are_nan_fails_and_its_slot_is_clean(tmp_path: Path) -> None:
     """The long poisoned row is taken over by a short one in the same step, beside a third that runs on."""
     save_model(tmp_path, "llama")

@@ -138,6 +138,7 @@ def test_a_schema_holds_once_the_model_has_ended_its_reasoning() -> None:
     assert allowed(at_once) == [7]
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("special", [["<think>", "</think>"], []])
 def test_a_model_reasons_before_what_its_schema_allows_where_tokens_mark_that(
     tmp_path: Path, special: list[str]
