@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 
-def exported(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...], dynamic_shapes: Any) -> Any:
+def exported(module: torch.nn.Module, arguments: tuple[Any, ...], dynamic_shapes: Any) -> Any:
     """OpenVINO's model. `dynamic_shapes`: of torch.export, for each argument. Raises whatever torch and OpenVINO raise
     for a module that they cannot take."""
     from openvino.frontend import FrontEndManager

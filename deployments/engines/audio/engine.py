@@ -17,9 +17,11 @@ from deployments.engines.audio.whisper import WhisperEngine
 from deployments.engines.errors import load_failure
 from deployments.engines.loading import configuration
 from deployments.engines.vision.loading import check_dtype
+from deployments.system.artifact_cache import ArtifactCache
 
 SpeechEngine = CtcEngine | Seq2SeqEngine | WhisperEngine
 
+PLAIN = ("cpu", torch.float32)
 _GENERATING: dict[str, type[Seq2SeqEngine] | type[WhisperEngine]] = {
     "whisper": WhisperEngine,
     "moonshine": Seq2SeqEngine,
@@ -28,11 +30,22 @@ _GENERATING: dict[str, type[Seq2SeqEngine] | type[WhisperEngine]] = {
 """By model type. Others are CTC models."""
 
 
-def load_engine(folder: Path, device: str = "cpu", dtype: str | None = None, cores: int | None = None) -> SpeechEngine:
+CONVERTED_BYTES = 1 << 33
+"""Of the cache of converted models."""
+
+
+def load_engine(
+    folder: Path,
+    device: str = "cpu",
+    dtype: str | None = None,
+    cores: int | None = None,
+    cache: ArtifactCache | None = None,
+) -> SpeechEngine:
     """An engine that has answered already. Raises ModelLoadFailed with one line that names no path.
 
     `dtype`: a torch name such as "float16"; None is the folder's own. `cores`: to compute on; by default as many as
-    torch uses.
+    torch uses. `cache`: of Whisper models that are converted for OpenVINO in the background, and found by later loads;
+    without one nothing is converted.
     """
     try:
         check_dtype(dtype)
@@ -43,7 +56,11 @@ def load_engine(folder: Path, device: str = "cpu", dtype: str | None = None, cor
         model = load_model(auto, folder, config, device, dtype)
         engine = (kind or CtcEngine)(model, extractor, tokenizer, cores or torch.get_num_threads())
         # A folder whose parts do not fit together is found here, not by the first caller.
-        _answer(engine, np.sin(np.arange(engine.rate, dtype=np.float32) / 10))
+        tone = np.sin(np.arange(engine.rate, dtype=np.float32) / 10)
+        _answer(engine, tone)
+        if cache is not None and isinstance(engine, WhisperEngine) and (model.device.type, model.dtype) == PLAIN:
+            noise = np.random.default_rng(0).normal(0, 0.1, len(tone)).astype(np.float32)
+            engine.convert([noise, tone], folder, cache)
         return engine
     except Exception as failure:
         raise load_failure(failure, folder) from failure

@@ -1,9 +1,11 @@
 """How the library's own loop lets other requests be computed, ends early, and records what it was prompted with."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
+from transformers.modeling_outputs import BaseModelOutput
 
 
 class Flow(Protocol):
@@ -45,3 +47,32 @@ class Ends(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **options: Any) -> torch.Tensor:
         self._flow.check()
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+class RememberedEncoder:
+    """In the place of an encoder's `forward`. The library encodes a window up to three times: for its language, for
+    silence, and for its text."""
+
+    def __init__(self, encoder: Any) -> None:
+        self.converted: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]] | None = None
+        """What takes its place for one window."""
+        self._forward = encoder.forward
+        self._known: tuple[torch.Tensor, Any] | None = None
+        encoder.forward = self
+
+    def __call__(self, input_features: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        known = self._known
+        if known is None or known[0].shape != input_features.shape or not torch.equal(known[0], input_features):
+            if self.converted is not None and len(input_features) == 1:
+                heard: Any = BaseModelOutput(last_hidden_state=self.converted([input_features])[0])
+            else:
+                heard = self._forward(input_features, *arguments, **options)
+            self._known = known = (input_features, heard)
+        return known[1]
+
+    def forget(self) -> None:
+        self._known = None
+
+    def close(self) -> None:
+        """Drops the models."""
+        self._known = self._forward = self.converted = None

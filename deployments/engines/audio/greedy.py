@@ -1,18 +1,24 @@
 """Whisper's decoder for clips of one window: greedy, without times. Clips share steps, and join and leave between two.
 
-A clip's keys and values are its own, so nothing is padded, and a clip costs the same memory whatever others do.
+A network computes (`torch_decoder`, `openvino_decoder`); the tokens are chosen here.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+
+from deployments.engines.audio.openvino_convert import MOST_CLIPS
+from deployments.engines.conversion import no_faster
 
 SHARED_BYTES = 256 << 20
 """Of the keys and values of the clips that share steps. A clip of Whisper tiny takes 19 MiB, of small 113."""
-MOST_CLIPS = 8
+PROBED = 16
+"""Tokens of a clip in which two networks are compared."""
+SAME = 1e-3
+"""How far their last vectors may lie apart, for the largest value."""
 
 _NOT_KNOWN = {
     "num_beams": 1,
@@ -35,7 +41,26 @@ _NOT_KNOWN = {
 """Of generation_config.json: what changes the tokens and is not done here, with the values that ask for nothing."""
 
 
-@dataclass(slots=True)
+class Network(Protocol):
+    """Computes what the tokens are chosen by, on `threads` of torch's threads."""
+
+    note: str
+    threads: int
+    logits: Callable[[torch.Tensor], torch.Tensor]
+    """[clips, vocabulary] of what `forward` gives."""
+
+    def hear(self, clip: "Clip") -> None:
+        """Encodes the features, and keeps keys and values of the sound in the clip's `keys`, as it likes."""
+
+    def forward(self, clips: "Sequence[Clip]", tokens: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The decoder's last vector, [clips, width], of the last of the tokens of each, of which there are as many.
+        They follow the `length` tokens that it has seen of each."""
+
+    def best(self, hidden: torch.Tensor, bias: torch.Tensor) -> list[int]:
+        """The tokens of the largest of `logits(hidden) + bias`."""
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Clip:
     """The features of one window, [mels, frames], and what was written of it."""
 
@@ -48,32 +73,38 @@ class Clip:
     """No speech is more probable than the text is."""
     no_speech: float = 0.0
     log_probability: float = 0.0
+    """Of the tokens, where silence depends on it."""
+    network: Network | None = None
+    """The one that has heard it."""
     length: int = 0
-    keys: list[tuple[torch.Tensor, ...]] = field(default_factory=list)
-    """Of each layer: keys and values of what is written, [heads, positions, width], and those of the sound."""
+    keys: Any = None
+    row: int = 0
+    """Where in `keys`, if they are those of several clips."""
+    last: torch.Tensor | None = None
+    """The decoder's last vector."""
 
 
 class GreedyDecoder:
     """One model's decoder. Not for several threads at once."""
 
-    def __init__(self, model: Any, languages: Collection[int], no_speech: float, log_probability: float) -> None:
+    def __init__(
+        self, model: Any, network: Network, languages: Collection[int], no_speech: float, log_probability: float
+    ) -> None:
         """`languages`: their tokens. A clip is silent beyond `no_speech` and below `log_probability` on average."""
         generation, decoder = model.generation_config, model.model.decoder
-        self._decoder: Any = decoder
-        self._logits: Any = model.proj_out
-        self._encoder: Any = model.get_encoder()
+        self.network = network
+        """Of the clips that begin from now on."""
         self._positions = int(model.config.max_target_positions)
-        self._heads = int(model.config.decoder_attention_heads)
         self._languages = torch.tensor(sorted(languages), dtype=torch.long, device=model.device)
         self._thresholds = no_speech, log_probability
         self._no_speech = int(generation.no_timestamps_token_id) - 1
         self._limits = generation.max_new_tokens, generation.max_length
         ends = generation.eos_token_id
         self._ends = set(ends) if isinstance(ends, list) else {ends}
-        self._suppressed, self._suppressed_first = (
-            torch.tensor(sorted(tokens or ()), dtype=torch.long, device=model.device)
-            for tokens in (generation.suppress_tokens, generation.begin_suppress_tokens)
-        )
+        self._bias = torch.zeros(model.config.vocab_size, device=model.device)
+        self._bias[sorted(generation.suppress_tokens or ())] = -torch.inf
+        self._bias_first = self._bias.clone()
+        self._bias_first[sorted(generation.begin_suppress_tokens or ())] = -torch.inf
         places = (int(model.config.max_source_positions) + self._positions) * len(decoder.layers)
         clip_bytes = 2 * places * model.config.d_model * model.dtype.itemsize
         self.most = max(1, min(MOST_CLIPS, SHARED_BYTES // clip_bytes))
@@ -85,49 +116,72 @@ class GreedyDecoder:
         return all(getattr(generation, name, None) in (None, plain) for name, plain in _NOT_KNOWN.items())
 
     @torch.inference_mode()
-    def begin(self, clip: Clip) -> None:
+    def begin(self, clip: Clip, network: Network | None = None) -> None:
         """Encodes the sound and computes the first token."""
-        assert clip.features is not None
-        sound = self._encoder(clip.features[None]).last_hidden_state[0]
+        clip.network = network or self.network
+        _use_threads(clip.network.threads)
+        clip.network.hear(clip)
         clip.features = None
-        for layer in self._decoder.layers:
-            attention = layer.encoder_attn
-            heard = (self._split(project(sound)).contiguous() for project in (attention.k_proj, attention.v_proj))
-            shape = (self._heads, self._positions, sound.shape[-1] // self._heads)
-            clip.keys.append((sound.new_empty(shape), sound.new_empty(shape), *heard))
         start, *rest = clip.prompt
         assert start is not None
-        [logits] = self._forward([clip], [[start]])
+        last = self._forward([clip], [[start]])
+        [logits] = clip.network.logits(last)
         clip.no_speech = float(logits.float().softmax(-1)[self._no_speech])
         if None in rest:
             found = int(self._languages[logits[self._languages].argmax()])
             rest = [found if token is None else token for token in rest]
             clip.prompt = [start, *rest]
         if rest:
-            [logits] = self._forward([clip], [[token for token in rest if token is not None]])
-        if len(self._suppressed_first):
-            logits = logits.index_fill(0, self._suppressed_first, -torch.inf)
-        self._choose([clip], logits[None])
+            last = self._forward([clip], [[token for token in rest if token is not None]])
+        self._choose(clip.network, [clip], last, self._bias_first)
 
     @torch.inference_mode()
     def step(self, clips: Sequence[Clip]) -> None:
         """The next token of each, where none is done."""
-        self._choose(clips, self._forward(clips, [clip.tokens[-1:] for clip in clips]))
+        for network in {clip.network for clip in clips}:  # two, where one has just taken the other's place
+            assert network is not None
+            alike = [clip for clip in clips if clip.network is network]
+            last = self._forward(alike, [clip.tokens[-1:] for clip in alike])
+            self._choose(network, alike, last, self._bias)
 
-    def _choose(self, clips: Sequence[Clip], logits: torch.Tensor) -> None:
-        scores = logits.float().index_fill(1, self._suppressed, -torch.inf)
-        best = scores.max(1)
-        chances = (best.values - scores.logsumexp(1)).tolist()
-        for clip, token, chance in zip(clips, best.indices.tolist(), chances, strict=True):
+    def fault(self, other: Network, sounds: Sequence[torch.Tensor], prompt: Sequence[int | None]) -> str | None:
+        """Why another network is not to take the place of this one; None: it writes the same, and sooner."""
+        alone = [clip for sound in sounds for clip in self._try(self.network, [sound], prompt)]
+        for one, same in zip(self._try(other, sounds, prompt), alone, strict=True):
+            assert one.last is not None
+            assert same.last is not None
+            apart = (one.last - same.last).abs().max() / same.last.abs().max()
+            if one.tokens != same.tokens or not apart <= SAME:
+                return "converted it writes something else"
+        tries = (partial(self._try, network, sounds[:1], prompt) for network in (self.network, other))
+        return no_faster(*tries)
+
+    def _try(self, network: Network, sounds: Sequence[torch.Tensor], prompt: Sequence[int | None]) -> list[Clip]:
+        clips = [Clip(sound, list(prompt)) for sound in sounds]
+        for clip in clips:
+            self.begin(clip, network)
+        while under_way := [clip for clip in clips if not clip.done and len(clip.tokens) < PROBED]:
+            self.step(under_way)
+        return clips
+
+    def _choose(self, network: Network, clips: Sequence[Clip], last: torch.Tensor, bias: torch.Tensor) -> None:
+        if any(clip.no_speech > self._thresholds[0] for clip in clips):
+            scores = network.logits(last).float() + bias
+            best = scores.max(1)
+            tokens, chances = best.indices.tolist(), (best.values - scores.logsumexp(1)).tolist()
+        else:  # no chance is looked at
+            tokens, chances = network.best(last, bias), [0.0] * len(clips)
+        for clip, token, chance, vector in zip(clips, tokens, chances, last, strict=True):
             clip.tokens.append(token)
             clip.log_probability += chance
+            clip.last = vector
             if token in self._ends or len(clip.tokens) >= self._most_tokens(len(clip.prompt)):
                 self._end(clip)
 
     def _end(self, clip: Clip) -> None:
         no_speech, log_probability = self._thresholds
         clip.silent = clip.no_speech > no_speech and clip.log_probability / len(clip.tokens) < log_probability
-        clip.keys.clear()
+        clip.keys = None
         clip.done = True
 
     def _most_tokens(self, prompt: int) -> int:
@@ -137,52 +191,16 @@ class GreedyDecoder:
         return int(min(new, self._positions - prompt))
 
     def _forward(self, clips: Sequence[Clip], tokens: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits [clips, vocabulary] after the last of the tokens of each, of which there are as many."""
-        decoder, count = self._decoder, len(tokens[0])
-        device = self._logits.weight.device
-        ids = torch.tensor(tokens, device=device).flatten()
-        places = torch.tensor([clip.length + n for clip in clips for n in range(count)], device=device)
-        hidden = decoder.embed_tokens(ids) + decoder.embed_positions.weight[places]
-        for number, layer in enumerate(decoder.layers):
-            attention = layer.self_attn
-            normed = layer.self_attn_layer_norm(hidden)
-            queries, keys, values = (
-                self._split(project(normed)) for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-            )
-            seen = []
-            for n, clip in enumerate(clips):
-                rows, end = slice(n * count, (n + 1) * count), clip.length + count
-                known, means, *_ = clip.keys[number]
-                known[:, clip.length : end] = keys[:, rows]
-                means[:, clip.length : end] = values[:, rows]
-                seen.append(_attend(queries[:, rows], known[:, :end], means[:, :end], clip.length))
-            hidden = hidden + attention.out_proj(self._join(seen))
-            attention = layer.encoder_attn
-            queries = self._split(attention.q_proj(layer.encoder_attn_layer_norm(hidden)))
-            heard = []
-            for n, clip in enumerate(clips):
-                *_, known, means = clip.keys[number]
-                heard.append(_attend(queries[:, n * count : (n + 1) * count], known, means))
-            hidden = hidden + attention.out_proj(self._join(heard))
-            hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
+        """Of clips of one network."""
+        network = clips[0].network
+        assert network is not None
+        _use_threads(network.threads)
+        last = network.forward(clips, tokens)
         for clip in clips:
-            clip.length += count
-        logits: torch.Tensor = self._logits(decoder.layer_norm(hidden[count - 1 :: count]))
-        return logits
-
-    def _split(self, rows: torch.Tensor) -> torch.Tensor:
-        """[rows, heads * width] to [heads, rows, width]."""
-        return rows.view(len(rows), self._heads, -1).transpose(0, 1)
-
-    def _join(self, of_clips: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The reverse, of all clips."""
-        return torch.cat([one.transpose(0, 1).flatten(1) for one in of_clips])
+            clip.length += len(tokens[0])
+        return last
 
 
-def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, before: int | None = None) -> torch.Tensor:
-    """`before`: so many keys precede those of the queries, of which each sees itself and what precedes it."""
-    mask = None
-    if before is not None and queries.shape[1] > 1:
-        mask = torch.ones(queries.shape[1], keys.shape[1], dtype=torch.bool, device=keys.device).tril(before)
-    attended: torch.Tensor = scaled_dot_product_attention(queries[None], keys[None], values[None], attn_mask=mask)
-    return attended[0]
+def _use_threads(count: int) -> None:
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)  # of the calling thread

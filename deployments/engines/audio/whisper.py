@@ -2,6 +2,8 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,16 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from deployments.contract.errors import Internal, InvalidRequest, quoted
 from deployments.contract.speech import SpeechSegment
-from deployments.engines.audio.flow import Ends, Flow, Prompt, Straight
+from deployments.engines.audio.flow import Ends, Flow, Prompt, RememberedEncoder, Straight
 from deployments.engines.audio.greedy import Clip, GreedyDecoder
+from deployments.engines.audio.openvino_convert import convert
+from deployments.engines.audio.openvino_decoder import ConvertedWhisper, OpenVinoDecoder
 from deployments.engines.audio.pieces import is_silent
+from deployments.engines.audio.torch_decoder import TorchDecoder
 from deployments.engines.audio.transcript import OnSegment, SpeechOptions, Transcript, whole
+from deployments.engines.conversion import Conversion, convert_in_background
 from deployments.engines.vision.forward import storage_bytes
+from deployments.system.artifact_cache import ArtifactCache
 
 NO_SPEECH, LOGPROB = 0.6, -1.0
 """Whisper's own: a window is silent if the no-speech token is more probable, and the text less, on average."""
@@ -43,22 +50,32 @@ class WhisperEngine:
         self._knows_times = getattr(generation, "no_timestamps_token_id", None) is not None
         self._language, self._task = self._defaults()
         self._of_thread = threading.local()
-        self._encoded: tuple[torch.Tensor, Any] | None = None
         self._greedy: GreedyDecoder | None = None
         if self._knows_times and GreedyDecoder.takes(generation):
-            self._greedy = GreedyDecoder(model, self._languages, NO_SPEECH, LOGPROB)
+            self._greedy = GreedyDecoder(model, TorchDecoder(model, cores), self._languages, NO_SPEECH, LOGPROB)
+        self.settled = threading.Event()
+        self.settled.set()
+        self._converted: ConvertedWhisper | None = None
+        self._note = "PyTorch"
+        self._probes: list[torch.Tensor] = []
         self._note_segments(model)
-        self._remember_encoded(model.get_encoder())
+        self._encoder = RememberedEncoder(model.get_encoder())
 
     @property
     def resident_bytes(self) -> int:
-        return storage_bytes(self._model) if self._model is not None else 0
+        if self._model is None:
+            return 0
+        return storage_bytes(self._model) + (self._converted.resident_bytes if self._converted is not None else 0)
 
     @property
     def runtime_info(self) -> tuple[str, ...]:
         languages = f"{len(self._languages)} languages" if self._multilingual else "English only"
         together = f"; at most {self.most_clips} short clips together" if self._greedy else ""
-        return (f"Whisper, {self.rate} Hz, {languages}", f"forward: PyTorch, on {self._cores} threads{together}")
+        note = self._note if self.settled.is_set() else f"{self._note}, being converted"
+        return (
+            f"Whisper, {self.rate} Hz, {languages}",
+            f"forward: {note}, on {self._cores} thread{'s' if self._cores > 1 else ''}{together}",
+        )
 
     @property
     def most_clips(self) -> int:
@@ -73,12 +90,10 @@ class WhisperEngine:
 
     def begin(self, clip: Clip) -> None:
         """Before its first step."""
-        self._use_threads()
         self._decoder.begin(clip)
 
     def step(self, clips: Sequence[Clip]) -> None:
         """One more token of each."""
-        self._use_threads()
         self._decoder.step(clips)
 
     def written(self, clip: Clip, seconds: float) -> Transcript:
@@ -99,6 +114,28 @@ class WhisperEngine:
             self.step([clip])
         if self.written(clip, 0.0).text != self.transcribe(samples, options, lambda _: None, Straight()).text:
             self._greedy = None
+
+    def convert(self, sounds: Sequence[np.ndarray], folder: Path, cache: ArtifactCache) -> None:
+        """In the background, for OpenVINO, where clips share steps. `sounds`: in which the two are compared."""
+        if self._greedy is not None:
+            self._probes = [self._features(sound)[0] for sound in sounds]
+            read = partial(ConvertedWhisper.read, cores=self._cores)
+            convert_in_background(self, Conversion(cache, folder, convert, (), read))
+
+    def fault(self, converted: ConvertedWhisper) -> str | None:
+        greedy = self._decoder
+        network = OpenVinoDecoder(converted, self._model, greedy.most)
+        return greedy.fault(network, self._probes, self._prompt(SpeechOptions()))
+
+    def use(self, converted: ConvertedWhisper | None, note: str) -> None:
+        if self._greedy is None:  # closed meanwhile
+            return
+        self._probes = []
+        if converted is None:
+            self._note = f"PyTorch ({note})"
+        else:
+            self._greedy.network = OpenVinoDecoder(converted, self._model, self._greedy.most)
+            self._converted, self._note, self._encoder.converted = converted, note, converted.encoder
 
     def check(self, options: SpeechOptions) -> None:
         """Raises InvalidRequest for what the model cannot be asked."""
@@ -151,7 +188,7 @@ class WhisperEngine:
                 )
         finally:
             del self._of_thread.came
-            self._encoded = None
+            self._encoder.forget()
         language = next((self._languages[token] for token in prompt.tokens if token in self._languages), None)
         if in_segments:
             text = "".join(text for _, text in segments).strip()
@@ -162,7 +199,8 @@ class WhisperEngine:
 
     def close(self) -> None:
         """Drop every reference to the model, so that its memory comes back."""
-        self._model = self._extractor = self._tokenizer = self._encoded = self._greedy = None
+        self._model = self._extractor = self._tokenizer = self._greedy = self._converted = None
+        self._encoder.close()
 
     @property
     def _decoder(self) -> GreedyDecoder:
@@ -250,15 +288,3 @@ class WhisperEngine:
             return segments, offset
 
         model._retrieve_segment = noting
-
-    def _remember_encoded(self, encoder: Any) -> None:
-        """The library encodes a window up to three times: for its language, for silence, and for its text."""
-        forward = encoder.forward
-
-        def remembered(input_features: torch.Tensor, *arguments: Any, **options: Any) -> Any:
-            known = self._encoded
-            if known is None or known[0].shape != input_features.shape or not torch.equal(known[0], input_features):
-                self._encoded = known = (input_features, forward(input_features, *arguments, **options))
-            return known[1]
-
-        encoder.forward = remembered

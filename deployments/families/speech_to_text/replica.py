@@ -23,6 +23,7 @@ from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
+from deployments.system.artifact_cache import ArtifactCache
 
 if TYPE_CHECKING:
     from deployments.engines.audio.greedy import Clip
@@ -72,6 +73,7 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
 
         self.load_engine, self.whisper_class = engine.load_engine, whisper.WhisperEngine
         self.options_class, self.decoded = transcript.SpeechOptions, decoded
+        self.converted = ArtifactCache(self.cache / "speech", engine.CONVERTED_BYTES)
         self.memory = AudioMemory(0)
         self.use(options.settings)
         self.turns = Turns()
@@ -88,7 +90,7 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
         self.memory.budget_bytes = settings.audio_budget_mb * MIB
 
     def load(self, model: Model) -> SpeechModel:
-        engine = self.load_engine(model.folder, self.device, model.manifest.dtype, self.cores)
+        engine = self.load_engine(model.folder, self.device, model.manifest.dtype, self.cores, self.converted)
         if isinstance(engine, self.whisper_class):
             work = self.cpu.working(model.name)
             return Whisper(engine, Together(work(engine.begin), work(engine.step), engine.most_clips, self.turns))

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from deployments.engines.audio.engine import load_engine
-from deployments.engines.audio.greedy import SHARED_BYTES, Clip, GreedyDecoder
+from deployments.engines.audio.greedy import SHARED_BYTES, Clip
+from deployments.engines.audio.torch_decoder import TorchDecoder
 from deployments.engines.audio.transcript import SpeechOptions
 from deployments.engines.audio.whisper import WhisperEngine
 from tests.support.audio.expected import generated
@@ -100,8 +101,8 @@ def test_what_it_does_not_do_is_left_to_the_librarys_loop(tmp_path: Path, engine
 
 
 def test_a_decoder_that_writes_something_else_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choose = GreedyDecoder._choose
-    monkeypatch.setattr(GreedyDecoder, "_choose", lambda self, clips, logits: choose(self, clips, -logits))
+    forward = TorchDecoder.forward
+    monkeypatch.setattr(TorchDecoder, "forward", lambda *given: -forward(*given))
     assert loaded(whisper(tmp_path / "m", 4)).most_clips == 0
 
 
