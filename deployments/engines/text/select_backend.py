@@ -15,7 +15,7 @@ from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ModelLoadFailed, ServingError
 from deployments.contract.types import SamplingOptions
 from deployments.engines.probes import ProbeCache
-from deployments.engines.text.decoders.model import CausalModel, ModelFacts, takes
+from deployments.engines.text.decoders.model import ROUNDED, CausalModel, ModelFacts, takes
 from deployments.engines.text.decoders.probe import Probe, probe_prompts, tolerance
 from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.loop import DecoderLoop, EngineLoop
@@ -73,7 +73,7 @@ class Candidate:
     @property
     def is_converted_later(self) -> bool:
         size = sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
-        light = size <= BACKGROUND_BYTES and self.dtype != "int8"
+        light = size <= BACKGROUND_BYTES and self.dtype not in ROUNDED
         return self.in_background and light and self.key not in self.cache
 
     @cached_property
@@ -211,8 +211,8 @@ def _paged(candidate: Candidate, known: bool) -> Selected | None:
 
 def _single(state_name: str | None, candidate: Candidate, known: bool) -> Selected | None:
     loaded = candidate.loaded
-    if candidate.dtype == "int8":
-        raise ModelLoadFailed("int8 is computed by OpenVINO on a CPU, which does not take this model")
+    if candidate.dtype in ROUNDED:
+        raise ModelLoadFailed(f"{candidate.dtype} is computed by OpenVINO on a CPU, which does not take this model")
     if state_name is not None and not takes(loaded.model, state_name):
         return None
     decoder = SingleDecoder(loaded.model, state_name)

@@ -17,7 +17,9 @@ from deployments.engines.text.decoders.rotary import depends_on_length
 from deployments.engines.text.folder.architecture import auto_class, context_of, stop_ids, text_part
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": "float32"}  # int8 is computed in float32.
+ROUNDED = ("int8", "int4")
+"""What OpenVINO computes with weights of fewer bits, and float32 otherwise."""
+SHORT = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", **dict.fromkeys(ROUNDED, "float32")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class CausalModel(ModelFacts):
         """Raises ModelLoadFailed."""
         computed = "auto" if dtype is None else DTYPES.get(SHORT.get(dtype, dtype))
         if computed is None:
-            raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16 and int8")
+            raise ModelLoadFailed(f"no dtype {dtype!r}; there are float32, float16, bfloat16, int8 and int4")
         if not (folder / "config.json").is_file():
             raise ModelLoadFailed("there is no config.json")
         if not any(folder.glob("*.safetensors")):

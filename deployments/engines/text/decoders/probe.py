@@ -14,7 +14,7 @@ LENGTHS = (40, 20)
 """Tokens of the prompts: more than a block of any KV cache has, and more than a short window."""
 STEPS = 2
 TOLERANCE = {torch.float32: 1e-3}
-"""Of the largest logit. In 16 bits, and with weights in 8, COARSE."""
+"""Of the largest logit. In 16 bits COARSE."""
 COARSE = 0.1
 
 
@@ -41,7 +41,7 @@ class Probe:
         """Whether a token changes the logits of earlier ones: then the model is none that continues texts."""
         with torch.inference_mode():
             early = loaded.model(**inputs_of(loaded.model, self.prompts[0][:-1])).logits[0]
-        return not self._close(self.logits[0][: len(early)], early.float(), self.dtype)
+        return not self._close(self.logits[0][: len(early)], early.float())
 
     def generates(self, decoder: Decoder, loaded: CausalModel) -> bool:
         """Whether its logits are those of `generate`, whose cache may compute otherwise than a plain forward."""
@@ -59,10 +59,11 @@ class Probe:
         finally:
             decoder.clear()
         pairs = zip(wanted.logits, found, strict=True)
-        return all(self._close(one[0].float(), other, self.dtype) for one, other in pairs)
+        return all(self._close(one[0].float(), other) for one, other in pairs)
 
     def matches(self, decoder: Decoder, rounded: bool = False) -> bool:
-        """Whether its logits are the plain ones but for rounding; `rounded`: its weights are. Raises what it raises.
+        """Whether its logits are the plain ones but for rounding. Raises what it raises. `rounded`: its weights are, so
+        its logits have to be finite only.
 
         The decoder is empty before and after.
         """
@@ -78,11 +79,12 @@ class Probe:
                     outputs += [(1, b + n, logits[0]), (0, a + n, logits[1])]
         finally:
             decoder.clear()
-        dtype = torch.bfloat16 if rounded else self.dtype
-        return all(self._close(self.logits[prompt][place], found, dtype) for prompt, place, found in outputs)
+        if rounded:
+            return all(bool(found.isfinite().all()) for _, _, found in outputs)
+        return all(self._close(self.logits[prompt][place], found) for prompt, place, found in outputs)
 
-    def _close(self, wanted: Tensor, found: Tensor, dtype: torch.dtype) -> bool:
-        return bool(((wanted - found).abs() <= tolerance(dtype, wanted)).all())
+    def _close(self, wanted: Tensor, found: Tensor) -> bool:
+        return bool(((wanted - found).abs() <= tolerance(self.dtype, wanted)).all())
 
 
 def probe_prompts(vocabulary: int, context: int) -> list[list[int]]:

@@ -20,8 +20,6 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-INT8_STEPS = 127
-"""From 0 to the largest weight of an output."""
 MERGED_BYTES = 1 << 24
 """Of the weights of one product. Larger ones take much longer to read than a product costs beside."""
 
@@ -171,18 +169,3 @@ def _is_plain_product(node: Any) -> bool:
 
 def _weight(product: Any) -> Any:
     return product.input(1).get_source_output().get_node()
-
-
-def round_weights(model: ov.Model) -> None:
-    """Weights of matrix products as int8, one scale for each output: a quarter of the memory, and of what is read."""
-    for node in model.get_ops():
-        if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:
-            continue
-        weight = _weight(node)
-        if weight.get_type_name() == "Constant":
-            values = weight.data.astype(np.float32)
-            largest = np.abs(values).max(1, keepdims=True)
-            scales = np.maximum(largest, np.finfo(np.float32).tiny * INT8_STEPS) / np.float32(INT8_STEPS)
-            rounded = ops.convert(ops.constant(np.rint(values / scales).astype(np.int8)), "f32")
-            node.input(1).replace_source_output(ops.multiply(rounded, ops.constant(scales)).output(0))
-    model.validate_nodes_and_infer_types()

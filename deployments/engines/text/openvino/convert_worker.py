@@ -16,11 +16,12 @@ from openvino.frontend.pytorch import patch_model
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.engines.text.decoders.model import CausalModel, ModelFacts
+from deployments.engines.text.decoders.model import ROUNDED, CausalModel, ModelFacts
 from deployments.engines.text.decoders.probe import Probe
-from deployments.engines.text.openvino.conversion import convert, round_weights, windows
+from deployments.engines.text.openvino.conversion import convert, windows
 from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.openvino.paging import page
+from deployments.engines.text.openvino.rounding import round_weights
 from deployments.system.worker_process import Report, serve
 
 ORIGINAL_FORWARD = "_forward_before_tracing"
@@ -47,17 +48,20 @@ class About(NamedTuple):
 
 def compile_model(place: Path, about: About, threads: int) -> Any:
     """The model that `make` wrote, with paged attention."""
-    core = ov.Core()
-    model = core.read_model(place / MODEL)
-    page(model, about.windows)
+    return _compiled(ov.Core().read_model(place / MODEL), about.windows, about.precision, threads)
+
+
+def _compiled(model: ov.Model, kinds: list[int], precision: str, threads: int) -> Any:
+    """`kinds`: the windows of the layers."""
+    page(model, kinds)
     options = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": about.precision,
-        "KV_CACHE_PRECISION": about.precision,
+        "INFERENCE_PRECISION_HINT": precision,
+        "KV_CACHE_PRECISION": precision,
         "ENABLE_CPU_PINNING": False,
     }
-    return core.compile_model(model, "CPU", options)
+    return ov.Core().compile_model(model, "CPU", options)
 
 
 def make(folder: Path, dtype: str | None, place: Path) -> bool:
@@ -65,7 +69,7 @@ def make(folder: Path, dtype: str | None, place: Path) -> bool:
 
     Raises ModelLoadFailed, and whatever torch and OpenVINO raise for a model that they cannot take.
     """
-    loaded = CausalModel.load(folder, "cpu", "float32" if dtype == "int8" else dtype)
+    loaded = CausalModel.load(folder, "cpu", dtype)
     if loaded.positions_depend_on_length:
         raise NotImplementedError("its positions depend on the length of the text")
     probe = Probe.of(loaded)
@@ -75,17 +79,21 @@ def make(folder: Path, dtype: str | None, place: Path) -> bool:
         loaded.model.set_experts_implementation(TRACEABLE_EXPERTS)
     with _traceable(loaded.model):
         converted = convert(loaded.model)
-    if dtype == "int8":
-        round_weights(converted)
+    precision = _precision(probe.dtype)
+    kinds = windows(loaded.model.config.get_text_config())
+    if dtype in ROUNDED:  # The conversion is held against the plain model before what rounding loses hides its faults.
+        unrounded = _compiled(converted.clone(), kinds, precision, 1)
+        if not probe.matches(PagedDecoder(unrounded, 0, 2, loaded.context)):
+            return False
+        del unrounded
+        round_weights(converted, dtype)
     file = place / MODEL
     ov.save_model(converted, file, compress_to_fp16=False)
     weight_bytes = file.with_suffix(".bin").stat().st_size
-    precision = _precision(probe.dtype)
-    kinds = windows(loaded.model.config.get_text_config())
     about = About(precision, kinds, weight_bytes, loaded.context, loaded.vocabulary, sorted(loaded.stop_ids))
     (place / ABOUT).write_text(json.dumps(about))
     decoder = PagedDecoder(compile_model(place, about, 1), 0, 2, loaded.context)
-    return probe.matches(decoder, rounded=dtype == "int8")
+    return probe.matches(decoder, rounded=dtype in ROUNDED)
 
 
 @contextmanager

@@ -89,9 +89,10 @@ def test_a_backend_that_fails_is_no_outage(
     engine.close()
 
 
-def test_int8_is_refused_where_it_cannot_be_computed(tmp_path: Path) -> None:
-    with pytest.raises(ModelLoadFailed, match="int8 is computed by OpenVINO"):
-        load(save_model(tmp_path, "mamba"), dtype="int8")
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_rounded_weights_are_refused_where_they_cannot_be_computed(dtype: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelLoadFailed, match=f"{dtype} is computed by OpenVINO"):
+        load(save_model(tmp_path, "mamba"), dtype=dtype)
 
 
 @pytest.mark.parametrize("kind", ["llama", "mamba"])

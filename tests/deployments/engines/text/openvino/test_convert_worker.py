@@ -19,7 +19,7 @@ def element_types(place: Path) -> set[str]:
     return {
         node.get_element_type().get_type_name()
         for node in model.get_ops()
-        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) == 2
+        if node.get_type_name() == "Constant" and len(node.get_output_shape(0)) > 1
     }
 
 
@@ -46,7 +46,9 @@ def test_a_folder_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
         make(tmp_path, None, tmp_path)
 
 
-@pytest.mark.parametrize(("dtype", "kept"), [(None, "f32"), ("bfloat16", "bf16"), ("float16", "f16"), ("int8", "i8")])
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [(None, "f32"), ("bfloat16", "bf16"), ("float16", "f16"), ("int8", "i8"), ("int4", "u4")]
+)
 def test_weights_are_kept_in_the_dtype_that_is_asked_for(
     dtype: str | None, kept: str, folder: Path, tmp_path: Path
 ) -> None:
