@@ -11,6 +11,8 @@ from benchmarks.http.soak import GROWS_DESCRIPTORS, GROWS_MIB, GROWS_THREADS, MI
 
 _TITLE = re.compile(r"ray::[\w:-]+")
 """How Ray names its workers; what they are doing may follow."""
+_PASSING = {"ray::IDLE", "ended"}
+"""Ray starts workers before there is anything for them, and ends them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +30,8 @@ def held(processes: Iterable[psutil.Process]) -> dict[str, Held]:
     by_id = holdings(known)
     kinds = defaultdict(list)
     for process in known:
-        if one := by_id.get(process.pid):
-            kinds[_kind(process)].append(one)
+        if (one := by_id.get(process.pid)) and (kind := _kind(process)) not in _PASSING:
+            kinds[kind].append(one)
     return {
         kind: Held(
             len(ones),
