@@ -33,6 +33,22 @@ class Classifier:
         return {"class_labels": labels, "probabilities": best.values.tolist()}
 
 
+@serve.deployment(num_replicas=2)
+class Multiplexed:
+    """Many models, as Serve's documentation shows it: each is loaded by the replica that is first asked for it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    @serve.multiplexed(max_num_models_per_replica=3)
+    async def get_model(self, model_id):
+        return Classifier.func_or_class(f"{self.folder}/{model_id}")
+
+    async def __call__(self, request: Request):
+        classifier = await self.get_model(serve.get_multiplexed_model_id() or ".")
+        return await classifier(request)
+
+
 @serve.deployment
 class Echo:
     async def __call__(self, request: Request):
@@ -43,9 +59,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model")
+    parser.add_argument("--multiplexed", action="store_true", help="with two replicas")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     ray.init(address="local", include_dashboard=False, log_to_driver=False, object_store_memory=256 * 2**20)
     serve.start(http_options={"host": "127.0.0.1", "port": options.port})
-    serve.run(Classifier.bind(options.model) if options.model else Echo.bind())
+    classifier = Multiplexed if options.multiplexed else Classifier
+    serve.run(classifier.bind(options.model) if options.model else Echo.bind())
     signal.pause()
