@@ -21,6 +21,7 @@ from tests.support.tiny_models import padded_picture, save_image_model, save_tex
 from tests.support.until import wait_until
 
 PROMPT = "Once upon a time"
+TEXT = {"TextGeneration": {"model_id": "text", "prompt": PROMPT, "max_tokens": 4}}
 WRONG_TOKEN = "0" * 64
 APPLICATION = "model-runtime"
 
@@ -44,18 +45,17 @@ def serveless(cluster: Cluster) -> Iterator[Cluster]:
 def assert_serves(cluster: Cluster) -> None:
     """The runtime answers over HTTP in the contract's shape, and Ray's dashboard shows it running."""
     wait_until(lambda: is_ready(cluster), "the runtime is ready", PATIENCE_S)
-    request = {"TextGeneration": {"model_id": "text", "prompt": PROMPT, "max_tokens": 4}}
-    reply = httpx.post(f"{cluster.url}/infer", json=request, timeout=60)
+    reply = httpx.post(f"{cluster.url}/infer", json=TEXT, timeout=60)
     assert reply.status_code == 200
     ((variant, result),) = reply.json().items()
     assert variant == "TextGenerationResult"
     assert isinstance(result["generated_text"], str)
     assert result["usage"]["completion_tokens"] > 0
     assert cluster.applications() == {APPLICATION: "RUNNING"}
-    assert_guarded(cluster, request)
+    assert_guarded(cluster)
 
 
-def assert_guarded(cluster: Cluster, request: dict[str, Any]) -> None:
+def assert_guarded(cluster: Cluster) -> None:
     """Bodies up to the limit arrive, and what would control Serve, or loses a body, is taken away."""
     large = base64.b64encode(padded_picture(6 << 20)).decode()
     picture = {"ImageClassification": {"model_id": "image", "image_data": large}}
@@ -64,7 +64,7 @@ def assert_guarded(cluster: Cluster, request: dict[str, Any]) -> None:
     assert [reply.status_code for reply in replies] == [200] * 8, replies[0].text
     upgrade = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAEAAEAAAAIAAAAB"}
     for headers in (upgrade, {"x-request-timeout-seconds": "0.001"}):
-        reply = httpx.post(f"{cluster.url}/infer", json=request, headers=headers, timeout=60)
+        reply = httpx.post(f"{cluster.url}/infer", json=TEXT, headers=headers, timeout=60)
         assert (reply.status_code, "TextGenerationResult" in reply.text) == (200, True), headers
     assert httpx.get(f"{cluster.url}/-/routes").status_code == 404
 
@@ -156,7 +156,9 @@ print("the job got", result.usage.completion_tokens, "tokens")
 
 
 @pytest.mark.cluster
-def test_a_submitted_job_deploys_the_runtime_and_asks_it_through_its_handle(serveless: Cluster, tmp_path: Path) -> None:
+def test_a_submitted_job_deploys_the_runtime_and_asks_it_and_another_one_is_bulk_work(
+    serveless: Cluster, tmp_path: Path
+) -> None:
     script = JOB.format(port=serveless.http_port, models=str(serveless.models), prompt=PROMPT)
     (tmp_path / "job.py").write_text(script)
     submit = ("ray", "job", "submit", "--address", serveless.dashboard, "--working-dir", str(tmp_path))
@@ -164,6 +166,12 @@ def test_a_submitted_job_deploys_the_runtime_and_asks_it_through_its_handle(serv
     assert re.search(r"the job got [1-4] tokens", told), told
     # The runtime outlives the job that deployed it.
     assert_serves(serveless)
+    (tmp_path / "in.jsonl").write_text(f"{json.dumps(TEXT)}\nno request\n{json.dumps(TEXT)}\n")
+    files = (str(tmp_path / "in.jsonl"), str(tmp_path / "out.jsonl"))
+    batch = ("model-runtime", "batch", *files, "--url", serveless.url)
+    serveless.succeeds("ray", "job", "submit", "--address", serveless.dashboard, "--", *batch)
+    answers = [next(iter(json.loads(line))) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert answers == ["TextGenerationResult", "Error", "TextGenerationResult"]
 
 
 @pytest.mark.cluster
