@@ -43,7 +43,7 @@ def _resampled(audio_data: bytes, rate: int, limits: AudioLimits) -> Iterator[np
         seconds += len(block) / rate_of_block
         if seconds > limits.seconds + 1e-6:  # of many blocks the sum is rounded
             raise InvalidAudio(f"the audio is longer than {limits.seconds:g} s")
-        mono = block.mean(axis=1, dtype=np.float32)
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         if not np.isfinite(mono).all():
             raise InvalidAudio("the audio has samples that are not finite numbers")
         if rate_of_block != source:  # also within a file

@@ -103,7 +103,7 @@ def _samples(frame: av.AudioFrame) -> np.ndarray:
     if shaped.dtype == np.uint8:
         shaped = (shaped.astype(np.float32) - 128) / 128
     if shaped.dtype.kind == "i":
-        return (shaped / 2.0 ** (8 * shaped.itemsize - 1)).astype(np.float32)
+        return shaped.astype(np.float32) * np.float32(2.0 ** (1 - 8 * shaped.itemsize))
     return shaped.astype(np.float32, copy=False)
 
 
