@@ -126,7 +126,6 @@ def session_ray() -> Iterator[None]:
             object_store_memory=100 * 2**20,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            include_dashboard=False,
         )
         yield
         # Serve's threads outlive Ray and would complain after pytest's last line.
