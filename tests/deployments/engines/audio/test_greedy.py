@@ -111,3 +111,15 @@ def test_the_clips_that_share_steps_are_bounded_by_memory(tmp_path: Path, monkey
     monkeypatch.setattr("deployments.engines.audio.greedy.SHARED_BYTES", 3 * clip_bytes)
     assert loaded(whisper(tmp_path / "m", 4)).most_clips == 3
     assert 3 * clip_bytes < SHARED_BYTES
+
+
+@pytest.mark.parametrize("found", [["slow", "slow", None], ["slow", "slow", "slow"], [None]])
+def test_a_network_is_measured_again_before_it_is_called_no_faster(
+    engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch, found: list[str | None]
+) -> None:
+    greedy, said = engine._greedy, list(found)
+    assert greedy is not None
+    monkeypatch.setattr("deployments.engines.audio.greedy.no_faster", lambda before, after: said.pop(0))
+    sounds = [engine._features(SOUNDS[0])[0]]
+    assert greedy.fault(greedy.network, sounds, engine._prompt(SpeechOptions())) == found[-1]
+    assert said == []
