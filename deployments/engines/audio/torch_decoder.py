@@ -19,13 +19,13 @@ class TorchDecoder:
         self.threads = cores
         self._decoder: Any = model.model.decoder
         self.logits: Any = model.proj_out
-        self._encoder: Any = model.get_encoder()
+        self._encode: Any = model.get_encoder().forward  # not what may later take its place and remember a sound
         self._positions = int(model.config.max_target_positions)
         self._heads = int(model.config.decoder_attention_heads)
 
     def hear(self, clip: Clip) -> None:
         assert clip.features is not None
-        sound = self._encoder(clip.features[None]).last_hidden_state[0]
+        sound = self._encode(clip.features[None]).last_hidden_state[0]
         clip.keys = []
         for layer in self._decoder.layers:
             attention = layer.encoder_attn

@@ -123,3 +123,12 @@ def test_a_network_is_measured_again_before_it_is_called_no_faster(
     sounds = [engine._features(SOUNDS[0])[0]]
     assert greedy.fault(greedy.network, sounds, engine._prompt(SpeechOptions())) == found[-1]
     assert said == []
+
+
+def test_a_clip_is_encoded_again_where_its_time_is_measured(engine: WhisperEngine) -> None:
+    encoded: list[Any] = []
+    hook = engine._model.get_encoder().conv1.register_forward_hook(lambda *given: encoded.append(given))
+    for _ in range(2):
+        engine.begin(made(engine, SOUNDS[0]))
+    hook.remove()
+    assert len(encoded) == 2
