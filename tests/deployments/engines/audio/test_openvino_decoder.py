@@ -35,9 +35,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return whisper(tmp_path_factory.mktemp("converted") / "m", 4)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> ArtifactCache:
-    return ArtifactCache(tmp_path_factory.mktemp("converted") / "cache", 1 << 30)
+@pytest.fixture
+def cache(tmp_path: Path) -> ArtifactCache:
+    """It keeps what was found of a model too, so each test has one of its own."""
+    return ArtifactCache(tmp_path / "cache", 1 << 30)
 
 
 @pytest.fixture(scope="module")
