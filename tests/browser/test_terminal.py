@@ -35,7 +35,7 @@ def tmux(*arguments: str) -> str:
 
 
 def drawn(screens: list[str]) -> str:
-    """What is on the screen now, which is kept with its colours; at times it is just being drawn."""
+    """What is on the screen now, kept with its colours. At times it is just being drawn."""
     screens.append(tmux("capture-pane", "-e", "-p"))
     return screens[-1]
 
@@ -43,7 +43,7 @@ def drawn(screens: list[str]) -> str:
 def test_top_shows_models_rates_and_latencies_while_requests_are_answered(
     page: Page, url: str, screenshots: Path, tmp_path: Path
 ) -> None:
-    top = ["env", "-u", "COLUMNS", sys.executable, "-m", "serve_app.cli.main", "top", "--url", url]
+    top = ["env", "-u", "COLUMNS", "-u", "LINES", sys.executable, "-m", "serve_app.cli.main", "top", "--url", url]
     tmux("new-session", "-d", "-x", str(COLUMNS), "-y", str(LINES), "-c", str(PROJECT), shlex.join(top))
     screens: list[str] = []
     try:
