@@ -3,8 +3,8 @@
 # taken, by another Ray of the machine say, the agent tries it for 3.5 s, goes on without it, and the raylet waits meanwhile: `ray.init`
 # takes so much longer. There is no option of `ray.init` for the port (`ray start` has --dashboard-agent-listen-port).
 # Guessed otherwise: as its other servers, which all find a free port, two Rays of a machine start side by side.
-# Seen (exit 0 while it is so; seconds, on a machine that did much else, so that more than 3.5 s were added):
-#   ray 2.60.0: ray.init with the port free 4.1, with the port taken 14.6
+# Seen (exit 0 while it is so; seconds, 2 cores):
+#   ray 2.60.0: ray.init with the port free 2.3, with the port taken 6.4
 # Here it touches serve_app/local_ray.py, which has the agent take any port.
 set -eu
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
