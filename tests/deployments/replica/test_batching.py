@@ -17,33 +17,35 @@ def executor() -> Iterator[Executor]:
         yield executor
 
 
+class Gated:
+    """Computes ten times an item, once `gate` is set. Of an odd one with `refuses_odd` it makes an error."""
+
+    def __init__(self, refuses_odd: bool = False) -> None:
+        self.refuses_odd = refuses_odd
+        self.gate = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def __call__(self, items: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(items))
+        assert self.gate.wait(10)
+        return [ValueError("odd") if self.refuses_odd and item % 2 else item * 10 for item in items]
+
+
 async def test_what_waits_while_a_batch_runs_is_the_next_batch(executor: Executor) -> None:
-    gate, batches = threading.Event(), []
-
-    def run(items: Sequence[int]) -> list[int]:
-        batches.append(list(items))
-        assert gate.wait(10)
-        return [item * 10 for item in items]
-
+    run = Gated()
     batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 3))
     answers = [asyncio.create_task(batcher.submit(item)) for item in range(6)]
-    await until(lambda: len(batches) == 1)
+    await until(lambda: len(run.batches) == 1)
     late = asyncio.create_task(batcher.submit(6))
-    gate.set()
+    run.gate.set()
     assert await asyncio.gather(*answers, late) == [0, 10, 20, 30, 40, 50, 60]
-    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert [len(batch) for batch in run.batches] == [3, 3, 1]
 
 
 async def test_one_that_waits_shares_its_batch_with_those_that_come_as_the_last_answers_are_made(
     executor: Executor,
 ) -> None:
-    gate, batches = threading.Event(), []
-
-    def run(items: Sequence[int]) -> list[int]:
-        batches.append(list(items))
-        assert gate.wait(10)
-        return list(items)
-
+    run = Gated()
     batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 8))
 
     async def twice(item: int) -> None:
@@ -51,12 +53,12 @@ async def test_one_that_waits_shares_its_batch_with_those_that_come_as_the_last_
         await batcher.submit(item)
 
     together = [asyncio.create_task(twice(item)) for item in range(2)]
-    await until(lambda: len(batches) == 1)
+    await until(lambda: len(run.batches) == 1)
     late = asyncio.create_task(batcher.submit(2))
     await turns()
-    gate.set()
+    run.gate.set()
     await asyncio.gather(*together, late)
-    assert batches == [[0, 1], [2, 0, 1]]
+    assert run.batches == [[0, 1], [2, 0, 1]]
 
 
 async def test_an_item_that_comes_just_as_the_last_batch_ends_is_answered(executor: Executor) -> None:
@@ -89,22 +91,16 @@ async def test_a_failing_run_fails_its_batch_and_not_the_next(executor: Executor
 
 
 async def test_an_item_cancelled_while_it_waits_is_not_computed(executor: Executor) -> None:
-    gate, batches = threading.Event(), []
-
-    def run(items: Sequence[int]) -> list[int]:
-        batches.append(list(items))
-        assert gate.wait(10)
-        return list(items)
-
+    run = Gated()
     batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 1))
     first = asyncio.create_task(batcher.submit(1))
-    await until(lambda: len(batches) == 1)
+    await until(lambda: len(run.batches) == 1)
     cancelled, last = asyncio.create_task(batcher.submit(2)), asyncio.create_task(batcher.submit(3))
     await turns()
     cancelled.cancel()
-    gate.set()
-    assert [*await asyncio.gather(first, last)] == [1, 3]
-    assert batches == [[1], [3]]
+    run.gate.set()
+    assert [*await asyncio.gather(first, last)] == [10, 30]
+    assert run.batches == [[1], [3]]
 
 
 async def test_a_policy_may_choose_which_items_that_wait_are_the_next_batch(executor: Executor) -> None:
@@ -126,41 +122,29 @@ async def test_a_policy_may_choose_which_items_that_wait_are_the_next_batch(exec
 
 
 async def test_of_items_that_came_together_none_is_computed_once_one_has_failed(executor: Executor) -> None:
-    gate, batches = threading.Event(), []
-
-    def run(items: Sequence[int]) -> list[int | Exception]:
-        batches.append(list(items))
-        assert gate.wait(10)
-        return [ValueError("odd") if item % 2 else item for item in items]
-
+    run = Gated(refuses_odd=True)
     batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 2))
     together, alone = asyncio.create_task(batcher.submit_all([2, 1, 4, 6])), asyncio.create_task(batcher.submit(8))
-    await until(lambda: len(batches) == 1)
-    gate.set()
+    await until(lambda: len(run.batches) == 1)
+    run.gate.set()
     with pytest.raises(ValueError, match="odd"):
         await together
-    assert await alone == 8
-    assert batches[0] == [2, 1]
-    assert len(batches) <= 3  # the next one may have begun meanwhile
+    assert await alone == 80
+    assert run.batches[0] == [2, 1]
+    assert len(run.batches) <= 3  # the next one may have begun meanwhile
 
 
 async def test_items_that_came_together_are_given_up_together(executor: Executor) -> None:
-    gate, batches = threading.Event(), []
-
-    def run(items: Sequence[int]) -> list[int]:
-        batches.append(list(items))
-        assert gate.wait(10)
-        return list(items)
-
+    run = Gated()
     batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 1))
     together = asyncio.create_task(batcher.submit_all([1, 2, 3]))
-    await until(lambda: len(batches) == 1)
+    await until(lambda: len(run.batches) == 1)
     together.cancel()
     await turns()
     last = asyncio.create_task(batcher.submit(4))
-    gate.set()
-    assert await last == 4
-    assert batches == [[1], [4]]
+    run.gate.set()
+    assert await last == 40
+    assert run.batches == [[1], [4]]
 
 
 async def test_as_many_batches_run_at_once_as_the_policy_allows() -> None:
@@ -178,18 +162,13 @@ async def test_as_many_batches_run_at_once_as_the_policy_allows() -> None:
 
 
 async def test_a_batch_that_does_not_end_is_seen_and_an_idle_batcher_is_not_busy(executor: Executor) -> None:
-    gate = threading.Event()
-
-    def run(items: Sequence[int]) -> Sequence[int]:
-        assert gate.wait(10)
-        return items
-
+    run = Gated()
     batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(run, executor, 1, 1))
     assert batcher.busy_s == 0
     answer = asyncio.create_task(batcher.submit(1))
     await until(lambda: batcher.busy_s > 0)
     before = batcher.busy_s
     await until(lambda: batcher.busy_s > before)
-    gate.set()
+    run.gate.set()
     await answer
     assert batcher.busy_s == 0

@@ -1,6 +1,6 @@
 """OpenAI's /v1/audio routes with OpenAI's own client, in one process."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
@@ -13,7 +13,7 @@ from deployments.contract.errors import InvalidAudio
 from deployments.contract.speech import SpeechSegment
 from deployments.contract.types import Error, InferRequest, SpeechToText, SpeechToTextResult
 from deployments.replica.calls import Reply
-from tests.support.http_runtimes import FakeRuntime, Script, http_app, responding
+from tests.support.http_runtimes import FakeRuntime, Script, responding
 
 SEGMENTS = [
     SpeechSegment(start_s=0.0, end_s=1.25, text="Hello."),
@@ -30,18 +30,6 @@ VTT = "WEBVTT\n\n00:00:00.000 --> 00:00:01.250\nHello.\n\n01:01:01.500 --> 01:01
 @pytest.fixture
 def runtime() -> FakeRuntime:
     return FakeRuntime(responding(RESULT))
-
-
-@pytest.fixture
-async def http(runtime: FakeRuntime) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(http_app(runtime), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: httpx2.AsyncClient) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url="http://runtime/v1", api_key="none", http_client=http, max_retries=0)
 
 
 def saying(*replies: Reply) -> Script:

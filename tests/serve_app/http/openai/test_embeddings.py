@@ -1,7 +1,7 @@
 """/v1/embeddings in one process, called with OpenAI's own client and as others call it."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
@@ -17,7 +17,7 @@ from deployments.contract.types import InferRequest, TextEmbedding, TextEmbeddin
 from deployments.replica.calls import Reply
 from serve_app.http.openai.embeddings import EmbeddingBody
 from serve_app.http.openai.fields import HINTS
-from tests.support.http_runtimes import FakeRuntime, http_app, responding, status
+from tests.support.http_runtimes import FakeRuntime, responding, status
 
 
 async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
@@ -34,18 +34,6 @@ def runtime() -> FakeRuntime:
     runtime = FakeRuntime(script)
     runtime.statuses = [status("e", "text_embedding", [1]), status("i", "image_classification")]
     return runtime
-
-
-@pytest.fixture
-async def http(runtime: FakeRuntime) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(http_app(runtime), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: httpx2.AsyncClient) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url="http://runtime/v1", api_key="none", http_client=http, max_retries=0)
 
 
 async def post(http: httpx2.AsyncClient, **body: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Responses and their events as OpenAI's client reads them."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
@@ -15,7 +15,7 @@ from deployments.contract.errors import Overloaded, Unavailable
 from deployments.contract.types import InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
 from tests.serve_app.http.openai.test_tool_calling import SAID, saying
-from tests.support.http_runtimes import FakeRuntime, http_app, saying_hey
+from tests.support.http_runtimes import FakeRuntime, saying_hey
 
 PARAMETERS = {"type": "object"}
 TOOLS: Any = [{"type": "function", "name": name, "parameters": PARAMETERS} for name in ("weather", "time")]
@@ -28,18 +28,6 @@ class Place(BaseModel):
 @pytest.fixture
 def runtime() -> FakeRuntime:
     return FakeRuntime(saying(SAID))
-
-
-@pytest.fixture
-async def http(runtime: FakeRuntime) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(http_app(runtime), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as http:
-        yield http
-
-
-@pytest.fixture
-def client(http: httpx2.AsyncClient) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url="http://runtime/v1", api_key="none", http_client=http, max_retries=0)
 
 
 def output(response: Any) -> list[tuple[object, ...]]:

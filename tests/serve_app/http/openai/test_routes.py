@@ -1,7 +1,7 @@
 """OpenAI's API in one process, called with OpenAI's own client: what reaches the runtime, and what comes back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import httpx2
@@ -20,7 +20,7 @@ from deployments.contract.errors import (
 )
 from deployments.contract.types import InferRequest, TextGeneration
 from deployments.replica.calls import Reply
-from tests.support.http_runtimes import FakeRuntime, http_app, saying_hey, status
+from tests.support.http_runtimes import FakeRuntime, saying_hey, status
 from tests.support.until import until
 
 
@@ -29,18 +29,6 @@ def runtime() -> FakeRuntime:
     runtime = FakeRuntime(saying_hey())
     runtime.statuses = [status("team/m", "text_generation", [1, 2]), status("i", "image_classification")]
     return runtime
-
-
-@pytest.fixture
-async def http(runtime: FakeRuntime) -> AsyncIterator[httpx2.AsyncClient]:
-    transport = httpx2.ASGITransport(http_app(runtime), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as client:
-        yield client
-
-
-@pytest.fixture
-def client(http: httpx2.AsyncClient) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url="http://runtime/v1", api_key="none", http_client=http, max_retries=0)
 
 
 USER: Any = [{"role": "user", "content": "hi"}]

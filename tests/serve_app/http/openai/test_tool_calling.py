@@ -1,10 +1,9 @@
 """Tool calling and reasoning as OpenAI's client has them: what reaches the model, and what its text becomes."""
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
-import httpx2
 import pytest
 from openai import AsyncOpenAI
 
@@ -13,7 +12,7 @@ from deployments.contract.chunk import Chunk
 from deployments.contract.text_generation import Usage
 from deployments.contract.types import InferRequest, TextGenerationResult
 from deployments.replica.calls import Reply
-from tests.support.http_runtimes import FakeRuntime, Script, http_app
+from tests.support.http_runtimes import FakeRuntime, Script
 
 QWEN = Markup(tool_calls="hermes", reasoning=("<think>", "</think>"))
 SAID = (
@@ -44,13 +43,6 @@ def saying(text: str, markup: Markup | None = QWEN) -> Script:
 @pytest.fixture
 def runtime() -> FakeRuntime:
     return FakeRuntime(saying(SAID))
-
-
-@pytest.fixture
-async def client(runtime: FakeRuntime) -> AsyncIterator[AsyncOpenAI]:
-    transport = httpx2.ASGITransport(http_app(runtime), raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://runtime") as http:
-        yield AsyncOpenAI(base_url="http://runtime/v1", api_key="none", http_client=http, max_retries=0)
 
 
 async def test_a_text_with_calls_is_a_message_with_calls(client: AsyncOpenAI, runtime: FakeRuntime) -> None:
