@@ -53,10 +53,6 @@ class EmbeddingFolder:
     max_tokens: int | None = None
     lowercase: bool = False
 
-    @property
-    def normalises(self) -> bool:
-        return bool(self.modules) and self.modules[-1].kind == "Normalize"
-
     @classmethod
     def read(cls, folder: Path) -> "EmbeddingFolder":
         """Raises ModelLoadFailed for what is not computed here."""

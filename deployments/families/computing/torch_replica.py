@@ -14,12 +14,11 @@ Ready = TypeVar("Ready")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Batched(Generic[EngineT, Ready, Result]):
-    """An engine and the batcher that feeds it with inputs that are ready."""
+@dataclass(frozen=True)
+class Fed(Generic[EngineT]):
+    """An engine, and in its subclasses what feeds it."""
 
     engine: EngineT
-    batcher: Batcher[Ready, Result]
 
     @property
     def resident_bytes(self) -> int:
@@ -29,12 +28,19 @@ class Batched(Generic[EngineT, Ready, Result]):
     def runtime_info(self) -> tuple[str, ...]:
         return self.engine.runtime_info
 
+    def close(self) -> None:
+        self.engine.close()
+
+
+@dataclass(frozen=True)
+class Batched(Fed[EngineT], Generic[EngineT, Ready, Result]):
+    """With the batcher that feeds it with inputs that are ready."""
+
+    batcher: Batcher[Ready, Result]
+
     @property
     def busy_s(self) -> float:
         return self.batcher.busy_s
-
-    def close(self) -> None:
-        self.engine.close()
 
 
 class TorchReplica(ModelReplica[RequestT, EngineT]):

@@ -14,7 +14,7 @@ from deployments.contract.chunk import Chunk
 from deployments.contract.settings import FamilySettings
 from deployments.contract.speech import SpeechSegment
 from deployments.contract.types import SpeechToText, SpeechToTextResult
-from deployments.families.computing.torch_replica import Batched, TorchReplica
+from deployments.families.computing.torch_replica import Batched, Fed, TorchReplica
 from deployments.families.speech_to_text.family import SpeechToTextOptions
 from deployments.families.speech_to_text.flow import AudioMemory, LongWork, Together, Turns
 from deployments.metrics.meter import PREPROCESS
@@ -41,23 +41,11 @@ Piecewise: TypeAlias = "Batched[PiecewiseEngine, Window, Any]"
 SpeechModel: TypeAlias = "Piecewise | Whisper"
 
 
-@dataclass(frozen=True, slots=True)
-class Whisper:
-    """An engine, and the short clips that share its steps."""
+@dataclass(frozen=True)
+class Whisper(Fed["WhisperEngine"]):
+    """With the short clips that share its steps."""
 
-    engine: "WhisperEngine"
     clips: "Together[Clip]"
-
-    @property
-    def resident_bytes(self) -> int:
-        return self.engine.resident_bytes
-
-    @property
-    def runtime_info(self) -> tuple[str, ...]:
-        return self.engine.runtime_info
-
-    def close(self) -> None:
-        self.engine.close()
 
 
 class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):

@@ -83,8 +83,6 @@ REQUESTS = frozenset(
     {"do_sample", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop_strings", "max_new_tokens"}
 )
 """Defaults of requests."""
-ENDS = frozenset({"eos_token_id"})
-"""Read with the model."""
 NOT_HONOURED: Mapping[str, object] = {
     "max_length": None,
     "max_time": None,

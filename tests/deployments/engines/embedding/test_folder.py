@@ -29,7 +29,6 @@ def test_the_pooling_is_a_name_or_flags(tmp_path: Path, config: dict[str, Any], 
 def test_modules_are_known_by_the_last_part_of_their_type(tmp_path: Path, package: str) -> None:
     read = EmbeddingFolder.read(save_modules(tmp_path, pooling("cls"), dense(16, 8), NORMALIZE, package=package))
     assert [module.kind for module in read.modules] == ["Dense", "Normalize"]
-    assert read.normalises
 
 
 def test_prompts_are_the_folders_beside_two_empty_ones(tmp_path: Path) -> None:
@@ -54,7 +53,7 @@ def test_a_folder_without_modules_averages_unless_only_the_last_token_sees_the_t
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     read = EmbeddingFolder.read(tmp_path)
-    assert (read.modes, read.normalises, read.default_prompt) == (modes, False, "")
+    assert (read.modes, read.modules, read.default_prompt) == (modes, (), "")
 
 
 @pytest.mark.parametrize(
