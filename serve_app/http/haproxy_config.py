@@ -1,7 +1,8 @@
 """Rewrites the HAProxy configuration that Ray Serve generates. Text in, text out; starts nothing.
 
-The listeners move to loopback and the admin socket becomes private. Limits on time, size and connections are added,
-and every reply that HAProxy makes itself has the shape of the contract's `Error`.
+Requests come in at the host that Serve was told; its other listeners move to loopback, and the admin socket becomes
+private. Limits on time, size and connections are added, and every reply that HAProxy makes itself has the shape of the
+contract's `Error`.
 """
 
 import json
@@ -21,6 +22,8 @@ MAX_CONNECTIONS_PER_ADDRESS = 256
 MAX_PARSED_HEADERS = 4 * MAX_HEADERS
 """HAProxy parses headers within this and BUFFER_BYTES, and refuses them with `headers_too_large`. It cannot parse more:
 its answer to that, and to anything that is not HTTP, is its own page with status 400, which cannot be configured."""
+_OTHERS = re.compile(r"^((?:frontend prometheus|listen stats)\n *bind )\*?:", re.MULTILINE)
+"""What Serve binds to every address, whatever its host."""
 _MARK = "# adapted by model-runtime-haproxy\n"
 _MAX_HEADER_BYTES = MAX_HEADER_BYTES - 1024
 """HAProxy counts the headers alone; the rest is for the path."""
@@ -44,7 +47,7 @@ def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
     """The configuration with our limits and replies. The files of the replies are written into `folder`."""
     if configuration.startswith(_MARK):  # Serve starts the program twice for one file: first to check it.
         return configuration
-    text = _MARK + re.sub(r"bind (\*|):(?=\d)", "bind 127.0.0.1:", configuration)
+    text = _MARK + _OTHERS.sub(r"\g<1>127.0.0.1:", configuration)
     text = text.replace(" mode 666 level admin", " mode 600 level admin")
     # The log socket that Serve configures for each request has no reader.
     text = re.sub(r"^ *(errorfile|log|option httplog|option log-health-checks)\b.*\n", "", text, flags=re.MULTILINE)

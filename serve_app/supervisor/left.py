@@ -15,7 +15,7 @@ import psutil
 PREFIX = "mr-"
 NODE_PREFIX = "mrn-"
 """Of the folder of `model-runtime exec`. The program that it becomes names the folder in its environment, as do all
-processes that this one starts."""
+processes that this one starts. On the other nodes Serve's HAProxy names it in its arguments."""
 YOUNG_S = 60.0
 """A node's folder may be so old before a process names it."""
 LOCK = "launcher.lock"
@@ -56,11 +56,11 @@ def _nodes_left() -> list[Path]:
     """The folders of nodes of which no process is left."""
     old = time.time() - YOUNG_S
     folders = [folder for parent in PLACES for folder in Path(parent).glob(f"{NODE_PREFIX}*") if _is_old(folder, old)]
-    environments = []
+    named = []
     for process in psutil.process_iter() if folders else ():
         with suppress(psutil.Error):
-            environments.append("\n".join(process.environ().values()))
-    return [folder for folder in folders if not any(str(folder) in values for values in environments)]
+            named.append("\n".join((*process.environ().values(), *process.cmdline())))
+    return [folder for folder in folders if not any(str(folder) in words for words in named)]
 
 
 def _is_old(folder: Path, at: float) -> bool:

@@ -1,5 +1,6 @@
 """What becomes of the HAProxy configuration that Ray Serve generates. tests/hostile runs HAProxy with it."""
 
+import re
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from serve_app.http.haproxy_config import adapted
 
 SERVER = "    server SERVE_REPLICA_app-Ingress-{} 127.0.0.1:30001 check observe layer4\n"
 DEFAULTS = "global\n    log /dev/log\ndefaults\n    mode http\nfrontend http_frontend\n    bind *:8000\n"
+METRICS, STATS = "frontend prometheus\n    bind :8001\n    mode http\n", "listen stats\n  bind *:8002\n  stats enable\n"
 
 
 @pytest.fixture
@@ -33,10 +35,14 @@ def test_haproxy_uses_the_sockets_that_exist(folder: Path) -> None:
     assert other == SERVER.format("xyz789").rstrip()
 
 
-def test_listeners_are_bound_to_loopback_and_requests_are_not_logged(folder: Path) -> None:
-    configuration = rewritten(folder, DEFAULTS)
-    assert "bind 127.0.0.1:8000\n" in configuration
-    assert "log /dev/log" not in configuration
+@pytest.mark.parametrize("host", ["*", "127.0.0.1", "10.0.0.7"])
+def test_requests_come_in_where_serve_was_told_and_all_else_on_loopback(folder: Path, host: str) -> None:
+    configuration = rewritten(folder, METRICS + DEFAULTS.replace("*", host) + STATS)
+    assert re.findall("bind (.+)", configuration) == ["127.0.0.1:8001", f"{host}:8000", "127.0.0.1:8002"]
+
+
+def test_requests_are_not_logged(folder: Path) -> None:
+    assert "log /dev/log" not in rewritten(folder, DEFAULTS)
 
 
 def test_the_replies_of_haproxy_are_errors_of_the_contract(folder: Path) -> None:

@@ -31,21 +31,22 @@ def test_the_folder_of_a_launcher_that_was_killed_is_removed(tmp_path: Path) -> 
     assert not living.exists()
 
 
-def test_the_folder_of_a_node_is_removed_once_no_process_names_it_in_its_environment(
+def test_the_folder_of_a_node_is_removed_once_no_process_names_it_in_its_environment_or_its_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(left, "PLACES", (str(tmp_path),))
-    gone, used, young = tmp_path / "mrn-gone", tmp_path / "mrn-used", tmp_path / "mrn-young"
-    for folder in (gone, used, young):
+    gone, used, heads, young = (tmp_path / f"mrn-{name}" for name in ("gone", "used", "heads", "young"))
+    for folder in (gone, used, heads, young):
         folder.mkdir()
-    for folder in (gone, used):
+    for folder in (gone, used, heads):
         os.utime(folder, (0, 0))
     environment = os.environ | {"RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{used}/haproxy.cfg"}
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=environment):
+    haproxy = [sys.executable, "-c", "input()", f"{heads}/haproxy.cfg"]
+    with subprocess.Popen(haproxy, stdin=subprocess.PIPE, env=environment):
         clear_left()
-        assert [folder.exists() for folder in (gone, used, young)] == [False, True, True]
+        assert [folder.exists() for folder in (gone, used, heads, young)] == [False, True, True, True]
     clear_left()
-    assert not used.exists()
+    assert [folder.exists() for folder in (used, heads)] == [False, False]
 
 
 def test_openmps_files_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
