@@ -31,6 +31,7 @@ from deployments.replica.family import Form
 from deployments.replica.logs import join_serves_log
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import RequestContext
+from serve_app.access.log import AccessLog
 from serve_app.capacity import room_wanted
 from serve_app.config.config import IngressSettings
 from serve_app.dispatch.admission import Admission
@@ -85,7 +86,8 @@ class Ingress:
         self.recorder = Recorder(uuid.uuid4().hex)
         self.mirror = RegistryMirror()
         self.traces = Traces() if settings.traces else None
-        self.runtime = self._runtime(int(settings.max_prompt_kb * 1024), settings.access_log)
+        self.access_log = AccessLog() if settings.access_log else None
+        self.runtime = self._runtime(int(settings.max_prompt_kb * 1024))
         with_models = {route.family: self.handles[route.family] for route in routes if route.has_models}
         self.admin = RegistryAdmin(self.mirror, with_models, _preloads(routes))
         self._lasting = [asyncio.create_task(work) for work in (self.mirror.follow(), self._report_forever())]
@@ -104,7 +106,7 @@ class Ingress:
             self._unix_server = UnixServer(self.http, path)
         self._listening = asyncio.create_task(self._listen(path))
 
-    def _runtime(self, max_prompt_bytes: int, access_log: bool) -> Runtime:
+    def _runtime(self, max_prompt_bytes: int) -> Runtime:
         profile, network = launcher_profile(), cluster_network()
         pools, admissions = {}, {}
         for route in self.routes:
@@ -114,8 +116,9 @@ class Ingress:
         models = self.mirror
         dispatcher = Dispatcher(self.routes, pools, models, profile)
         access, recorder = self.access, self.recorder
+        logged = self.access_log.add if self.access_log else None
         traced = self.traces.add if self.traces else None
-        return Runtime(dispatcher, admissions, access, recorder, models.models, max_prompt_bytes, access_log, traced)
+        return Runtime(dispatcher, admissions, access, recorder, models.models, max_prompt_bytes, logged, traced)
 
     def __serve_build_asgi_app__(self) -> Starlette:
         return self.http
@@ -133,6 +136,8 @@ class Ingress:
             self._unix_server.leave()
             leave_place(self._unix_server.path)
         await asyncio.gather(*(server.close() for server in (self._unix_server, self._grpc) if server))
+        if self.access_log:
+            self.access_log.write()
         if self.traces:
             await asyncio.to_thread(self.traces.close)
 

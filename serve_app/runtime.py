@@ -1,10 +1,8 @@
 """One request from its check to its response: quota, limits, admission, dispatch, counts. Knows no HTTP and no Ray."""
 
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
 
 from deployments.contract.errors import Cancelled, InvalidRequest, PromptTooLong, ServingError
 from deployments.contract.failures import error_of
@@ -20,8 +18,6 @@ from serve_app.dispatch.admission import Admission
 from serve_app.dispatch.dispatcher import Dispatcher, Route
 from serve_app.dispatch.pending import Pending
 
-logger = logging.getLogger("model_runtime.access")
-
 
 class Runtime:
     """Every entrance leads here. `admissions`: by family. `models`: the names of all models there are."""
@@ -34,7 +30,7 @@ class Runtime:
         recorder: Recorder,
         models: Callable[[], Container[str]],
         max_prompt_bytes: int,
-        access_log: bool = False,
+        logged: Callable[[AnsweredRequest], None] | None = None,
         traced: Callable[[AnsweredRequest, str], None] | None = None,
     ) -> None:
         self.dispatcher = dispatcher
@@ -43,7 +39,7 @@ class Runtime:
         self.recorder = recorder
         self.models = models
         self.max_prompt_bytes = max_prompt_bytes
-        self.access_log = access_log
+        self.logged = logged
         self.traced = traced
         self.recent = RecentRequests()
         self.under_way = 0
@@ -160,9 +156,8 @@ class _Count:
         runtime.recent.add(answered)
         if runtime.traced is not None:
             runtime.traced(answered, self._context.traceparent)
-        if runtime.access_log:
-            line = f"{labels.outcome} {labels.family} {labels.model} in {total_s:.4f} s"
-            logger.info(line, extra=asdict(answered))
+        if runtime.logged is not None:
+            runtime.logged(answered)
 
     def _answered(self, labels: Labels, total_s: float) -> AnsweredRequest:
         response = self.response

@@ -1,15 +1,13 @@
 """A request from its check to its response: what is refused, what is counted, and that nothing raises."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-
-import pytest
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import InvalidImage, ModelNotFound
 from deployments.contract.settings import FamilySettings
+from deployments.contract.status import AnsweredRequest
 from deployments.contract.text_generation import Usage
 from deployments.contract.types import (
     Error,
@@ -80,23 +78,19 @@ async def test_an_answered_request_is_counted_under_its_model_and_family() -> No
     assert parts.runtime.under_way == 0
 
 
-async def test_what_became_of_a_request_is_known_by_its_id_and_a_line_of_the_log_where_that_is_set(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+async def test_what_became_of_a_request_is_known_by_its_id_and_told_to_the_log_where_there_is_one() -> None:
     parts = Parts([(0, RESULT)])
-    caplog.set_level(logging.INFO, "model_runtime.access")
     await parts.answer(REQUEST)
-    assert caplog.records == []
     found = parts.runtime.recent.get("r")
     assert found is not None
     assert (found.family, found.model, found.outcome, found.repeated) == ("text", "m", "ok", False)
     assert found.queue_s is not None
     assert 0 <= found.queue_s <= found.total_s
-    parts.runtime.access_log = True
+    logged: list[AnsweredRequest] = []
+    parts.runtime.logged = logged.append
     await parts.runtime.answer(InvalidImage("no image"), CONTEXT)
-    [line] = caplog.records
-    assert line.message.startswith("invalid_image unknown unknown in ")
-    assert (vars(line)["request_id"], vars(line)["reason"], vars(line)["queue_s"]) == ("r", "no image", None)
+    [told] = logged
+    assert (told.request_id, told.outcome, told.reason, told.queue_s) == ("r", "invalid_image", "no image", None)
 
 
 async def test_what_became_of_a_request_is_traced_where_that_is_set() -> None:
