@@ -254,6 +254,8 @@ def _send_samples(config: RuntimeConfig, port: int, families: Sequence[Family], 
     with ModelRuntimeClient(target) as client, progress("loading models", started):
         lines, warnings = sample_lines(client, families, url), client.warnings()
     print(f"\n{url} is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops it.\n")
+    if config.ingress.home_page is not False and not config.access.keys:
+        print(f"In a browser: {url}/, a playground and charts; {url}/docs, every route\n")
     for warning in warnings:
         print(f"warning: {warning}\n")
     for line in lines:

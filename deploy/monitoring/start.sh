@@ -17,7 +17,7 @@ sed -e "s|127.0.0.1:8000|$target|" -e "s|/tmp/ray/|${RAY_FOLDER:-/tmp/ray}/|" -e
 cp "$here/rules.yml" "$folder"
 cat <<END
 Prometheus: http://$address
-  requests a second   http://$address/graph?g0.tab=0&g0.expr=sum%20by%20(family)%20(rate(inference_requests_total%5B1m%5D))
+  requests a second   http://$address/graph?g0.tab=0&g0.range_input=5m&g0.expr=sum%20by%20(family)%20(rate(inference_requests_total%5B1m%5D))
   alerts              http://$address/alerts
   what is scraped     http://$address/targets
 Grafana: a data source of type Prometheus at http://$address, then Dashboards > Import > $here/dashboard.json

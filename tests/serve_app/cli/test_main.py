@@ -136,6 +136,7 @@ def test_serve_shows_that_it_works_warns_and_leaves_nothing_behind(repository: P
         assert "starting Ray" in output
         assert "loading models" in output
         assert "is ready after" in output
+        assert "/, a playground and charts" in output
         assert "warning: families.text_generation.preload: no model 'txt'; did you mean 'text'?" in output
         assert lines[0].startswith("caching in /")
         started = psutil.Process(serving.pid).children(recursive=True)
