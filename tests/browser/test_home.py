@@ -56,6 +56,12 @@ def requests_under_way(url: str) -> Iterator[None]:
             thread.join()
 
 
+def wait_for_charts(page: Page) -> None:
+    """Until their lines have some length."""
+    points = page.run("document.querySelector('#charts polyline')?.points.length ?? 0")
+    page.wait_for(f"document.querySelector('#charts polyline')?.points.length > {points + 12}")
+
+
 def open_family(page: Page, url: str, family: str) -> None:
     page.open(f"{url}/")
     page.click("#families label", family)
@@ -84,7 +90,8 @@ def test_a_picture_is_classified_and_the_request_can_be_sent_by_curl_and_python(
     assert "airplane" in ended.stdout
     assert "cargo add" in snippet(page, "Rust")
     page.look(dark=True)
-    page.wait_for("document.querySelector('#charts polyline')")
+    with requests_under_way(url):
+        wait_for_charts(page)
     page.run("scrollTo(0, 0)")
     page.save_screenshot(screenshots / "home-dark.png")
 
@@ -96,9 +103,8 @@ def test_a_text_streams_and_its_speed_is_shown(page: Page, url: str, screenshots
     page.press("Enter", 13, CONTROL)
     page.wait_for("document.querySelector('output .speed')?.innerText.includes('tokens/s · ended by')")
     assert page.text("output .text").startswith("ROMEO:\nI am a mercy")
-    points = page.run("document.querySelector('#charts polyline')?.points.length ?? 0")
     with requests_under_way(url):
-        page.wait_for(f"document.querySelector('#charts polyline')?.points.length > {points + 12}")
+        wait_for_charts(page)
     page.click("#run")
     page.wait_for("document.querySelector('output .speed')?.innerText.includes('tokens/s · ended by')")
     page.run("scrollTo(0, 0)")
@@ -110,6 +116,8 @@ def test_objects_are_drawn_as_boxes_with_the_settings_given(page: Page, url: str
     page.choose_file(FILE, PROJECT / "models" / "blood_cells" / "example.jpg")
     page.click("#run")
     page.wait_for("document.querySelectorAll('.frame rect').length > 5")
+    page.click("#run")  # The first one waited for its model.
+    page.wait_for("document.querySelector('output .speed')?.innerText.endsWith('s')")
     page.run("document.querySelector('.frame').scrollIntoView({block: 'center'})")
     page.save_screenshot(screenshots / "boxes.png")
     few = page.run("document.querySelectorAll('.frame rect').length")
