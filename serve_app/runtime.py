@@ -11,7 +11,7 @@ from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.meter import KEY_REQUESTS, KEY_TOKENS, QUARANTINED, QUEUE, RETRIES
 from deployments.metrics.recent import RecentRequests
 from deployments.metrics.requests import UNKNOWN, Labels, Recorder
-from deployments.replica.calls import Reply
+from deployments.replica.calls import Reply, Stations
 from serve_app.access.api_keys import Access
 from serve_app.access.caller import RequestContext
 from serve_app.dispatch.admission import Admission
@@ -174,6 +174,7 @@ class _Count:
             replica=self._call.replica or None if self._call is not None else None,
             repeated=self._call is not None and self._call.repeated,
             tokens=response.tokens if response is not None else 0,
+            **(self._call.stations if self._call is not None else Stations()),
         )
 
 

@@ -4,7 +4,12 @@ OpenTelemetry is imported where `ingress.traces` asks for it. Its SDK reads its 
 it exports to (OTEL_EXPORTER_OTLP_ENDPOINT), what it samples (OTEL_TRACES_SAMPLER), its service's name and others.
 """
 
+from typing import TYPE_CHECKING
+
 from deployments.contract.status import AnsweredRequest
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 
 class Traces:
@@ -23,7 +28,7 @@ class Traces:
 
     def add(self, request: AnsweredRequest, traceparent: str) -> None:
         """One span for the request and one for each of its stations; a thread exports them later."""
-        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+        from opentelemetry.trace import SpanKind, Status, StatusCode
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         caller = TraceContextTextMapPropagator().extract({"traceparent": traceparent})
@@ -32,17 +37,37 @@ class Traces:
             request.family, caller, SpanKind.SERVER, _attributes(request), start_time=arrived
         )
         if whole.is_recording():
-            within = set_span_in_context(whole)
-            sent = ended if request.queue_s is None else _nanoseconds(request.arrived_at + request.queue_s)
-            self._tracer.start_span("queue", within, start_time=arrived).end(sent)
+            sent = ended if request.queue_s is None else arrived + _nanoseconds(request.queue_s)
+            self._begin("queue", whole, arrived).end(sent)
             if request.queue_s is not None:
-                station = self._tracer.start_span("replica", within, start_time=sent)
-                station.set_attribute("model_runtime.replica", request.replica or "")
-                station.set_attribute("model_runtime.repeated", request.repeated)
-                station.end(ended)
+                self._add_replica(request, whole, sent).end(ended)
             if request.reason is not None:
                 whole.set_status(Status(StatusCode.ERROR, request.reason))
         whole.end(ended)
+
+    def _add_replica(self, request: AnsweredRequest, whole: "Span", sent: int) -> "Span":
+        """The stations within lie where they would with no time to send the call: clocks of two machines differ."""
+        replica = self._begin("replica", whole, sent)
+        replica.set_attribute("model_runtime.replica", request.replica or "")
+        replica.set_attribute("model_runtime.repeated", request.repeated)
+        if request.load_s is not None:
+            leased = sent + _nanoseconds(request.load_s)
+            self._begin("load", replica, sent).end(leased)
+            if request.compute_s is not None:
+                compute = self._begin("compute", replica, leased)
+                if request.batch_size is not None:
+                    compute.set_attribute("model_runtime.batch_size", request.batch_size)
+                if request.first_token_s is not None:
+                    compute.add_event("first token", timestamp=leased + _nanoseconds(request.first_token_s))
+                if request.preprocess_s is not None:
+                    self._begin("preprocess", compute, leased).end(leased + _nanoseconds(request.preprocess_s))
+                compute.end(leased + _nanoseconds(request.compute_s))
+        return replica
+
+    def _begin(self, name: str, within: "Span", at: int) -> "Span":
+        from opentelemetry.trace import set_span_in_context
+
+        return self._tracer.start_span(name, set_span_in_context(within), start_time=at)
 
     def close(self) -> None:
         """Exports what is left. Waits for it."""

@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -18,6 +19,9 @@ import pytest
 from tests.support import PROJECT
 from tests.support.ports import free_port
 from tests.support.running import CONFIG, Running
+
+if TYPE_CHECKING:
+    from tests.support.watching.otlp import Receiver
 
 collect_ignore = ["clients"]
 """What `make test-clients` runs in an environment of its own."""
@@ -110,7 +114,17 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def session_ray() -> Iterator[None]:
+def collector() -> "Iterator[Receiver]":
+    """Gets the spans of every request that the session's runtime answers."""
+    from tests.support.watching.otlp import receiving
+
+    with receiving() as receiver:
+        os.environ.update(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_BSP_SCHEDULE_DELAY="100")
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def session_ray(collector: "Receiver") -> Iterator[None]:
     """Ray with more CPUs than there are, and one GPU that is only a number; the fast profile in front."""
     import ray.serve
 
@@ -152,6 +166,7 @@ def runtime(serve_url: str, repository: Path, picture: Path) -> Running:
 
     cache, grpc_port = repository.parent / "cache", free_port()
     updates = {"models": repository, "cache": cache, "grpc_port": grpc_port, "families": {**CONFIG.families, **PATIENT}}
-    config = CONFIG.model_copy(update=updates)
+    watched = CONFIG.ingress.model_copy(update={"traces": True, "access_log": True})
+    config = CONFIG.model_copy(update={**updates, "ingress": watched})
     handle = serve.run(build(config), name="model-runtime")
     return Running(serve_url, handle, repository, picture, config)

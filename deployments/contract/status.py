@@ -123,6 +123,16 @@ class AnsweredRequest:
     """Whether it was sent again, because its replica was lost."""
     tokens: int
     """Read and generated."""
+    load_s: float | None = None
+    """In the replica, until its model was in memory."""
+    preprocess_s: float | None = None
+    """To decode its input, where that is done apart: a part of `compute_s`."""
+    first_token_s: float | None = None
+    """Of a text, until its first token: a part of `compute_s`."""
+    compute_s: float | None = None
+    """From having the model in memory to the answer; None where that failed."""
+    batch_size: int | None = None
+    """How many requests, or texts to embed, shared its forward; None of a generated text: each step has others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from deployments.replica.calls import Stations, stations
+
 TURNS = 2
 """Of the event loop, between a batch and the next where that would not be full. In the first the answers are made and
 calls are read that have arrived, in the second they are sent and join. Without them batches are smaller, and each
@@ -38,7 +40,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self.policy = policy
         self.ran = ran
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._waiting: list[tuple[Item, asyncio.Future[Result], Stations | None]] = []
         self._running: set[asyncio.Task[None]] = set()
         self._since: dict[int, float] = {}
 
@@ -63,7 +65,8 @@ class Batcher(Generic[Item, Result]):
     def _enqueued(self, items: Sequence[Item]) -> "list[asyncio.Future[Result]]":
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Result]] = [loop.create_future() for _ in items]
-        self._waiting += zip(items, futures, strict=True)
+        passed = stations.get()
+        self._waiting += [(item, future, passed) for item, future in zip(items, futures, strict=True)]
         if len(self._running) < self.policy().at_once:
             self._running.add(asyncio.create_task(self._drain()))
         return futures
@@ -77,8 +80,8 @@ class Batcher(Generic[Item, Result]):
                 if len(self._running) > policy.at_once:
                     break  # the others go on
                 # An item that was cancelled while it waited takes no place in the batch.
-                wanted = [(item, future) for item, future in self._waiting if not future.done()]
-                chosen = _chosen([item for item, _ in wanted], policy)
+                wanted = [one for one in self._waiting if not one[1].done()]
+                chosen = _chosen([item for item, *_ in wanted], policy)
                 batch = [wanted[index] for index in chosen]
                 self._waiting = [one for index, one in enumerate(wanted) if index not in chosen]
                 if batch:
@@ -90,9 +93,16 @@ class Batcher(Generic[Item, Result]):
             # Not in a done callback: an item submitted before it ran would see a task that takes no more items.
             self._running.discard(task)
 
-    async def _run(self, batch: list[tuple[Item, "asyncio.Future[Result]"]], policy: BatchPolicy[Item, Result]) -> None:
-        items = [item for item, _ in batch]
+    async def _run(
+        self,
+        batch: "list[tuple[Item, asyncio.Future[Result], Stations | None]]",
+        policy: BatchPolicy[Item, Result],
+    ) -> None:
+        items = [item for item, *_ in batch]
         self.ran(len(items))
+        for *_, passed in batch:
+            if passed is not None:
+                passed["batch_size"] = max(len(items), passed.get("batch_size", 0))
         results: Sequence[Result | Exception]
         self._since[id(batch)] = time.monotonic()
         try:
@@ -101,7 +111,7 @@ class Batcher(Generic[Item, Result]):
             results = [failure] * len(batch)
         finally:
             del self._since[id(batch)]
-        for (_, future), result in zip(batch, results, strict=True):
+        for (_, future, _), result in zip(batch, results, strict=True):
             if future.done():
                 continue
             if isinstance(result, Exception):

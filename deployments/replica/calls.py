@@ -5,8 +5,9 @@ import enum
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferRequest, InferResponse
@@ -29,7 +30,23 @@ class Progress(enum.Enum):
     """It is computed, and no other is."""
 
 
-OnProgress = Callable[[Progress], None]
+class Stations(TypedDict, total=False):
+    """Where a call's time went in its replica, seconds. A station that it did not come to, or pass, is absent."""
+
+    load_s: float
+    """From its arrival until its model was in memory, golden examples answered."""
+    preprocess_s: float
+    """To decode its input, where that is done apart. A part of `compute_s`."""
+    first_token_s: float
+    """Of a text: from the engine's having it to its first token. A part of `compute_s`."""
+    compute_s: float
+    """From having the model in memory to the answer."""
+    batch_size: int
+    """How many shared its forward, of its forwards the largest."""
+
+
+News = Progress | Stations
+OnNews = Callable[[News], None]
 
 CALLS_UNDER_WAY = "calls_under_way"
 """The name under which Serve's autoscaling statistics count calls."""
@@ -48,6 +65,16 @@ class ReplicaLost(Exception):
 def units_waiting(deployment: str) -> str:
     """The name under which an ingress's statistics have the work that waits in it for a deployment."""
     return f"units_waiting_for_{deployment}"
+
+
+stations: ContextVar[Stations | None] = ContextVar("stations", default=None)
+"""Of the call that a task is for."""
+
+
+def note(station: Literal["load_s", "preprocess_s", "first_token_s", "compute_s"], seconds: float) -> None:
+    """Of the task's call, where it is for one."""
+    if (passed := stations.get()) is not None:
+        passed[station] = seconds
 
 
 class RoutingStats(TypedDict):

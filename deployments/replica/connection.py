@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse
-from deployments.replica.calls import Call, OnChunk, OnProgress, Progress, ReplicaLost, Reply
+from deployments.replica.calls import Call, News, OnChunk, OnNews, ReplicaLost, Reply
 
 logger = logging.getLogger("model_runtime.dispatch")
 
@@ -107,7 +107,7 @@ class PendingCall(Protocol):
     """The last one it was sent to, by its id in Serve."""
     response: "asyncio.Future[InferResponse]"
 
-    def deliver(self, reply: Reply | Progress) -> None: ...
+    def deliver(self, reply: Reply | News) -> None: ...
 
     def fail(self, cause: Exception) -> None: ...
 
@@ -144,7 +144,7 @@ class IngressConnection(FramedConnection):
             if self.pending.pop(call_id, None) is not None:  # No response came, and the connection is there.
                 self.write(call_id)
 
-    def received(self, item: tuple[str, Reply | Progress] | str) -> None:
+    def received(self, item: tuple[str, Reply | News] | str) -> None:
         if isinstance(item, str):  # LEAVING
             self.open = False
             return
@@ -165,12 +165,12 @@ class IngressConnection(FramedConnection):
 class Responder(Protocol):
     """The replica behind the connections."""
 
-    async def respond(self, call: Call, on_chunk: OnChunk | None, on_progress: OnProgress) -> InferResponse:
+    async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         """Never raises, not even when cancelled."""
 
 
 class ReplicaConnection(FramedConnection):
-    """The replica's end: writes (call id, Reply or Progress), or LEAVING. In `connections` while it is connected."""
+    """The replica's end: writes (call id, Reply or News), or LEAVING. In `connections` while it is connected."""
 
     def __init__(self, replica: Responder, connections: "set[ReplicaConnection]") -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class ReplicaConnection(FramedConnection):
         finally:
             self._tasks.pop(call.call_id, None)
 
-    def _write_news(self, call_id: str, news: Chunk | Progress) -> None:
+    def _write_news(self, call_id: str, news: Chunk | News) -> None:
         self.write((call_id, news))
 
     def connection_lost(self, failure: Exception | None) -> None:

@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -21,10 +21,10 @@ from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.meter import BATCH, COMPUTE, LOAD, Instrument, Meter
 from deployments.metrics.samples import ModelReport
 from deployments.replica.budget import Budget
-from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
+from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit, note
 from deployments.replica.context import asked_of_peers, replica_name
 from deployments.replica.gpu import gpu_utilization
-from deployments.replica.measurements import reports_of
+from deployments.replica.measurements import reports_of, timed
 from deployments.replica.options import ReplicaOptions as ReplicaOptions
 from deployments.replica.preload import fitting, to_preload
 from deployments.replica.replica import Replica, Workload
@@ -135,6 +135,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         # The lease keeps the limit itself: its error names what took too long.
         remaining_s = limit.at - asyncio.get_running_loop().time()
         async with self.residency.lease(call.model, remaining_s) as engine:
+            note("load_s", asyncio.get_running_loop().time() - now)
             async with asyncio.timeout_at(limit.at) as limit.timeout:
                 # The dispatcher sends each family its own variant.
                 request, deliver = cast(RequestT, call.request), limit.put_off_by(on_chunk) if on_chunk else None
@@ -266,12 +267,9 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         """What loading it would need now."""
         return self.residency.plan(model, replica_name())
 
-    @contextmanager
-    def timed(self, instrument: Instrument, model: Model) -> Iterator[None]:
+    def timed(self, instrument: Instrument, model: Model) -> AbstractContextManager[None]:
         """Observes how long the block took, unless it fails."""
-        started = time.perf_counter()
-        yield
-        self.meter.observe(instrument, time.perf_counter() - started, model.name, self.options.family.name)
+        return timed(self.meter, instrument, model.name, self.options.family.name)
 
     def batched(self, model: Model) -> Callable[[int], None]:
         """For a Batcher: observes the size of each batch."""

@@ -19,11 +19,14 @@ from deployments.replica.calls import (
     PACE,
     QUEUED_S,
     Call,
+    News,
     OnChunk,
-    OnProgress,
+    OnNews,
     Progress,
     Reply,
     RoutingStats,
+    Stations,
+    stations,
 )
 from deployments.replica.context import alone_file, cluster_network, crash_file, private_socket
 from deployments.replica.logs import join_serves_log
@@ -73,25 +76,24 @@ class Replica(abc.ABC):
         """Whether it can answer."""
         return True
 
-    async def respond(
-        self, call: Call, on_chunk: OnChunk | None, on_progress: OnProgress = lambda progress: None
-    ) -> InferResponse:
+    async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews = lambda news: None) -> InferResponse:
         """The answer to one call. Never raises, not even when its task, which has to be its own, is cancelled."""
         task = asyncio.current_task()
         assert task is not None
         self._under_way[call.call_id] = task
+        stations.set(passed := Stations())
         try:
             if call.alone:
-                on_progress(Progress.HELD)
+                on_news(Progress.HELD)
                 async with self._lock.held_exclusively():
-                    on_progress(Progress.ALONE)
+                    on_news(Progress.ALONE)
                     await asyncio.sleep(DELIVERED_S)
                     with self.counted(call), _marked(call):
                         return await self.infer(call, on_chunk)
             if self._lock.exclusive:
-                on_progress(Progress.HELD)
+                on_news(Progress.HELD)
                 await self._lock.wait_until_shared()
-                on_progress(Progress.SENT)
+                on_news(Progress.SENT)
             self._lock.shared += 1
             try:
                 with self.counted(call):
@@ -106,14 +108,16 @@ class Replica(abc.ABC):
             return error_of(cause, call.request_id)
         finally:
             del self._under_way[call.call_id]
+            if passed:
+                on_news(passed)
 
-    async def exchange(self, calls: Sequence[Call]) -> AsyncIterator[list[tuple[int, Reply | Progress]]]:
+    async def exchange(self, calls: Sequence[Call]) -> AsyncIterator[list[tuple[int, Reply | News]]]:
         """The replies to many calls, each with its call's number, as they come. While one list is in transit the next
         gathers.
 
         An empty list, after a while without a reply, acknowledges that the calls have arrived.
         """
-        queue: asyncio.Queue[tuple[int, Reply | Progress]] = asyncio.Queue()
+        queue: asyncio.Queue[tuple[int, Reply | News]] = asyncio.Queue()
         tasks = [asyncio.create_task(self._respond_to(queue, number, call)) for number, call in enumerate(calls)]
         unanswered = len(calls)
         try:
@@ -134,8 +138,8 @@ class Replica(abc.ABC):
             for task in tasks:
                 task.cancel()
 
-    async def _respond_to(self, queue: "asyncio.Queue[tuple[int, Reply | Progress]]", number: int, call: Call) -> None:
-        def deliver(news: Chunk | Progress) -> None:
+    async def _respond_to(self, queue: "asyncio.Queue[tuple[int, Reply | News]]", number: int, call: Call) -> None:
+        def deliver(news: Chunk | News) -> None:
             queue.put_nowait((number, news))
 
         queue.put_nowait((number, await self.respond(call, deliver if call.stream else None, deliver)))

@@ -89,6 +89,7 @@ def _values(answered: AnsweredRequest) -> dict[str, object]:
         "asctime": f"{_second(int(ended))},{int(ended % 1 * 1000):03}",
         "message": f"{answered.outcome} {answered.family} {answered.model} in {answered.total_s:.4f} s",
         **dict(zip(FIELDS, _fields_of(answered), strict=True)),
+        "timestamp_ns": int(ended * 1e9),
     }
 
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse
-from deployments.replica.calls import Call, Progress, Reply, TimeLimit
+from deployments.replica.calls import Call, News, Progress, Reply, Stations, TimeLimit
 from serve_app.access.caller import Caller
 from serve_app.dispatch.trial import Trial
 
@@ -29,16 +29,20 @@ class Pending:
     repeated: bool = False
     """Whether it was sent before, to a replica that was lost."""
     progress: Progress = Progress.SENT
+    stations: Stations = field(default_factory=Stations)
+    """What the last replica says of it."""
     trial: Trial = field(default_factory=Trial)
     condemned: bool = False
     """Whether its input is refused from now on, by what it did."""
 
-    def deliver(self, reply: Reply | Progress) -> None:
+    def deliver(self, reply: Reply | News) -> None:
         if isinstance(reply, Progress):
             self.progress = reply
         elif isinstance(reply, InferResponse):
             if not self.response.done():
                 self.response.set_result(reply)
+        elif isinstance(reply, dict):
+            self.stations = reply
         else:
             self.take(reply)
 

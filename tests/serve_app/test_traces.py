@@ -1,21 +1,17 @@
 """Spans of requests, received by a real OTLP receiver: what it decodes of what the exporter sends."""
 
-import gzip
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from deployments.contract.status import AnsweredRequest
 from serve_app.traces import Traces
 from tests.support import PROJECT
+from tests.support.watching.otlp import Receiver, receiving, seconds
 
 TRACE, CALLERS_SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACEPARENT = f"00-{TRACE}-{CALLERS_SPAN}-01"
@@ -35,60 +31,17 @@ ANSWERED = AnsweredRequest(
 )
 
 
-class Receiver:
-    """Takes OTLP over HTTP, in protocol buffers."""
-
-    def __init__(self) -> None:
-        self.received: list[ExportTraceServiceRequest] = []
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                if self.headers.get("content-encoding") == "gzip":
-                    body = gzip.decompress(body)
-                assert (self.path, self.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
-                receiver.received.append(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-
-    def spans(self) -> dict[str, Span]:
-        """By their names."""
-        of_resources = [part for request in self.received for part in request.resource_spans]
-        return {span.name: span for part in of_resources for scope in part.scope_spans for span in scope.spans}
-
-    def resource(self) -> dict[str, str]:
-        attributes = self.received[0].resource_spans[0].resource.attributes
-        return {attribute.key: attribute.value.string_value for attribute in attributes}
-
-
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    receiver = Receiver()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
-    thread = threading.Thread(target=receiver.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield receiver
-    receiver.server.shutdown()
-    receiver.server.server_close()
-    thread.join()
+    with receiving() as receiver:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+        yield receiver
 
 
 def exported(answered: AnsweredRequest, traceparent: str = TRACEPARENT) -> None:
     traces = Traces()
     traces.add(answered, traceparent)
     traces.close()
-
-
-def seconds(span: Span) -> tuple[float, float]:
-    return span.start_time_unix_nano / 1e9, span.end_time_unix_nano / 1e9
 
 
 def test_the_callers_trace_is_continued_by_a_span_for_the_request_and_one_for_each_station(receiver: Receiver) -> None:
@@ -106,6 +59,21 @@ def test_the_callers_trace_is_continued_by_a_span_for_the_request_and_one_for_ea
     said = {attribute.key: attribute.value for attribute in whole.attributes}
     assert said["model_runtime.request_id"].string_value == "r"
     assert said["model_runtime.tokens"].int_value == 22
+
+
+def test_what_its_replica_says_of_a_request_lies_within_the_replicas_span(receiver: Receiver) -> None:
+    exported(replace(ANSWERED, load_s=0.25, preprocess_s=0.125, first_token_s=0.2, compute_s=0.375, batch_size=3))
+    spans = receiver.spans()
+    replica, compute = spans["replica"], spans["compute"]
+    assert {name: seconds(spans[name]) for name in ("load", "compute", "preprocess")} == {
+        "load": (1000.25, 1000.5),
+        "compute": (1000.5, 1000.875),
+        "preprocess": (1000.5, 1000.625),
+    }
+    assert spans["load"].parent_span_id == compute.parent_span_id == replica.span_id
+    assert spans["preprocess"].parent_span_id == compute.span_id
+    assert [(one.key, one.value.int_value) for one in compute.attributes] == [("model_runtime.batch_size", 3)]
+    assert [(one.name, one.time_unix_nano / 1e9) for one in compute.events] == [("first token", 1000.7)]
 
 
 def test_a_request_that_was_refused_before_a_replica_had_it_says_why(receiver: Receiver) -> None:

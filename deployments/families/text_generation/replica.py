@@ -19,7 +19,7 @@ from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.computing.torch_replica import TorchReplica
 from deployments.families.text_generation.metrics import TextMetrics
 from deployments.metrics.samples import ModelReport
-from deployments.replica.calls import OnChunk
+from deployments.replica.calls import OnChunk, note
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.repository.model import Model
 
@@ -159,6 +159,8 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
         if end.finish_reason == "cancelled":
             raise TimeoutError
         self.metrics.finished(model.name, end)
+        if end.timing is not None and end.timing.first_token_s is not None:
+            note("first_token_s", end.timing.first_token_s)
         return TextGenerationResult(
             generated_text="".join(output.texts),
             model_id=model.name,

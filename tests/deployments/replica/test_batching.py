@@ -8,6 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import pytest
 
 from deployments.replica.batching import Batcher, BatchPolicy
+from deployments.replica.calls import Stations, stations
 from tests.support.until import turns, until
 
 
@@ -67,6 +68,19 @@ async def test_an_item_that_comes_just_as_the_last_batch_ends_is_answered(execut
     async with asyncio.timeout(10):
         for item in range(50):
             assert await batcher.submit(item) == item
+
+
+async def test_a_call_is_told_the_largest_of_its_batches(executor: Executor) -> None:
+    batcher: Batcher[int, int] = Batcher(lambda: BatchPolicy(list, executor, 1, 3))
+
+    async def submitted(count: int) -> Stations | None:
+        stations.set(Stations())
+        await batcher.submit_all(range(count))
+        return stations.get()
+
+    four, one = await asyncio.gather(submitted(4), submitted(1))
+    assert (four, one) == ({"batch_size": 3}, {"batch_size": 2})
+    await batcher.submit(1)  # for no call
 
 
 async def test_a_bad_item_fails_alone(executor: Executor) -> None:

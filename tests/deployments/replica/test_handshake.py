@@ -11,7 +11,7 @@ import pytest
 
 from deployments.contract.types import ImageClassification, InferResponse, TextGenerationResult
 from deployments.replica import handshake
-from deployments.replica.calls import Call, OnChunk, OnProgress
+from deployments.replica.calls import Call, OnChunk, OnNews
 from deployments.replica.handshake import ClusterNetwork, connect
 from deployments.replica.socket_server import ReplicaSocketServer
 from tests.deployments.replica.test_connection import Receiver
@@ -26,7 +26,7 @@ class Sized:
     def __init__(self) -> None:
         self.calls = 0
 
-    async def respond(self, call: Call, on_chunk: OnChunk | None, on_progress: OnProgress) -> InferResponse:
+    async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         self.calls += 1
         assert isinstance(call.request, ImageClassification)
         return TextGenerationResult(generated_text=str(len(call.request.image_data)))

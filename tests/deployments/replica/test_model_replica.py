@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import Error, TextGenerationResult
+from deployments.replica.calls import News
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
 from deployments.system.oom_kills import oom_kills
@@ -41,6 +42,13 @@ async def test_a_call_that_takes_longer_than_its_deadline_fails(models: Path, st
     answer = await started().respond(call(found(models), "wait", timeout_s=0.2), None)
     assert isinstance(answer, Error)
     assert (answer.code, answer.request_id) == ("deadline_exceeded", "request-1")
+
+
+async def test_a_call_tells_the_stations_that_it_passed(models: Path, started: Started) -> None:
+    replica, told = started(), list[News]()
+    await replica.respond(call(found(models), "ab"), None, told.append)
+    await replica.respond(call(found(models), "wait", timeout_s=0.2), None, told.append)
+    assert [set(one) for one in told if isinstance(one, dict)] == [{"load_s", "compute_s"}, {"load_s"}]
 
 
 def test_a_replica_without_a_home_gives_one_to_its_libraries(

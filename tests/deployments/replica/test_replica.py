@@ -10,7 +10,7 @@ from deployments.contract.chunk import Chunk
 from deployments.contract.errors import InvalidImage
 from deployments.contract.types import Error, InferResponse, TextGeneration, TextGenerationResult
 from deployments.replica import replica as module
-from deployments.replica.calls import Call, OnChunk, Progress, Reply
+from deployments.replica.calls import Call, News, OnChunk, Progress, Reply
 from deployments.replica.replica import Replica
 from tests.support.until import until
 
@@ -37,7 +37,7 @@ def call(prompt: str, stream: bool = False) -> Call:
     return Call(request, "request-1", 60, stream=stream, call_id=prompt)
 
 
-async def exchanged(replica: Replica, *calls: Call) -> list[tuple[int, Reply | Progress]]:
+async def exchanged(replica: Replica, *calls: Call) -> list[tuple[int, Reply | News]]:
     return [reply async for replies in replica.exchange(calls) for reply in replies]
 
 
@@ -73,7 +73,7 @@ async def test_an_exchange_that_is_given_up_leaves_nothing_running() -> None:
 
 async def test_a_cancelled_call_is_answered_with_an_error_and_holds_up_no_other() -> None:
     replica = Prompted()
-    replies: list[tuple[int, Reply | Progress]] = []
+    replies: list[tuple[int, Reply | News]] = []
     async for new in replica.exchange([call("wait"), call("a")]):
         replies += new
         if len(replies) == 1:
@@ -85,7 +85,7 @@ async def test_a_cancelled_call_is_answered_with_an_error_and_holds_up_no_other(
 
 
 async def test_a_call_that_is_to_be_alone_waits_for_the_others_and_holds_those_that_come() -> None:
-    replica, told = Prompted(), list[tuple[str, Progress]]()
+    replica, told = Prompted(), list[tuple[str, News]]()
 
     def respond(prompt: str, alone: bool = False) -> "asyncio.Task[InferResponse]":
         asked = replace(call(prompt), alone=alone)

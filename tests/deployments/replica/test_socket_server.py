@@ -9,7 +9,7 @@ import pytest
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, OnChunk, OnProgress
+from deployments.replica.calls import Call, OnChunk, OnNews
 from deployments.replica.connection import LEAVING
 from deployments.replica.socket_server import ReplicaSocketServer
 from tests.deployments.replica.test_connection import Receiver
@@ -30,7 +30,7 @@ class Waiting:
         self.begun: list[str] = []
         self.cancelled: list[str] = []
 
-    async def respond(self, call: Call, on_chunk: OnChunk | None, on_progress: OnProgress) -> InferResponse:
+    async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         assert isinstance(call.request, TextGeneration)
         self.begun.append(call.call_id)
         try:

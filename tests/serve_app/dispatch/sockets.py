@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, OnChunk, OnProgress
+from deployments.replica.calls import Call, OnChunk, OnNews
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.socket_server import ReplicaSocketServer
 from serve_app.dispatch.connections import Connections, SocketTransport
@@ -36,7 +36,7 @@ class SocketReplica:
         self.cancelled: list[str] = []
         self.server = ReplicaSocketServer(self, path, network)
 
-    async def respond(self, call: Call, on_chunk: OnChunk | None, on_progress: OnProgress) -> InferResponse:
+    async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         assert isinstance(call.request, TextGeneration)
         self.begun.append(call.call_id)
         try:

@@ -12,7 +12,7 @@ from deployments.contract.types import Error, InferResponse, SpeechToText, Speec
 from deployments.engines.audio import decoding
 from deployments.families.speech_to_text.family import SPEECH_TO_TEXT, SpeechToTextOptions
 from deployments.families.speech_to_text.replica import SpeechToTextReplica
-from deployments.replica.calls import Call, Progress, Reply
+from deployments.replica.calls import Call, Reply
 from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
@@ -54,8 +54,8 @@ async def replies(to: SpeechToTextReplica, requests: list[SpeechToText]) -> list
     said: dict[int, list[Reply]] = {n: [] for n in range(len(requests))}
     async for some in Replica.exchange(to, calls):
         for n, reply in some:
-            assert not isinstance(reply, Progress)
-            said[n].append(reply)
+            if isinstance(reply, Chunk | InferResponse):
+                said[n].append(reply)
     return [said[n] for n in range(len(requests))]
 
 
