@@ -12,10 +12,10 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,15 @@ import psutil
 from benchmarks.environment import FOLDER, PEER_PYTHON, setup
 from benchmarks.models import jpeg, save_mobilenet
 from benchmarks.report import US, aligned
-from benchmarks.servers import Server, ServerFailed, running
+from benchmarks.servers import Server, ServerFailed, running, settle
 from benchmarks.vision.image import MODEL_ID, litserve_server, ours
 from benchmarks.vision.pictures import send_base64
 from deployments.families.table import FAMILIES
 
 CALLERS = 12
 PATIENCE_S = 60.0
+SETTLES_WITHIN_S = 120.0
+LOOK_S = 1.0
 AFTER_A_FAILURE_S = 0.1
 """A caller's pause, so that refusals are not all that is counted."""
 TWO = {"autoscaling": {"min_replicas": 2, "max_replicas": 2}, "num_cpus": 0}
@@ -46,6 +48,10 @@ class Seen:
     failed: Counter[str] = field(default_factory=Counter)
     """By what was seen in place of an answer."""
     longest_s: float = 0.0
+    calm_a_s: float = 0.0
+    """Answers a second before the first kill."""
+    killed_a_s: float = 0.0
+    """And from then on."""
     over: threading.Event = field(default_factory=threading.Event)
 
     def call(self, url: str, body: bytes) -> None:
@@ -84,27 +90,41 @@ def _label(reply: Any) -> str:
 
 
 def measured(server: Server, picture: bytes, kills: int, every_s: float) -> Seen:
-    """What is seen while so many processes are killed, one each `every_s`, and as long after the last."""
-    seen = Seen()
-    with running(server, picture) as url, ThreadPoolExecutor(CALLERS) as threads:
+    """What is seen while so many processes are killed, one each `every_s`, and as long before the first and after the
+    last. By then each has its model, and nothing is compiled in the background any more."""
+    with running(server, picture) as url:
         body = json.dumps(server.body(picture)).encode()
-        calling = [threads.submit(partial(seen.call, url, body)) for _ in range(CALLERS)]
-        try:
+        with calling(url, body) as warm:
+            warm.over.wait(every_s)
+        settle(SETTLES_WITHIN_S)
+        with calling(url, body) as seen:
             seen.over.wait(every_s)
+            seen.calm_a_s = seen.answered / every_s
             for _ in range(kills):
                 busiest().kill()
                 seen.over.wait(every_s)
-        finally:
-            seen.over.set()
-        for caller in calling:
-            caller.result()
+            seen.killed_a_s = (seen.answered - seen.calm_a_s * every_s) / (kills * (every_s + LOOK_S))
     return seen
 
 
+@contextmanager
+def calling(url: str, body: bytes) -> Iterator[Seen]:
+    """All callers, until the block ends."""
+    seen = Seen()
+    with ThreadPoolExecutor(CALLERS) as threads:
+        callers = [threads.submit(seen.call, url, body) for _ in range(CALLERS)]
+        try:
+            yield seen
+        finally:
+            seen.over.set()
+    for caller in callers:
+        caller.result()
+
+
 def busiest() -> psutil.Process:
-    """The process of those that were started here that used most CPU time within a second."""
+    """The process of those that were started here that used most CPU time within LOOK_S."""
     before = _cpu_s()
-    time.sleep(1)
+    time.sleep(LOOK_S)
     used = {process: seconds - before.get(process, 0.0) for process, seconds in _cpu_s().items()}
     return max(used, key=used.__getitem__)
 
@@ -137,9 +157,11 @@ def main() -> int:
                 return 1
             kinds = ", ".join(f"{count} {kind}" for kind, count in seen.failed.most_common()) or "–"
             failed = str(seen.failed.total())
-            rows.append([servers[who].name, kinds, str(seen.answered), failed, f"{seen.longest_s:.1f} s"])
+            rates = [f"{seen.calm_a_s:.0f}", f"{seen.killed_a_s:.0f}"]
+            rows.append([servers[who].name, kinds, failed, f"{seen.longest_s:.1f} s", *rates])
             print(f"{servers[who].name}: {rows[-1]}", flush=True)
-    print(aligned(["", "seen in place of an answer", "answered", "failed", "longest wait"], rows))
+    columns = ["seen in place of an answer", "failed", "longest wait", "answers a second before", "and while killed"]
+    print(aligned(["", *columns], rows))
     return 0
 
 
