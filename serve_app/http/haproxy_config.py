@@ -36,6 +36,7 @@ _REPLIES = {
     504: errors.Unavailable("the ingress replica did not answer"),
 }
 _NO_ROUTE = errors.NotFound("there is no such route")
+_NO_APPLICATION = errors.Unavailable("the proxy knows no application yet")
 _TOO_MANY = errors.Overloaded("too many connections from one address")
 _LARGE_HEADERS = errors.HeadersTooLarge(
     f"more than {MAX_HEADERS} headers, or more than {_MAX_HEADER_BYTES} bytes of them"
@@ -61,8 +62,10 @@ def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
         mark = f"    http-request set-header {PREFIX_HEADER} {prefix}\n"
         text = re.sub(rf"^backend {re.escape(backend)}\n", rf"\g<0>{mark}", text, flags=re.MULTILINE)
     text = re.sub(r"http-request return .* if routes\n", lambda _: _returned(_NO_ROUTE, "routes") + "\n", text)
+    # Serve starts HAProxy before it tells it of any application, also in place of one that was killed.
+    otherwise = _NO_ROUTE if " use_backend " in text else _NO_APPLICATION
     not_found = r"http-request return status 404 content-type text/plain lf-string .*"
-    return re.sub(not_found, lambda _: _returned(_NO_ROUTE), text)
+    return re.sub(not_found, lambda _: _returned(otherwise), text)
 
 
 def error_files(folder: Path) -> list[str]:

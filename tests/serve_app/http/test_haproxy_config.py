@@ -53,6 +53,13 @@ def test_the_replies_of_haproxy_are_errors_of_the_contract(folder: Path) -> None
     assert '{"Error": {"message": "no ingress replica answers", "code": "unavailable"' in body
 
 
+@pytest.mark.parametrize(("rule", "code"), [("    use_backend app if is_app\n", "not_found"), ("", "unavailable")])
+def test_a_haproxy_that_knows_no_application_yet_says_to_try_again(folder: Path, rule: str, code: str) -> None:
+    otherwise = "    http-request return status 404 content-type text/plain lf-string \"Path '%[path]' not found.\"\n"
+    (reply,) = rewritten(folder, rule + otherwise).splitlines()[-1:]
+    assert f'\\"code\\": \\"{code}\\"' in reply
+
+
 def test_the_body_limit_is_that_of_the_launcher(folder: Path) -> None:
     assert "payload_too_large" not in rewritten(folder, DEFAULTS)
     LauncherProfile(folder).max_body_file.write_text("1048576")
