@@ -41,6 +41,7 @@ BURST_LOAD = 2.7
 """Seconds of work a second: what three replicas can do with a little left."""
 
 OURS = Autoscaling(max_replicas=MOST, upscale_delay_s=2, downscale_delay_s=10, target_queue_s=1)
+BURST = Autoscaling(min_replicas=0, max_replicas=MOST, upscale_delay_s=5, downscale_delay_s=10)
 SLOTS = 8
 
 Ask = Callable[[int], Awaitable[bool]]
@@ -70,8 +71,11 @@ class Run:
         return sum(there * (after - at) for (at, there), (after, _) in pairwise(times))
 
     def first(self, running: int, since_s: float = 0.0) -> float:
-        """When so many took requests, at the earliest."""
-        return next((at for at, _, count in self.replicas if at >= since_s and count == running), float("inf"))
+        """When so many or more took requests, at the earliest; 0: when none did."""
+        return next(
+            (at for at, _, count in self.replicas if at >= since_s and (count >= running if running else not count)),
+            float("inf"),
+        )
 
 
 class Waiter:
@@ -181,15 +185,21 @@ def _measured(name: str, deployment: str, arrivals: Sequence[Arrival], ask: Ask,
     return run
 
 
-def burst(seconds: float) -> None:
-    scaling = Autoscaling(min_replicas=0, max_replicas=MOST, upscale_delay_s=5, downscale_delay_s=10)
+def burst_of(seconds: float) -> list[Arrival]:
     takes_ms = 500
-    arrivals = [Arrival(n * takes_ms / 1e3 / BURST_LOAD, takes_ms) for n in range(int(seconds * BURST_LOAD * 2))]
-    run = ours(arrivals, scaling, idle_s=45)
+    return [Arrival(n * takes_ms / 1e3 / BURST_LOAD, takes_ms) for n in range(int(seconds * BURST_LOAD * 2))]
+
+
+def burst(seconds: float) -> None:
+    arrivals = burst_of(seconds)
+    print_burst(ours(arrivals, BURST, idle_s=45), arrivals, seconds)
+
+
+def print_burst(run: Run, arrivals: Sequence[Arrival], seconds: float) -> None:
     slowest = max(took for _, took in run.took_s)
     print(f"{len(arrivals)} requests in {seconds:.0f} s, {run.failed} failed, the slowest took {slowest:.1f} s")
     print(f"the first replica after {run.first(1):.1f} s, three after {run.first(3):.1f} s")
-    print(f"none any more {run.first(0, since_s=seconds) - seconds:.1f} s after the last request")
+    print(f"none any more {run.first(0, since_s=seconds) - seconds:.1f} s after the last request was sent")
 
 
 def compared(trace: Path | None, seconds: float, plot: Path | None) -> None:

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.cluster.simulation trace|nodes`: what many machines would do, in simulated time.
+"""`python -m benchmarks.cluster.simulation trace|burst|nodes`: what many machines would do, in simulated time.
 
-`trace`: that of `scaling`. The policy, what replicas count, and Serve's delays are the real ones; replicas, the queue
-before them and the clock are simulated, with the measured time that a replica takes to start. `nodes`: one replica and
-ten models a node, asked for by Zipf's law, behind the real choice of a replica: how often models are loaded, and what
-the choice takes.
+`trace`, `burst`: those of `scaling`. The policy, what replicas count, and Serve's delays are the real ones; replicas,
+the queue before them and the clock are simulated, with the measured time that a replica takes to start. `nodes`: one
+replica and ten models a node, asked for by Zipf's law, behind the real choice of a replica: how often models are
+loaded, and what the choice takes.
 """
 
 import argparse
@@ -19,13 +19,26 @@ from typing import Any, cast
 from ray.serve.autoscaling_policy import _apply_delay_logic
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from benchmarks.cluster.scaling import MOST, OURS, SLO_S, SLOTS, Arrival, Run, draw, made, read
+from benchmarks.cluster.scaling import (
+    BURST,
+    MOST,
+    OURS,
+    SLO_S,
+    SLOTS,
+    Arrival,
+    Run,
+    burst_of,
+    draw,
+    made,
+    print_burst,
+    read,
+)
 from deployments.contract.settings import Autoscaling
 from deployments.replica.calls import CALLS_UNDER_WAY, units_waiting
 from deployments.replica.replica import Workload
 from serve_app.app import _autoscaling
 from serve_app.autoscaling import ReplicasForWork, replicas_for_calls
-from serve_app.dispatch.admission import STANDING
+from serve_app.dispatch.admission import GROWS_WITHIN_S, STANDING
 from tests.serve_app.dispatch.simulated import Simulation, zipf
 
 TICK_S = 0.02
@@ -98,18 +111,22 @@ def simulated(
     most: int,
     refuses: bool,
 ) -> Run:
-    """`refuses`: as admission does once there are as many replicas as may be."""
+    """`refuses`: as admission does once no further replica comes."""
     now, clock, run, state = 0.0, _Clock(), Run(), dict[str, Any]()
     queue: deque[tuple[Arrival, float]] = deque()
-    due, target = deque(arrivals), 1
+    due, target = deque(arrivals), config.min_replicas
+    waiting_since, began_with = 0.0, 0
     waited: deque[float] = deque(maxlen=max(1, round(5 / CONTROL_S)))
-    replicas = [_Replica(clock, 0.0)]
+    replicas = [_Replica(clock, 0.0) for _ in range(target)]
     taking: list[_Replica] = []
     for tick in range(int((seconds + 60) / TICK_S)):
         now = clock.now = tick * TICK_S
         while due and due[0].at_s <= now:
             arrival = due.popleft()
-            standing = taking and len(taking) == most and len(queue) >= STANDING * slots * most
+            if not queue:
+                waiting_since, began_with = now, len(taking)
+            grows = min(began_with, len(taking)) < most and now - waiting_since < GROWS_WITHIN_S
+            standing = taking and len(queue) >= STANDING * slots * len(taking) and not grows
             if refuses and standing:
                 run.failed += 1
             else:
@@ -139,8 +156,11 @@ def simulated(
             replicas_for_calls(cast(AutoscalingContext, ingress))
             context = _Context(taking, config, now - config.look_back_period_s, units)
             wanted, _ = policy(cast(AutoscalingContext, context))
-            wanted = min(max(math.ceil(wanted), 1), most)
-            target, state = _apply_delay_logic(wanted, target, config, state, _now=now)
+            wanted = min(max(math.ceil(wanted), config.min_replicas), most)
+            if queue and not taking:
+                target = max(target, 1)
+            else:
+                target, state = _apply_delay_logic(wanted, target, config, state, _now=now)
             staying = [replica for replica in replicas if not replica.leaving]
             for replica in staying[target:]:
                 replica.leaving = True
@@ -170,6 +190,14 @@ def compared(arrivals: Sequence[Arrival], seconds: float, ours: Autoscaling, mos
     }
 
 
+def burst(seconds: float) -> None:
+    arrivals = burst_of(seconds)
+    config = AutoscalingConfig(**_autoscaling(BURST, "ReplicasForWork", target_queue_s=BURST.target_queue_s))
+    policy = ReplicasForWork(BURST.target_queue_s)
+    run = simulated(arrivals, seconds, policy, config, SLOTS, BURST.max_replicas, refuses=True)
+    print_burst(run, arrivals, seconds)
+
+
 def nodes(count: int, requests: int) -> None:
     spent_s = 0.0
     simulation = Simulation(count, room=12, callers=16 * count, draw=zipf(10 * count, seed=1))
@@ -191,7 +219,7 @@ def nodes(count: int, requests: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("trace", "nodes"))
+    parser.add_argument("what", choices=("trace", "burst", "nodes"))
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--seconds", type=float, default=150)
     parser.add_argument("--plot", type=Path, help="a picture of the replicas over time")
@@ -200,7 +228,9 @@ def main() -> None:
         print("| nodes | models | loads | requests | choosing a replica, µs |\n|---:|---:|---:|---:|---:|")
         for count in (4, 20, 100):
             nodes(count, 300 * count)
-        return
+        return None
+    if options.what == "burst":
+        return burst(options.seconds)
     arrivals = read(options.trace, options.seconds) if options.trace else made(options.seconds)
     runs = compared(arrivals, options.seconds, OURS, MOST)
     if options.plot:
@@ -209,6 +239,7 @@ def main() -> None:
         print(
             f"{name}: {run.misses} later than {SLO_S:g} s, {run.replica_seconds(options.seconds):.0f} replica seconds"
         )
+    return None
 
 
 if __name__ == "__main__":

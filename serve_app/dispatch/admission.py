@@ -4,7 +4,8 @@ A model has so many slots. A request takes a free slot at once; where none is fr
 within one priority in turns between the callers, within a caller in order. A request is refused at once, never later,
 where the queue is full, and where by the rate at which the queue drains the wait would be too long: beyond the
 request's deadline, or longer than the requests under way take. So overload costs those that are admitted at most twice
-the time. Nothing is refused while a slot is free, and no request for a long wait alone while further replicas may come.
+the time. Nothing is refused while a slot is free, and no request for a long wait alone while further replicas may come,
+or those that came since the queue began have yet to catch up.
 """
 
 import asyncio
@@ -31,7 +32,8 @@ BRIEF_S = 0.25
 STANDING = 0.6
 """A longer one is accepted while no more requests wait than this share of the slots."""
 GROWS_WITHIN_S = 60.0
-"""So long a queue may stand before it is taken that no further replica is coming."""
+"""So long a queue may stand before it is taken that no further replica is coming, and that those that came do not
+suffice."""
 UNKNOWN_RETRY_MS = 1000
 MANY_QUEUES = 256
 """From so many queues on, those that are empty are deleted before another is made."""
@@ -134,6 +136,8 @@ class ModelQueue:
         self.waiting = 0
         self.drain = DrainRate()
         self._waiting_since = math.inf
+        self._began_with = 0
+        """How many replicas there were then."""
         self._queues = {priority: FairQueue() for priority in Priority}
 
     @property
@@ -156,7 +160,7 @@ class ModelQueue:
             return
         self._refuse_hopeless(slot.caller, slot.remaining_s)
         if not self.waiting:
-            self._waiting_since = self.family.clock()
+            self._waiting_since, self._began_with = self.family.clock(), self.family.replicas()
             self.drain.begin(self._waiting_since)
         self._queues[slot.caller.priority].push(slot)
         self._set_waiting(slot, True)
@@ -173,8 +177,8 @@ class ModelQueue:
             self._fill()
 
     def _may_grow(self) -> bool:
-        """Whether replicas may be on their way: it is queues that Serve adds them for."""
-        fewer = self.family.replicas() < self.family.settings.autoscaling.max_replicas
+        """Whether replicas may be on their way, or came after the queue: it is queues that Serve adds them for."""
+        fewer = min(self._began_with, self.family.replicas()) < self.family.settings.autoscaling.max_replicas
         return fewer and self.family.clock() - self._waiting_since < GROWS_WITHIN_S
 
     def _fill(self) -> None:

@@ -26,11 +26,21 @@ REPORT_TAKES_S = 0.4
 class Simulation:
     """`callers` ask one after the other for models that `draw` gives. Every load is counted."""
 
-    def __init__(self, replicas: int, room: int, callers: int, draw: Callable[[], str], target: float = 16) -> None:
+    def __init__(
+        self,
+        replicas: int,
+        room: int,
+        callers: int,
+        draw: Callable[[], str],
+        target: float = 16,
+        load_s: float = LOAD_S,
+        service_s: float = SERVICE_S,
+    ) -> None:
         self.now = 0.0
         self.loads: Counter[str] = Counter()
         self.answered = 0
         self.most_held = 0
+        self.load_s, self.service_s = load_s, service_s
         self._draw = draw
         self._callers = callers
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -116,11 +126,13 @@ class SimulatedReplica:
                 if not idle:
                     return
                 now = self._simulation.now
-                self._ready.remove(min(idle, key=lambda name: self._policy.eviction_score(name, 1, LOAD_S, now)))
+                self._ready.remove(
+                    min(idle, key=lambda name: self._policy.eviction_score(name, 1, self._simulation.load_s, now))
+                )
             self._loading.add(model)
             self._simulation.loads[model] += 1
             self._simulation.most_held = max(self._simulation.most_held, len(self._ready) + len(self._loading))
-            self._simulation.after(LOAD_S, partial(self._loaded, model))
+            self._simulation.after(self._simulation.load_s, partial(self._loaded, model))
 
     def _loaded(self, model: str) -> None:
         self._loading.remove(model)
@@ -131,7 +143,7 @@ class SimulatedReplica:
 
     def _serve(self, model: str, call: str) -> None:
         self._in_use[model] += 1
-        self._simulation.after(SERVICE_S, lambda: self._answered(model, call))
+        self._simulation.after(self._simulation.service_s, lambda: self._answered(model, call))
 
     def _answered(self, model: str, call: str) -> None:
         self._in_use[model] -= 1

@@ -156,6 +156,24 @@ def test_while_further_replicas_may_come_a_long_wait_alone_is_no_reason_to_refus
         service.ask()
 
 
+def test_replicas_that_came_after_the_queue_have_time_to_catch_up_and_those_that_were_there_have_not() -> None:
+    """A burst from one replica to the most there may be: what waited meanwhile refuses nobody."""
+    service = Service(slots=1, most=2)
+    for _ in range(20):
+        service.ask()
+    service.replicas = 2
+    while service.now < 10:
+        service.finish(after_s=0.1)
+        service.ask()
+    for _ in range(20):
+        service.finish(after_s=0.1)
+    assert service.waits() == 0
+    while service.waits() < 2:  # of as many replicas as there may be
+        service.ask()
+    with pytest.raises(Overloaded, match="more requests come"):
+        service.ask()
+
+
 def test_a_deadline_that_cannot_be_met_is_refused_at_once() -> None:
     service = saturated(slots=40)
     while service.waits() < 20:
