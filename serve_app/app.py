@@ -123,7 +123,7 @@ def _deployment(options: ReplicaOptions) -> serve.Deployment:
     read_at_start = settings.model_dump(include=set(settings.READ_AT_START))
     deployment = cast(serve.Deployment, serve.deployment(family.replica)).options(
         name=_name(family),
-        ray_actor_options={"num_cpus": settings.num_cpus, "num_gpus": settings.num_gpus},
+        ray_actor_options=settings.model_dump(include={"num_cpus", "num_gpus", "accelerator_type"}, exclude_none=True),
         autoscaling_config=_autoscaling(
             settings.autoscaling, "ReplicasForWork", target_queue_s=settings.autoscaling.target_queue_s
         ),

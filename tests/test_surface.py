@@ -110,8 +110,8 @@ SOMETIMES = {
 INGRESS_AUTOSCALING = "min_replicas max_replicas target_ongoing_requests upscale_delay_s downscale_delay_s"
 AUTOSCALING = INGRESS_AUTOSCALING + " target_queue_s"
 FAMILY = """
-num_cpus num_gpus required_mem_mb max_cpu_share max_ongoing_requests max_queued_requests max_queued_per_model
-max_batch_size deadline_s max_deadline_s unload_idle_s preload
+num_cpus num_gpus accelerator_type required_mem_mb max_cpu_share max_ongoing_requests max_queued_requests
+max_queued_per_model max_batch_size deadline_s max_deadline_s unload_idle_s preload
 """
 IMAGES = "max_megapixels decode_budget_mb"  # In 3652915 text_generation accepted them as well, without effect.
 

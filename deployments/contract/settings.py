@@ -79,7 +79,7 @@ class FamilySettings(Strict):
     """One family's deployment. A family with settings of its own has a subclass, in its folder."""
 
     READ_AT_START: ClassVar[frozenset[str]] = frozenset(
-        {"num_cpus", "num_gpus", "required_mem_mb", "max_cpu_share", "max_batch_size"}
+        {"num_cpus", "num_gpus", "accelerator_type", "required_mem_mb", "max_cpu_share", "max_batch_size"}
     )
     """What a replica reads when it starts: a change of it replaces the family's replicas. All others reach them as they
     run."""
@@ -90,6 +90,8 @@ class FamilySettings(Strict):
     fit two CPUs: else a family without a replica may find no room for its first one."""
     num_gpus: Annotated[float, Field(ge=0)] | None = None
     """Share of a GPU for each replica. Absent: 0.25 where the cluster has a GPU, else 0."""
+    accelerator_type: Annotated[str, Field(min_length=1)] | None = None
+    """Replicas run only on nodes with GPUs of this kind, by Ray's name of it: L4, A100-80G. Absent: on any."""
     required_mem_mb: Annotated[int, Field(ge=1)] | None = None
     """Memory for the models of one replica, above its process's size without models. Each load reserves its share.
     Absent: 70 % of the node's memory (its cgroup's limit included), in equal shares for the replicas on it whose

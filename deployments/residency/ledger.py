@@ -77,10 +77,14 @@ class Limit:
         """Of a model of `size` bytes that cannot fit beside the pinned ones."""
         beside = f" beside {pinned / MIB:.0f} MiB pinned" if pinned else ""
         needed = (size + pinned) / self.unit_bytes
-        should = math.ceil(needed) if self.unit_bytes == MIB else math.ceil(100 * needed) / 100
+        of_gpu = self.unit_bytes != MIB
+        if of_gpu and needed > 1:
+            wanted = f"a whole GPU would be {self.unit_bytes / MIB:.0f} MiB"
+        else:
+            wanted = f"would have to be {math.ceil(100 * needed) / 100 if of_gpu else math.ceil(needed)}"
         return OutOfMemory(
             f"needs {size / MIB:.0f} MiB{beside}, the budget is {self.bytes / MIB:.0f} MiB: "
-            f"{self.setting} is {self.value} and would have to be {should}"
+            f"{self.setting} is {self.value} and {wanted}"
         )
 
 

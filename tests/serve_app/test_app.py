@@ -54,6 +54,16 @@ def test_a_share_that_is_stated_is_kept() -> None:
     assert gpu_shares(compose(config, FAMILIES))["text_generation"] == 0.5
 
 
+def test_a_family_that_needs_a_kind_of_gpu_asks_ray_for_it_and_no_other_does() -> None:
+    needs = {"num_gpus": 0.5, "accelerator_type": "L4"}
+    config = RuntimeConfig.model_validate({"families": {"text_generation": needs}})
+    options = {
+        name: family._bound_deployment.ray_actor_options for name, family in families(compose(config, FAMILIES)).items()
+    }
+    assert [name for name, option in options.items() if option and "accelerator_type" in option] == ["text_generation"]
+    assert (options["text_generation"] or {})["accelerator_type"] == "L4"
+
+
 def versions(config: dict[str, Any]) -> dict[str, str]:
     """Of the deployments."""
     application = compose(RuntimeConfig.model_validate(config), FAMILIES)
@@ -77,6 +87,7 @@ ALL = {"Ingress", "ImageClassification", "TextGeneration", "ObjectDetection", "T
         ({"families": {"text_generation": {"max_batch_size": 4}}}, {"TextGeneration"}),
         ({"families": {"text_generation": {"folder_defaults": False}}}, {"TextGeneration"}),
         ({"families": {"image_classification": {"num_gpus": 0.5}}}, {"ImageClassification"}),
+        ({"families": {"image_classification": {"accelerator_type": "L4"}}}, {"ImageClassification"}),
         ({"ingress": {"access_log": True}}, {"Ingress"}),
         ({"models": "deployments"}, {"Ingress"}),
         ({"cache": "elsewhere"}, ALL - {"Ingress"}),

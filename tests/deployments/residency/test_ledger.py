@@ -100,3 +100,7 @@ def test_a_refusal_names_the_setting_what_it_is_and_what_it_would_have_to_be() -
     )
     share = Limit(20 * 1024 * MIB, "families.text_generation.num_gpus", "0.25", 80 * 1024 * MIB)
     assert share.refusal(30 * 1024 * MIB).message.endswith("num_gpus is 0.25 and would have to be 0.38")
+    assert share.refusal(81 * 1024 * MIB).message == (
+        "needs 82944 MiB, the budget is 20480 MiB: "
+        "families.text_generation.num_gpus is 0.25 and a whole GPU would be 81920 MiB"
+    )
