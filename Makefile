@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --disable-pip-version-check --progress-bar off -c constraints.txt
 
-.PHONY: proto docs serve test test-fast test-residency test-wheel test-lowest test-clients test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http test-faults soak soak-faults check bench wheel audit clean
+.PHONY: proto docs serve test test-fast test-residency test-wheel test-lowest test-clients test-data test-browser test-monitoring test-conformance fuzz-image fuzz-audio fuzz-http test-faults soak soak-faults check bench wheel audit clean
 
 serve: .venv/serve.stamp
 	@exec $(BIN)/model-runtime serve
@@ -87,6 +87,11 @@ test-clients: .venv/dev.stamp
 	  --disable-pip-version-check -r tests/clients/requirements.txt; }
 	@cd tests/clients/node && { test -d node_modules || npm install --silent --no-audit --no-fund --no-package-lock; }
 	.clients/bin/pytest -c tests/clients/pytest.ini --rootdir . tests/clients
+
+# Bulk work by Ray Data: the extra `data`, pandas and pyarrow, is installed. Without it `make test` leaves this out.
+test-data: .venv/dev.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data]'
+	$(BIN)/pytest tests/serve_app/test_bulk.py
 
 # The pages for browsers, by clicks in Debian's Chromium: two minutes. SCREENSHOTS=docs/images renews those of the docs.
 test-browser: .venv/dev.stamp

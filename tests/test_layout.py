@@ -20,10 +20,11 @@ serve_app.access → contract
 serve_app.app → config contract dispatch families http ingress metrics node registry replica repository
 serve_app.autoscaling → replica
 serve_app.bench → contract replica
+serve_app.bulk → access config contract dispatch families replica repository
 serve_app.capacity → config replica system
 serve_app.changes → capacity config replica system
 serve_app.check → capacity config contract front replica repository system
-serve_app.cli → access bench check client config contract doctor families local node replica top
+serve_app.cli → access bench bulk check client config contract doctor families local node replica top
 serve_app.client → contract
 serve_app.config → access contract families
 serve_app.dispatch → access contract replica repository system
@@ -62,6 +63,7 @@ RAY = {
     "deployments/replica/gpu.py",
     "serve_app/app.py",
     "serve_app/autoscaling.py",
+    "serve_app/bulk.py",
     "serve_app/config/serve_file.py",
     "serve_app/dispatch/broadcast.py",
     "serve_app/dispatch/connections.py",

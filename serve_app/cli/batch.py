@@ -1,6 +1,7 @@
 """`model-runtime batch in.jsonl out.jsonl`: bulk work. Line n of the output answers request n of the input.
 
-A run that was ended goes on behind the last whole line of the output, so each request is answered once.
+A run that was ended goes on behind the last whole line of the output, so each request is answered once. With
+`--actors` no runtime is asked: actors of Ray Data compute the answers.
 """
 
 import argparse
@@ -33,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help='a file with an InferRequest a line: {"Variant": {…}}')
     parser.add_argument("output", type=Path, help="takes an InferResponse a line, in the same order")
     parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="requests under way at once")
-    parser.add_argument("--config", type=Path, help="of the runtime that is started where there is no --url")
+    parser.add_argument("--config", type=Path, help="of the actors, or of the runtime that is started without --url")
+    actors = "compute with Ray Data on the cluster that runs here: so many actors, with models of their own"
+    parser.add_argument("--actors", type=int, help=actors)
     connection.add_arguments(parser)
     parser.set_defaults(run=_batch, url=None)
 
@@ -52,19 +55,20 @@ def _batch(options: argparse.Namespace) -> int:
         if done:
             print(f"going on behind line {done} of {total}", file=sys.stderr)
         requests.seek(0)
-        url = options.url or (_local(options.config) if done < total else "")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
             bar = progress.add_task("answered", total=total, completed=done)
-            work = answer_lines(
-                url,
-                connection.api_key(options),
-                islice(_lines(requests), done, None),
-                answers,
-                max(1, options.concurrency),
-                partial(progress.advance, bar),
-            )
-            errors = asyncio.run(work)
+            on_answer = partial(progress.advance, bar)
+            if done == total:
+                errors = 0
+            elif options.actors:
+                errors = _computed(options, done, answers, on_answer)
+            else:
+                url = options.url or _local(options.config)
+                lines = islice(_lines(requests), done, None)
+                concurrency = max(1, options.concurrency)
+                work = answer_lines(url, connection.api_key(options), lines, answers, concurrency, on_answer)
+                errors = asyncio.run(work)
     print(f"{total - done} answered, {errors} of them with an error", file=sys.stderr)
     return 0
 
@@ -97,12 +101,28 @@ async def answer_lines(
     return errors
 
 
+def _computed(options: argparse.Namespace, done: int, answers: BinaryIO, on_answer: Callable[[], None]) -> int:
+    from serve_app.bulk import computed, spans_of
+
+    errors = 0
+    for answer in computed(_config(options.config), options.input, spans_of(options.input, done), options.actors):
+        answers.write(answer)
+        answers.flush()
+        errors += isinstance(wire.decode(answer, wire.JSON, InferResponse), Error)
+        on_answer()
+    return errors
+
+
 def _local(config: Path | None) -> str:
     # Imported here, because Ray is.
     from serve_app.local import start_or_join
 
-    with start_or_join(PORT, read_config(config) if config else RuntimeConfig()):
+    with start_or_join(PORT, _config(config)):
         return f"http://127.0.0.1:{PORT}"
+
+
+def _config(file: Path | None) -> RuntimeConfig:
+    return read_config(file) if file else RuntimeConfig()
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
