@@ -88,7 +88,7 @@ def wait_until_answered(url: str, files: Mapping[str, Path]) -> None:
     wait_until(answered, f"{url} answers", PATIENCE_S)
 
 
-def compare(urls: Urls, files: Mapping[str, Path], pairs: int, seconds: int) -> None:
+def compare(urls: Urls, files: Mapping[str, Path], pairs: int, seconds: int, only: str = "") -> None:
     """In turn, A B B A, and prints the medians and the ratios of each pair."""
     for url in urls.values():
         for file in files.values():
@@ -96,6 +96,8 @@ def compare(urls: Urls, files: Mapping[str, Path], pairs: int, seconds: int) -> 
     print("| load | requests/s | p50, ms | ratio of the requests/s | of the p50 |\n|---|---:|---:|---:|---:|")
     for load, file in files.items():
         for connections in CONNECTIONS:
+            if only not in ("", f"{load} at {connections}"):
+                continue
             measured: dict[str, list[Measure]] = {name: [] for name in urls}
             for number in range(pairs):
                 for name in list(urls)[:: 1 if number % 2 == 0 else -1]:
@@ -118,7 +120,7 @@ def _median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def far(cluster: Cluster, files: Mapping[str, Path], pairs: int, seconds: int) -> None:
+def far(cluster: Cluster, files: Mapping[str, Path], pairs: int, seconds: int, only: str) -> None:
     near = application(cluster, "near", 1)
     deploy(cluster, near)
     wait_until_answered(f"{cluster.url}/near/infer", files)
@@ -129,15 +131,15 @@ def far(cluster: Cluster, files: Mapping[str, Path], pairs: int, seconds: int) -
         heads = {node for _, node in nodes_of_replicas(cluster, "near")}
         others = {node for _, node in nodes_of_replicas(cluster, "far")} - heads
         assert len(heads) == len(others) == 1, "each application has its replicas on a node of its own"
-        compare(urls, files, pairs, seconds)
+        compare(urls, files, pairs, seconds, only)
 
 
-def beside(cluster: Cluster, url: str, files: Mapping[str, Path], pairs: int, seconds: int) -> None:
+def beside(cluster: Cluster, url: str, files: Mapping[str, Path], pairs: int, seconds: int, only: str) -> None:
     deploy(cluster, application(cluster, "", 0.5))
     urls = {"serve deploy": f"{cluster.url}/infer", "model-runtime serve": url}
     for each in urls.values():
         wait_until_answered(each, files)
-    compare(urls, files, pairs, seconds)
+    compare(urls, files, pairs, seconds, only)
 
 
 def model_runtime_serve(models: Path) -> Server:
@@ -226,6 +228,7 @@ def main() -> None:
     parser.add_argument("what", choices=("far", "deploy", "join"))
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--only", default="", help="one load, such as 'text at 1'")
     parser.add_argument("--times", type=int, default=10)
     options = parser.parse_args()
     require_wrk()
@@ -242,9 +245,9 @@ def main() -> None:
             if options.what == "join":
                 join(cluster, files, options.times)
             elif options.what == "far":
-                far(cluster, files, options.pairs, options.seconds)
+                far(cluster, files, options.pairs, options.seconds, options.only)
             else:
-                beside(cluster, url, files, options.pairs, options.seconds)
+                beside(cluster, url, files, options.pairs, options.seconds, options.only)
         finally:
             cluster.stop_serve()
 

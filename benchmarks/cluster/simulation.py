@@ -43,7 +43,7 @@ from tests.serve_app.dispatch.simulated import Simulation, zipf
 
 TICK_S = 0.02
 CONTROL_S = 0.4
-STARTS_IN_S = 4.0
+STARTS_IN_S = 2.8
 SERVES_SLOTS = 5
 
 Wanted = Callable[[AutoscalingContext], tuple[float, dict[str, Any]]]
