@@ -70,6 +70,13 @@ class RememberedEncoder:
             self._known = known = (input_features, heard)
         return known[1]
 
+    @property
+    def heard(self) -> torch.Tensor:
+        """What was encoded last."""
+        assert self._known is not None
+        sound: torch.Tensor = self._known[1].last_hidden_state
+        return sound
+
     def forget(self) -> None:
         self._known = None
 

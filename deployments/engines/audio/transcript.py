@@ -18,7 +18,7 @@ class SpeechOptions:
     timestamps: bool = False
     """Whether the segments' times are wanted. Where a model has to be asked for them, its text may change with them."""
     words: bool = False
-    """Whether the words' times are wanted."""
+    """Whether the words' times are wanted, beside those of the segments."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Whisper: languages, translation, times, and sound of any length by the library's own long form."""
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from deployments.engines.audio.openvino_decoder import ConvertedWhisper, OpenVin
 from deployments.engines.audio.pieces import is_silent
 from deployments.engines.audio.torch_decoder import TorchDecoder
 from deployments.engines.audio.transcript import OnSegment, SpeechOptions, Transcript, whole
+from deployments.engines.audio.word_times import WordTimes
 from deployments.engines.conversion import Conversion, convert_in_background
 from deployments.engines.vision.forward import storage_bytes
 from deployments.system.artifact_cache import ArtifactCache
@@ -59,6 +61,7 @@ class WhisperEngine:
         self._note = "PyTorch"
         self._probes: list[torch.Tensor] = []
         self._note_segments(model)
+        self._word_times = WordTimes(model, tokenizer)
         self._encoder = RememberedEncoder(model.get_encoder())
 
     @property
@@ -100,8 +103,7 @@ class WhisperEngine:
         """The text of a clip that is done."""
         tokens = [] if clip.silent else clip.tokens
         text = str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
-        language = next((self._languages[token] for token in clip.prompt if token in self._languages), None)
-        return Transcript(text, whole(text, round(seconds, 3)), language=language or self._only_language)
+        return Transcript(text, whole(text, round(seconds, 3)), language=self._language_of(clip.prompt))
 
     def try_together(self, samples: np.ndarray) -> None:
         """Clips share steps only where that gives what the library's own loop gives for [samples]."""
@@ -142,10 +144,10 @@ class WhisperEngine:
         self._code(options.language)
         if options.translate and not self._multilingual:
             raise InvalidRequest("this model knows English only, and does not translate: leave out task")
-        if options.words:
-            raise InvalidRequest("this model gives the times of segments, not of words: ask for 'segment'")
         if options.timestamps and not self._knows_times:
             raise InvalidRequest("this model gives no times: generation_config.json names no no_timestamps_token_id")
+        if options.words and (fault := self._word_times.fault):
+            raise InvalidRequest(f"this model gives the times of segments, not of words, as {fault}: ask for 'segment'")
 
     def transcribe(self, samples: np.ndarray, options: SpeechOptions, on_segment: OnSegment, flow: Flow) -> Transcript:
         """The text of float32 [samples] at `rate`. Raises ServingError, and what `flow` raises."""
@@ -158,6 +160,8 @@ class WhisperEngine:
         is_long = len(samples) > self._extractor.n_samples
         in_segments = options.timestamps or is_long
         segments: list[tuple[SpeechSegment, str]] = []
+        words: list[SpeechSegment] = []
+        prompt = Prompt()
 
         def came(found: Sequence[dict[str, Any]]) -> None:
             for one in found:
@@ -169,12 +173,14 @@ class WhisperEngine:
                 end = min(max(round(float(one["end"]), 3), start), round(seconds, 3))
                 segment = SpeechSegment(start_s=start, end_s=end, text=text.strip())
                 segments.append((segment, text))
+                if options.words:
+                    words.extend(self._word_times.words(one, self._language_of(prompt.tokens), seconds))
                 if in_segments:
                     on_segment(segment)
 
         features = self._features(samples)
-        prompt = Prompt()
-        self._of_thread.came = came
+        frames = min(features.shape[-1], math.ceil(len(samples) / self._extractor.hop_length))
+        self._of_thread.came, self._of_thread.frames = came, frames if options.words else None
         try:
             with torch.inference_mode():
                 tokens = model.generate(
@@ -187,19 +193,19 @@ class WhisperEngine:
                     **self._language_and_task(options),
                 )
         finally:
-            del self._of_thread.came
+            del self._of_thread.came, self._of_thread.frames
             self._encoder.forget()
-        language = next((self._languages[token] for token in prompt.tokens if token in self._languages), None)
+        language = self._language_of(prompt.tokens)
         if in_segments:
             text = "".join(text for _, text in segments).strip()
-            found = tuple(segment for segment, _ in segments)
-            return Transcript(text, found, language=language or self._only_language)
+            return Transcript(text, tuple(segment for segment, _ in segments), tuple(words), language)
         text = str(self._tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]).strip() if len(tokens) else ""
-        return Transcript(text, whole(text, round(seconds, 3)), language=language or self._only_language)
+        return Transcript(text, whole(text, round(seconds, 3)), language=language)
 
     def close(self) -> None:
         """Drop every reference to the model, so that its memory comes back."""
         self._model = self._extractor = self._tokenizer = self._greedy = self._converted = None
+        self._word_times.close()
         self._encoder.close()
 
     @property
@@ -236,9 +242,9 @@ class WhisperEngine:
                 tokens.append(self._tasks[given["task"]])
         return [*tokens, generation.no_timestamps_token_id]
 
-    @property
-    def _only_language(self) -> str | None:
-        return None if self._multilingual else "en"
+    def _language_of(self, prompt: Sequence[int | None]) -> str | None:
+        only = None if self._multilingual else "en"
+        return next((self._languages[token] for token in prompt if token in self._languages), only)
 
     def _thresholds(self) -> dict[str, float]:
         if not self._knows_times:
@@ -283,6 +289,8 @@ class WhisperEngine:
         retrieve = model._retrieve_segment
 
         def noting(**arguments: Any) -> Any:
+            if self._of_thread.frames is not None:
+                self._word_times.add(arguments, self._encoder.heard, self._of_thread.frames)
             segments, offset = retrieve(**arguments)
             self._of_thread.came(segments)
             return segments, offset

@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoTokenizer
+from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoTokenizer, pipeline
 
 from tests.support.audio.models import RATE
+
+Words = list[tuple[str, float, float]]
+"""Each with its start and its end."""
 
 
 def generated(folder: Path, samples: np.ndarray, long: bool = False, **options: Any) -> str:
@@ -21,6 +24,31 @@ def generated(folder: Path, samples: np.ndarray, long: bool = False, **options: 
         inputs = extractor([samples], sampling_rate=RATE, return_tensors="pt", padding=True)
     tokens = model.generate(**inputs, **options)
     return str(tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
+
+
+def timed_words(folder: Path, samples: np.ndarray, **options: Any) -> Words:
+    """By the library's pipeline, which would search with five beams."""
+    recognise: Any = pipeline("automatic-speech-recognition", model=str(folder), device="cpu")
+    return _timed(recognise(samples, return_timestamps="word", generate_kwargs={"num_beams": 1} | options)["chunks"])
+
+
+def timed_words_of_segments(folder: Path, samples: np.ndarray, **options: Any) -> Words:
+    """By the library's own times of tokens. Its pipeline joins words of two segments where the first has no end."""
+    extractor, tokenizer = AutoFeatureExtractor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    form = {"truncation": False, "padding": "longest", "return_attention_mask": True}
+    inputs = extractor(samples, sampling_rate=RATE, return_tensors="pt", **form)
+    asked = {"return_timestamps": True, "return_token_timestamps": True, "return_segments": True}
+    found = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval().generate(**inputs, **asked, **options)
+    words: Words = []
+    for segment in found["segments"][0]:
+        output = {name: segment[name][None] for name in ("tokens", "token_timestamps")}
+        said: dict[str, Any] = {"return_timestamps": "word", "return_language": None, "time_precision": 0.02}
+        words += _timed(tokenizer._decode_asr([output], **said)[1]["chunks"])
+    return words
+
+
+def _timed(chunks: Any) -> Words:
+    return [(one["text"].strip(), *one["timestamp"]) for one in chunks if one["text"].strip()]
 
 
 @torch.inference_mode()

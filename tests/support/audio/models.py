@@ -125,9 +125,11 @@ def whisper(
     mels: int = 80,
     generation: dict[str, Any] | None = None,
     change: Callable[[Any, dict[str, int]], None] | None = None,
+    letters: str = "abcdefghijklmnopqrstuvwxyz",
     **options: Any,
 ) -> Path:
-    """`generation`: further keys of generation_config.json, or with None left out. `change` may alter the model."""
+    """`generation`: further keys of generation_config.json, or with None left out. `change` may alter the model, which
+    writes `letters`."""
     folder.mkdir(parents=True, exist_ok=True)
     languages = LANGUAGES if languages is None else languages
     number = _whisper_words(folder, languages)
@@ -143,7 +145,7 @@ def whisper(
     model = AutoModelForSpeechSeq2Seq.from_config(config)
     _tell_apart(model, 2.0)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    spelled = set(tokenizer("abcdefghijklmnopqrstuvwxyz", add_special_tokens=False).input_ids)
+    spelled = set(tokenizer(letters, add_special_tokens=False).input_ids)
     with torch.no_grad():
         rows = model.get_input_embeddings().weight
         rows[list(spelled)] *= 3  # else times only

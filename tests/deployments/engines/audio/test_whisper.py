@@ -245,12 +245,6 @@ def test_a_window_is_encoded_once(engine: WhisperEngine) -> None:
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("option", [{"words": True}])
-def test_times_of_words_are_refused(engine: WhisperEngine, option: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest, match="not of words"):
-        written(engine, words(1.0), **option)
-
-
 def test_a_closed_model_answers_with_an_error(tmp_path: Path) -> None:
     engine = loaded(whisper(tmp_path / "m", WINDOW_S))
     assert engine.resident_bytes > 0
