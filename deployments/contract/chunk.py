@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from deployments.contract.chat import Markup
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.text_generation import TokenLogprob
+from deployments.contract.text_generation import PromptToken, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Chunk:
     """Of the whole text; the first chunk has it, where the request asks for it."""
     segments: tuple[SpeechSegment, ...] = ()
     """Of speech: what the text is made of."""
+    prompt_logprobs: tuple[PromptToken, ...] = ()
+    """Of the whole prompt; the first chunk has them, where the request asks for them."""
 
     def joined(self, later: "Chunk") -> "Chunk":
         """This one and the one that follows it, as one."""
@@ -27,4 +29,5 @@ class Chunk:
             self.logprobs + later.logprobs,
             self.markup or later.markup,
             self.segments + later.segments,
+            self.prompt_logprobs + later.prompt_logprobs,
         )

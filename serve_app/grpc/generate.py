@@ -51,6 +51,7 @@ message Chunk {
   uint32 index = 2;
   repeated TokenLogprob logprobs = 3;
   repeated SpeechSegment segments = 4;
+  repeated PromptToken prompt_logprobs = 5;
 }
 """
 

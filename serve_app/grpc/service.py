@@ -158,4 +158,6 @@ def _chunk(chunk: Chunk) -> pb.Chunk:
         fill(message.logprobs.add(), token)
     for segment in chunk.segments:
         fill(message.segments.add(), segment)
+    for told in chunk.prompt_logprobs:
+        fill(message.prompt_logprobs.add(), told)
     return message

@@ -91,6 +91,8 @@ def _event(reply: Reply) -> bytes:
     token: dict[str, object] = {"text": reply.text, "index": reply.index}
     if reply.logprobs:
         token["logprobs"] = [logprob.model_dump() for logprob in reply.logprobs]
+    if reply.prompt_logprobs:
+        token["prompt_logprobs"] = [logprob.model_dump(exclude_none=True) for logprob in reply.prompt_logprobs]
     return b"event: token\ndata: " + data(token) + b"\n\n"
 
 

@@ -11,7 +11,7 @@ import torch
 from deployments.engines.device import end_openmp_pool
 from deployments.engines.text.decoders.decoder import Cache, Decoder, StepOutput
 from deployments.engines.text.decoders.model import ModelFacts
-from deployments.engines.text.next_tokens import next_tokens
+from deployments.engines.text.next_tokens import next_tokens, scored
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler, unloading
 from deployments.engines.text.speculation.prompt_lookup import PromptLookup
@@ -154,7 +154,8 @@ class DecoderLoop:
     def _forward(self, batch: Batch) -> StepOutput | None:
         """The logits that follow each request; None after a chunk that is not the last one of its prompt."""
         if batch.chunked:
-            return next(batch.chunked)
+            output, request = next(batch.chunked), batch.requests[0]
+            return scored(output, request) if output and request.scores_prompt else output
         if batch.phase == "prefill":
             return self.decoder.prefill([request.tokens for request in batch.requests])
         return self.decoder.step([request.tokens[-1] for request in batch.requests])

@@ -26,6 +26,20 @@ def next_tokens(output: StepOutput, requests: Sequence[GenerationRequest]) -> li
     return [failed.get(n) or NextToken(token, found.get(n)) for n, token in enumerate(tokens)]
 
 
+def scored(output: StepOutput, request: GenerationRequest) -> StepOutput | None:
+    """Gives a request the log-probabilities of its prompt's next tokens. `output`: after each token of a part of it.
+
+    The logits that follow the whole prompt, once they are reached.
+    """
+    tokens = request.unscored[: len(output.best)]
+    if tokens:
+        tops = [request.sampling.logprobs or 0] * len(tokens)
+        request.score(logprobs(output.logits[: len(tokens)], tokens, tops))
+    if len(tokens) == len(output.best):
+        return None
+    return output.of([len(tokens)])._replace(finite=[output.finite[-1] and request.end_scoring()])
+
+
 def _sample(output: StepOutput, requests: Sequence[GenerationRequest], tokens: list[int]) -> dict[int, ServingError]:
     """Replaces the best token of each row that is not greedy; returns the rows that fail."""
     sampled: dict[int, RowSampling] = {}
@@ -34,8 +48,6 @@ def _sample(output: StepOutput, requests: Sequence[GenerationRequest], tokens: l
         if not output.finite[n]:
             log.error("the model gave logits that are not finite")
             failed[n] = Internal("the model failed on this request")
-        elif (forced := request.forced) is not None:
-            tokens[n] = forced
         elif not request.greedy:
             try:
                 allowed = request.grammar.allowed() if request.grammar else None

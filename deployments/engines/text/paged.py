@@ -13,28 +13,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
-from transformers.generation.configuration_utils import ContinuousBatchingConfig
 from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
 from transformers.generation.continuous_batching.requests import FutureRequestState
-from transformers.generation.continuous_batching.utils import find_head_dim, find_num_key_value_heads
-from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
 
-from deployments.contract.errors import ServingError, Unavailable
+from deployments.contract.errors import Internal, ServingError, Unavailable
 from deployments.engines.errors import as_serving_error
-from deployments.engines.text.decoders.decoder import step_output
-from deployments.engines.text.decoders.model import CausalModel
-from deployments.engines.text.next_tokens import next_tokens
-from deployments.engines.text.paged_logits import NextTokenProcessor
+from deployments.engines.text.decoders.decoder import SCORED, step_output
+from deployments.engines.text.decoders.model import CausalModel, inputs_of
+from deployments.engines.text.next_tokens import next_tokens, scored
+from deployments.engines.text.paged_library import NextTokenProcessor, configuration, pages
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue, unloading
 
 log = logging.getLogger(__name__)
 
-PAGE = {"cuda": 256, "cpu": 32}  # Tokens; flash attention reads pages of 256.
-STEP_TOKENS = 512  # Of one step, so that a long prompt does not delay the requests that run.
-LEAST_CACHE_BYTES = 64 << 20
 WATCH_S = 0.1
 
 
@@ -54,10 +49,10 @@ class PagedLoop:
     def __init__(self, loaded: CausalModel, queue: RequestQueue) -> None:
         self._model: PreTrainedModel | None = loaded.model
         self._stop_ids = loaded.stop_ids
-        page, pages, page_bytes = _pages(loaded, queue.max_rows)
-        self._planned_bytes = pages * page_bytes
-        self._config = _configuration(page, pages, queue.max_rows)
-        self.max_length = min(loaded.context, (pages - 1) * page)
+        page, count, page_bytes = pages(loaded, queue.max_rows)
+        self._planned_bytes = count * page_bytes
+        self._config = configuration(page, count, queue.max_rows)
+        self.max_length = min(loaded.context, (count - 1) * page)
         self.shared_tokens = 0
         self._names = map(str, itertools.count())
         self._queue = queue  # Its lock guards what follows.
@@ -191,9 +186,9 @@ class PagedLoop:
                 name = next(self._names)
                 self._running[name] = Running(request)
                 ids, ends = list(request.tokens), list(self._stop_ids) or [-1]
-                if request.sampling.ignore_eos or request.forced is not None:
+                if request.sampling.ignore_eos:
                     ends = [-1]
-                left = request.max_new_tokens - request.generated
+                left = max(1, request.max_new_tokens - request.generated)
                 if manager.add_request(ids, name, max_new_tokens=left, eos_token_id=ends) is None:
                     del self._running[name]  # The library is about to end; the watching thread starts another.
                     break
@@ -256,6 +251,9 @@ class PagedLoop:
         if broken := [name for name, finite in zip(names, output.finite, strict=True) if not finite]:
             self._suspect_all(broken)
         self._exclusive = False
+        for name in names:
+            if (one := self._running.get(name)) and one.request.scores_prompt:
+                self._score(name, one.request)
         tokens = list(output.best)
         rows = {n: one.request for n, name in enumerate(names) if (one := self._running.get(name))}
         chosen = next_tokens(output.of(list(rows)), list(rows.values()))
@@ -272,29 +270,14 @@ class PagedLoop:
         self._hand_over()
         return tokens
 
-
-def _pages(loaded: CausalModel, max_rows: int) -> tuple[int, int, int]:
-    """Tokens in a page, pages, and bytes of a page.
-
-    Pages enough for `max_rows` whole contexts, or as many bytes as the weights have.
-    """
-    model, config = loaded.model, loaded.model.config.get_text_config()
-    page = PAGE[model.device.type]
-    heads, dim = find_num_key_value_heads(config), find_head_dim(config)
-    page_bytes = 2 * page * config.num_hidden_layers * heads * dim * model.dtype.itemsize
-    affordable = max(loaded.nbytes, LEAST_CACHE_BYTES) // page_bytes
-    return page, max(2, min(max_rows * -(-loaded.context // page) + 1, affordable)), page_bytes
-
-
-def _configuration(page: int, pages: int, max_rows: int) -> ContinuousBatchingConfig:
-    return ContinuousBatchingConfig(
-        page_size=page,
-        num_blocks=pages,
-        max_batch_tokens=max(STEP_TOKENS, max_rows),
-        max_requests_per_batch=max_rows,
-        # The token of one step decides who is in the next, so that a step cannot be recorded or prepared ahead.
-        use_async_batching=False,
-        use_cuda_graph=False,
-        # Never kernels out of the network.
-        auto_switch_to_flash=is_flash_attn_2_available() or is_flash_attn_3_available(),
-    )
+    def _score(self, name: str, request: GenerationRequest) -> None:
+        """By a forward of the prompt alone: the library computes the logits after its last token only."""
+        assert self._model is not None
+        try:
+            with torch.inference_mode():
+                logits = self._model(**inputs_of(self._model, request.tokens)).logits[0]
+            last = [scored(step_output(part), request) for part in torch.split(logits, SCORED)][-1]
+            if last and not last.finite[0]:
+                self._fail([name], Internal("the model failed on this request"))
+        except Exception as failure:
+            self._fail([name], as_serving_error(failure))

@@ -1,9 +1,10 @@
 """One request in the engine, and the events that its caller gets. Knows tokens and text, not tensors."""
 
 import logging
+import math
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from deployments.contract.chunk import Chunk
@@ -39,8 +40,6 @@ class Finished:
     prompt_tokens: int
     completion_tokens: int
     timing: Timing | None = field(default=None, compare=False)
-    prompt_logprobs: tuple[PromptToken, ...] = ()
-    """Where the request asks for them."""
 
 
 Event = Chunk | Finished | ServingError
@@ -65,11 +64,9 @@ class GenerationRequest:
         folder: StepProcessors | None = None,
     ) -> None:
         self.prompt_tokens = len(prompt)
-        # The prompt, then what is generated. With log-probabilities of the prompt all but its first token are forced:
-        # generated like others, but known.
-        self._tells_prompt = bool(sampling.prompt_logprobs) and sampling.logprobs is not None
-        self.tokens = prompt[:1] if self._tells_prompt else prompt
-        self._prompt = prompt
+        self.tokens = prompt  # And then what is generated.
+        self.scores_prompt = bool(sampling.prompt_logprobs) and sampling.logprobs is not None
+        """Whether the log-probabilities of the prompt are still to be computed."""
         self._prompt_logprobs: list[PromptToken] = []
         self.max_new_tokens = max_new_tokens
         self.sampling = sampling
@@ -122,27 +119,43 @@ class GenerationRequest:
         return self._end_ids if early else ()
 
     @property
-    def forced(self) -> int | None:
-        """The token of the prompt that has to come next."""
-        return self._prompt[len(self.tokens)] if len(self.tokens) < self.prompt_tokens else None
-
-    @property
     def draft_limit(self) -> int:
         """Tokens that may be proposed: only where each is the model's best one, and the last one has none after it."""
-        return max(0, self.max_new_tokens - self.generated - 1) if self.greedy and self.forced is None else 0
+        return max(0, self.max_new_tokens - self.generated - 1) if self.greedy else 0
 
     @property
     def over(self) -> bool:
         """Whether it needs no token at all."""
-        return self.cancelled or (self.max_new_tokens <= 0 and self.forced is None)
+        return self.cancelled or (self.max_new_tokens <= 0 and not self.scores_prompt)
+
+    @property
+    def unscored(self) -> Sequence[int]:
+        """The tokens of the prompt that have no log-probability yet. The first one never gets any."""
+        return self.tokens[1 + len(self._prompt_logprobs) : self.prompt_tokens]
+
+    def score(self, found: Sequence[Logprobs]) -> None:
+        """Takes the log-probabilities of the next tokens of `unscored`."""
+        for token, logprobs in zip(self.unscored, found, strict=False):
+            one = self._token_logprob(token, logprobs)
+            self._prompt_logprobs.append(PromptToken(token=one.token, utf8=one.utf8, logprob=one.logprob, top=one.top))
+
+    def end_scoring(self) -> bool:
+        """Emits the log-probabilities of the prompt; False if they are not finite."""
+        self.scores_prompt = False
+        if any(math.isnan(one.logprob or 0.0) for one in self._prompt_logprobs):
+            return False
+        first = self._alternative(self.tokens[0], 0.0)
+        told = (PromptToken(token=first.token, utf8=first.utf8, logprob=None, top=[]), *self._prompt_logprobs)
+        self.emit(Chunk("", 0, prompt_logprobs=told))
+        return True
 
     def append(self, token: int, is_end: bool, logprobs: Logprobs | None = None) -> str | None:
         """Takes the next token and emits its text; returns the finish reason if it is the last one.
 
         `is_end`: whether it is one of the model's end tokens.
         """
-        if self.forced is not None:
-            return self._append_forced(token, logprobs)
+        if self.max_new_tokens <= 0:  # Only its prompt was asked for.
+            return "length"
         is_end = token in self._stop_ids or (is_end and not self.sampling.ignore_eos)
         now = time.monotonic()
         if self.first_token_at is None:
@@ -167,18 +180,6 @@ class GenerationRequest:
             self._add_text(self._last_text(is_end), ended=True)
             return "stop" if is_end or self._detokenizer.stopped else "length"
         return None
-
-    def _append_forced(self, token: int, logprobs: Logprobs | None) -> str | None:
-        self.tokens.append(token)
-        if logprobs is not None:
-            self._prompt_logprobs.append(PromptToken.model_validate(self._token_logprob(token, logprobs).model_dump()))
-        return "length" if self.over else None
-
-    def _all_prompt_logprobs(self) -> tuple[PromptToken, ...]:
-        if not self._tells_prompt:
-            return ()
-        first = self._alternative(self._prompt[0], 0.0)
-        return (PromptToken(token=first.token, utf8=first.utf8, logprob=None, top=[]), *self._prompt_logprobs)
 
     def _last_text(self, is_end: bool) -> str:
         if self._decodes_each:
@@ -218,8 +219,7 @@ class GenerationRequest:
         if reason == "cancelled" and self._ends_early and self.generated > 0:
             self._add_text(self._last_text(False), ended=True)
             reason = "deadline"
-        generated = max(0, self.generated)
-        self.emit(Finished(reason, self.prompt_tokens, generated, self.timing(), self._all_prompt_logprobs()))
+        self.emit(Finished(reason, self.prompt_tokens, self.generated, self.timing()))
 
     def timing(self) -> Timing:
         """As of now: call it when the last token has come."""

@@ -21,7 +21,8 @@ Phase = Literal["prefill", "chunk", "decode"]
 class Batch(NamedTuple):
     """The requests of one forward, in the order of its rows of logits.
 
-    "prefill": their whole prompts. "chunk": the next chunk of one long prompt. "decode": one token for every row.
+    "prefill": their whole prompts. "chunk": the next chunk of one long prompt, or of one whose tokens are scored.
+    "decode": one token for every row.
     """
 
     phase: Phase
@@ -160,7 +161,7 @@ class Scheduler:
                 request.admit()
                 self.queue.recorder.prompt_tokens += request.prompt_tokens
                 if self._is_long(request):
-                    self._chunked = request, self.decoder.begin_chunked(request.tokens)
+                    self._chunked = request, self.decoder.begin_chunked(request.tokens, request.scores_prompt)
                 else:
                     group.append(request)
         if group:
@@ -179,7 +180,8 @@ class Scheduler:
         return not group or tokens <= (budget if self._most_together is None else min(budget, self._most_together))
 
     def _is_long(self, request: GenerationRequest) -> bool:
-        return self.decoder.chunk_size is not None and len(request.tokens) > self.decoder.chunk_size
+        size = self.decoder.chunk_size
+        return request.scores_prompt or (size is not None and len(request.tokens) > size)
 
     def postprocess(self, batch: Batch, tokens: list[NextToken | ServingError]) -> None:
         """Gives each request of the batch its token; those that end with it give up their rows."""

@@ -14,7 +14,7 @@ from deployments.contract.chat import Markup
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled, ServingError
 from deployments.contract.settings import FamilySettings
-from deployments.contract.text_generation import TokenLogprob, Usage
+from deployments.contract.text_generation import PromptToken, TokenLogprob, Usage
 from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.computing.torch_replica import TorchReplica
 from deployments.families.text_generation.metrics import TextMetrics
@@ -65,6 +65,7 @@ class GenerationOutput:
         self._on_chunk = on_chunk
         self.texts: list[str] = []
         self.logprobs: list[TokenLogprob] = []
+        self.prompt_logprobs: list[PromptToken] = []
         self.markup: Markup | None = None
         """Set before the first event, where the request asks for it."""
         self.finished: asyncio.Future[Finished] = asyncio.get_running_loop().create_future()
@@ -77,6 +78,7 @@ class GenerationOutput:
             return
         self.texts.append(event.text)
         self.logprobs += event.logprobs
+        self.prompt_logprobs += event.prompt_logprobs
         if self._on_chunk:
             if self.markup and len(self.texts) == 1:  # With the first chunk.
                 event = replace(event, markup=self.markup)
@@ -167,7 +169,7 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
             finish_reason=end.finish_reason,
             usage=Usage(prompt_tokens=end.prompt_tokens, completion_tokens=end.completion_tokens),
             logprobs=None if request.logprobs is None else output.logprobs,
-            prompt_logprobs=list(end.prompt_logprobs) or None,
+            prompt_logprobs=output.prompt_logprobs or None,
             markup=output.markup,
         )
 

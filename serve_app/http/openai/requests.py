@@ -160,8 +160,6 @@ class CompletionBody(Body):
     def _servable(self) -> Self:
         if self.best_of not in (None, self.choices):
             raise ValueError("best_of is not supported by this server")
-        if self._prompt_logprobs and self.stream:
-            raise ValueError("echo with logprobs is not supported in streams")
         if self.echo and not self._prompt_logprobs and not all(isinstance(prompt, str) for prompt in self.prompt):
             raise ValueError("echo of token ids is supported with logprobs only")
         if self.suffix and not all(isinstance(prompt, str) for prompt in self.prompt):

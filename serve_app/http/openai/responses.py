@@ -32,8 +32,9 @@ class ResponseBuilder(abc.ABC):
     chunk_kind: ClassVar[str]
 
     @abc.abstractmethod
-    def first_chunk(self, choice: int) -> Object | None:
-        """The chunk before a choice's first text, if it has one."""
+    def first_chunk(self, choice: int, prompt: Sequence[PromptToken] = ()) -> Object | None:
+        """The chunk before a choice's first text, if it has one. `prompt`: its tokens, if their log-probabilities are
+        asked for."""
 
     @abc.abstractmethod
     def _whole(self, choice: int, delta: Delta) -> Object:
@@ -91,8 +92,13 @@ class ResponseBuilder(abc.ABC):
 class CompletionBuilder(ResponseBuilder):
     kind = chunk_kind = "text_completion"
 
-    def first_chunk(self, choice: int) -> Object | None:
-        return self._chunk(_choice(choice, {"text": self.echoes[choice]})) if self.echoes[choice] else None
+    def first_chunk(self, choice: int, prompt: Sequence[PromptToken] = ()) -> Object | None:
+        text = self._echo(choice, prompt)
+        logprobs = self._logprobs(prompt, 0) if prompt else None
+        return self._chunk(_choice(choice, {"text": text}, logprobs)) if text or prompt else None
+
+    def _echo(self, choice: int, prompt: Sequence[PromptToken]) -> str:
+        return self.echoes[choice] or b"".join(bytes(token.utf8) for token in prompt).decode(errors="replace")
 
     def _whole(self, choice: int, delta: Delta) -> Object:
         return {"text": self.echoes[choice] + delta.text}
@@ -103,8 +109,7 @@ class CompletionBuilder(ResponseBuilder):
     def _whole_choice(self, choice: int, result: TextGenerationResult) -> Object:
         if result.prompt_logprobs is None:
             return ResponseBuilder._whole_choice(self, choice, result)
-        prompt = b"".join(bytes(token.utf8) for token in result.prompt_logprobs).decode(errors="replace")
-        text = (self.echoes[choice] or prompt) + result.generated_text
+        text = self._echo(choice, result.prompt_logprobs) + result.generated_text
         logprobs = self._logprobs([*result.prompt_logprobs, *(result.logprobs or ())], 0)
         return _choice(choice, {"text": text}, logprobs, result.finish_reason)
 
@@ -130,7 +135,7 @@ class ChatBuilder(ResponseBuilder):
     def parser(self, markup: Markup | None) -> OutputParser:
         return self.parse(markup or Markup())
 
-    def first_chunk(self, choice: int) -> Object | None:
+    def first_chunk(self, choice: int, prompt: Sequence[PromptToken] = ()) -> Object | None:
         return self._chunk(_choice(choice, {"delta": {"role": "assistant", "content": ""}}))
 
     def _whole(self, choice: int, delta: Delta) -> Object:

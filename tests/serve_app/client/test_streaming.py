@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled, ModelNotFound, Unavailable
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.text_generation import Alternative, TokenLogprob
+from deployments.contract.text_generation import Alternative, PromptToken, TokenLogprob
 from deployments.contract.types import Error, InferResponse, SpeechToTextResult, TextGenerationResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
 from serve_app.client.streaming import AsyncTextStream, Replies, replies_in
@@ -71,6 +71,13 @@ async def test_every_byte_may_come_alone() -> None:
     chunk = Chunk("".join(TEXTS), 1)
     body = await body_of(chunk, RESULT)
     assert await read([body[at : at + 1] for at in range(len(body))]) == [chunk, RESULT]
+
+
+async def test_the_first_event_tells_the_prompt() -> None:
+    told = tuple(PromptToken(token="é", utf8=[195, 169], logprob=logprob, top=[]) for logprob in (None, -0.5))
+    chunks = [Chunk("", 0, prompt_logprobs=told), Chunk("a", 1, LOGPROBS)]
+    assert await read([await body_of(*chunks, RESULT)]) == [*chunks, RESULT]
+    assert chunks[0].joined(chunks[1]) == Chunk("a", 1, LOGPROBS, prompt_logprobs=told)
 
 
 async def test_segments_are_events_of_their_own() -> None:

@@ -1,14 +1,17 @@
 """The RPCs over a real channel: what reaches the runtime, and what comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
 import pytest
 
+from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ERRORS, Overloaded, ServingError, Unavailable
+from deployments.contract.text_generation import PromptToken
 from deployments.contract.types import ImageClassification, InferRequest, TextGeneration, TextGenerationResult
+from deployments.replica.calls import Reply
 from serve_app.access.api_keys import AccessSettings, KeySettings, new_key
 from serve_app.access.caller import Priority
 from serve_app.grpc.messages import to_message
@@ -54,6 +57,17 @@ async def test_a_stream_has_its_chunks_and_then_the_response(stub: Any) -> None:
     assert [(reply.chunk.text, reply.chunk.index) for reply in replies[:2]] == [("he", 1), ("y", 2)]
     assert replies[0].chunk.logprobs[0].top[0].token == "hi"
     assert replies[2].response.text_generation_result.generated_text == "hey"
+
+
+async def test_a_stream_tells_the_prompt_first(stub: Any, runtime: FakeRuntime) -> None:
+    async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
+        yield Chunk("", 0, prompt_logprobs=(PromptToken(token="p", utf8=[112], logprob=None, top=[]),))
+        yield TextGenerationResult(generated_text="")
+
+    runtime.script = script
+    first = await anext(aiter(stub.InferStream(message())))
+    [told] = first.chunk.prompt_logprobs
+    assert (told.token, told.HasField("logprob")) == ("p", False)
 
 
 async def test_a_stream_that_breaks_ends_with_the_status(stub: Any, runtime: FakeRuntime) -> None:

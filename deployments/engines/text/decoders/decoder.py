@@ -28,8 +28,11 @@ class Verified(NamedTuple):
 
 
 ChunkedPrefill = Iterator[StepOutput | None]
-"""A long prompt: each `next` computes one chunk. With the last one the prompt gets the next row, and only that gives
-the logits that follow."""
+"""A prompt: each `next` computes one chunk. With the last one the prompt gets the next row, and only that gives the
+logits that follow. Where those of the prompt are wanted, each gives the logits after every token of its chunk."""
+
+SCORED = 128
+"""Tokens of a prompt whose logits are wanted at a time: of large vocabularies they take much memory."""
 
 
 class Cache(Protocol):
@@ -67,8 +70,9 @@ class Decoder(Cache, Protocol):
     def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         """Add a row for each prompt, after the present ones; the logits that follow each prompt."""
 
-    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
-        """Begin a long prompt; computes nothing yet. Rows may step, join and end until it has its own."""
+    def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
+        """Begin a long prompt, or with `each` one whose own logits are wanted; computes nothing yet. Rows may step,
+        join and end until it has its own."""
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
         """Append one token to each row; the logits that follow."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, Verified, step_output
+from deployments.engines.text.decoders.decoder import SCORED, ChunkedPrefill, StepOutput, Verified, step_output
 from deployments.engines.text.decoders.model import inputs_of
 from deployments.engines.text.decoders.rotary import depends_on_length, recompute_length, reset_frequencies
 
@@ -34,14 +34,20 @@ class SingleDecoder:
     def rows(self) -> int:
         return len(self._ids)
 
-    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
-        raise NotImplementedError("every prompt is computed at once")
+    def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
+        """Computes the whole prompt at once, and gives its logits in parts."""
+        logits, state = self._forward(prompt, None)
+        *parts, last = torch.split(logits, SCORED)
+        yield from map(step_output, parts)
+        self._ids.append(list(prompt))
+        self._states.append(state)
+        yield step_output(last)
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
         steps = []
         for prompt in prompts:
             logits, state = self._forward(prompt, None)
-            steps.append(logits)
+            steps.append(logits[-1:])
             self._ids.append(list(prompt))
             self._states.append(state)
         return step_output(torch.cat(steps))
@@ -53,20 +59,20 @@ class SingleDecoder:
             anew = self._state_name is None or len(self._ids[row]) == self._recompute_length
             known, state = (0, None) if anew else (len(self._ids[row]) - 1, self._states[row])
             logits, self._states[row] = self._forward(self._ids[row][known:], state, known)
-            steps.append(logits)
+            steps.append(logits[-1:])
         return step_output(torch.cat(steps))
 
     def verify(self, rows: Sequence[Sequence[int]]) -> Verified:
         raise NotImplementedError("no state of a model goes back to an earlier token")
 
     def _forward(self, ids: Sequence[int], state: Any, known: int = 0) -> tuple[Tensor, Any]:
-        """Logits [1, vocabulary] after the last id, and the model's state after it; `known` tokens came before."""
+        """Logits [ids, vocabulary] after each id, and the model's state after them; `known` tokens came before."""
         carried = {} if self._state_name is None or state is None else {self._state_name: state}
         if self._resets:
             reset_frequencies(self._model)
         inputs = inputs_of(self._model, ids, known)
         output = self._model(**inputs, use_cache=self._state_name is not None, **carried)
-        return output.logits[:, -1], output[self._state_name] if self._state_name else None
+        return output.logits[0], output[self._state_name] if self._state_name else None
 
     def release(self, row: int, broken: bool = False) -> None:
         ids, state = self._ids.pop(), self._states.pop()

@@ -14,7 +14,7 @@ import openvino as ov
 import torch
 
 from deployments.contract.errors import OutOfMemory
-from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, Verified
+from deployments.engines.text.decoders.decoder import SCORED, ChunkedPrefill, StepOutput, Verified
 from deployments.engines.text.openvino.block_pool import BlockPool
 from deployments.engines.text.openvino.kv_memory import KVMemory
 from deployments.engines.text.openvino.paging import BLOCK, WANTED
@@ -95,18 +95,18 @@ class PagedDecoder:
             self._add(prompt, self._copied(tables[prompt], len(prompt)) if again else tables[prompt])
         return step_output(logits[[each.index(tuple(prompt)) for prompt in prompts]])
 
-    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
-        table = self._pool.find(prompt)
+    def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
+        table, size = ([], SCORED) if each else (self._pool.find(prompt), self.chunk_size)
         known = len(table) * BLOCK
         self.shared_tokens += known
         try:
             while known < len(prompt):
-                end = min(known + self.chunk_size, len(prompt))
+                end = min(known + size, len(prompt))
                 part = self._part(prompt, end, table, known)
                 table, known = list(part.table), end
-                logits = self._prompts([part])
+                logits = self._prompts([part], each)
                 if known < len(prompt):
-                    yield None
+                    yield step_output(logits) if each else None
         except BaseException:
             self._pool.release(table)
             raise

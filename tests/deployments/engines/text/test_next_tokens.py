@@ -6,8 +6,8 @@ import torch
 from deployments.contract.errors import Internal, InvalidRequest
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.decoders.decoder import step_output
-from deployments.engines.text.next_tokens import NextToken, next_tokens
-from deployments.engines.text.request import GenerationRequest
+from deployments.engines.text.next_tokens import NextToken, next_tokens, scored
+from deployments.engines.text.request import Event, GenerationRequest
 from deployments.engines.text.structured_output import Grammar
 from deployments.engines.text.tokenizer import Tokenizer
 from tests.support.text_models import byte_level_tokenizer
@@ -47,6 +47,20 @@ def test_each_row_is_sampled_by_its_own_options() -> None:
     assert constrained == NextToken(7, None)
     assert next_tokens(step_output(LOGITS[:1]), [request(Only(7))]) == [NextToken(7, None)], "the grammar of calls"
     assert isinstance(penalised, NextToken)
+
+
+def test_a_prompt_with_a_logit_that_is_not_finite_is_not_told_and_fails() -> None:
+    told: list[Event] = []
+    sampling = SamplingOptions(logprobs=1, prompt_logprobs=True)
+    request = GenerationRequest([3, 4, 5, 6], 5, sampling, TOKENIZER, told.append)
+    broken = LOGITS.clone()
+    broken[1, 7] = torch.nan
+    assert scored(step_output(broken[:2]), request) is None
+    following = scored(step_output(broken[2:]), request)
+    assert following
+    [failure] = next_tokens(following, [request])
+    assert isinstance(failure, Internal)
+    assert not told
 
 
 def test_log_probabilities_are_the_model_s_own_for_those_that_ask() -> None:

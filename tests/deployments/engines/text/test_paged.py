@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Internal, Unavailable
 from deployments.contract.types import SamplingOptions
-from deployments.engines.text import paged
+from deployments.engines.text import paged, paged_library
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.paged import PagedLoop
 from tests.support.text_models import (
@@ -163,8 +163,8 @@ def test_requests_that_outgrow_the_cache_are_all_answered(
     folder: Path, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some give their pages up meanwhile and are computed again."""
-    monkeypatch.setattr(paged, "LEAST_CACHE_BYTES", 0)
-    monkeypatch.setattr(paged, "PAGE", {"cpu": 8})
+    monkeypatch.setattr(paged_library, "LEAST_CACHE_BYTES", 0)
+    monkeypatch.setattr(paged_library, "PAGE", {"cpu": 8})
     engine = load_paged(folder)
     pages = loop_of(engine)._config.num_blocks
     assert pages is not None
@@ -178,7 +178,7 @@ def test_requests_that_outgrow_the_cache_are_all_answered(
 
 
 def test_a_request_ends_before_it_outgrows_the_whole_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paged, "_pages", lambda loaded, max_rows: (8, 5, 1))
+    monkeypatch.setattr(paged, "pages", lambda loaded, max_rows: (8, 5, 1))
     engine = load_paged(folder)
     end = ask(engine, PROMPTS[2], 80).finished()
     assert end.prompt_tokens + end.completion_tokens == 32
@@ -192,7 +192,7 @@ def test_a_prompt_that_begins_as_an_earlier_one_shares_its_pages(tmp_path: Path)
     for end in ("once", "upon a time"):
         assert reference.agrees(beginning + end, 20, ask(engine, beginning + end, 20).text)
     common = len(reference.tokenizer(beginning).input_ids)
-    assert common - 2 * paged.PAGE["cpu"] < engine.loop.shared_tokens <= common
+    assert common - 2 * paged_library.PAGE["cpu"] < engine.loop.shared_tokens <= common
     engine.close()
 
 

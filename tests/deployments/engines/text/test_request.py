@@ -11,12 +11,24 @@ import torch
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import InvalidRequest
+from deployments.contract.text_generation import PromptToken
 from deployments.contract.types import SamplingOptions
+from deployments.engines.text.decoders.decoder import SCORED
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import LEAST_LOGPROB, Event, Finished, GenerationRequest
 from deployments.engines.text.sampler import Logprobs
 from deployments.engines.text.tokenizer import Tokenizer
-from tests.support.text_models import LOADERS, PROMPTS, VOCABULARY, Listener, Reference, ask, byte_level_tokenizer
+from tests.support.text_models import (
+    LOADERS,
+    PROMPTS,
+    VOCABULARY,
+    Listener,
+    Reference,
+    ask,
+    byte_level_tokenizer,
+    load_single,
+    save_long_model,
+)
 from tests.support.until import wait_until
 
 
@@ -201,23 +213,67 @@ def tokens_of(engine: TextGenerationEngine, prompt: str, tokens: int) -> list[in
     return [id_of[bytes(one.utf8)] for chunk in told for one in chunk.logprobs]
 
 
+@pytest.fixture(scope="module", params=[*LOADERS, load_single])
+def scoring(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[TextGenerationEngine, Reference]]:
+    """Every engine, with a model for long texts."""
+    folder = save_long_model(tmp_path_factory.mktemp("long"))
+    engine: TextGenerationEngine = request.param(folder)
+    yield engine, Reference(folder)
+    engine.close()
+
+
+def told_of_prompt(listener: Listener) -> list[PromptToken]:
+    """The log-probabilities of the prompt: they are in the first chunk, which has no text."""
+    listener.finished()
+    first, *others = chunks(listener)
+    assert (first.text, first.index) == ("", 0)
+    assert not any(chunk.prompt_logprobs for chunk in others)
+    return list(first.prompt_logprobs)
+
+
+@pytest.mark.parametrize("length", [1, 20, SCORED, SCORED + 1, 5 * SCORED - 3])
 @pytest.mark.parametrize("tokens", [0, 3])
+@pytest.mark.parametrize("stream", [True, False])
 def test_log_probabilities_of_the_prompt_are_those_of_the_model(
-    engine: TextGenerationEngine, folder: Path, tokens: int
+    scoring: tuple[TextGenerationEngine, Reference], length: int, tokens: int, stream: bool
 ) -> None:
-    reference, listener, plain = Reference(folder), Listener(), Listener()
-    ids = reference.tokenizer(PROMPTS[1]).input_ids
-    engine.submit(ids, tokens, SamplingOptions(logprobs=2, prompt_logprobs=True), listener)
-    engine.submit(ids, tokens, SamplingOptions(logprobs=2), plain)
-    end = listener.finished()
-    first, *others = end.prompt_logprobs
-    expected = reference.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    engine, reference = scoring
+    listener, plain = Listener(), Listener()
+    ids = [(5 + 31 * n) % VOCABULARY for n in range(length)]
+    engine.submit(ids, tokens, SamplingOptions(logprobs=2, prompt_logprobs=True), listener, stream)
+    engine.submit(ids, tokens, SamplingOptions(logprobs=2), plain, stream)
+    first, *others = told_of_prompt(listener)
+    with torch.inference_mode():
+        expected = reference.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     assert (first.logprob, first.top) == (None, [])
-    assert torch.allclose(
-        torch.tensor([one.logprob for one in others]), expected[range(len(ids) - 1), ids[1:]], atol=1e-4
-    )
-    assert [bytes(one.utf8) for one in end.prompt_logprobs] == [engine._tokenizer.token_bytes(token) for token in ids]
-    id_of = {bytes(engine._tokenizer.token_bytes(token)): token for token in range(VOCABULARY)}
-    assert [[id_of[bytes(other.utf8)] for other in one.top] for one in others] == expected.topk(2).indices.tolist()
+    found = torch.tensor([one.logprob for one in others])
+    assert torch.allclose(found, expected[range(length - 1), ids[1:]], atol=1e-4)
+    best = torch.tensor([[other.logprob for other in one.top] for one in others])
+    assert torch.allclose(best.reshape(-1, 2), expected.topk(2).values, atol=1e-4)
+    assert [bytes(one.utf8) for one in (first, *others)] == [engine._tokenizer.token_bytes(token) for token in ids]
+    plain.finished()
     assert listener.text == plain.text
-    assert (end.prompt_tokens, end.completion_tokens, end.finish_reason) == (len(ids), tokens, "length")
+    end = listener.finished()
+    assert (end.prompt_tokens, end.completion_tokens, end.finish_reason) == (length, tokens, "length")
+
+
+def test_prompts_are_scored_beside_each_other_and_beside_texts(
+    scoring: tuple[TextGenerationEngine, Reference],
+) -> None:
+    engine, reference = scoring
+    texts, prompts = [Listener() for _ in range(3)], [Listener() for _ in range(6)]
+    ids = [[(seed + 31 * n) % VOCABULARY for n in range(SCORED + seed)] for seed in range(6)]
+    for listener in texts:
+        engine.submit(PROMPTS[0], 60, SamplingOptions(), listener)
+    for one, listener in zip(ids, prompts, strict=True):
+        engine.submit(one, 1, SamplingOptions(logprobs=0, prompt_logprobs=True), listener)
+    for one, listener in zip(ids, prompts, strict=True):
+        with torch.inference_mode():
+            expected = reference.model(torch.tensor([one])).logits[0, :-1].log_softmax(-1)
+        found = torch.tensor([token.logprob for token in told_of_prompt(listener)[1:]])
+        assert torch.allclose(found, expected[range(len(one) - 1), one[1:]], atol=1e-4)
+    for listener in texts:
+        listener.finished()
+        assert reference.agrees(PROMPTS[0], 60, listener.text)

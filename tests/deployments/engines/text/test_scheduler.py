@@ -55,7 +55,7 @@ class PlayedDecoder:
         self.lengths += map(len, prompts)
         return self.output(len(prompts))
 
-    def begin_chunked(self, prompt: Sequence[int]) -> ChunkedPrefill:
+    def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
         for end in range(CHUNK, len(prompt) + CHUNK, CHUNK):
             yield self.prefill([prompt]) if end >= len(prompt) else None
 

@@ -25,7 +25,6 @@ PROMPT: dict[str, Any] = {"model": "m", "prompt": "p"}
         {"prompt": "\ud800"},
         {"prompt": ["\ud800"]},
         {"prompt": [1], "echo": True},
-        {"echo": True, "logprobs": 1, "stream": True},
         {"prompt": ["a"] * 65, "n": 2},
         {"max_tokens": -2},
         {"max_tokens": 1.5},
@@ -96,10 +95,10 @@ def test_control_tokens_of_a_prompt_are_tokens_and_a_suffix_reaches_the_model() 
 
 
 @pytest.mark.parametrize("prompt", ["p", [1, 2]])
-def test_echo_with_logprobs_asks_for_those_of_the_prompt(prompt: Any) -> None:
-    (request,) = body_of(
-        CompletionBody, PROMPT | {"prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": 1}
-    ).requests
+@pytest.mark.parametrize("stream", [False, True])
+def test_echo_with_logprobs_asks_for_those_of_the_prompt(prompt: Any, stream: bool) -> None:
+    asked = {"prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": 1, "stream": stream}
+    (request,) = body_of(CompletionBody, PROMPT | asked).requests
     assert (request.prompt_logprobs, request.logprobs, request.max_tokens) == (True, 1, 1)
     (other,) = body_of(CompletionBody, PROMPT | {"logprobs": 1}).requests
     assert other.prompt_logprobs is None

@@ -8,7 +8,7 @@ import torch
 
 from deployments.contract.errors import OutOfMemory
 from deployments.contract.types import SamplingOptions
-from deployments.engines.text.decoders.decoder import ChunkedPrefill
+from deployments.engines.text.decoders.decoder import SCORED, ChunkedPrefill
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.loop import DecoderLoop
 from deployments.engines.text.openvino import paged_decoder
@@ -71,6 +71,25 @@ def test_equal_prompts_at_once_are_computed_once(
     assert computed == [1, 1]
 
 
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_prompt_is_scored_in_its_chunks_and_takes_no_step(
+    tokens: int, engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[list[int]] = []
+    call = Call.__call__
+
+    def counted(self: Call, parts: list[Part], each: bool) -> object:
+        computed.append([len(part.tokens) for part in parts])
+        return call(self, parts, each)
+
+    monkeypatch.setattr(Call, "__call__", counted)
+    monkeypatch.setattr(PagedDecoder, "step", None)
+    listener = Listener()
+    engine.submit([7] * (2 * SCORED + 5), tokens, SamplingOptions(logprobs=0, prompt_logprobs=True), listener)
+    assert listener.finished().completion_tokens == tokens
+    assert computed == [[SCORED], [SCORED], [5]]
+
+
 def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
     engine: TextGenerationEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,8 +136,8 @@ def test_a_long_prompt_can_be_cancelled_between_chunks(
     listener = Listener()
     begin = PagedDecoder.begin_chunked
 
-    def cancelled(self: PagedDecoder, prompt: list[int]) -> ChunkedPrefill:
-        for output in begin(self, prompt):
+    def cancelled(self: PagedDecoder, prompt: list[int], each: bool = False) -> ChunkedPrefill:
+        for output in begin(self, prompt, each):
             generation.cancel()
             yield output
 
