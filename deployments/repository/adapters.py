@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -31,9 +31,9 @@ _EXAMPLES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _TOKENIZER = re.compile(r"(tokenizer.*|.*\.jinja|special_tokens_map\.json|added_tokens\.json|vocab.*|merges\.txt)")
 
 
-def base_of(folder: Path, names: frozenset[str]) -> str:
-    """The base that the adapter in this folder names. Raises Unservable where it cannot be merged, OSError."""
-    config = read_adapter(folder)
+def base_of(config: Mapping[str, object], names: Collection[str]) -> str:
+    """The base that an adapter names, by its adapter_config.json and the names of its files. Raises Unservable where it
+    cannot be merged."""
     merging_config(config)
     if WEIGHTS not in names:
         raise Unservable(f"{adapted(config)}; it has no {WEIGHTS}")
@@ -58,19 +58,21 @@ def merging_config(config: Mapping[str, object]) -> dict[str, object]:
 
 
 def with_base(model: Model, models: Mapping[str, Model]) -> Model:
-    """An adapter with the fields of its base among `models`, which are no adapters."""
+    """An adapter with the fields of its base among `models`, which are no adapters. `weight_bytes` are its own, or with
+    those of the base that it had."""
     assert model.adapter_of is not None
-    own, base = model.digest.partition("-")[0], _find(model.adapter_of, models)
-    if base is None or base.problem is not None or base.manifest.source is not None:
+    own, base = model.own_digest, _find(model.adapter_of, models)
+    own_bytes = model.weight_bytes - (model.base.weight_bytes if model.base else 0)
+    if base is None or base.problem is not None:
         missing = adapted({"peft_type": "LORA", "base_model_name_or_path": model.adapter_of})
         why = f"{missing}; or put its base into the repository"
-        return replace(model, digest=own, family=None, base=None, problem=why)
+        return replace(model, digest=own, family=None, base=None, weight_bytes=own_bytes, problem=why)
     return replace(
         model,
         digest=f"{own}-{base.digest}",
         family=base.family,
-        base=base.folder,
-        weight_bytes=base.weight_bytes + (model.folder / WEIGHTS).stat().st_size,
+        base=base,
+        weight_bytes=base.weight_bytes + own_bytes,
         context=base.context,
         generation=base.generation,
         problem=None,

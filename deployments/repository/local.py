@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deployments.repository.adapters import base_of, with_base
+from deployments.repository.adapters import WEIGHTS, base_of, with_base
 from deployments.repository.diagnosis import PIPELINE, kind_without_config, looks_like_a_model
 from deployments.repository.families import ModelFormat, check_content, context_of, family_of
 from deployments.repository.folder import (
@@ -19,6 +19,7 @@ from deployments.repository.folder import (
     check_names,
     digest_of,
     names_of,
+    read_adapter,
     read_config,
     read_generation,
     read_manifest,
@@ -65,12 +66,11 @@ class Repository:
         """
         if isinstance(self.root, Path):
             found = list(map(self._with_source, self._scan(self.root)))
-            bases = by_name(model for model in found if model.adapter_of is None)
-            self._versions = tuple(self._with_base(model, bases) if model.adapter_of else model for model in found)
-            self._poller.forget_others({model.manifest.source for model in self._versions if model.manifest.source})
+            self._poller.forget_others({model.manifest.source for model in found if model.manifest.source})
         else:
-            known = {model.name: model for model in self._versions}
-            self._versions = tuple(scan_remote(self.root, known, self.formats))
+            found = scan_remote(self.root, {model.name: model for model in self._versions}, self.formats)
+        bases = by_name(model for model in found if model.adapter_of is None)
+        self._versions = tuple(self._with_base(model, bases) if model.adapter_of else model for model in found)
         return self._versions
 
     def _scan(self, root: Path) -> Iterator[Model]:
@@ -79,7 +79,7 @@ class Repository:
             try:
                 digest = digest_of(folder)
                 before = known.get(folder)
-                if before is not None and _folder_digest(before) == digest:
+                if before is not None and before.own_digest == digest:
                     yield before
                 else:
                     yield self._read(Model(model_id, version, folder, digest, root=root), root)
@@ -100,7 +100,8 @@ class Repository:
                 return replace(model, family=family_of(manifest, {}, self.formats))
             names = names_of(model.folder)
             if ADAPTER in names:
-                return replace(model, adapter_of=base_of(model.folder, names))
+                base = base_of(read_adapter(model.folder), names)
+                return replace(model, adapter_of=base, weight_bytes=(model.folder / WEIGHTS).stat().st_size)
             if "config.json" not in names:
                 raise Unservable(kind_without_config(names))
             config = read_config(model.folder)
@@ -115,13 +116,13 @@ class Repository:
 
     def _with_base(self, model: Model, bases: Mapping[str, Model]) -> Model:
         """An adapter with its base, as that is now."""
+        model = with_base(model, bases)
         try:
-            model = with_base(model, bases)
             if model.family is not None:
                 family_of(model.manifest.model_copy(update={"family": model.family}), {}, self.formats)
             return model
-        except (Unservable, OSError) as failure:
-            return replace(model, problem=str(failure) if isinstance(failure, Unservable) else "it was removed")
+        except Unservable as unservable:
+            return replace(model, problem=str(unservable))
 
     def _with_source(self, model: Model) -> Model:
         """A model that names a source, with the content that the source has now."""
@@ -130,13 +131,9 @@ class Repository:
             return model
         content = self._poller.content(manifest.source)
         declared = sum(file.bytes or 0 for name, file in manifest.files.items() if name.endswith(".safetensors"))
-        digest = f"{_folder_digest(model)}-{content.digest}"
+        digest = f"{model.own_digest}-{content.digest}"
         size = declared or content.weight_bytes
         return replace(model, digest=digest, weight_bytes=size, generation=content.generation)
-
-
-def _folder_digest(model: Model) -> str:
-    return model.digest.partition("-")[0]
 
 
 def _model_folders(root: Path) -> Iterator[tuple[str, int | None, Path]]:

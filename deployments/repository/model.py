@@ -36,8 +36,8 @@ class Model:
     """How many tokens it takes, where its family counts them and config.json has the number."""
     adapter_of: str | None = None
     """The base that it names, if the folder holds an adapter."""
-    base: Path | None = None
-    """The folder of an adapter's base."""
+    base: "Model | None" = None
+    """An adapter's."""
     problem: str | None = None
     """Why the model cannot be served, in one line, if so."""
     pinned: bool = False
@@ -56,6 +56,11 @@ class Model:
         object.__setattr__(self, "key", f"{self.name}#{self.digest}")
         given = [getattr(self, one.name) for one in fields(self) if one.init]
         object.__setattr__(self, "written", (_read, (pickle.dumps(given, pickle.HIGHEST_PROTOCOL),)))
+
+    @property
+    def own_digest(self) -> str:
+        """Without what the digests of an adapter's base and of a source add."""
+        return self.digest.partition("-")[0]
 
     @property
     def declared_bytes(self) -> int:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from deployments.repository.diagnosis import adapted, kind_without_config, looks_like_a_model
+from deployments.repository.adapters import WEIGHTS, base_of
+from deployments.repository.diagnosis import kind_without_config, looks_like_a_model
 from deployments.repository.families import ModelFormat, check_content, context_of, family_of
 from deployments.repository.folder import (
     ADAPTER,
@@ -38,7 +39,7 @@ def scan_remote(url: str, known: Mapping[str, Model], formats: Mapping[str, Mode
         model_id, version = id_and_version(parts)
         digest = content_digest(inside)
         before = known.get(versioned(model_id, version))
-        if before is not None and before.digest == digest:
+        if before is not None and before.own_digest == digest:
             found.append(before)
         else:
             found.append(_read(Model(model_id, version, Path(), digest), f"{url.rstrip('/')}/{path}", inside, formats))
@@ -80,17 +81,19 @@ def _read(model: Model, source: str, files: RemoteFiles, formats: Mapping[str, M
         if manifest.source is not None:
             raise Unservable("model.yaml: a model of a remote repository has no other source")
         if ADAPTER in files:
-            raise Unservable(adapted(parse_adapter(read_remote(source, ADAPTER, CONFIG_BYTES + 1))))
-        if "config.json" not in files:
+            base = base_of(parse_adapter(read_remote(source, ADAPTER, CONFIG_BYTES + 1)), files.keys())
+            model = replace(model, adapter_of=base, weight_bytes=files[WEIGHTS].size)
+        elif "config.json" in files:
+            config = parse_config(read_remote(source, "config.json", CONFIG_BYTES + 1))
+            family = family_of(manifest, config, formats, files.keys())
+            model = replace(model, family=family, context=context_of(family, config, formats))
+            model = replace(model, weight_bytes=weight_bytes(source, files, config))
+            if GENERATION in files:
+                generation = parse_generation(read_remote(source, GENERATION, CONFIG_BYTES + 1))
+                model = replace(model, generation=generation)
+            check_content(family, config, formats, files.keys())
+        else:
             raise Unservable(kind_without_config(files.keys()))
-        config = parse_config(read_remote(source, "config.json", CONFIG_BYTES + 1))
-        family = family_of(manifest, config, formats, files.keys())
-        model = replace(model, family=family, context=context_of(family, config, formats))
-        model = replace(model, weight_bytes=weight_bytes(source, files, config))
-        if GENERATION in files:
-            generation = parse_generation(read_remote(source, GENERATION, CONFIG_BYTES + 1))
-            model = replace(model, generation=generation)
-        check_content(family, config, formats, files.keys())
     except Unservable as unservable:
         model = replace(model, problem=str(unservable))
     except Exception as failure:

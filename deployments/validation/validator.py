@@ -52,18 +52,11 @@ class ModelValidator:
         Raises ModelLoadFailed with one line that names no path, retryable where a disk is at fault. Raises Unavailable
         where a source cannot be reached.
         """
-        manifest = model.manifest
         try:
-            if manifest.source is None:
-                folder = model.folder
-                root = model.root or Path(self.root)  # The runtime's models may lie elsewhere since it was found.
-                fault = self._verdict(folder, root, manifest.files, model.adapter_of is not None)
-                if fault is None and model.base is not None:
-                    fault = self._verdict(model.base, root, {})
-                    folder = folder if fault else join(folder, model.base, self._joined / digest_key(model.key))
-            else:
-                folder = staged(manifest.source, model.digest, manifest.files, self._staged)
-                fault = self._verdict(folder, folder, {})
+            folder, fault = self._checked(model)
+            if fault is None and model.base is not None:
+                base, fault = self._checked(model.base)
+                folder = folder if fault else join(folder, base, self._joined / digest_key(model.key))
         except Unservable as unservable:
             fault = str(unservable)
         except OSError as failure:  # It may pass: a share that is away for a while, or a cache that is full.
@@ -75,6 +68,17 @@ class ModelValidator:
     def facts_of(self, folder: Path) -> FolderFacts:
         """What is known of the folder's present content."""
         return FolderFacts(self._facts, _fingerprint(folder))
+
+    def _checked(self, model: Model) -> tuple[Path, str | None]:
+        """The folder of its own files, staged if need be, and what is wrong with it. Raises Unservable, ServingError,
+        OSError."""
+        manifest, is_adapter = model.manifest, model.adapter_of is not None
+        if manifest.source is None:
+            root = model.root or Path(self.root)  # The runtime's models may lie elsewhere since it was found.
+            return model.folder, self._verdict(model.folder, root, manifest.files, is_adapter)
+        digest = model.own_digest if is_adapter else model.digest
+        folder = staged(manifest.source, digest, manifest.files, self._staged)
+        return folder, self._verdict(folder, folder, {}, is_adapter)
 
     def _verdict(
         self, folder: Path, root: Path, files: Mapping[str, SourceFile], is_adapter: bool = False

@@ -69,7 +69,8 @@ def test_an_adapter_is_served_as_long_as_its_base_is(tmp_path: Path) -> None:
     assert missing.endswith("or put its base into the repository")
     base = put(tmp_path / "base", max_position_embeddings=77)
     served = find(models.models(), "lora", "text_generation")
-    assert (served.base, served.weight_bytes, served.context) == (base, 110, 77)
+    assert served.base
+    assert (served.base.folder, served.weight_bytes, served.context) == (base, 110, 77)
     before, digest = served, served.digest
     assert models.models()["lora"] == before
     (base / "model.safetensors").write_bytes(b"v" * 101)

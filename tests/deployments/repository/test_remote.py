@@ -6,6 +6,7 @@ import pytest
 
 from deployments.families.table import FAMILIES
 from deployments.replica.family import model_formats
+from deployments.repository.local import Repository
 from deployments.repository.model import Model, by_name, find
 from deployments.repository.remote import scan_remote
 from tests.deployments.repository.stores import put, write
@@ -60,6 +61,7 @@ def test_only_what_has_changed_is_read_again(store: str, text_model: Path, monke
     ("file", "content", "problem"),
     [
         ("adapter_config.json", b'{"base_model_name_or_path": "org/base"}', "a peft adapter of 'org/base'"),
+        ("adapter_config.json", b'{"peft_type": "LORA"}', "a LORA adapter of a model without a name"),
         ("config.json", b"[]", "config.json is not an object"),
         ("model.yaml", b"source: s3://b/m\nfamily: text_generation", "model.yaml: a model of a remote repository"),
     ],
@@ -73,6 +75,26 @@ def test_a_folder_at_fault_is_a_model_with_a_problem(
     models = scan(memory_store)
     assert (models["bad"].problem or "").startswith(problem)
     assert models["good"].problem is None
+
+
+def test_an_adapter_behind_a_url_is_served_as_long_as_its_base_is(memory_store: str, text_model: Path) -> None:
+    repository = Repository(memory_store, FORMATS)
+    write(f"{memory_store}/lora/adapter_config.json", b'{"peft_type": "LORA", "base_model_name_or_path": "me/base"}')
+    write(f"{memory_store}/lora/adapter_model.safetensors", b"w" * 10)
+    missing = repository.models()["lora"].problem or ""
+    assert missing.endswith("or put its base into the repository")
+    put(text_model, f"{memory_store}/base")
+    before = find(repository.models(), "lora", "text_generation")
+    assert before.base
+    assert before.weight_bytes == before.base.weight_bytes + 10
+    assert repository.models()["lora"] == before
+    write(f"{memory_store}/base/generation_config.json", b'{"max_new_tokens": 7}')
+    after = repository.models()["lora"]
+    assert (after.own_digest, after.weight_bytes) == (before.own_digest, before.weight_bytes)
+    assert after.digest != before.digest
+    assert after.generation != before.generation
+    write(f"{memory_store}/base/config.json", b"[]")
+    assert repository.models()["lora"].problem == missing
 
 
 def test_a_folder_without_safetensors_is_a_model_with_a_problem(memory_store: str) -> None:

@@ -12,11 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from deployments.contract.errors import ModelLoadFailed
+from deployments.families.table import FAMILIES
+from deployments.replica.family import model_formats
+from deployments.repository.local import Repository
 from deployments.repository.manifest import Manifest, SourceFile
 from deployments.repository.model import Model
 from deployments.validation import validator as validator_module
 from deployments.validation.sandbox import Sandbox
 from deployments.validation.validator import ModelValidator
+from tests.deployments.repository.stores import put, write
 from tests.support.tiny_models import save_text_model
 
 
@@ -104,7 +108,7 @@ def test_an_adapter_is_validated_with_its_base_and_joined_with_it(
     (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "base"}')
     save_file({"w": torch.zeros(1)}, adapter / "adapter_model.safetensors")
     validator = ModelValidator(tmp_path, tmp_path / "cache", sandbox)
-    model = Model("lora", None, adapter, "d", "text_generation", adapter_of="base", base=base)
+    model = Model("lora", None, adapter, "d", "text_generation", adapter_of="base", base=Model("base", None, base, "e"))
     folder = validator.validate(model)
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     assert (folder / "config.json").resolve() == base / "config.json"
@@ -116,6 +120,29 @@ def test_an_adapter_is_validated_with_its_base_and_joined_with_it(
     (adapter / "adapter_model.safetensors").write_bytes(b"")
     with pytest.raises(ModelLoadFailed, match=r"adapter_model.safetensors: is truncated"):
         validator.validate(model)
+
+
+def test_an_adapter_behind_a_url_is_fetched_with_its_base_and_joined_with_it(
+    whole: Path, tmp_path: Path, sandbox: CountingSandbox
+) -> None:
+    store = f"file://{tmp_path}/store"
+    put(whole, f"{store}/base")
+    save_file({"w": torch.zeros(1)}, tmp_path / "adapter_model.safetensors")
+    write(f"{store}/lora/adapter_config.json", b'{"peft_type": "LORA", "base_model_name_or_path": "base"}')
+    write(f"{store}/lora/adapter_model.safetensors", (tmp_path / "adapter_model.safetensors").read_bytes())
+    repository = Repository(store, model_formats(FAMILIES))
+    validator = ModelValidator(store, tmp_path / "cache", sandbox)
+    folder = validator.validate(repository.models()["lora"])
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    write(f"{store}/base/generation_config.json", b'{"temperature": 0.5}')
+    changed = validator.validate(repository.models()["lora"])
+    assert changed != folder
+    assert (changed / "generation_config.json").read_bytes() == b'{"temperature": 0.5}'
+    assert sandbox.inspected == 3, "the adapter's own files are as they were"
+    write(f"{store}/base/model.safetensors", b"")
+    with pytest.raises(ModelLoadFailed, match="model.safetensors: is truncated"):
+        validator.validate(repository.models()["lora"])
 
 
 def test_a_folder_that_is_away_for_a_while_is_no_fault_of_its_content(
