@@ -119,14 +119,15 @@ def main() -> None:
     disable_progress_bar()
     alone: dict[str, Callable[[], None]] = {
         "cold": cold,
-        "unseen": unseen,
         "changes": changes,
         "thrashing": thrashing,
         "overhead": overhead,
         "cycles": cycles,
         "failing": failing,
     }
-    if len(options.what) == 1 and (run := alone.get(options.what[0])):
+    if options.what[0] == "unseen":
+        unseen(options.what[1:])
+    elif len(options.what) == 1 and (run := alone.get(options.what[0])):
         run()
     else:
         contest(options.what, options.seconds)

@@ -1,4 +1,4 @@
-"""How long a text model never seen takes to its first answer: `python -m benchmarks.residency unseen`.
+"""How long a text model never seen takes to its first answer: `python -m benchmarks.residency unseen [TYPE …]`.
 
 Of each type, some folders with weights of their own; their files were read just before. Each is answered by a replica
 that has served other models and never this one: it is validated, loaded and asked. "settled" is the time until the
@@ -11,6 +11,7 @@ import gc
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def save(model_type: str, folder: Path, seed: int) -> Path:
     return folder
 
 
-async def compare(root: Path) -> bool:
+async def compare(root: Path, types: Sequence[str]) -> bool:
     """Whether each type kept to the goal."""
     given = CONTESTS[0]
     options = ReplicaOptions(given.family, root, FORMATS, given.family.options(), root.parent / "cache")
@@ -54,7 +55,7 @@ async def compare(root: Path) -> bool:
     await first_answer(replica, Repository(root, FORMATS).models()[first.name], request(first.name))
     given.by_hand(first)
     await asyncio.to_thread(settle, replica)
-    for model_type in (*ORDINARY, *HYBRID):
+    for model_type in types:
         ours, by_hand, settled, engine = [], [], [], ""
         for number in range(ROUNDS):
             folder = save(model_type, root / f"{model_type}-{number}", SEED + number)
@@ -84,7 +85,7 @@ def request(model_id: str) -> TextGeneration:
     return TextGeneration(model_id=model_id, prompt=PROMPT, max_tokens=TOKENS)
 
 
-def unseen() -> None:
+def unseen(types: Sequence[str]) -> None:
     print(machine())
     print(f"seconds, median of {ROUNDS} folders a type\n")
     print(
@@ -92,5 +93,5 @@ def unseen() -> None:
         flush=True,
     )
     with tempfile.TemporaryDirectory() as folder:
-        kept = asyncio.run(compare(Path(folder) / "models"))
+        kept = asyncio.run(compare(Path(folder) / "models", types or (*ORDINARY, *HYBRID)))
     print("every type kept to the goal" if kept else "the goal was missed")
