@@ -92,6 +92,9 @@ async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
     text = "".join(pieces)
     told = [TokenLogprob(token=piece, logprob=-0.5, utf8=list(piece.encode()), top=[]) for piece in pieces]
     wanted = request.logprobs is not None
+    prompt = prompt_of(request) if request.prompt_logprobs else []
+    if prompt:
+        yield Chunk("", 0, markup=markup, prompt_logprobs=tuple(prompt))
     for number, piece in enumerate(pieces, 1):
         yield Chunk(piece, number, (told[number - 1],) if wanted else (), markup)
     yield TextGenerationResult(
@@ -99,7 +102,7 @@ async def script(request: InferRequest) -> AsyncGenerator[Reply, None]:
         finish_reason="stop",
         usage=Usage(prompt_tokens=3, completion_tokens=len(pieces)),
         logprobs=told if wanted else None,
-        prompt_logprobs=prompt_of(request) if request.prompt_logprobs else None,
+        prompt_logprobs=prompt or None,
         markup=markup,
     )
 

@@ -36,6 +36,16 @@ def test_models_completions_and_chats(client):
     assert last.usage.total_tokens > 3
 
 
+def test_an_echoed_prompt_has_its_log_probabilities_in_streams_too(client):
+    asked = {"model": "scripted", "prompt": [5, 6, 7], "echo": True, "logprobs": 1}
+    [whole] = client.completions.create(**asked).choices
+    chunks = [chunk.choices[0] for chunk in client.completions.create(**asked, stream=True)]
+    assert "".join(chunk.text for chunk in chunks) == whole.text
+    told = [logprob for chunk in chunks if chunk.logprobs for logprob in chunk.logprobs.token_logprobs]
+    assert told == whole.logprobs.token_logprobs
+    assert told[:3] == [None, -0.5, -0.5]
+
+
 def test_tools(client):
     messages = list(ASK)
     with client.chat.completions.stream(model="scripted", messages=messages, tools=[TOOL]) as stream:

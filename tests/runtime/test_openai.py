@@ -122,6 +122,13 @@ def test_a_continuation_is_scored_as_by_the_models_own_forward(runtime: Running,
         expected = reference.model(torch.tensor([tokens])).logits[0, :-1].log_softmax(-1)
         expected = expected[range(len(tokens) - 1), tokens[1:]].detach()
         assert sum(scores) == pytest.approx(float(expected[start - 1 :].sum()), abs=1e-3)
+        stream = client.completions.create(
+            model="text", prompt=tokens, max_tokens=1, temperature=0, logprobs=1, echo=True, stream=True
+        )
+        parts = [one.logprobs for chunk in stream for one in chunk.choices if one.logprobs]
+        told = [value for part in parts for value in part.token_logprobs or []]
+        assert told[0] is None
+        assert told[1:] == pytest.approx((choice.logprobs.token_logprobs or [])[1:], abs=1e-3)
 
 
 def test_a_schema_is_kept(client: OpenAI) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, BertConfig
 
+from benchmarks.text import compat
 from deployments.contract.errors import ModelLoadFailed, Unavailable
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text import select_backend
@@ -69,6 +70,18 @@ def test_a_loop_that_gives_other_tokens_is_not_selected(folder: Path, monkeypatc
     engine = load(folder)
     assert engine.runtime_info == (PLAIN,)
     engine.close()
+
+
+@pytest.mark.parametrize("model_type", ["lfm2", "gemma4_text", "doge"])
+def test_types_that_an_engine_cannot_start_or_batch_answer_five_requests_at_once_as_transformers_does(
+    model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m benchmarks.compat` has every type."""
+    converted_models()  # Its child converts these, too.
+    monkeypatch.setattr(compat, "LENGTHS", (20,))
+    monkeypatch.setattr(compat, "TOKENS", 8)
+    outcome = compat.examine(model_type, tmp_path)
+    assert outcome.result == "equal", outcome
 
 
 def raising(failure: Exception) -> Callable[..., None]:
