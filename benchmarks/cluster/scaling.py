@@ -199,8 +199,8 @@ def print_burst(run: Run, arrivals: Sequence[Arrival], seconds: float) -> None:
     slowest = max(took for _, took in run.took_s)
     print(f"{len(arrivals)} requests in {seconds:.0f} s, {run.failed} failed, the slowest took {slowest:.1f} s")
     print(f"the first replica after {run.first(1):.1f} s, three after {run.first(3):.1f} s")
-    most = max(running for _, _, running in run.replicas)
-    print(f"at most {most}, {run.replica_seconds(seconds + 30):.0f} replica seconds")
+    changes = [one for before, one in pairwise([(0.0, 0, 0), *run.replicas]) if one[2] != before[2]]
+    print("replicas:", ", ".join(f"{count} from {at:.1f} s" for at, _, count in changes))
     print(f"none any more {run.first(0, since_s=seconds) - seconds:.1f} s after the last request was sent")
 
 
