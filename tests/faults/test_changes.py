@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ import pytest
 
 from deployments.families.table import FAMILIES
 from serve_app.access.api_keys import new_key
-from tests.faults.served import Served, calling, serving
+from tests.faults.served import PARTS, Served, calling, serving
 from tests.support.ports import free_port
 from tests.support.tiny_models import save_text_model
 from tests.support.until import wait_until
@@ -139,8 +139,13 @@ class Streams:
         self.whole += 1
 
 
-def processes(served: Served) -> dict[str, set[int]]:
-    return {name: {process.pid for process in served.parts(name)} for name in ("ingress", "text replica")}
+def processes(served: Served, names: Iterable[str] = ("ingress", "text replica")) -> dict[str, set[int]]:
+    return {name: {process.pid for process in served.parts(name)} for name in names}
+
+
+def _is_let_in(served: Served, secret: str) -> bool:
+    reply = httpx.get(f"{served.url}/models", headers={"authorization": f"Bearer {secret}"}, timeout=10)
+    return reply.is_success
 
 
 def _is_said(served: Served, told: int, wanted: str) -> bool:
@@ -165,13 +170,19 @@ def test_a_changed_file_replaces_what_it_touches_and_no_stream_is_cut(served: Se
             wait_until(partial(_is_said, served, told, wanted), f"{change}", 180)
             took_s = time.monotonic() - begun
             told_now = served.log.read_text()[told:].strip().replace("\n", "; ")
+            assert (IN_FORCE in told_now) == (replaced is not None), "nothing broken is in force"
             print(f"{took_s:5.1f} s, stall {streams.stall_s:.2f} s, {streams.whole} whole: {told_now}")
             wait_until(partial(_are_replaced, served, before, replaced or set()), f"{change}: {replaced}", 30)
             assert streams.failed == []
             assert streams.stall_s <= LONGEST_STALL_S
-        before = processes(served)
+        before = processes(served, PARTS)
         for _ in range(10):
             served.process.send_signal(signal.SIGHUP)
             wait_until(partial(streams.go_on, streams.whole), "the streams run", 60)
-        assert processes(served) == before
+        for number in range(5):
+            secret, sha256 = new_key()
+            keys = KEYS["keys"] | {f"caller-{number}": {"sha256": sha256}}
+            file.write_text(content({"access": {"keys": keys}}, models))
+            wait_until(partial(_is_let_in, served, secret), "the key is in force", 60)
+        assert processes(served, PARTS) == before
     assert streams.failed == []

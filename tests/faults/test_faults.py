@@ -22,8 +22,8 @@ pytestmark = [
 
 REPLACED = ["haproxy", "controller", "ingress", "registry", "aggregator", "text replica"]
 """What comes back while the rest goes on."""
-ANEW = {"gcs_server": "gcs_server", "raylet": "raylet", "dashboard agent": "raylet"}
-"""What the whole runtime dies with, by what is said of it: the raylet ends itself with its agent."""
+ANEW = {"gcs_server": "gcs_server", "raylet": "raylet", "dashboard agent": "raylet", "runtime env agent": "raylet"}
+"""What the whole runtime dies with, by what is said of it: the raylet ends itself with either of its agents."""
 ANSWERS_AGAIN_WITHIN_S = float(os.environ.get("FAULTS_WITHIN_S", "30"))
 TWO = {"autoscaling": {"min_replicas": 2, "max_replicas": 2}, "num_cpus": 0}
 NONE = {"autoscaling": {"min_replicas": 0, "max_replicas": 1}, "num_cpus": 0}
