@@ -70,6 +70,7 @@ class PendingStream(Pending):
     _delivered: int = 0  # characters
     _delivered_logprobs: int = 0
     _delivered_segments: int = 0
+    _delivered_prompt: bool = False
     # Of a repeated answer, what was delivered already:
     _skip: int = 0
     _skip_logprobs: int = 0
@@ -108,12 +109,14 @@ class PendingStream(Pending):
         self._skip = max(self._skip - len(chunk.text), 0)
         self._skip_logprobs = max(self._skip_logprobs - len(chunk.logprobs), 0)
         self._skip_segments = max(self._skip_segments - len(chunk.segments), 0)
-        if not text and not logprobs:
+        prompt = () if self._delivered_prompt else chunk.prompt_logprobs
+        if not text and not logprobs and not prompt:
             return None
+        self._delivered_prompt |= bool(prompt)
         self._delivered += len(text)
         self._delivered_logprobs += len(logprobs)
         self._delivered_segments += len(segments)
-        return Chunk(text, chunk.index, logprobs, chunk.markup, segments)
+        return Chunk(text, chunk.index, logprobs, chunk.markup, segments, prompt)
 
 
 class Transport(Protocol):

@@ -3,7 +3,7 @@
 from deployments.contract.chat import Markup
 from deployments.contract.chunk import Chunk
 from deployments.contract.speech import SpeechSegment
-from deployments.contract.text_generation import TokenLogprob
+from deployments.contract.text_generation import PromptToken, TokenLogprob
 from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.replica.calls import Call
 from serve_app.dispatch.pending import PendingStream
@@ -52,6 +52,17 @@ async def test_segments_of_a_repeated_answer_come_once_and_a_slow_reader_gets_al
     stream.deliver(RESULT)
     stream.end()
     assert await read(stream) == [Chunk(" 1 2", 3, segments=(two, three))]
+
+
+async def test_the_log_probabilities_of_a_prompt_come_once_before_its_text() -> None:
+    told = (PromptToken(token="p", utf8=[112], logprob=None, top=[]),)
+    stream = stream_of(CALL)
+    for _ in range(2):
+        stream.deliver(Chunk("", 0, prompt_logprobs=told))
+        stream.repeat()
+    assert await stream.next_chunk() == Chunk("", 0, prompt_logprobs=told)
+    stream.deliver(Chunk("a", 1))
+    assert await stream.next_chunk() == Chunk("a", 1)
 
 
 async def test_a_token_without_text_is_delivered_with_its_log_probability() -> None:
