@@ -10,19 +10,20 @@ serve: .venv/serve.stamp
 
 # One of the workers runs what starts a Ray. Its waits are long: the other one computes meanwhile.
 TEST_WORKERS ?= 2
-PARALLEL := -n $(TEST_WORKERS) --dist loadgroup
-FAST := -m 'not alone and not ray and not cluster and not compiles and not slow' --hypothesis-profile fast --image-mutations 50 --audio-mutations 50
+FAST := -m 'not alone and not ray and not cluster and not compiles and not slow and not sweep' \
+  --hypothesis-profile fast --image-mutations 20 --audio-mutations 20
 
 # Else each of the many processes that tests start compiles its modules anew.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
 test: .venv/dev.stamp
-	$(BIN)/pytest $(PARALLEL) -m 'not alone'
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup -m 'not alone'
 	$(BIN)/pytest -m alone
 
-# What needs no Ray, no compiler and no long computation: to be run while one works.
+# What needs no Ray, no compiler and no long computation, and of what is tested with many models a sample: to be run while
+# one works. The tests of a file run in one worker, so what its fixtures load is loaded once.
 test-fast: .venv/dev.stamp
-	$(BIN)/pytest $(PARALLEL) $(FAST)
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile $(FAST)
 
 # More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp

@@ -34,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=300)
-hypothesis.settings.register_profile("fast", deadline=None, max_examples=50)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=25)
 hypothesis.settings.load_profile("thorough")
 
 

@@ -134,13 +134,17 @@ def test_the_index_names_code_that_exists() -> None:
         assert set(SPAN.findall(names)) <= names_in(file), f"{file} has no {names}"
 
 
+@cache
+def names_in_all() -> frozenset[str]:
+    modules = (name for name in tracked() if re.match(r"(serve_app|deployments|benchmarks)/.*\.py", name))
+    return frozenset(name for module in modules for name in names_in(module))
+
+
 @pages()
 def test_methods_that_are_named_exist(page: Path) -> None:
-    modules = (name for name in tracked() if re.match(r"(serve_app|deployments|benchmarks)/.*\.py", name))
-    known = {name for module in modules for name in names_in(module)}
     for code in SPAN.findall(FENCE.sub("", page.read_text("utf-8"))):
         if re.fullmatch(r"[A-Z]\w+\.[a-z_]\w*", code) and code not in EXAMPLES:
-            assert code in known, f"{page.name} names {code}"
+            assert code in names_in_all(), f"{page.name} names {code}"
 
 
 def test_the_index_links_to_every_page() -> None:

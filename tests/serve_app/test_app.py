@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -71,6 +72,11 @@ def versions(config: dict[str, Any]) -> dict[str, str]:
     return {part._bound_deployment.name: str(part._bound_deployment.version) for part in parts}
 
 
+@cache
+def versions_by_default() -> dict[str, str]:
+    return versions({})
+
+
 KEY = {"access": {"keys": {"team": {"sha256": "0" * 64, "requests_per_day": 5}}}}
 ALL = {"Ingress", "ImageClassification", "TextGeneration", "ObjectDetection", "TextEmbedding", "SpeechToText"}
 
@@ -98,7 +104,7 @@ def test_a_change_replaces_the_replicas_that_read_it_at_their_start_and_no_other
     monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], replaced: set[str]
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    before, after = versions({}), versions(change)
+    before, after = versions_by_default(), versions(change)
     assert {name for name in before if after[name] != before[name]} == replaced
 
 

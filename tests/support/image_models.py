@@ -26,6 +26,7 @@ from deployments.engines.loading import build_in_turn
 from deployments.engines.vision import forward
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.engines.vision.inputs import Item
+from tests.support import pretrained
 
 build_in_turn()  # as replicas do: another test's thread may still load a model
 
@@ -124,8 +125,8 @@ def encoded(image: Image.Image, file_format: str = "PNG", **options: Any) -> byt
 
 def expected(folder: Path, image: Image.Image) -> np.ndarray:
     """Probabilities by the library's own model and processor."""
-    processor: Any = AutoImageProcessor.from_pretrained(folder)
-    model = AutoModelForImageClassification.from_pretrained(folder)
+    processor: Any = pretrained(AutoImageProcessor, folder)
+    model = pretrained(AutoModelForImageClassification, folder)
     with torch.no_grad():
         logits: torch.Tensor = model(**processor(images=image, return_tensors="pt").to(model.dtype)).logits.float()
     probabilities: np.ndarray = logits.softmax(-1)[0].numpy()

@@ -1,5 +1,6 @@
 """Tiny random models in real Hugging Face folders, and what transformers itself answers with them."""
 
+import atexit
 import functools
 import os
 import threading
@@ -181,7 +182,9 @@ class PausedListener(Listener):
 @functools.cache
 def converted_models() -> ArtifactCache:
     """Of all workers of pytest-xdist. The child that converts stays as long as its process: it starts in seconds."""
-    converter().__enter__()
+    child = converter()
+    child.__enter__()
+    atexit.register(child.__exit__, None, None, None)
     return ArtifactCache(Path(os.environ["CONVERTED_MODELS"]), 1 << 30)
 
 

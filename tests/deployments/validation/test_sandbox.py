@@ -94,7 +94,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("break_it", "found"), HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    ("break_it", "found"),
+    [pytest.param(*case, id=name, marks=[pytest.mark.slow] * (name == "loops")) for name, case in HOSTILE.items()],
+)
 def test_a_hostile_folder_is_refused_in_time_and_the_next_folder_is_not(
     sandbox: Sandbox, folder: Path, whole: Path, break_it: Callable[[Path], object], found: str
 ) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoModelForSpeechSeq2Seq, AutoTokenizer, pipeline
 
+from tests.support import pretrained
 from tests.support.audio.models import RATE
 
 Words = list[tuple[str, float, float]]
@@ -15,8 +16,8 @@ Words = list[tuple[str, float, float]]
 
 def generated(folder: Path, samples: np.ndarray, long: bool = False, **options: Any) -> str:
     """GEN of the reports: the library's extractor, `generate` and `batch_decode`, of one clip."""
-    extractor, tokenizer = AutoFeatureExtractor.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSpeechSeq2Seq.from_pretrained(folder).eval()
+    extractor, tokenizer = pretrained(AutoFeatureExtractor, folder), pretrained(AutoTokenizer, folder)
+    model = pretrained(AutoModelForSpeechSeq2Seq, folder)
     if model.config.model_type == "whisper":
         form: dict[str, Any] = {"truncation": False, "padding": "longest"} if long else {}
         inputs = extractor(samples, sampling_rate=RATE, return_tensors="pt", return_attention_mask=long, **form)
@@ -54,8 +55,8 @@ def _timed(chunks: Any) -> Words:
 @torch.inference_mode()
 def frames(folder: Path, samples: np.ndarray) -> np.ndarray:
     """The most probable token of each frame of a clip, by the library's own."""
-    extractor = AutoFeatureExtractor.from_pretrained(folder)
-    model = AutoModelForCTC.from_pretrained(folder).eval()
+    extractor = pretrained(AutoFeatureExtractor, folder)
+    model = pretrained(AutoModelForCTC, folder)
     inputs = extractor([samples], sampling_rate=RATE, return_tensors="pt", padding=True)
     own = model.generate(**inputs) if "generate" in type(model).__dict__ else model(**inputs).logits.argmax(-1)
     tokens: np.ndarray = own[0].numpy()
@@ -64,7 +65,7 @@ def frames(folder: Path, samples: np.ndarray) -> np.ndarray:
 
 def spelled(folder: Path, tokens: np.ndarray) -> str:
     """By the library's own grouping; special tokens are taken out of the text."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = pretrained(AutoTokenizer, folder)
     text = str(tokenizer.decode(tokens, skip_special_tokens=False))
     for special in ("<pad>", "<s>", "</s>", "<unk>"):
         text = text.replace(special, "")

@@ -21,6 +21,7 @@ from transformers.models.rt_detr import RTDetrImageProcessorPil
 from transformers.models.yolos import YolosImageProcessorPil
 
 from deployments.engines.loading import build_in_turn
+from tests.support import pretrained
 from tests.support.image_models import photo
 
 build_in_turn()  # as replicas do: another test's thread may still load a model
@@ -149,8 +150,8 @@ def tell_images_apart(model: Any, processor: Any) -> None:
 
 def expected(folder: Path, image: Image.Image, threshold: float = 0.5) -> list[tuple[str, float, list[float]]]:
     """Labels, scores and boxes by the library's own model and processor, best first, kept within the picture."""
-    processor: Any = AutoImageProcessor.from_pretrained(folder)
-    model = AutoModelForObjectDetection.from_pretrained(folder)
+    processor: Any = pretrained(AutoImageProcessor, folder)
+    model = pretrained(AutoModelForObjectDetection, folder)
     with torch.inference_mode():
         outputs = model(**processor(images=image, return_tensors="pt"))
     size = (image.height, image.width)

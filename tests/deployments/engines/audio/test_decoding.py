@@ -11,6 +11,7 @@ import soxr
 
 from deployments.contract.errors import InvalidAudio
 from deployments.engines.audio.decoding import AudioLimits, decoded
+from tests.support import sweep
 from tests.support.audio.files import FILES, RATE, joined, loudness_db, peak_hertz, recorded, saved, tone
 
 LOSSY = {
@@ -27,7 +28,7 @@ LOSSY = {
 LOSSLESS = {"WAV", "FLAC", "AIFF", "CAF", "W64", "RF64", "FLAC of a pipe", "M4A of a phone"}
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", sweep(FILES, "WAV", "MP3", "WebM of a browser"))
 def test_every_kind_is_decoded_to_its_end(kind: str) -> None:
     """S3: no container's length is believed. Recordings state none, and MP3s of a pipe have a wrong one."""
     heard = decoded(FILES[kind](tone(5.0)), 16_000)
@@ -66,7 +67,10 @@ def test_several_channels_become_their_mean(channels: int) -> None:
 
 
 @pytest.mark.parametrize("container", ["WAV", "WAVEX"])
-@pytest.mark.parametrize("width", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"])
+@pytest.mark.parametrize(
+    "width",
+    sweep(["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"], "PCM_U8", "PCM_16", "FLOAT"),
+)
 def test_every_width_of_a_wav_is_the_same_sound(container: str, width: str) -> None:
     """S14: with another chunk before the sound too."""
     sound = tone(1.0, 16_000)
@@ -105,7 +109,7 @@ def test_hardly_any_sound_is_what_it_is(samples: int) -> None:
     assert len(decoded(saved(tone(1.0, 16_000)[:samples], 16_000), 16_000)) == samples
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", sweep(FILES, "WAV", "MP3", "WebM of a browser"))
 def test_a_file_that_is_cut_short_is_heard_as_far_as_it_goes(kind: str) -> None:
     whole = FILES[kind](tone(4.0))
     heard = decoded(whole[: len(whole) * 3 // 4], 16_000)

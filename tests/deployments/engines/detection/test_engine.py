@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from deployments.contract.errors import Internal, InvalidImage
 from deployments.engines.detection.engine import Found, ObjectDetectionEngine
+from tests.support import sweep
 from tests.support.detection.models import ARCHITECTURES, LABELS, expected, saved
 from tests.support.image_models import encoded, photo, quick_measuring
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return saved(tmp_path_factory.mktemp("yolos"), "yolos")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[ObjectDetectionEngine]:
     engine = ObjectDetectionEngine.load(folder)
     yield engine
@@ -59,7 +60,7 @@ def says(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", sweep(ARCHITECTURES, "detr", "rt_detr"))
 def test_labels_scores_and_boxes_are_those_of_transformers(tmp_path: Path, model_type: str) -> None:
     engine = ObjectDetectionEngine.load(saved(tmp_path, model_type))
     answers = []
@@ -102,7 +103,7 @@ def test_every_format_is_read(engine: ObjectDetectionEngine, folder: Path, file_
         assert_same(found(engine, file), expected(folder, sent.convert("RGB"), 0.1))
 
 
-@pytest.mark.parametrize("model_type", ["detr", "rt_detr"])
+@pytest.mark.parametrize("model_type", sweep(["detr", "rt_detr"], "detr"))
 @pytest.mark.filterwarnings("ignore")
 def test_a_large_jpeg_is_decoded_in_full(tmp_path: Path, model_type: str) -> None:
     engine = ObjectDetectionEngine.load(saved(tmp_path, model_type))
@@ -190,12 +191,12 @@ def test_labels_are_those_of_the_models_numbers(engine: ObjectDetectionEngine, m
     """Neither sorted nor renumbered, holes and repetitions as they are; a number without a name is LABEL_n."""
     says(engine, monkeypatch, [[9.0 if n == label else 0 for n in range(6)] for label in range(5)])
     assert found(engine, encoded(photo())).labels == LABELS
-    engine.labels = {1: "person"}
+    monkeypatch.setattr(engine, "labels", {1: "person"})
     assert found(engine, encoded(photo())).labels == ["LABEL_0", "person", "LABEL_2", "LABEL_3", "LABEL_4"]
 
 
 def test_pictures_answer_beside_others_as_alone(engine: ObjectDetectionEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine.batch_size = 8
+    monkeypatch.setattr(engine, "batch_size", 8)
     sizes = [(640, 100), (100, 640), (200, 200), (640, 100), (200, 200), (640, 100)]
     pictures = [engine.preprocess(encoded(photo(*size, seed)), 0.1) for seed, size in enumerate(sizes)]
     alone = [found(engine, encoded(photo(*size, seed))) for seed, size in enumerate(sizes)]

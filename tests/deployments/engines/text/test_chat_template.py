@@ -1,7 +1,9 @@
 """Chats are rendered as transformers renders them, and no template can take the process along."""
 
+import atexit
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from deployments.contract.errors import InvalidRequest
 from deployments.engines.text.chat_template import ChatRenderer, ChatTemplate
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.tokenizer import Tokenizer
-from tests.support.text_models import CHATML, byte_level_tokenizer, load, save_chat_model, save_model
+from tests.support.text_models import CHATML, byte_level_tokenizer, load_paged, save_chat_model, save_model
 
 MESSAGES = [
     Message(role="system", content="Be brief."),
@@ -41,18 +43,23 @@ def template(source: str, tool_source: str = "") -> ChatTemplate:
     return ChatTemplate(source, tool_source or source, {}, (("<s>", True),))
 
 
+@cache
+def renderer() -> ChatRenderer:
+    """One for all templates: they go with each chat, and its child takes half a second to start."""
+    renderer = ChatRenderer(template(""))
+    atexit.register(renderer.close)
+    return renderer
+
+
 @contextmanager
 def renderer_of(*sources: str) -> Iterator[ChatRenderer]:
-    renderer = ChatRenderer(template(*sources))
-    try:
-        yield renderer
-    finally:
-        renderer.close()
+    renderer().template = template(*sources)
+    yield renderer()
 
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TextGenerationEngine]:
-    engine = load(save_chat_model(tmp_path_factory.mktemp("chat"), CHATML))
+    engine = load_paged(save_chat_model(tmp_path_factory.mktemp("chat"), CHATML))
     yield engine
     engine.close()
 
@@ -75,17 +82,19 @@ def test_control_tokens_that_messages_spell_stay_text(engine: TextGenerationEngi
 
 
 def test_a_model_without_a_template_refuses_chats(tmp_path: Path) -> None:
-    engine = load(save_model(tmp_path, "llama"))
+    engine = load_paged(save_model(tmp_path, "llama"))
     with pytest.raises(InvalidRequest, match="has no chat template"):
         engine.chat(MESSAGES)
     engine.close()
 
 
 def test_a_template_may_refuse_messages_with_a_reason() -> None:
-    renderer = ChatRenderer(template("{{ raise_exception('roles must alternate') }}"))
-    with pytest.raises(InvalidRequest, match=r"refuses these messages: 'roles must alternate'$"):
+    refused = r"refuses these messages: 'roles must alternate'$"
+    with (
+        renderer_of("{{ raise_exception('roles must alternate') }}") as renderer,
+        pytest.raises(InvalidRequest, match=refused),
+    ):
         renderer.render(MESSAGES, PLAIN)
-    renderer.close()
 
 
 @pytest.mark.slow
@@ -173,11 +182,8 @@ def rendered(source: str, messages: list[Message]) -> tuple[list[int], list[int]
     ours, chat = Tokenizer(tokenizer), [message.model_dump(exclude_none=True) for message in messages]
     template = ours.chat_template()
     assert template is not None
-    renderer = ChatRenderer(template)
-    try:
-        ids = ours.encode_chat(renderer.render(messages, PLAIN))
-    finally:
-        renderer.close()
+    renderer().template = template
+    ids = ours.encode_chat(renderer().render(messages, PLAIN))
     expected: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
     return ids, expected
 
@@ -236,7 +242,7 @@ def test_a_prompt_that_ends_within_reasoning_says_so_and_marks_that_are_special_
     tmp_path: Path,
 ) -> None:
     source = "{{ messages[0].content }}</think>{% if think %}<think>\n{% endif %}"
-    engine = load(save_chat_model(tmp_path, source, special=["<think>", "</think>", "<|other|>"]))
+    engine = load_paged(save_chat_model(tmp_path, source, special=["<think>", "</think>", "<|other|>"]))
     try:
         assert not engine.chat(QUESTION).markup.in_reasoning
         assert engine.chat(QUESTION, ChatOptions(chat_template_kwargs={"think": True})).markup.in_reasoning

@@ -160,6 +160,7 @@ def test_a_listener_may_close_the_engine(load: Load, folder: Path) -> None:
     wait_until(lambda: engine.resident_bytes == 0)
 
 
+@pytest.mark.compiles
 def test_resident_bytes_are_the_weights_and_while_it_runs_the_cache_too(folder: Path) -> None:
     engine = load(folder)
     weights = (folder / "model.safetensors").stat().st_size

@@ -51,6 +51,7 @@ def kill_the_thread_of(engine: TextGenerationEngine) -> None:
     assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(stepping or 0), ctypes.py_object(SystemExit)) == 1
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     "sampling",
     [

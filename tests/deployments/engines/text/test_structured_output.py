@@ -15,7 +15,16 @@ from deployments.contract.errors import InvalidRequest
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.structured_output import Grammar, ReasoningFirst
-from tests.support.text_models import PROMPTS, Listener, Reference, ask, load, save_chat_model, save_long_model
+from tests.support.text_models import (
+    LOADERS,
+    PROMPTS,
+    Listener,
+    Reference,
+    ask,
+    load,
+    save_chat_model,
+    save_long_model,
+)
 
 SCHEMA = {
     "type": "object",
@@ -53,9 +62,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_long_model(tmp_path_factory.mktemp("llama"))
 
 
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Iterator[TextGenerationEngine]:
-    engine = load(folder)
+@pytest.fixture(scope="module", params=LOADERS)
+def engine(request: pytest.FixtureRequest, folder: Path) -> Iterator[TextGenerationEngine]:
+    engine: TextGenerationEngine = request.param(folder)
     yield engine
     engine.close()
 

@@ -15,12 +15,13 @@ from deployments.engines.vision import engine as image_classification
 from deployments.engines.vision import preprocessing
 from deployments.system.artifact_cache import ArtifactCache
 from deployments.validation.verdicts import FolderFacts
+from tests.support import sweep
 from tests.support.image_models import answer, encoded, expected, loaded, photo, pixels, quick_measuring, saved, vit
 
 __all__ = ["quick_measuring"]  # a fixture of every test here
 
 
-@pytest.mark.parametrize("kind", ["vit", "resnet", "mobilenet"])
+@pytest.mark.parametrize("kind", sweep(["vit", "resnet", "mobilenet"], "vit"))
 def test_the_next_load_tries_nothing_and_says_the_same(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -73,7 +74,7 @@ def test_the_size_of_an_image_counts_when_it_is_upright(tmp_path: Path) -> None:
         engine.preprocess(encoded(photo(32, 48)))
 
 
-@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
+@pytest.mark.parametrize("kind", sweep(["resnet", "mobilenet"], "resnet"))
 def test_a_model_of_any_size_takes_images_as_they_are(tmp_path: Path, kind: str) -> None:
     engine = loaded(unresized(tmp_path, kind))
     for size in ((32, 32), (90, 61), (200, 150)):
@@ -96,7 +97,7 @@ def refuse(_: object) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("done", ["nothing", "do_rescale", "do_normalize", "do_rescale do_normalize"])
-@pytest.mark.parametrize("kind", ["vit", "resnet", "mobilenet"])
+@pytest.mark.parametrize("kind", sweep(["vit", "resnet", "mobilenet"], "vit"))
 def test_pixel_values_are_the_processors_whatever_it_does(tmp_path: Path, kind: str, done: str) -> None:
     steps = {step: step in done for step in ("do_rescale", "do_normalize")}
     folder = unresized(tmp_path, kind, do_resize=True, **steps)

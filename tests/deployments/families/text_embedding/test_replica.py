@@ -21,6 +21,7 @@ from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from deployments.repository.model import find
+from tests.support import sweep
 from tests.support.embedding.models import NORMALIZE, WORDS, pooling, reference, save_encoder, save_modules
 
 
@@ -90,7 +91,7 @@ async def test_texts_of_many_requests_share_forwards_and_each_answer_is_its_own(
     assert len(watched.forwards) < len(requests)
 
 
-@pytest.mark.parametrize("count", [1, 33, 2048])
+@pytest.mark.parametrize("count", sweep([1, 33, 2048], 33))
 async def test_as_many_texts_as_openai_takes_are_answered_in_order(
     models: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:

@@ -23,6 +23,7 @@ def element_types(place: Path) -> set[str]:
     }
 
 
+@pytest.mark.compiles
 def test_a_model_that_computes_something_else_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +48,14 @@ def test_a_folder_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kept"), [(None, "f32"), ("bfloat16", "bf16"), ("float16", "f16"), ("int8", "i8"), ("int4", "u4")]
+    ("dtype", "kept"),
+    [
+        (None, "f32"),
+        pytest.param("bfloat16", "bf16", marks=pytest.mark.compiles),
+        pytest.param("float16", "f16", marks=pytest.mark.compiles),
+        pytest.param("int8", "i8", marks=pytest.mark.compiles),
+        pytest.param("int4", "u4", marks=pytest.mark.compiles),
+    ],
 )
 def test_weights_are_kept_in_the_dtype_that_is_asked_for(
     dtype: str | None, kept: str, folder: Path, tmp_path: Path

@@ -16,6 +16,8 @@ from deployments.engines.text.openvino.paged_decoder import Call, PagedDecoder, 
 from deployments.engines.text.openvino.paging import BLOCK
 from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load_openvino, save_long_model
 
+pytestmark = pytest.mark.compiles
+
 LONG = "the quick brown fox jumps over the lazy dog and then some more words follow it " * 6
 
 

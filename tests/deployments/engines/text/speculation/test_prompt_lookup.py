@@ -92,7 +92,10 @@ OTHERS = [
 ]
 
 
-@pytest.fixture(scope="module", params=["gpt-nano", "llama"])
+MODELS = [pytest.param(name, marks=pytest.mark.compiles) for name in ("gpt-nano", "llama")]
+
+
+@pytest.fixture(scope="module", params=MODELS)
 def engines(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[TextGenerationEngine, TextGenerationEngine]]:
