@@ -63,7 +63,7 @@ def adapted(configuration: str, folder: Path, profile: LauncherProfile) -> str:
         text = re.sub(rf"^backend {re.escape(backend)}\n", rf"\g<0>{mark}", text, flags=re.MULTILINE)
     text = re.sub(r"http-request return .* if routes\n", lambda _: _returned(_NO_ROUTE, "routes") + "\n", text)
     # Serve starts HAProxy before it tells it of any application, also in place of one that was killed.
-    otherwise = _NO_ROUTE if " use_backend " in text else _NO_APPLICATION
+    otherwise = _NO_ROUTE if re.search(r"^ *use_backend ", text, re.MULTILINE) else _NO_APPLICATION
     not_found = r"http-request return status 404 content-type text/plain lf-string .*"
     return re.sub(not_found, lambda _: _returned(otherwise), text)
 

@@ -115,6 +115,11 @@ class Nodes:
             if replica["state"] == "RUNNING"
         }
 
+    def is_noticed(self, dead: Node) -> bool:
+        """Whether the head knows that this node is gone."""
+        rows = self.cluster.api("GET", "/api/v0/nodes").raise_for_status().json()["data"]["result"]["result"]
+        return all(row["state"] == "DEAD" for row in rows if row["node_ip"] == dead.address)
+
 
 def can_have_nodes() -> bool:
     """Whether namespaces can be made here."""

@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 BACK_WITHIN_S = float(os.environ.get("FAULTS_WITHIN_S", "30"))
+NOTICED_WITHIN_S = 10.0
 ANSWERED = 0.999
 RESTART_AFTER_S = 1.0
 """What a supervisor waits, as systemd's RestartSec."""
@@ -121,6 +122,10 @@ def test_a_worker_node_may_die(nodes: Nodes) -> None:
     lost = on(dying, nodes)
     with loaded([head, other]) as loads:
         killed_at = dying.kill()
+        wait_until(partial(nodes.is_noticed, dying), "the head notices", 60)
+        noticed_s = time.monotonic() - killed_at
         wait_until(partial(is_whole, nodes, lost), "others run in their place", 240, every_s=0.2)
         again_s = time.monotonic() - killed_at
+    print(f"\nnoticed after {noticed_s:.1f} s")
     checked("a worker", loads, again_s)
+    assert noticed_s <= NOTICED_WITHIN_S

@@ -55,8 +55,9 @@ def test_the_replies_of_haproxy_are_errors_of_the_contract(folder: Path) -> None
 
 @pytest.mark.parametrize(("rule", "code"), [("    use_backend app if is_app\n", "not_found"), ("", "unavailable")])
 def test_a_haproxy_that_knows_no_application_yet_says_to_try_again(folder: Path, rule: str, code: str) -> None:
+    comment = "    # and static use_backend selection below).\n"  # Serve writes it in either case.
     otherwise = "    http-request return status 404 content-type text/plain lf-string \"Path '%[path]' not found.\"\n"
-    (reply,) = rewritten(folder, rule + otherwise).splitlines()[-1:]
+    (reply,) = rewritten(folder, comment + rule + otherwise).splitlines()[-1:]
     assert f'\\"code\\": \\"{code}\\"' in reply
 
 
