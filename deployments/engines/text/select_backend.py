@@ -20,7 +20,7 @@ from deployments.engines.text.decoders.probe import Probe, probe_prompts, tolera
 from deployments.engines.text.decoders.single import SingleDecoder
 from deployments.engines.text.loop import DecoderLoop, EngineLoop
 from deployments.engines.text.openvino.artifacts import Converted, key_of, read_or_make
-from deployments.engines.text.openvino.convert_worker import About
+from deployments.engines.text.openvino.compiled import About
 from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, GenerationRequest

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deployments.engines.probes import code_digest
-from deployments.engines.text.openvino import convert_worker
-from deployments.engines.text.openvino.convert_worker import ABOUT, About, compile_model
+from deployments.engines.text.openvino.compiled import ABOUT, About, compile_model
 from deployments.system.artifact_cache import ArtifactCache, digest_key, sha256_by_name
 from deployments.system.worker_process import WorkerProcess
 
+CONVERTER = "deployments.engines.text.openvino.convert_worker"
+"""Not imported here: what it imports is not for its parent."""
 CONVERT_S = 1_800.0
 MAKERS = ("openvino", "torch", "transformers")
 READ = ("*.json", "*.safetensors")
@@ -68,7 +69,7 @@ def converter() -> Iterator[WorkerProcess]:
     global _users, _worker
     with _lock:
         _users += 1
-        worker = _worker = _worker or WorkerProcess(convert_worker.__name__)
+        worker = _worker = _worker or WorkerProcess(CONVERTER)
     try:
         yield worker
     finally:

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import openvino as ov
 import torch
@@ -16,52 +16,17 @@ from openvino.frontend.pytorch import patch_model
 from transformers import PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
-from deployments.engines.text.decoders.model import ROUNDED, CausalModel, ModelFacts
+from deployments.engines.text.decoders.model import ROUNDED, CausalModel
 from deployments.engines.text.decoders.probe import Probe
+from deployments.engines.text.openvino.compiled import ABOUT, MODEL, About, compile_model, with_pages
 from deployments.engines.text.openvino.conversion import convert, windows
 from deployments.engines.text.openvino.paged_decoder import PagedDecoder
-from deployments.engines.text.openvino.paging import page
 from deployments.engines.text.openvino.rounding import round_weights
 from deployments.system.worker_process import Report, serve
 
 ORIGINAL_FORWARD = "_forward_before_tracing"
-MODEL, ABOUT = "model.xml", "about.json"
-"""The converted model (its weights lie beside it), and `About` as JSON."""
 TRACEABLE_KERNEL, TRACEABLE_EXPERTS = "sdpa", "batched_mm"
 """The forms of attention and of mixtures of experts that become operations which OpenVINO knows."""
-
-
-class About(NamedTuple):
-    """What the parent has to know of a converted model. `precision`: in which it computes."""
-
-    precision: str
-    windows: list[int]
-    weight_bytes: int
-    context: int
-    vocabulary: int
-    stop_ids: list[int]
-
-    @property
-    def facts(self) -> ModelFacts:
-        return ModelFacts(self.context, self.vocabulary, frozenset(self.stop_ids))
-
-
-def compile_model(place: Path, about: About, threads: int) -> Any:
-    """The model that `make` wrote, with paged attention."""
-    return _compiled(ov.Core().read_model(place / MODEL), about.windows, about.precision, threads)
-
-
-def _compiled(model: ov.Model, kinds: list[int], precision: str, threads: int) -> Any:
-    """`kinds`: the windows of the layers."""
-    page(model, kinds)
-    options = {
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
-        "INFERENCE_PRECISION_HINT": precision,
-        "KV_CACHE_PRECISION": precision,
-        "ENABLE_CPU_PINNING": False,
-    }
-    return ov.Core().compile_model(model, "CPU", options)
 
 
 def make(folder: Path, dtype: str | None, place: Path) -> bool:
@@ -82,7 +47,7 @@ def make(folder: Path, dtype: str | None, place: Path) -> bool:
     precision = _precision(probe.dtype)
     kinds = windows(loaded.model.config.get_text_config())
     if dtype in ROUNDED:  # The conversion is held against the plain model before what rounding loses hides its faults.
-        unrounded = _compiled(converted.clone(), kinds, precision, 1)
+        unrounded = with_pages(converted.clone(), kinds, precision, 1)
         if not probe.matches(PagedDecoder(unrounded, 0, 2, loaded.context)):
             return False
         del unrounded

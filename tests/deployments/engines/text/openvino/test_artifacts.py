@@ -9,10 +9,11 @@ import pytest
 
 from deployments.engines.text.openvino import artifacts
 from deployments.engines.text.openvino.artifacts import NotConvertible, converter, read_or_make
-from deployments.engines.text.openvino.convert_worker import ABOUT, MODEL
+from deployments.engines.text.openvino.compiled import ABOUT, MODEL
 from deployments.system.artifact_cache import ArtifactCache
 from deployments.system.worker_process import RequestFailed
 from tests.support.text_models import CONTEXT, VOCABULARY, save_model
+from tests.test_layout import importers
 
 
 @pytest.fixture
@@ -84,3 +85,10 @@ def test_the_child_ends_with_the_last_load_that_needs_it(monkeypatch: pytest.Mon
     assert closed == ["deployments.engines.text.openvino.convert_worker"]
     with converter() as third:
         assert third is not first
+
+
+def test_only_the_child_imports_what_converts() -> None:
+    """OpenVINO's frontend is megabytes of each process that has imported it."""
+    folder = "deployments.engines.text.openvino"
+    found = importers(f"{folder}.conversion") | importers(f"{folder}.convert_worker")
+    assert found == {"deployments/engines/text/openvino/convert_worker.py"}

@@ -8,7 +8,8 @@ import torch
 
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.text.openvino import convert_worker
-from deployments.engines.text.openvino.convert_worker import MODEL, make
+from deployments.engines.text.openvino.compiled import MODEL
+from deployments.engines.text.openvino.convert_worker import make
 from tests.support.text_models import CONFIGS, save_model
 
 BMM = torch.bmm
