@@ -13,6 +13,7 @@ from pathlib import Path
 
 from deployments.repository.adapters import WEIGHTS, base_of, with_base
 from deployments.repository.diagnosis import PIPELINE, kind_without_config, looks_like_a_model
+from deployments.repository.drafts import with_draft
 from deployments.repository.families import ModelFormat, check_content, context_of, family_of
 from deployments.repository.folder import (
     ADAPTER,
@@ -52,7 +53,7 @@ class Repository:
         self.formats = formats
         self.sources = tuple(sources)
         self.link_targets = tuple(target.resolve() for target in link_targets)
-        self._versions: tuple[Model, ...] = ()
+        self._read_before: tuple[Model, ...] = ()
         self._poller = SourcePoller()
 
     def models(self) -> Mapping[str, Model]:
@@ -65,16 +66,18 @@ class Repository:
         Raises OSError where the root cannot be read.
         """
         if isinstance(self.root, Path):
-            found = list(map(self._with_source, self._scan(self.root)))
+            found = tuple(map(self._with_source, self._scan(self.root)))
             self._poller.forget_others({model.manifest.source for model in found if model.manifest.source})
         else:
-            found = scan_remote(self.root, {model.name: model for model in self._versions}, self.formats)
-        bases = by_name(model for model in found if model.adapter_of is None)
-        self._versions = tuple(self._with_base(model, bases) if model.adapter_of else model for model in found)
-        return self._versions
+            known = {model.name: model for model in self._read_before}
+            found = tuple(scan_remote(self.root, known, self.formats))
+        self._read_before = found
+        others = by_name(model for model in found if model.adapter_of is None)
+        whole = (self._with_base(model, others) if model.adapter_of else model for model in found)
+        return tuple(with_draft(model, others) if model.manifest.draft else model for model in whole)
 
     def _scan(self, root: Path) -> Iterator[Model]:
-        known = {model.folder: model for model in self._versions}
+        known = {model.folder: model for model in self._read_before}
         for model_id, version, folder in _model_folders(root):
             try:
                 digest = digest_of(folder)

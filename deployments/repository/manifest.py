@@ -51,6 +51,8 @@ class Manifest(Strict):
     """Whether generation_config.json has the defaults of requests; by default as in the family's settings."""
     prompt_lookup: bool = False
     """Whether greedy texts propose their own earlier tokens, so that one step may give several."""
+    draft: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """A smaller model of the same repository that proposes tokens to greedy texts."""
     golden: Annotated[tuple[Mapping[str, object], ...], Field(max_length=32)] = ()
     """Every one must hold before the model answers a caller. The family defines what an example is."""
     draft_decoding: bool = False
@@ -64,6 +66,12 @@ class Manifest(Strict):
     def _source_needs_a_family(self) -> "Manifest":
         if self.source and not self.family:
             raise ValueError("a model with a source has to name its family")
+        return self
+
+    @model_validator(mode="after")
+    def _one_proposes(self) -> "Manifest":
+        if self.draft and self.prompt_lookup:
+            raise ValueError("draft and prompt_lookup: one of them proposes tokens")
         return self
 
 

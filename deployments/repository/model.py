@@ -38,6 +38,8 @@ class Model:
     """The base that it names, if the folder holds an adapter."""
     base: "Model | None" = None
     """An adapter's."""
+    draft: "Model | None" = field(default=None, repr=False)
+    """The model that its model.yaml names as its draft."""
     problem: str | None = None
     """Why the model cannot be served, in one line, if so."""
     pinned: bool = False
@@ -65,7 +67,8 @@ class Model:
     @property
     def declared_bytes(self) -> int:
         declared = self.manifest.memory_mb
-        return self.weight_bytes if declared is None else int(declared * 2**20)
+        own = self.weight_bytes if declared is None else int(declared * 2**20)
+        return own + (self.draft.declared_bytes if self.draft else 0)
 
 
 @lru_cache(1024)

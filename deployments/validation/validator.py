@@ -57,6 +57,9 @@ class ModelValidator:
             if fault is None and model.base is not None:
                 base, fault = self._checked(model.base)
                 folder = folder if fault else join(folder, base, self._joined / digest_key(model.key))
+            if fault is None and model.draft is not None:
+                _, fault = self._checked(model.draft)
+                fault = fault and f"its draft model {model.draft.name}: {fault}"
         except Unservable as unservable:
             fault = str(unservable)
         except OSError as failure:  # It may pass: a share that is away for a while, or a cache that is full.

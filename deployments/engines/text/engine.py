@@ -18,6 +18,7 @@ from deployments.engines.text.folder.generation import FILE, FolderGeneration
 from deployments.engines.text.request import Emit, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.select_backend import Candidate, Selected, select_backend
+from deployments.engines.text.speculation.draft_model import DraftFolder
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.structured_output import Grammar, Grammars, ReasoningFirst
 from deployments.engines.text.tokenizer import Tokenizer
@@ -74,12 +75,13 @@ class TextGenerationEngine:
         folder_defaults: bool = True,
         in_background: bool = False,
         prompt_lookup: bool = False,
+        draft: DraftFolder | None = None,
     ) -> "TextGenerationEngine":
         """Load from safetensors, without the network and without code from the folder. Raises ModelLoadFailed.
 
         `cache`: of converted models. `facts`: what the probes of earlier loads found out. `folder_defaults`: whether
         generation_config.json holds. `in_background`: whether plain generation answers while the model is converted.
-        `prompt_lookup`: whether greedy texts propose their own tokens.
+        `prompt_lookup`: whether greedy texts propose their own tokens. `draft`: a model that proposes tokens to them.
         """
         probes = ProbeCache(facts, device, dtype)
         try:
@@ -87,7 +89,10 @@ class TextGenerationEngine:
                 tokenizer, stats = Tokenizer.load(folder), StatsRecorder()
                 queue = RequestQueue(max_batch_size, max_waiting, stats)
                 kept = cache or ArtifactCache(Path(place), CONVERTED_BYTES)
-                candidate = Candidate(folder, device, dtype, tokenizer, queue, kept, in_background, prompt_lookup)
+                if draft:
+                    tokenizer.check_draft(Tokenizer.load(draft.folder), draft.name)
+                speculation = prompt_lookup, draft
+                candidate = Candidate(folder, device, dtype, tokenizer, queue, kept, in_background, *speculation)
                 selected = select_backend(candidate, probes)
                 del candidate  # It holds the plain model.
                 ends = selected.facts.stop_ids

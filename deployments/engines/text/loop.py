@@ -14,7 +14,7 @@ from deployments.engines.text.decoders.model import ModelFacts
 from deployments.engines.text.next_tokens import next_tokens, scored
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler, unloading
-from deployments.engines.text.speculation.prompt_lookup import PromptLookup
+from deployments.engines.text.speculation.proposer import Proposer
 
 
 class EngineLoop(Cache, Protocol):
@@ -55,13 +55,14 @@ class DecoderLoop:
         facts: ModelFacts,
         decoder: Decoder,
         queue: RequestQueue,
-        runtime_info: str,
-        lookup: PromptLookup | None = None,
+        info: str,
+        proposer: Proposer | None = None,
     ) -> None:
+        """`info`: how the decoder runs."""
         self.scheduler = Scheduler(decoder, queue, facts.stop_ids)
         self.max_length = facts.context
-        self.runtime_info = (runtime_info,)
-        self._lookup = lookup
+        self.info = info
+        self._proposer = proposer
         self.settled = threading.Event()
         """Set while nothing is being made that may take the decoder's place."""
         self.settled.set()
@@ -72,6 +73,12 @@ class DecoderLoop:
     @property
     def decoder(self) -> Decoder:
         return self.scheduler.decoder
+
+    @property
+    def runtime_info(self) -> tuple[str, ...]:
+        if self._proposer and self.decoder.draft_budget:
+            return (f"{self.info}, {self._proposer.note}",)
+        return (self.info,)
 
     @property
     def running(self) -> int:
@@ -90,7 +97,7 @@ class DecoderLoop:
 
     @property
     def nbytes(self) -> int:
-        return self.decoder.nbytes
+        return self.decoder.nbytes + (self._proposer.nbytes if self._proposer else 0)
 
     @property
     def use(self) -> float:
@@ -100,10 +107,10 @@ class DecoderLoop:
     def shared_tokens(self) -> int:
         return self.decoder.shared_tokens
 
-    def move_to(self, decoder: Decoder, runtime_info: str) -> None:
+    def move_to(self, decoder: Decoder, info: str) -> None:
         """From any thread: another decoder of the same model goes on."""
         self.scheduler.move_to(decoder)
-        self.runtime_info = (runtime_info,)
+        self.info = info
 
     def add(self, request: GenerationRequest) -> None:
         self.scheduler.queue.add(request)
@@ -127,14 +134,16 @@ class DecoderLoop:
     def _wait(self) -> bool:
         if self.scheduler.idle:
             end_openmp_pool()  # An idle one slows down the loops of other models.
+            if self._proposer:
+                self._proposer.rest()
         return self.scheduler.wait()
 
     def _step(self) -> None:
         batch = self.scheduler.schedule()
         if not batch:
             return
-        if self._lookup and batch.phase == "decode":
-            drafts = self._lookup.propose(batch.requests, self.decoder.draft_budget)
+        if self._proposer and self.decoder.draft_budget and batch.phase == "decode":
+            drafts = self._proposer.propose(batch.requests, self.decoder.draft_budget)
             if drafts:
                 self._verify(batch.requests, drafts)
                 return
@@ -166,5 +175,7 @@ class DecoderLoop:
             requests = [*self.scheduler.drop_all(), *queue.waiting]
             queue.waiting.clear()
         self.decoder.close()
+        if self._proposer:
+            self._proposer.close()
         for request in requests:
             request.emit(unloading())

@@ -25,7 +25,9 @@ from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
+from deployments.engines.text.speculation.draft_model import DraftFolder, load_draft
 from deployments.engines.text.speculation.prompt_lookup import PromptLookup
+from deployments.engines.text.speculation.proposer import Proposer
 from deployments.engines.text.stats import StatsRecorder
 from deployments.engines.text.tokenizer import Tokenizer
 from deployments.system.artifact_cache import ArtifactCache
@@ -46,7 +48,7 @@ class Candidate:
     """A model's folder, and the queue of its requests.
 
     `cache`: of converted models. `in_background`: plain generation answers while the model is converted.
-    `prompt_lookup`: whether texts propose their own tokens.
+    `prompt_lookup`: whether texts propose their own tokens. `draft`: the model that proposes them.
     """
 
     folder: Path
@@ -57,13 +59,17 @@ class Candidate:
     cache: ArtifactCache
     in_background: bool = False
     prompt_lookup: bool = False
+    draft: DraftFolder | None = None
 
     @cached_property
     def key(self) -> str:
         """Of the converted model in the cache."""
         return key_of(self.folder, self.dtype)
 
-    def lookup(self) -> PromptLookup | None:
+    def proposer(self, vocabulary: int) -> Proposer | None:
+        """Raises ModelLoadFailed."""
+        if self.draft:
+            return load_draft(self.draft, vocabulary, self.queue.max_rows, self.cache)
         return PromptLookup() if self.prompt_lookup else None
 
     def conversion(self) -> Callable[[], Converted]:
@@ -73,7 +79,7 @@ class Candidate:
     @property
     def is_converted_later(self) -> bool:
         size = sum(file.stat().st_size for file in self.folder.glob("*.safetensors"))
-        light = size <= BACKGROUND_BYTES and self.dtype not in ROUNDED
+        light = size <= BACKGROUND_BYTES and self.dtype not in ROUNDED and not self.draft
         return self.in_background and light and self.key not in self.cache
 
     @cached_property
@@ -151,8 +157,8 @@ def _first(
 def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Callable[[bool], object]) -> None:
     """OpenVINO goes on with the texts of `loop` once the model is converted; `settle` gets whether it does."""
     assert isinstance(loop, DecoderLoop)
-    plain, max_rows = loop.runtime_info[0], candidate.queue.max_rows
-    loop.runtime_info = (f"{plain}, being converted",)
+    plain, max_rows = loop.info, candidate.queue.max_rows
+    loop.info = f"{plain}, being converted"
     loop.settled.clear()
     make = candidate.conversion()
 
@@ -160,11 +166,11 @@ def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Calla
         try:
             compiled, about = make()
             decoder = PagedDecoder(compiled, about.weight_bytes, max_rows, loop.max_length)
-            loop.move_to(decoder, _info(about, candidate.prompt_lookup))
+            loop.move_to(decoder, _info(about))
             settle(True)
         except Exception as failure:
             log.info("not by OpenVINO: %s: %s", type(failure).__name__, failure)
-            loop.runtime_info = (plain,)
+            loop.info = plain
             if not (_of_the_disk(failure) or isinstance(failure, WorkerFailed)):  # Another attempt may succeed.
                 settle(False)
         loop.settled.set()
@@ -172,8 +178,8 @@ def _convert_in_background(candidate: Candidate, loop: EngineLoop, settle: Calla
     threading.Thread(target=convert, name="convert", daemon=True).start()
 
 
-def _info(about: About, prompt_lookup: bool) -> str:
-    return f"paged attention of OpenVINO, {about.precision}{', prompt lookup' * prompt_lookup}"
+def _info(about: About) -> str:
+    return f"paged attention of OpenVINO, {about.precision}"
 
 
 def _of_the_disk(failure: Exception | None) -> bool:
@@ -192,9 +198,10 @@ def _openvino(candidate: Candidate, known: bool) -> Selected | None:
             raise ModelLoadFailed(message) from None
         raise
     facts = candidate.spelled(about.facts)
+    proposer = candidate.proposer(facts.vocabulary)
     decoder = PagedDecoder(compiled, about.weight_bytes, queue.max_rows, facts.context)
-    loop = DecoderLoop(facts, decoder, queue, _info(about, candidate.prompt_lookup), candidate.lookup())
-    return Selected(loop, facts, about.weight_bytes)
+    loop = DecoderLoop(facts, decoder, queue, _info(about), proposer)
+    return Selected(loop, facts, about.weight_bytes + (proposer.weight_bytes if proposer else 0))
 
 
 def _paged(candidate: Candidate, known: bool) -> Selected | None:
@@ -228,7 +235,9 @@ def _single(state_name: str | None, candidate: Candidate, known: bool) -> Select
         "past_key_values": "plain generation, row by row: its KV cache does not fit a shared batch",
         None: "plain generation without a cache: every token costs the whole text again",
     }.get(state_name, "plain generation, row by row: no KV cache")
-    return Selected(DecoderLoop(loaded, decoder, candidate.queue, info, candidate.lookup()), loaded, loaded.nbytes)
+    # Of use once the model is converted.
+    proposer = PromptLookup() if candidate.prompt_lookup else None
+    return Selected(DecoderLoop(loaded, decoder, candidate.queue, info, proposer), loaded, loaded.nbytes)
 
 
 def _fits_pages(loaded: CausalModel) -> bool:

@@ -173,6 +173,13 @@ class Tokenizer:
             counts = f"the tokenizer has {len(ids)} tokens, the model {vocabulary}"
             raise ModelLoadFailed(f"{counts}: add the files of the model's own tokenizer (tokenizer.json …)")
 
+    def check_draft(self, other: "Tokenizer", name: str) -> None:
+        """Raises ModelLoadFailed where a draft model's tokenizer spells other tokens, or the same by other numbers."""
+        own, its = self._tokenizer.get_vocab(), other._tokenizer.get_vocab()
+        if own != its:
+            differ = len(own.items() ^ its.items())
+            raise ModelLoadFailed(f"its draft model {name} has another vocabulary: {differ:,} tokens differ")
+
     def start_token(self, vocabulary: int) -> int:
         """What an empty prompt becomes: BOS, else EOS, else token 0. Less than `vocabulary`."""
         for token in (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id):

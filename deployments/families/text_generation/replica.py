@@ -100,9 +100,11 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
         super().__init__(options)
         # Imported here: only replicas pay for torch, not the process that builds the application.
         from deployments.engines.text.engine import CONVERTED_BYTES, TextGenerationEngine
+        from deployments.engines.text.speculation.draft_model import DraftFolder
         from deployments.system.artifact_cache import ArtifactCache
 
         self.load_engine = TextGenerationEngine.load
+        self.draft_folder = DraftFolder
         self.folder_defaults: bool = getattr(options.settings, "folder_defaults", True)
         self.converted = ArtifactCache(self.cache / "converted", CONVERTED_BYTES)
         self.notifier: LoopNotifier | None = None
@@ -115,6 +117,7 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
 
     def load(self, model: Model) -> "TextGenerationEngine":
         limit, facts, manifest = self.batch_limit(model), self.validator.facts_of(model.folder), model.manifest
+        draft = model.draft
         defaults = self.folder_defaults if manifest.folder_defaults is None else manifest.folder_defaults
         engine = self.load_engine(
             *(model.folder, self.device, manifest.dtype, limit),
@@ -123,6 +126,7 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
             folder_defaults=defaults,
             in_background=True,
             prompt_lookup=manifest.prompt_lookup,
+            draft=self.draft_folder(draft.name, draft.folder, draft.manifest.dtype) if draft else None,
         )
         self.metrics.watch(engine, model.name)
         logger.info("%s on %s: %s", model.name, self.device, "; ".join(engine.runtime_info))

@@ -17,6 +17,8 @@ from deployments.repository.manifest import Manifest, Unservable, parse_manifest
         ("a: &a [1]\nb: *a", "uses aliases"),
         ("[" * 10000, "is nested more than 32 levels deep"),
         ("{" * 200_000, "is nested more than 32 levels deep"),
+        ("draft: a\nprompt_lookup: true", "draft and prompt_lookup: one of them proposes tokens"),
+        ("draft: ''", "draft"),
         ("- " * 100_000, "is nested more than 32 levels deep"),
         ("[1, " * 30, "is not YAML"),
         ("a: [" + "1," * 130_000 + "1]", "unknown key 'a'"),
@@ -41,7 +43,7 @@ max_batch_size: 4
 generation: {temperature: 0.7, stop: ["\\n"]}
 golden: [{prompt: a, max_tokens: 2, text: b}, {image: examples/a.png, label: b, probability: 0.9, tolerance: 0.1}]
 draft_decoding: true
-prompt_lookup: true
+draft: org/small
 source: s3://bucket/model
 files: {config.json: {bytes: 3, sha256: %s}}
 """

@@ -145,6 +145,18 @@ def test_an_adapter_behind_a_url_is_fetched_with_its_base_and_joined_with_it(
         validator.validate(repository.models()["lora"])
 
 
+def test_a_draft_is_validated_with_its_model(model: Model, tmp_path: Path, sandbox: CountingSandbox) -> None:
+    small = tmp_path / "small"
+    shutil.copytree(model.folder, small)
+    validator = ModelValidator(tmp_path, tmp_path / "cache", sandbox)
+    with_draft = replace(model, draft=Model("small", None, small, "d", "text_generation", root=tmp_path))
+    assert validator.validate(with_draft) == model.folder
+    assert sandbox.inspected == 2
+    (small / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelLoadFailed, match="its draft model small: model.safetensors: is truncated"):
+        validator.validate(with_draft)
+
+
 def test_a_folder_that_is_away_for_a_while_is_no_fault_of_its_content(
     validator: ModelValidator, model: Model, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from deployments.contract.chat import Message
 from deployments.contract.chunk import Chunk
-from deployments.contract.errors import Internal, InvalidRequest
+from deployments.contract.errors import Internal, InvalidRequest, ModelLoadFailed
 from deployments.contract.text_generation import TokenLogprob
 from deployments.contract.types import SamplingOptions, TextGenerationResult
 from deployments.engines.text.chat_template import ChatRenderer
@@ -28,6 +28,8 @@ from deployments.families.text_generation.replica import (
     TextGenerationReplica,
     _end_before,
 )
+from deployments.repository.manifest import Manifest
+from deployments.repository.model import Model
 from tests.deployments.families.text_generation.conftest import ask
 from tests.support.text_models import CONTEXT, PROMPTS, Reference, byte_level_tokenizer
 from tests.support.until import turns, until
@@ -195,6 +197,23 @@ async def test_cancelled_calls_leave_no_request_behind(replica: TextGenerationRe
 
     await until(lambda: not busy(), timeout_s=60)
     assert (await ask(replica, prompt="a")).usage
+
+
+async def test_a_model_is_loaded_with_the_draft_that_its_manifest_names(
+    replica: TextGenerationReplica, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Model("small", None, tmp_path, "d", manifest=Manifest(dtype="int8"))
+    loaded: list[object] = []
+
+    def load_engine(*folder: object, draft: object, **options: object) -> None:
+        loaded.append(draft)
+        raise ModelLoadFailed("not here")
+
+    monkeypatch.setattr(replica, "load_engine", load_engine)
+    for draft in (None, small):
+        with pytest.raises(ModelLoadFailed, match="not here"):
+            replica.load(Model("m", None, models / "m", "d", draft=draft))
+    assert loaded == [None, ("small", tmp_path, "int8")]
 
 
 async def test_chunks_come_in_order_and_the_end_after_them() -> None:

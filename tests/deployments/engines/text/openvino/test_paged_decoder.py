@@ -12,7 +12,8 @@ from deployments.engines.text.decoders.decoder import SCORED, ChunkedPrefill
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.loop import DecoderLoop
 from deployments.engines.text.openvino import paged_decoder
-from deployments.engines.text.openvino.paged_decoder import Call, PagedDecoder, Part
+from deployments.engines.text.openvino.calls import Call, Part
+from deployments.engines.text.openvino.paged_decoder import PagedDecoder
 from deployments.engines.text.openvino.paging import BLOCK
 from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load_openvino, save_long_model
 
@@ -258,4 +259,24 @@ def test_proposed_tokens_that_find_no_block_are_dropped(engine: TextGenerationEn
     output, counts = decoder.verify([[first] * (BLOCK + 1)])
     assert (len(output.best), counts) == (1, [1])
     decoder._pool.release(spare)
+    decoder.clear()
+
+
+def test_rows_that_are_taken_back_and_extended_are_as_if_they_had_never_been_otherwise(
+    engine: TextGenerationEngine, reference: Reference
+) -> None:
+    decoder = decoder_of(engine)
+    prompts = [reference.tokenizer(text).input_ids for text in (LONG[:150], PROMPTS[0])]
+    expected = decoder.prefill(prompts)
+    logits = expected.logits.clone()
+    kept = [prompt[:-3] for prompt in prompts]
+    decoder.step([7, 8])
+    decoder.extend([[9] * 2 * BLOCK, [10, 11]])
+    for row, prompt in enumerate(kept):
+        decoder.rewind(row, len(prompt))
+    assert [len(table) for table in decoder._tables] == [-(-len(prompt) // BLOCK) for prompt in kept]
+    again = decoder.extend([prompt[-3:] for prompt in prompts])
+    assert again.best == expected.best
+    assert torch.allclose(again.logits, logits, atol=1e-4)
+    assert decoder.step(expected.best).best
     decoder.clear()

@@ -10,7 +10,8 @@ from deployments.contract.chunk import Chunk
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import Event, GenerationRequest
-from deployments.engines.text.speculation.prompt_lookup import FIRST, LONGEST, PromptLookup, RepeatedText
+from deployments.engines.text.speculation.prompt_lookup import PromptLookup, RepeatedText
+from deployments.engines.text.speculation.proposer import FIRST, LONGEST
 from tests.support import PROJECT
 from tests.support.text_models import PATIENCE_S, Listener, ask, load_openvino, save_long_model
 
