@@ -184,7 +184,7 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
         self, engine: "TextGenerationEngine", request: TextGeneration, output: GenerationOutput, stream: bool
     ) -> "GenerationRequest":
         """In a thread: a long prompt takes a while to tokenise, a chat to render."""
-        prompt: Sequence[int]
+        prompt: Sequence[int] | None
         calls = None
         if request.messages is not None:
             # A model renders one chat at a time: those that wait must not hold the threads that others need.
@@ -194,12 +194,14 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
                 has_schema = request.json_schema is not None
                 prompt, markup, calls = await asyncio.to_thread(engine.chat, request.messages, request, has_schema)
             output.markup = markup if request.markup else None
-        elif request.prompt_ids is not None:
-            prompt = request.prompt_ids
         else:
-            prompt = await asyncio.to_thread(engine.encode, request)
-        submit = partial(engine.submit, markup=output.markup, calls=calls)
-        return await asyncio.to_thread(submit, prompt, request.max_tokens, request, output.emit, stream)
+            prompt = request.prompt_ids
+
+        def submit() -> "GenerationRequest":
+            ids = engine.encode(request) if prompt is None else prompt
+            return engine.submit(ids, request.max_tokens, request, output.emit, stream, output.markup, calls)
+
+        return await asyncio.to_thread(submit)
 
 
 def _end_before(ends_at: float, request: "GenerationRequest") -> asyncio.TimerHandle | None:
