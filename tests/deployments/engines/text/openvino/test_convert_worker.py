@@ -66,6 +66,19 @@ def test_weights_are_kept_in_the_dtype_that_is_asked_for(
     assert torch.bmm is BMM, "what was replaced for the trace is back"
 
 
+def test_a_model_that_makes_much_of_rounding_is_compared_without_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CONFIGS["llama"], "num_hidden_layers", 16)
+    folder = save_model(tmp_path / "deep", "llama")
+    assert make(folder, "bfloat16", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(convert_worker, "MOST_IN_FLOAT32", 0)
+        assert not make(folder, "bfloat16", tmp_path)
+    monkeypatch.setattr(convert_worker, "windows", lambda config: [3] * config.num_hidden_layers)
+    assert not make(folder, "bfloat16", tmp_path)
+
+
 def test_16_bits_are_computed_where_the_processor_can() -> None:
     able = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     assert convert_worker._precision(torch.bfloat16) == ("bf16" if able else "f32")
