@@ -81,13 +81,13 @@ PROPOSING = [
     (REPEATED, 90, SamplingOptions()),
     ("Once upon a time", 120, SamplingOptions()),
     (REPEATED, 60, SamplingOptions(logprobs=2)),
+    (REPEATED, 30, SamplingOptions(logprobs=0, prompt_logprobs=True)),
     (REPEATED + "x", 150, SamplingOptions(stop=["e", "0"])),
 ]
 OTHERS = [
     ("a", 40, SamplingOptions(temperature=0.9, seed=3)),
     (REPEATED, 40, SamplingOptions(repetition_penalty=1.4)),
     (REPEATED, 20, SamplingOptions(min_tokens=20)),
-    (REPEATED, 30, SamplingOptions(logprobs=0, prompt_logprobs=True)),
     ("{", 30, SamplingOptions(json_schema={"enum": ["ab" * 9]})),
     (REPEATED, 1, SamplingOptions()),
 ]
