@@ -66,6 +66,7 @@ def test_weights_are_kept_in_the_dtype_that_is_asked_for(
     assert torch.bmm is BMM, "what was replaced for the trace is back"
 
 
+@pytest.mark.compiles
 def test_a_model_that_makes_much_of_rounding_is_compared_without_any(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

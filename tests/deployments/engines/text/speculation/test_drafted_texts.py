@@ -28,6 +28,8 @@ from tests.support.text_models import (
 )
 from tests.support.until import wait_until
 
+pytestmark = pytest.mark.compiles
+
 
 def save_other(folder: Path, like: Path) -> Path:
     """Random weights in the shape of another model, with its tokenizer."""
