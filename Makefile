@@ -11,7 +11,7 @@ serve: .venv/serve.stamp
 # One of the workers runs what starts a Ray. Its waits are long: the other one computes meanwhile.
 TEST_WORKERS ?= 2
 FAST := -m 'not alone and not ray and not cluster and not compiles and not slow and not sweep' \
-  --hypothesis-profile fast --image-mutations 20 --audio-mutations 20
+  --hypothesis-profile fast --image-mutations 50 --audio-mutations 20
 
 # Else each of the many processes that tests start compiles its modules anew.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=

@@ -7,6 +7,7 @@ from hypothesis import strategies as some
 from deployments.engines.text.detokenizer import Detokenizer
 from deployments.engines.text.tokenizer import Tokenizer
 from tests.deployments.engines.text.spelling.tokenizers import KINDS, TEXT, llama_tokenizer, tokenizer_of
+from tests.support import sweep
 from tests.support.text_models import byte_level_tokenizer
 
 
@@ -76,7 +77,7 @@ def test_streamed_and_whole_are_the_same_text_where_it_is_cut(tokens: Tokenizer,
     assert whole.rstrip("\ufffd").endswith("日本")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sweep(KINDS, "byte level", "byte fallback (Llama 2)", "WordPiece"))
 @settings(max_examples=50)
 @given(text=some.lists(some.sampled_from([*"aé日🎉 .'\n", "word"])), dice=some.data())
 def test_a_stop_string_ends_the_text_where_it_first_stands(kind: str, text: list[str], dice: some.DataObject) -> None:

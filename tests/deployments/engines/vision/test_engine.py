@@ -21,6 +21,7 @@ from transformers import (
 from deployments.contract.errors import Internal, InvalidImage, ServingError
 from deployments.engines.vision.engine import ImageClassificationEngine
 from deployments.system.artifact_cache import ArtifactCache
+from tests.support import sweep
 from tests.support.image_models import (
     CONFIGS,
     LABELS,
@@ -42,7 +43,7 @@ def engine(tmp_path: Path) -> Iterator[ImageClassificationEngine]:
     engine.close()
 
 
-@pytest.mark.parametrize("kind", CONFIGS)
+@pytest.mark.parametrize("kind", sweep(CONFIGS, "vit"))
 def test_probabilities_are_those_of_transformers(tmp_path: Path, kind: str) -> None:
     engine = loaded(saved(tmp_path, kind))
     for size in ((61, 47), (47, 61), (32, 32), (20, 90)):
@@ -207,7 +208,7 @@ def test_no_image_is_an_invalid_image(engine: ImageClassificationEngine) -> None
         engine.preprocess(b"no image")
 
 
-@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
+@pytest.mark.parametrize("kind", sweep(["resnet", "mobilenet"], "resnet"))
 def test_an_image_too_narrow_to_resize_is_refused(tmp_path: Path, kind: str) -> None:
     engine = loaded(saved(tmp_path, kind))
     with pytest.raises(InvalidImage, match="narrow"):

@@ -11,8 +11,9 @@ from hypothesis import strategies as some
 from deployments.engines.text.spelling.streams import MOST_HELD, DecodedStream
 from deployments.engines.text.tokenizer import Tokenizer
 from tests.deployments.engines.text.spelling.tokenizers import KINDS, tokenizer_of
+from tests.support import sweep
 
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_kind = pytest.mark.parametrize("kind", sweep(KINDS, "byte level", "byte fallback (Llama 2)", "WordPiece"))
 BYTE_FALLBACK = [kind for kind in KINDS if "Python" not in kind and "<0x41>" in tokenizer_of(kind).get_vocab()]
 byte_fallback = pytest.mark.parametrize("kind", BYTE_FALLBACK)
 
