@@ -1,8 +1,8 @@
 #!/bin/bash
-# ray[serve] 2.60.0 with RAY_SERVE_ENABLE_HA_PROXY=1. An application runs and answers. Its HAProxyManager actor is killed; Serve starts
-# another one, whose HAProxy listens before the controller has told it of any application, and answers 404 "Path '/' not found".
-# Guessed otherwise: that it does not listen yet, or answers 503. A 404 is final: callers who try a refused or a 503 answer again give
-# up, for a path that exists and that answered a second ago. Serve's own proxy waits for its routes before it is ready.
+# ray[serve] 2.60.0 with RAY_SERVE_ENABLE_HA_PROXY=1. An application runs and answers. Its HAProxyManager actor is killed; Serve
+# starts another one, whose HAProxy listens before it was told of any application, and answers 404 "Path '/' not found".
+# Guessed otherwise: that it does not listen yet, or answers 503. A 404 is final: callers who try a refused or a 503 request again
+# give up, for a path that answered a second ago. HAProxyManager has a method `serving` that waits; its start does not.
 # Seen (exit 0 while it is so):
 #   ray 2.60.0: before 200, after the kill also 404, in the end 200
 # Here it touches serve_app/http/haproxy_config.py: without any application the answer is 503 `unavailable`.
@@ -42,7 +42,8 @@ serve.run(Hello.bind())
 until = time.monotonic() + 60
 while (before := status()) != 200 and time.monotonic() < until:
     time.sleep(0.05)
-(name,) = (a["name"] for a in ray.util.list_named_actors(all_namespaces=True) if "PROXY" in a["name"] and "fallback" not in a["name"])
+names = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)]
+(name,) = (name for name in names if "PROXY" in name and "fallback" not in name)
 ray.kill(ray.get_actor(name, namespace="serve"))
 seen, until, answered_since = set(), time.monotonic() + 120, None
 while time.monotonic() < until:
