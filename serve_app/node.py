@@ -36,8 +36,6 @@ def node_environment(folder: Path) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # A node whose processes were killed is noticed after five times this, by the head. Ray's default is 3 s.
         "RAY_health_check_period_ms": "1000",
-        # HAProxy that ended is started again after three times this. Serve's default is 10 s.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
         # Serve's controller polls ten times a second, which takes 4 % of a core.
         "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
         **fast,
