@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -87,6 +88,10 @@ FILES: dict[str, Callable[[Image.Image], tuple[bytes, Image.Image]]] = {
     for mode in ("1", "L", "LA", "P", "RGBA")
 }
 """As PNG: the file, and what the library is given."""
+FILES["a transparent colour"] = lambda image: (
+    encoded(image.convert("P"), transparency=0),
+    image.convert("P").convert("RGB"),
+)
 
 
 @pytest.mark.parametrize("mode", FILES)
@@ -115,6 +120,17 @@ def test_a_large_jpeg_is_decoded_in_full(tmp_path: Path, model_type: str) -> Non
 def test_thin_tiny_and_large_pictures_get_the_size_that_the_folders_processor_gives_them(tmp_path: Path) -> None:
     engine = ObjectDetectionEngine.load(saved(tmp_path, "detr"))
     for size in ((3000, 100), (100, 3000), (8, 8), (500, 500)):
+        assert_same(found(engine, encoded(photo(*size))), expected(tmp_path, photo(*size), 0.1))
+
+
+@pytest.mark.parametrize("older", [{"size": 64, "max_size": 106}, {"do_pad": False}], ids=str)
+def test_the_size_that_an_older_folder_names_is_read_as_the_library_reads_it(
+    tmp_path: Path, older: dict[str, Any]
+) -> None:
+    file = saved(tmp_path, "detr") / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | older))
+    engine = ObjectDetectionEngine.load(tmp_path)
+    for size in ((640, 100), (100, 640)):
         assert_same(found(engine, encoded(photo(*size))), expected(tmp_path, photo(*size), 0.1))
 
 
