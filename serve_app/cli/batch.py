@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,11 +24,17 @@ from deployments.contract.types import Error, InferRequest, InferResponse
 from serve_app.cli import connection
 from serve_app.client import bulk
 from serve_app.client.client import AsyncModelRuntimeClient
+from serve_app.client.transports import bearer
 from serve_app.config.config import RuntimeConfig, read_config
 
 PORT = 8000
 CONCURRENCY = 64
 """Enough to fill batches, few enough to leave other callers their turn."""
+GROUP, GROUP_BYTES = 4, 2**18
+"""So many lines share a request over HTTP, which costs a client 1.3 ms of CPU time: a seventh of what small models
+compute. Larger groups leave the batches emptier while their last line is answered. Not measured."""
+NDJSON = "application/x-ndjson"
+TIMEOUT_S = 120.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,23 +89,65 @@ async def answer_lines(
     on_answer: Callable[[], None],
 ) -> int:
     """Writes the answer of each line. Returns how many of them are errors. Raises Unavailable."""
-    errors = 0
-    async with AsyncModelRuntimeClient(url, api_key=api_key) as client:
+    errors, size = 0, max(1, min(GROUP, concurrency // 8))
+    async with (
+        AsyncModelRuntimeClient(url, api_key=api_key) as client,
+        httpx.AsyncClient(base_url=url, headers=bearer(api_key), timeout=TIMEOUT_S) as http,
+    ):
 
-        async def answer(line: bytes) -> InferResponse:
+        async def alone(line: bytes) -> bytes:
             try:
                 request = wire.decode(line, wire.JSON, InferRequest)
             except ServingError as failure:
-                return Error.of(failure)
-            return await client.answer(request)
+                return wire.encode(Error.of(failure), wire.JSON)
+            return wire.encode(await client.answer(request), wire.JSON)
 
-        async with aclosing(bulk.in_order(answer, lines, concurrency)) as answered:
-            async for response in answered:
-                answers.write(wire.encode(response, wire.JSON) + b"\n")
+        async def together(group: list[bytes]) -> list[bytes]:
+            told = await _told(http, group) if len(group) > 1 else []
+            if len(told) != len(group):
+                return await asyncio.gather(*map(alone, group))
+            return [
+                await alone(line) if (error := _error_in(answer)) and error.retryable else answer
+                for line, answer in zip(group, told, strict=True)
+            ]
+
+        async with aclosing(bulk.in_order(together, _grouped(lines, size), concurrency // size)) as answered:
+            async for group in answered:
+                for answer in group:
+                    answers.write(answer + b"\n")
+                    errors += _error_in(answer) is not None
+                    on_answer()
                 answers.flush()
-                errors += isinstance(response, Error)
-                on_answer()
     return errors
+
+
+async def _told(http: httpx.AsyncClient, group: list[bytes]) -> list[bytes]:
+    """The runtime's answers to some lines in one request. Not as many where that failed, by whatever cause."""
+    try:
+        body = b"\n".join(map(bytes.strip, group))
+        reply = await http.post("/infer/batch", content=body, headers={"content-type": NDJSON})
+    except httpx.TransportError:
+        return []
+    return reply.content.splitlines() if reply.status_code == 200 else []
+
+
+def _error_in(answer: bytes) -> Error | None:
+    if not answer.startswith(b'{"Error"'):
+        return None
+    error = wire.decode(answer, wire.JSON, InferResponse)
+    return error if isinstance(error, Error) else None
+
+
+def _grouped(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    """At most `size` lines each, and GROUP_BYTES unless it is one line."""
+    group: list[bytes] = []
+    for line in lines:
+        if group and (len(group) == size or sum(map(len, group)) + len(line) > GROUP_BYTES):
+            yield group
+            group = []
+        group.append(line)
+    if group:
+        yield group
 
 
 def _computed(options: argparse.Namespace, done: int, answers: BinaryIO, on_answer: Callable[[], None]) -> int:
@@ -108,7 +157,7 @@ def _computed(options: argparse.Namespace, done: int, answers: BinaryIO, on_answ
     for answer in computed(_config(options.config), options.input, spans_of(options.input, done), options.actors):
         answers.write(answer)
         answers.flush()
-        errors += isinstance(wire.decode(answer, wire.JSON, InferResponse), Error)
+        errors += _error_in(answer) is not None
         on_answer()
     return errors
 

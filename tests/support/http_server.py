@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from deployments.contract import wire
-from deployments.contract.types import InferRequest, InferResponse, TextGeneration, TextGenerationResult
+from deployments.contract.errors import ServingError
+from deployments.contract.types import Error, InferRequest, InferResponse, TextGeneration, TextGenerationResult
 from tests.support.ports import free_port
 from tests.support.until import wait_until
 
@@ -32,6 +33,10 @@ class Answering:
     script: Callable[[InferRequest], InferResponse] | None = None
     """Answers instead of `answer`."""
     stalls: bool = True
+    groups: list[int] = field(default_factory=list)
+    """How many lines each request to /infer/batch had."""
+    lines_answered: int | None = None
+    """Of each of them; all, unless it is set."""
     arrived: threading.Event = field(default_factory=threading.Event)
     """A stalled request is under way."""
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -49,6 +54,19 @@ class Answering:
             self.cancelled.set()
         answer = self.script(asked) if self.script else self.answer
         return Response(wire.encode(answer, media_type), media_type=media_type)
+
+    async def infer_batch(self, request: Request) -> Response:
+        lines = (await request.body()).split(b"\n")
+        self.groups.append(len(lines))
+        answers = []
+        for line in lines:
+            try:
+                asked = wire.decode(line, wire.JSON, InferRequest)
+            except ServingError as failure:
+                answers.append(wire.encode(Error.of(failure), wire.JSON))
+                continue
+            answers.append(wire.encode(self.script(asked) if self.script else self.answer, wire.JSON))
+        return Response(b"\n".join(answers[: self.lines_answered]), media_type="application/x-ndjson")
 
     async def _events(self, asked: TextGeneration) -> AsyncIterator[bytes]:
         try:
@@ -70,7 +88,13 @@ async def _models(request: Request) -> Response:
 @contextmanager
 def answering() -> Iterator[Answering]:
     state = Answering()
-    app = Starlette(routes=[Route("/infer", state.infer, methods=["POST"]), Route("/models", _models)])
+    app = Starlette(
+        routes=[
+            Route("/infer", state.infer, methods=["POST"]),
+            Route("/infer/batch", state.infer_batch, methods=["POST"]),
+            Route("/models", _models),
+        ]
+    )
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, ws="none", lifespan="off", log_level="critical"))
     thread = threading.Thread(target=server.run)

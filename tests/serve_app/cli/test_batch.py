@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.contract.types import ImageClassification, InferRequest, InferResponse, TextGenerationResult
+from deployments.contract.types import Error, ImageClassification, InferRequest, InferResponse, TextGenerationResult
 from serve_app.cli import batch
 from serve_app.cli.main import main
 from serve_app.client import bulk
@@ -27,6 +27,10 @@ def server() -> Iterator[Answering]:
 
 def text(prompt: str) -> str:
     return json.dumps({"TextGeneration": {"model_id": "m", "prompt": prompt, "max_tokens": 1}})
+
+
+def picture_line(size: int) -> str:
+    return json.dumps({"ImageClassification": {"model_id": "m", "image_data": "A" * size}})
 
 
 def said(request: InferRequest) -> InferResponse:
@@ -83,6 +87,30 @@ def test_a_run_that_is_killed_goes_on_and_answers_each_line_exactly_once(server:
     asked.clear()
     assert run(server, tmp_path) == 0
     assert not asked
+
+
+def test_lines_share_requests_and_one_that_is_refused_for_the_moment_is_asked_again_alone(
+    server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "FIRST_PAUSE_S", 0)
+    refusals = [Error(message="no", code="model_not_found"), Error(message="later", code="overloaded", retryable=True)]
+
+    def answer(request: InferRequest) -> InferResponse:
+        return refusals.pop() if getattr(request, "prompt", "") == "5" else said(request)
+
+    server.script = answer
+    (tmp_path / "in").write_text("\n".join([*(text(str(n)) for n in range(10)), "no request", picture_line(2**18)]))
+    assert run(server, tmp_path) == 0
+    expected = [*map(str, range(10)), None, ImageClassification.__name__]
+    assert texts(tmp_path) == [None if answer == "5" else answer for answer in expected]
+    assert sorted(server.groups) == [3, 4, 4]
+
+
+def test_a_group_that_is_not_answered_as_a_whole_is_asked_line_by_line(server: Answering, tmp_path: Path) -> None:
+    server.script, server.lines_answered = said, 1
+    (tmp_path / "in").write_text("\n".join(text(str(n)) for n in range(6)))
+    assert run(server, tmp_path) == 0
+    assert texts(tmp_path) == [str(n) for n in range(6)]
 
 
 def test_the_output_of_another_file_and_one_that_is_being_written_are_refused(
