@@ -29,6 +29,7 @@ from deployments.replica.context import (
 )
 from deployments.replica.family import Form
 from deployments.replica.logs import join_serves_log
+from deployments.system.cpu import answer_at_once
 from serve_app.access.api_keys import Access, AccessSettings
 from serve_app.access.caller import RequestContext
 from serve_app.access.log import AccessLog
@@ -79,6 +80,7 @@ class Ingress:
         tls: tuple[Path, Path] | None = None,
     ) -> None:
         join_serves_log()
+        answer_at_once()
         refuse_incomplete(settings)
         self.routes = routes
         self.handles = {family: by_value(handle) for family, handle in handles.items()}

@@ -8,11 +8,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from deployments.system.cache_folder import home
+from deployments.system.cpu import starting_observers
 from deployments.system.process_memory import ONE_ARENA
 from serve_app.capacity import SAYS_WHAT_IS_MISSING, room_wanted
 from serve_app.changes import Outcome
@@ -54,7 +55,8 @@ def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = Fal
     # For the processes that Ray starts. This one has imported Ray without them, so its handles keep a router with an
     # event loop of its own, and any thread can use them.
     os.environ.update(middleware_environment() | (front_environment(folder) if fronted else {}))
-    with progress("starting Ray", started):
+    # Without a HAProxy, Serve's own proxy is among the processes of Ray's, and requests pass it.
+    with progress("starting Ray", started), starting_observers() if fronted else nullcontext():
         init_on_loopback(
             object_store_memory=256 * MIB,
             log_to_driver=False,
@@ -70,7 +72,8 @@ def start_dashboard(own_token: str | None) -> None:
     from ray._private.worker import _global_node
 
     assert _global_node is not None
-    _global_node.start_api_server(include_dashboard=True, raise_on_failure=False)
+    with starting_observers():
+        _global_node.start_api_server(include_dashboard=True, raise_on_failure=False)
     if _global_node.webui_url:  # Else Ray has logged why.
         print(way_into(_global_node.webui_url, own_token), flush=True)
 

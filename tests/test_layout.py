@@ -31,7 +31,7 @@ serve_app.doctor → capacity check config families front http local_ray replica
 serve_app.front → config contract http replica system
 serve_app.grpc → access config contract families http
 serve_app.http → access config contract replica
-serve_app.ingress → access capacity config contract dispatch grpc http metrics registry replica runtime traces
+serve_app.ingress → access capacity config contract dispatch grpc http metrics registry replica runtime system traces
 serve_app.local → app changes client config contract families front http local_ray replica sample supervisor system
 serve_app.local_ray → capacity changes http system
 serve_app.node → capacity config contract http replica supervisor system

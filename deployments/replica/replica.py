@@ -31,6 +31,7 @@ from deployments.replica.calls import (
 from deployments.replica.context import alone_file, cluster_network, crash_file, private_socket
 from deployments.replica.logs import join_serves_log
 from deployments.replica.socket_server import ReplicaSocketServer
+from deployments.system.cpu import answer_at_once
 from deployments.system.crash_report import report_crashes_to
 from deployments.system.shared_lock import SharedLock
 
@@ -46,6 +47,7 @@ class Replica(abc.ABC):
 
     def __init__(self) -> None:
         join_serves_log()
+        answer_at_once()
         self.workload = Workload()
         if crashes := crash_file():
             report_crashes_to(crashes)

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TASKS = Path("/proc/self/task")
@@ -40,12 +40,35 @@ def limit_cores(share: float) -> int:
     if cores < len(allowed):
         # Any of them, so that the replicas of a node do not share the first ones.
         chosen = random.sample(allowed, cores)
-        for thread in [int(task.name) for task in TASKS.iterdir()] if TASKS.is_dir() else [0]:
-            try:
-                os.sched_setaffinity(thread, chosen)
-            except ProcessLookupError:  # it has just ended
-                continue
+        _every_thread(lambda thread: os.sched_setaffinity(thread, chosen))
     return cores
+
+
+@contextmanager
+def starting_observers() -> Iterator[None]:
+    """Processes that are started meanwhile, and theirs, have Linux' policy SCHED_BATCH: one that wakes up does not
+    interrupt what computes, it waits for a turn. A step of a model on all cores waits for each core that is taken away.
+    """
+    before = os.sched_getscheduler(0)
+    with suppress(PermissionError):  # some containers
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    try:
+        yield
+    finally:
+        with suppress(PermissionError):
+            os.sched_setscheduler(0, before, os.sched_param(0))
+
+
+def answer_at_once() -> None:
+    """For a process of requests below one that `starting_observers` started: all its threads have the usual policy."""
+    if os.sched_getscheduler(0) == os.SCHED_BATCH:
+        _every_thread(lambda thread: os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0)))
+
+
+def _every_thread(change: Callable[[int], None]) -> None:
+    for thread in [int(task.name) for task in TASKS.iterdir()] if TASKS.is_dir() else [0]:
+        with suppress(ProcessLookupError):  # it has just ended
+            change(thread)
 
 
 class CpuMeter:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.system.cpu import CpuMeter, machine_cpus
+from deployments.system.cpu import CpuMeter, answer_at_once, machine_cpus, starting_observers
 from tests.support import PROJECT
 
 
@@ -140,3 +140,37 @@ def test_a_machine_has_as_many_cpus_as_its_cgroup_allows(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content + "\n")
     assert machine_cpus(tmp_path) == cpus
+
+
+POLICIES = """
+import os, sys, threading
+from deployments.system.cpu import answer_at_once
+policies, done = [], threading.Event()
+thread = threading.Thread(target=done.wait)
+thread.start()
+policies += [os.sched_getscheduler(0), os.sched_getscheduler(thread.native_id)]
+answer_at_once()
+policies += [os.sched_getscheduler(0), os.sched_getscheduler(thread.native_id)]
+done.set()
+print(policies == [os.SCHED_BATCH] * 2 + [os.SCHED_OTHER] * 2)
+"""
+
+
+def test_what_only_observes_waits_for_its_turn_and_what_answers_does_not() -> None:
+    with starting_observers():
+        child = subprocess.run(
+            [sys.executable, "-c", POLICIES], cwd=PROJECT, capture_output=True, text=True, check=True
+        )
+    assert child.stdout == "True\n"
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    answer_at_once()
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+
+
+def test_a_machine_that_allows_no_other_policy_starts_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(thread: int, policy: int, parameters: os.sched_param) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setscheduler", refused)
+    with starting_observers():
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
