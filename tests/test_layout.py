@@ -108,7 +108,6 @@ TESTED_BY = {
     "deployments/engines/openvino_model.py": "tests/deployments/engines/embedding/test_openvino_convert.py",
     "deployments/engines/openvino_export.py": "tests/deployments/engines/embedding/test_openvino_convert.py",
     "deployments/engines/text/paged_library.py": "tests/deployments/engines/text/test_paged.py",
-    "deployments/engines/text/openvino/calls.py": "tests/deployments/engines/text/openvino/test_paged_decoder.py",
     "deployments/engines/text/openvino/compiled.py": "tests/deployments/engines/text/openvino/test_convert_worker.py",
     "deployments/engines/vision/forward.py": "tests/deployments/engines/vision/test_compilation.py",
     "deployments/families/images/replica.py": "tests/deployments/families/image_classification/test_replica.py",

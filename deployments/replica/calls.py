@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferRequest, InferResponse
@@ -69,12 +69,6 @@ def units_waiting(deployment: str) -> str:
 
 stations: ContextVar[Stations | None] = ContextVar("stations", default=None)
 """Of the call that a task is for."""
-
-
-def note(station: Literal["load_s", "preprocess_s", "first_token_s", "compute_s"], seconds: float) -> None:
-    """Of the task's call, where it is for one."""
-    if (passed := stations.get()) is not None:
-        passed[station] = seconds
 
 
 class RoutingStats(TypedDict):

@@ -1,38 +1,10 @@
 """What one replica's models and process are measured by, as reports for the aggregator. Knows no Ray."""
 
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 from deployments.contract.status import ReplicaStatus
-from deployments.metrics.meter import (
-    BUDGET,
-    COMPUTE,
-    EVICTIONS,
-    LOADS,
-    PREPROCESS,
-    PROCESS,
-    RESIDENT,
-    USED,
-    Instrument,
-    Meter,
-    report_of,
-)
+from deployments.metrics.meter import BUDGET, EVICTIONS, LOADS, PROCESS, RESIDENT, USED, report_of
 from deployments.metrics.samples import ModelMetric, ModelReport
-from deployments.replica.calls import note
-
-
-@contextmanager
-def timed(meter: Meter, instrument: Instrument, model: str, family: str) -> Iterator[None]:
-    """Observes how long the block took, unless it fails; it may be a station of the task's call."""
-    started = time.perf_counter()
-    yield
-    seconds = time.perf_counter() - started
-    meter.observe(instrument, seconds, model, family)
-    if instrument is COMPUTE:
-        note("compute_s", seconds)
-    elif instrument is PREPROCESS:
-        note("preprocess_s", seconds)
 
 
 def reports_of(status: ReplicaStatus, family: str, cpu: Mapping[str, float]) -> Iterator[ModelReport]:

@@ -21,13 +21,13 @@ from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.meter import BATCH, COMPUTE, LOAD, Instrument, Meter
 from deployments.metrics.samples import ModelReport
 from deployments.replica.budget import Budget
-from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit, note
+from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
 from deployments.replica.context import asked_of_peers, replica_name
 from deployments.replica.gpu import gpu_utilization
-from deployments.replica.measurements import reports_of, timed
+from deployments.replica.measurements import reports_of
 from deployments.replica.options import ReplicaOptions as ReplicaOptions
 from deployments.replica.preload import fitting, to_preload
-from deployments.replica.replica import Replica, Workload
+from deployments.replica.replica import Replica, Workload, note, timed
 from deployments.repository.model import Model
 from deployments.residency.engine import Engine
 from deployments.residency.footprint import STATED_OVERHEAD, Footprint

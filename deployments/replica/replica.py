@@ -6,12 +6,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Cancelled
 from deployments.contract.failures import error_of
 from deployments.contract.types import Error, InferResponse
+from deployments.metrics.meter import COMPUTE, PREPROCESS, Instrument, Meter
 from deployments.replica.calls import (
     BUSY,
     CALLS_QUEUED,
@@ -268,3 +269,22 @@ def _marked(call: Call) -> Iterator[None]:
     finally:
         if mark:
             mark.unlink(missing_ok=True)
+
+
+def note(station: Literal["load_s", "preprocess_s", "first_token_s", "compute_s"], seconds: float) -> None:
+    """Of the task's call, where it is for one."""
+    if (passed := stations.get()) is not None:
+        passed[station] = seconds
+
+
+@contextmanager
+def timed(meter: Meter, instrument: Instrument, model: str, family: str) -> Iterator[None]:
+    """Observes how long the block took, unless it fails; it may be a station of the task's call."""
+    started = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - started
+    meter.observe(instrument, seconds, model, family)
+    if instrument is COMPUTE:
+        note("compute_s", seconds)
+    elif instrument is PREPROCESS:
+        note("preprocess_s", seconds)

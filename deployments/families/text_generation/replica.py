@@ -19,8 +19,9 @@ from deployments.contract.types import TextGeneration, TextGenerationResult
 from deployments.families.computing.torch_replica import TorchReplica
 from deployments.families.text_generation.metrics import TextMetrics
 from deployments.metrics.samples import ModelReport
-from deployments.replica.calls import OnChunk, note
+from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
+from deployments.replica.replica import note
 from deployments.repository.model import Model
 
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.

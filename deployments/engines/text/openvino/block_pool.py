@@ -9,9 +9,18 @@ import heapq
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from deployments.contract.errors import OutOfMemory
 from deployments.engines.text.openvino.paging import BLOCK
+
+
+class Part(NamedTuple):
+    """The tokens of one row that a call computes, after `known` earlier ones; `table`: its blocks, for all of them."""
+
+    tokens: Sequence[int]
+    known: int
+    table: Sequence[int]
 
 
 class BlockPool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
+Array = np.ndarray[Any, Any]
 _ELEMENTS = {ov.Type.f32: np.float32, ov.Type.f16: np.float16, ov.Type.bf16: np.uint16}
 _MAP_NORESERVE = 0x4000  # Linux's; Python has no name for it.
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
@@ -21,7 +22,7 @@ class KVMemory:
 
     def __init__(self, compiled: Any, blocks: int) -> None:
         self._maps: list[mmap.mmap] = []
-        self._arrays: list[np.ndarray[Any, Any]] = []
+        self._arrays: list[Array] = []
         self.tensors: dict[str, ov.Tensor] = {}
         for port, name in _cache_inputs(compiled):
             shape = [blocks, *(dim.get_length() for dim in list(port.get_partial_shape())[1:])]

@@ -12,8 +12,8 @@ from deployments.engines.text.decoders.decoder import SCORED, ChunkedPrefill
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.loop import DecoderLoop
 from deployments.engines.text.openvino import paged_decoder
-from deployments.engines.text.openvino.calls import Call, Part
-from deployments.engines.text.openvino.paged_decoder import PagedDecoder
+from deployments.engines.text.openvino.block_pool import Part
+from deployments.engines.text.openvino.paged_decoder import Call, PagedDecoder
 from deployments.engines.text.openvino.paging import BLOCK
 from tests.support.text_models import PROMPTS, Listener, PausedListener, Reference, ask, load_openvino, save_long_model
 
@@ -207,7 +207,7 @@ def test_a_long_prompt_that_finds_no_block_gives_back_what_it_took_once(
 
 
 def test_the_cache_is_bounded_by_the_memory_of_the_machine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paged_decoder, "_machine_bytes", lambda: 1 << 20)
+    monkeypatch.setattr(paged_decoder, "node_memory", lambda: 1 << 20)
     small = load_openvino(folder)
     decoder = decoder_of(small)
     assert len(decoder._pool._free) * decoder._block_bytes <= 1 << 20
