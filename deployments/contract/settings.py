@@ -31,7 +31,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class Strict(BaseModel):
     """Settings in which an unknown key is an error that names the nearest known one."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), validate_default=True)
 
     @model_validator(mode="before")
     @classmethod

@@ -85,6 +85,7 @@ ALL = {"Ingress", "ImageClassification", "TextGeneration", "ObjectDetection", "T
     ("change", "replaced"),
     [
         ({}, set()),
+        (RuntimeConfig().model_dump(mode="json"), set()),
         (KEY, set()),
         ({"families": {"text_generation": {"deadline_s": 5, "max_queued_requests": 7, "preload": ["a"]}}}, set()),
         ({"families": {"text_generation": {"autoscaling": {"max_replicas": 5}}}}, set()),
