@@ -19,7 +19,7 @@ from ray import serve
 from ray.cluster_utils import Cluster
 from safetensors.torch import save_file
 
-from benchmarks.cluster.shelves import LOAD_S, MODEL_MB, SERVICE_S, SHELVED, Shelved, ShelvedResult, loads_file
+from benchmarks.cluster.empty_models import EMPTY, LOAD_S, MODEL_MB, SERVICE_S, Empty, EmptyResult, loads_file
 from deployments.contract.settings import Autoscaling, FamilySettings
 from serve_app.app import compose
 from serve_app.config.config import RuntimeConfig
@@ -59,7 +59,7 @@ def models(folder: Path, count: int) -> Path:
     for number in range(count):
         model = folder / f"m{number}"
         model.mkdir(parents=True)
-        (model / "config.json").write_text(json.dumps({"architectures": ["Shelved"]}))
+        (model / "config.json").write_text(json.dumps({"architectures": ["Empty"]}))
         (model / "model.yaml").write_text(f"memory_mb: {MODEL_MB}\n")
         save_file({"w": torch.zeros(1)}, model / "model.safetensors")
     return folder
@@ -87,14 +87,14 @@ def ours(folder: Path, count: int, requests: int) -> tuple[int, float, int]:
     settings = FamilySettings(
         autoscaling=always, num_cpus=CPUS, num_gpus=0, required_mem_mb=ROOM * MODEL_MB + MODEL_MB // 2
     )
-    config = RuntimeConfig(models=repository, cache=folder / "cache", families={"shelved": settings})
-    handle: Any = serve.run(compose(config, (SHELVED,)), name="ours", route_prefix=None)
+    config = RuntimeConfig(models=repository, cache=folder / "cache", families={"empty": settings})
+    handle: Any = serve.run(compose(config, (EMPTY,)), name="ours", route_prefix=None)
 
     async def ask(name: str) -> bool:
-        answer = await handle.infer.remote(Shelved(model_id=name))
-        if not isinstance(answer, ShelvedResult):
+        answer = await handle.infer.remote(Empty(model_id=name))
+        if not isinstance(answer, EmptyResult):
             print(answer)
-        return isinstance(answer, ShelvedResult)
+        return isinstance(answer, EmptyResult)
 
     assert asyncio.run(ask("m0")), "the first request is answered"
     loads_file(repository).unlink()

@@ -16,40 +16,40 @@ LOAD_S, SERVICE_S = 0.5, 0.1
 MODEL_MB = 100
 
 
-class Shelved(InferRequest, index=1002):
+class Empty(InferRequest, index=1002):
     pass
 
 
-class ShelvedResult(InferResponse, index=1002):
+class EmptyResult(InferResponse, index=1002):
     pass
 
 
 def matches(config: Mapping[str, object]) -> bool:
-    return config.get("architectures") == ["Shelved"]
+    return config.get("architectures") == ["Empty"]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class EmptyModel:
     resident_bytes: int
     runtime_info: tuple[str, ...] = ()
 
     def close(self) -> None: ...
 
 
-class ShelvedReplica(ModelReplica[Shelved, Shelf]):
+class EmptyReplica(ModelReplica[Empty, EmptyModel]):
     @staticmethod
     def side_by_side(settings: object) -> int:
         return 64
 
-    def load(self, model: Model) -> Shelf:
+    def load(self, model: Model) -> EmptyModel:
         with loads_file(Path(self.options.models)).open("a") as file:
             file.write(f"{model.name}\n")
         time.sleep(LOAD_S)
-        return Shelf(model.declared_bytes)
+        return EmptyModel(model.declared_bytes)
 
-    async def answer(self, request: Shelved, model: Model, engine: Shelf, on_chunk: OnChunk | None) -> InferResponse:
+    async def answer(self, request: Empty, model: Model, engine: EmptyModel, on_chunk: OnChunk | None) -> InferResponse:
         await asyncio.sleep(SERVICE_S)
-        return ShelvedResult()
+        return EmptyResult()
 
 
 def loads_file(repository: Path) -> Path:
@@ -57,10 +57,10 @@ def loads_file(repository: Path) -> Path:
     return repository.with_name("loads.txt")
 
 
-SHELVED = Family(
-    name="shelved",
-    request=Shelved,
-    result=ShelvedResult,
-    deployment="benchmarks.cluster.shelves:ShelvedReplica",
+EMPTY = Family(
+    name="empty",
+    request=Empty,
+    result=EmptyResult,
+    deployment="benchmarks.cluster.empty_models:EmptyReplica",
     matches=matches,
 )
