@@ -132,7 +132,7 @@ class AnsweredRequest:
     compute_s: float | None = None
     """From having the model in memory to the answer; None where that failed."""
     batch_size: int | None = None
-    """How many requests, or texts to embed, shared its forward; None of a generated text: each step has others."""
+    """How many requests, or texts to embed, shared its forward; of several forwards the most."""
 
 
 @dataclass(frozen=True, slots=True)

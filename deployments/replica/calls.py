@@ -42,7 +42,7 @@ class Stations(TypedDict, total=False):
     compute_s: float
     """From having the model in memory to the answer."""
     batch_size: int
-    """How many shared its forward, of its forwards the largest."""
+    """How many shared its forward, of several the most."""
 
 
 News = Progress | Stations

@@ -277,6 +277,12 @@ def note(station: Literal["load_s", "preprocess_s", "first_token_s", "compute_s"
         passed[station] = seconds
 
 
+def note_together(count: int) -> None:
+    """How many requests its forwards computed, of them the most."""
+    if (passed := stations.get()) is not None:
+        passed["batch_size"] = count
+
+
 @contextmanager
 def timed(meter: Meter, instrument: Instrument, model: str, family: str) -> Iterator[None]:
     """Observes how long the block took, unless it fails; it may be a station of the task's call."""

@@ -44,7 +44,7 @@ def test_a_trace_reaches_from_its_caller_into_the_replica(runtime: Running, coll
 def test_a_request_is_explained_station_by_station(runtime: Running) -> None:
     text = {"TextGeneration": {"model_id": "text", "prompt": "a", "max_tokens": 2}}
     explained = asked(runtime, text, "a-text")
-    assert (explained["outcome"], explained["batch_size"], explained["preprocess_s"]) == ("ok", None, None)
+    assert (explained["outcome"], explained["batch_size"], explained["preprocess_s"]) == ("ok", 1, None)
     assert 0 < explained["first_token_s"] <= explained["compute_s"]
     assert explained["queue_s"] + explained["load_s"] + explained["compute_s"] <= explained["total_s"]
     explained = asked(runtime, {"TextEmbedding": {"model_id": "encoder", "texts": ["a", "b", "c"]}}, "texts")

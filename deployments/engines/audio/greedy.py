@@ -84,6 +84,8 @@ class Clip:
     """Where in `keys`, if they are those of several clips."""
     last: torch.Tensor | None = None
     """The decoder's last vector."""
+    together: int = 1
+    """How many clips its steps computed, of them the most."""
 
 
 class GreedyDecoder:
@@ -143,6 +145,8 @@ class GreedyDecoder:
         for network in {clip.network for clip in clips}:  # two, where one has just taken the other's place
             assert network is not None
             alike = [clip for clip in clips if clip.network is network]
+            for clip in alike:
+                clip.together = max(clip.together, len(alike))
             last = self._forward(alike, [clip.tokens[-1:] for clip in alike])
             self._choose(network, alike, last, self._bias)
 

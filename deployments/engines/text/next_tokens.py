@@ -20,6 +20,9 @@ class NextToken(NamedTuple):
 
 def next_tokens(output: StepOutput, requests: Sequence[GenerationRequest]) -> list[NextToken | ServingError]:
     """For each request its token, or why it fails. Row n of the output belongs to requests[n]."""
+    together = len(set(requests))
+    for request in requests:
+        request.together = max(request.together, together)
     tokens = list(output.best)
     failed = _sample(output, requests, tokens)
     found = _logprobs(output, requests, tokens)

@@ -25,11 +25,15 @@ LEAST_LOGPROB = -9999.0  # OpenAI's API has this for an impossible token.
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds: in the queue, from the call to the first token, and from each token to the next."""
+    """Seconds: in the queue, from the call to the first token, and from each token to the next.
+
+    `together`: how many requests its forwards computed, of them the most; 0 where it came to none.
+    """
 
     queue_s: float
     first_token_s: float | None
     gaps_s: tuple[float, ...] = ()
+    together: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ class GenerationRequest:
         self.submitted_at = time.monotonic()
         self.admitted_at: float | None = None
         self.first_token_at: float | None = None
+        self.together = 0
         self._last_token_at = 0.0
         self._gaps_s: list[float] = []
 
@@ -226,4 +231,4 @@ class GenerationRequest:
         now = time.monotonic()
         queue_s = (now if self.admitted_at is None else self.admitted_at) - self.submitted_at
         first_token_s = None if self.first_token_at is None else self.first_token_at - self.submitted_at
-        return Timing(queue_s, first_token_s, tuple(self._gaps_s))
+        return Timing(queue_s, first_token_s, tuple(self._gaps_s), self.together)

@@ -21,6 +21,7 @@ from deployments.metrics.meter import PREPROCESS
 from deployments.replica.batching import Batcher, BatchPolicy
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
+from deployments.replica.replica import note_together
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
 from deployments.system.artifact_cache import ArtifactCache
@@ -144,6 +145,7 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
         if clip is None:
             return None
         await asyncio.wrap_future(model.clips.submit(clip))
+        note_together(clip.together)
         return model.engine.written(clip, len(samples) / model.engine.rate)
 
     async def _at_length(
@@ -155,6 +157,7 @@ class SpeechToTextReplica(TorchReplica[SpeechToText, SpeechModel]):
         model: Model,
     ) -> "Transcript":
         loop, work = asyncio.get_running_loop(), LongWork(self.turns)
+        note_together(1)
 
         def emit(segment: SpeechSegment) -> None:
             loop.call_soon_threadsafe(segments, segment)

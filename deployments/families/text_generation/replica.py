@@ -21,7 +21,7 @@ from deployments.families.text_generation.metrics import TextMetrics
 from deployments.metrics.samples import ModelReport
 from deployments.replica.calls import OnChunk
 from deployments.replica.model_replica import ReplicaOptions
-from deployments.replica.replica import note
+from deployments.replica.replica import note, note_together
 from deployments.repository.model import Model
 
 logger = logging.getLogger("ray.serve")  # Whose lines Ray keeps.
@@ -166,8 +166,11 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
         if end.finish_reason == "cancelled":
             raise TimeoutError
         self.metrics.finished(model.name, end)
-        if end.timing is not None and end.timing.first_token_s is not None:
-            note("first_token_s", end.timing.first_token_s)
+        if (timing := end.timing) is not None:
+            if timing.first_token_s is not None:
+                note("first_token_s", timing.first_token_s)
+            if timing.together:
+                note_together(timing.together)
         return TextGenerationResult(
             generated_text="".join(output.texts),
             model_id=model.name,

@@ -72,6 +72,7 @@ def test_clips_that_join_between_steps_are_written_as_alone(engine: WhisperEngin
             engine.step(under_way)
     assert [engine.written(clip, 1.0).text for clip in clips] == known
     assert together > 2
+    assert max(clip.together for clip in clips) == together
     assert not any(clip.keys for clip in clips)
 
 

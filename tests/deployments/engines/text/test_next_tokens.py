@@ -49,6 +49,15 @@ def test_each_row_is_sampled_by_its_own_options() -> None:
     assert isinstance(penalised, NextToken)
 
 
+def test_a_request_knows_with_how_many_it_was_computed_at_most() -> None:
+    first, second, third = request(), request(), request()
+    next_tokens(step_output(LOGITS[:1]), [first])
+    assert first.timing().together == 1
+    next_tokens(step_output(LOGITS), [first, first, second, second])  # a token proposed to each was right
+    next_tokens(step_output(LOGITS[:1]), [first])
+    assert [one.timing().together for one in (first, second, third)] == [2, 2, 0]
+
+
 def test_a_prompt_with_a_logit_that_is_not_finite_is_not_told_and_fails() -> None:
     told: list[Event] = []
     sampling = SamplingOptions(logprobs=1, prompt_logprobs=True)

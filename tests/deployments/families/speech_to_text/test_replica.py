@@ -12,7 +12,7 @@ from deployments.contract.types import Error, InferResponse, SpeechToText, Speec
 from deployments.engines.audio import decoding
 from deployments.families.speech_to_text.family import SPEECH_TO_TEXT, SpeechToTextOptions
 from deployments.families.speech_to_text.replica import SpeechToTextReplica
-from deployments.replica.calls import Call, Reply
+from deployments.replica.calls import Call, Reply, Stations
 from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
@@ -155,3 +155,17 @@ async def test_a_model_must_write_its_golden_text_before_it_answers(
     (folder / "model.yaml").write_text(json.dumps({"golden": [golden]}))
     [answer] = await answers(replica(tmp_path), [asking("letters")])
     assert (answer.code if isinstance(answer, Error) else None) == code
+
+
+async def test_a_request_tells_with_how_many_it_was_computed(models: Path) -> None:
+    to, told = replica(models), list[Stations]()
+    found = to.options.repository().models()
+
+    async def ask(request: SpeechToText, number: int) -> None:
+        call = Call(request, f"r-{number}", 60, find(found, request.model_id, "speech_to_text"), call_id=str(number))
+        await to.respond(call, None, lambda news: told.append(news) if isinstance(news, dict) else None)
+
+    await ask(asking("whisper"), 0)
+    assert told.pop()["batch_size"] == 1
+    await ask(asking("whisper", timestamps="segment"), 1)
+    assert told.pop()["batch_size"] == 1
