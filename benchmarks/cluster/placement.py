@@ -2,14 +2,17 @@
 
 The models are real folders, the replicas processes behind this runtime's ingress; loads and answers only wait. Callers
 ask one after the other, by Zipf's law. Beside them the same in simulated time, and Serve's own `@serve.multiplexed`.
-Needs Ray's token: `ray get-auth-token --generate`.
+Needs Ray's token: `ray get-auth-token --generate`. `least` needs nothing: it prints how many loads the same calls, one
+after the other, need for those who know more than a runtime does.
 """
 
+import argparse
 import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +128,41 @@ def simulated(count: int, requests: int) -> tuple[int, float]:
     return sum(simulation.loads.values()), simulation.now
 
 
+def least(calls: Sequence[str], places: int) -> dict[str, int]:
+    """Loads, where one of the models in memory has to go for each. "next": it is the one that is asked for again last
+    (Bélády); "often": that is asked for least in all; "lru": that was not asked for longest."""
+    again, coming = [0] * len(calls), dict[str, int]()
+    for at in reversed(range(len(calls))):
+        again[at] = coming.get(calls[at], len(calls))
+        coming[calls[at]] = at
+    often = Counter(calls)
+    loads = dict.fromkeys(("next", "often", "lru"), 0)
+    for policy in loads:
+        held = dict[str, float]()  # What is kept longest has the largest number.
+        for at, model in enumerate(calls):
+            if model not in held:
+                loads[policy] += 1
+                if len(held) == places:
+                    del held[min(held, key=held.__getitem__)]
+            held[model] = {"next": -again[at], "often": often[model], "lru": at}[policy]
+    return loads
+
+
+def print_least() -> None:
+    print("| models | requests | seed | all later calls known | their frequencies known | least recently used |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for count, requests in POINTS:
+        for seed in range(1, 5):
+            draw = zipf(count, seed)
+            loads = least([draw() for _ in range(requests)], REPLICAS * ROOM)
+            print(f"| {count} | {requests} | {seed} | {' | '.join(map(str, loads.values()))} |")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("measured", "least"), default="measured")
+    if parser.parse_args().what == "least":
+        return print_least()
     set_environment_until_exit()
     memory: Any = {"object_store_memory": 80 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": CPUS + 1, "include_dashboard": False} | memory)
@@ -151,6 +188,7 @@ def main() -> None:
         serve.shutdown()
         ray.shutdown()
         cluster.shutdown()
+    return None
 
 
 if __name__ == "__main__":

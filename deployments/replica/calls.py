@@ -72,14 +72,20 @@ stations: ContextVar[Stations | None] = ContextVar("stations", default=None)
 
 
 class RoutingStats(TypedDict):
-    """What a replica publishes to those that choose a replica."""
+    """What a replica publishes by Serve."""
 
-    models: list[str]
-    """The names of the models in its memory."""
-    free: float
-    """The share of its memory that is free, in hundredths: every change goes to every ingress."""
     address: tuple[str, int] | None
     """Where other nodes reach it past Serve."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a replica tells every ingress that is connected to it, when it connects and with each change."""
+
+    models: frozenset[str] = frozenset()
+    """The names of those in its memory, or being loaded."""
+    free: float = 1.0
+    """The share of its memory that is free, in hundredths."""
 
 
 @dataclass(frozen=True)  # Without slots, which would be pickled by Python code, with every request.

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse
-from deployments.replica.calls import Call, News, OnChunk, OnNews, ReplicaLost, Reply
+from deployments.replica.calls import Call, Holdings, News, OnChunk, OnNews, ReplicaLost, Reply
 
 logger = logging.getLogger("model_runtime.dispatch")
 
@@ -144,15 +144,21 @@ class IngressConnection(FramedConnection):
             if self.pending.pop(call_id, None) is not None:  # No response came, and the connection is there.
                 self.write(call_id)
 
-    def received(self, item: tuple[str, Reply | News] | str) -> None:
+    def received(self, item: tuple[str, Reply | News] | Holdings | str) -> None:
         if isinstance(item, str):  # LEAVING
             self.open = False
+            return
+        if isinstance(item, Holdings):
+            self.told(item)
             return
         call_id, reply = item
         ended = isinstance(reply, InferResponse)
         pending = self.pending.pop(call_id, None) if ended else self.pending.get(call_id)
         if pending is not None:
             pending.deliver(reply)
+
+    def told(self, holdings: Holdings) -> None:
+        """What the replica holds now."""
 
     def connection_lost(self, failure: Exception | None) -> None:
         crash = self._lost(self)
@@ -168,9 +174,13 @@ class Responder(Protocol):
     async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         """Never raises, not even when cancelled."""
 
+    def holdings(self) -> Holdings:
+        """What its ingresses are told."""
+
 
 class ReplicaConnection(FramedConnection):
-    """The replica's end: writes (call id, Reply or News), or LEAVING. In `connections` while it is connected."""
+    """The replica's end: writes (call id, Reply or News), its Holdings, or LEAVING. In `connections` while it is
+    connected."""
 
     def __init__(self, replica: Responder, connections: "set[ReplicaConnection]") -> None:
         super().__init__()
@@ -181,6 +191,7 @@ class ReplicaConnection(FramedConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._connections.add(self)
+        self.write(self._replica.holdings())
 
     def received(self, item: Call | str) -> None:
         if isinstance(item, Call):

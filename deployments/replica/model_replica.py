@@ -21,7 +21,7 @@ from deployments.contract.types import Error, InferRequest, InferResponse
 from deployments.metrics.meter import BATCH, COMPUTE, LOAD, Instrument, Meter
 from deployments.metrics.samples import ModelReport
 from deployments.replica.budget import Budget
-from deployments.replica.calls import Call, OnChunk, RoutingStats, TimeLimit
+from deployments.replica.calls import Call, Holdings, OnChunk, TimeLimit
 from deployments.replica.context import asked_of_peers, replica_name
 from deployments.replica.gpu import gpu_utilization
 from deployments.replica.measurements import reports_of
@@ -80,6 +80,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.footprint = Footprint(self.residency.memory.device_memory, self.residency.ledger, self.stated_overhead)
         self.oom_record = OomRecord(self.cache, self.footprint)
         self.residency.history.outgrown = self.oom_record.size_of
+        self.residency.memory.changed = self.tell
         self.device = "cpu"
         self.golden = GoldenValidator(self.validator.validate, options.family.golden, self._answer_golden)
         self._has_models = False  # That the budget knows of.
@@ -218,6 +219,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             self.residency.sweep()
             self.footprint.update(self.residency.memory.unloads)
             self.oom_record.look()
+            self.tell()
 
     async def statuses(self) -> list[ResidentStatus]:
         cpu = self.cpu.sample()
@@ -287,10 +289,10 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.residency.memory.device_memory = self.footprint.memory = gpu
         self.oom_record.use_gpu()
 
-    def record_routing_stats(self) -> RoutingStats:
+    def holdings(self) -> Holdings:
         ledger = self.residency.ledger
         free = round(max(0, ledger.free_bytes) / max(1, ledger.budget_bytes), 2)
-        return RoutingStats(models=sorted(self.residency.model_names()), free=free, address=self.address)
+        return Holdings(frozenset(self.residency.model_names()), free)
 
     def gpu_utilization(self) -> dict[str, float]:
         return gpu_utilization()

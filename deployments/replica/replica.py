@@ -20,6 +20,7 @@ from deployments.replica.calls import (
     PACE,
     QUEUED_S,
     Call,
+    Holdings,
     News,
     OnChunk,
     OnNews,
@@ -153,13 +154,16 @@ class Replica(abc.ABC):
             if (task := self._under_way.get(call_id)) is not None:
                 task.cancel()
 
-    @property
-    def address(self) -> tuple[str, int] | None:
-        """Where ingresses on other nodes reach it."""
-        return self._server.address if self._server else None
-
     def record_routing_stats(self) -> RoutingStats:
-        return RoutingStats(models=[], free=1.0, address=self.address)
+        return RoutingStats(address=self._server.address if self._server else None)
+
+    def holdings(self) -> Holdings:
+        return Holdings()
+
+    def tell(self) -> None:
+        """What it holds may have changed."""
+        if self._server is not None:
+            self._server.tell()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, which counts exchanges, not the calls in them."""

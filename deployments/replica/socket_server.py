@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from deployments.replica.calls import Holdings
 from deployments.replica.connection import ReplicaConnection, Responder
 from deployments.replica.handshake import ClusterNetwork, ServerHandshakes
 
@@ -34,6 +35,7 @@ class ReplicaSocketServer:
             listener = _tcp_listener(network.host)
             self.address = (network.host, listener.getsockname()[1])
             self._listeners.append((listener, self._handshakes))
+        self._told: Holdings | None = None
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     def _connection(self) -> ReplicaConnection:
@@ -46,6 +48,13 @@ class ReplicaSocketServer:
             make = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
             servers.append(await make(protocol, sock=listener))
         return servers
+
+    def tell(self) -> None:
+        """Tells every ingress what the replica holds, if that has changed."""
+        if (holdings := self._replica.holdings()) != self._told:
+            self._told = holdings
+            for connection in self.connections:
+                connection.write(holdings)
 
     async def close(self) -> None:
         """Takes no new calls; ends once those under way are answered."""

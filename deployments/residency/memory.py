@@ -48,6 +48,8 @@ class MemoryManager(Generic[EngineT]):
         self.unloads = 0
         self.pins: dict[str, bool] = {}
         """By name, where the manifest was overruled."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called when a model has been given memory, or is about to leave it."""
         self._queue = LoadQueue(ledger, self.eviction_score, clock)
         self._changed = asyncio.Event()
         self._unloading: set[asyncio.Task[None]] = set()
@@ -132,6 +134,7 @@ class MemoryManager(Generic[EngineT]):
                 self.evict(victim)
             model = request.model
             self.ledger.reserve(model.key, request.size, self.pins.get(model.name, model.manifest.pinned))
+            self.changed()
             request.granted.set_result(None)
         if self._timer:
             self._timer.cancel()
@@ -162,6 +165,7 @@ class MemoryManager(Generic[EngineT]):
         """Begin to unload an idle model. Its bytes count as used until its engine is closed."""
         resident = self.residents.pop(key)
         self.ledger.begin_unload(key)
+        self.changed()
         if not resident.draining:
             self.history[key].evictions += 1
         task = asyncio.create_task(self._unload(resident))

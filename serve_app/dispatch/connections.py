@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from ray.serve.request_router import ReplicaID, RunningReplica
 
+from deployments.replica.calls import Holdings
 from deployments.replica.connection import IngressConnection
 from deployments.replica.handshake import TIMEOUT_S, ClusterNetwork, connect
 from deployments.replica.launcher_profile import LauncherProfile
@@ -20,12 +21,18 @@ Address = str | tuple[str, int]
 
 
 class SocketTransport(IngressConnection):
-    """A connection to one replica, with what is known of the replica's models."""
+    """A connection to one replica, with what was sent for the replica's models."""
 
     def __init__(self, replica: ReplicaID, lost: Callable[[IngressConnection], str]) -> None:
         super().__init__(replica.unique_id, lost)
-        self.replica_id = replica
         self.memory = ReplicaMemory()
+
+    @property
+    def models_in_use(self) -> Set[str]:
+        return {pending.call.model.name for pending in self.pending.values() if pending.call.model}
+
+    def told(self, holdings: Holdings) -> None:
+        self.memory.update(holdings)
 
 
 class Connections:

@@ -1,20 +1,25 @@
 """Which replica a model's next call takes, so that models are loaded as seldom as possible. Knows names and counts.
 
 A call goes to a replica that holds its model, while that replica has few calls under way. A model that no replica holds
-goes to one with enough free memory for it, else to the one where the models to evict are used least. A model whose
-replicas are all busy gets one more copy: into free memory, or in place of a model that is used far less.
+goes to one with enough free memory for it, else to the one where the models to evict are used least: those that no call
+uses now, since others are not evicted. A model whose replicas are all busy gets one more copy: into free memory, or in
+place of a model that is used far less.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence, Set
+from typing import Protocol
+
+from deployments.replica.calls import Holdings
 
 COMING_S = 10.0
-"""For so long after a call its replica's statistics may not have the model yet."""
+"""For so long after a call its replica may not have told of the model yet: a load that waits for memory."""
 HALF_LIFE_CALLS = 500
 """After so many calls of a family an earlier one counts half."""
 FAR_LESS = 4.0
 """A copy replaces a model that would be used so many times less than the copy. Smaller values load more often."""
+DOUBT = 2.0
+"""Of a model's share of the calls so many standard deviations are taken off, since the first calls say little."""
 USUAL_SIZE = 0.1
 """The share of a replica's memory that a model takes where none is known."""
 ROUNDING = 0.02
@@ -25,25 +30,20 @@ _LARGE = 1e200
 
 
 class ReplicaMemory:
-    """What is known of one replica's models: its newest statistics, and the calls that were sent to it since."""
+    """What is known of one replica's models: what it told last, and the calls that were sent to it since."""
 
     def __init__(self) -> None:
         self.held: frozenset[str] = frozenset()
-        """In memory or being loaded, by its newest statistics."""
+        """In memory or being loaded."""
         self.free = 1.0
         """The share of its memory that was free then."""
         self.coming: dict[str, float] = {}
-        """When a call for a model was sent there that its statistics do not have yet."""
-        self._stats: Mapping[str, Any] | None = None
+        """When a call was sent there for a model of which it has not told yet."""
 
-    def update(self, stats: Mapping[str, Any]) -> None:
-        """The replica's newest statistics."""
-        if stats is self._stats:
-            return
-        self._stats = stats
-        self.held, self.free = frozenset(stats.get("models", ())), float(stats.get("free", 1.0))
+    def update(self, told: Holdings) -> None:
+        self.held, self.free = told.models, told.free
         for model in self.held & self.coming.keys():
-            # From now on the statistics decide.
+            # From now on the replica decides.
             del self.coming[model]
 
     def sent(self, model: str, now: float) -> None:
@@ -54,7 +54,7 @@ class ReplicaMemory:
         """Whether it is there, or about to be."""
         return model in self.held or (model in self.coming and now - self.coming[model] < COMING_S)
 
-    def models(self, now: float) -> Collection[str]:
+    def models(self, now: float) -> Set[str]:
         """Those that are there, or about to be."""
         self.coming = {model: at for model, at in self.coming.items() if now - at < COMING_S}
         return self.held | self.coming.keys() if self.coming else self.held
@@ -78,6 +78,10 @@ class Replica(Protocol):
     @property
     def under_way(self) -> int:
         """Calls."""
+
+    @property
+    def models_in_use(self) -> Set[str]:
+        """Those of the calls under way."""
 
 
 class Placement:
@@ -137,17 +141,20 @@ class Placement:
 
         def use_of_evicted(index: int) -> float:
             """How much the model is used that the replica would evict."""
-            uses = (0.0 if name in spare else self._uses.get(name, 0.0) / copies[name] for name in models[index])
+            idle = (models[index] - replicas[index].models_in_use) or models[index]
+            uses = (0.0 if name in spare else self._uses.get(name, 0.0) / copies[name] for name in idle)
             return min(uses, default=0.0)
 
-        cheapest = min(candidates, key=lambda index: (use_of_evicted(index), -free(index)))
+        cheapest = min(candidates, key=lambda index: (use_of_evicted(index), -free(index), under_way(index)))
         if holders and self._uses[model] / (len(holders) + 1) < FAR_LESS * use_of_evicted(cheapest):
             return least_busy
         return cheapest
 
     def _copies(self, model: str, replicas: int) -> int:
         """How many replicas the model is wanted on, by its share of the family's calls."""
-        return max(1, math.ceil(self._uses.get(model, 0.0) / self._total * replicas))
+        share, calls = self._uses.get(model, 0.0) / self._total, self._total / self._weight
+        doubt = DOUBT * math.sqrt(max(0.0, share * (1 - share)) / calls)
+        return max(1, math.ceil((share - doubt) * replicas))
 
     def _count(self, model: str) -> None:
         self._weight *= _GROWTH

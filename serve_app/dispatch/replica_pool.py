@@ -41,8 +41,6 @@ class ReplicaPool:
         self._clock = clock
         self._connections = Connections(profile, network)
         self._replicas: Replicas = {}
-        self._updated: set[SocketTransport] = set()
-        """Those whose memory has the statistics of `_replicas`."""
         self._handle_transports: dict[str, HandleTransport] = {}  # by model
 
     def use(self, target_ongoing: float) -> None:
@@ -58,7 +56,7 @@ class ReplicaPool:
         sockets = self._open()
         # While Serve hands a replica new settings it does not list it. One that ends announces it itself.
         if replicas is not self._replicas and (replicas or not sockets):
-            self._replicas, self._updated = replicas, set()
+            self._replicas = replicas
             self._connections.update(replicas)
             sockets = self._open()
         if not sockets:
@@ -96,11 +94,6 @@ class ReplicaPool:
             return _NONE
 
     def _best(self, sockets: list[SocketTransport], model: str) -> SocketTransport:
-        for socket in sockets:
-            if socket not in self._updated:
-                replica = self._replicas.get(socket.replica_id)
-                socket.memory.update((replica.routing_stats if replica else None) or {})
-                self._updated.add(socket)
         return sockets[self._placement.best(model, sockets, self._clock())]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from deployments.contract.types import ImageClassification, InferResponse, TextGenerationResult
 from deployments.replica import handshake
-from deployments.replica.calls import Call, OnChunk, OnNews
+from deployments.replica.calls import Call, Holdings, OnChunk, OnNews
 from deployments.replica.handshake import ClusterNetwork, connect
 from deployments.replica.socket_server import ReplicaSocketServer
 from tests.deployments.replica.test_connection import Receiver
@@ -25,6 +25,9 @@ class Sized:
 
     def __init__(self) -> None:
         self.calls = 0
+
+    def holdings(self) -> Holdings:
+        return Holdings()
 
     async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         self.calls += 1
@@ -46,6 +49,8 @@ def address_of(server: ReplicaSocketServer) -> tuple[str, int]:
 
 async def test_whoever_knows_the_secret_is_answered_also_large_calls(server: ReplicaSocketServer) -> None:
     connection = await connect(address_of(server), NETWORK.secret, Receiver())
+    await until(lambda: connection.items)
+    assert connection.items.pop() == Holdings()
     for size in (0, 10, 20_000_000):
         connection.write(Call(ImageClassification(model_id="m", image_data=bytes(size)), "r", 60, call_id=str(size)))
         await until(lambda: connection.items)

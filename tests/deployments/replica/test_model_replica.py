@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import Error, TextGenerationResult
-from deployments.replica.calls import News
+from deployments.replica.calls import Holdings, News
 from deployments.repository.model import Model
 from deployments.residency.ledger import MIB
 from deployments.system.oom_kills import oom_kills
@@ -49,6 +49,32 @@ async def test_a_call_tells_the_stations_that_it_passed(models: Path, started: S
     await replica.respond(call(found(models), "ab"), None, told.append)
     await replica.respond(call(found(models), "wait", timeout_s=0.2), None, told.append)
     assert [set(one) for one in told if isinstance(one, dict)] == [{"load_s", "compute_s"}, {"load_s"}]
+
+
+class Ingresses:
+    """In place of a server: keeps what the replica tells."""
+
+    def __init__(self, replica: CapitalsReplica) -> None:
+        self.replica, self.told = replica, list[Holdings]()
+
+    def tell(self) -> None:
+        self.told.append(self.replica.holdings())
+
+
+async def test_ingresses_are_told_of_a_model_before_its_load_and_before_its_memory_is_freed(
+    models: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = started(required_mem_mb=100)
+    ingresses = Ingresses(replica)
+    monkeypatch.setattr(replica, "_server", ingresses)
+    answering = asyncio.create_task(replica.respond(call(found(models), "go on"), None))
+    await until(lambda: ingresses.told)
+    assert [one.models for one in ingresses.told] == [{"m"}]
+    replica.goes_on.set()
+    await answering
+    await replica.unload_model(found(models))
+    assert [one.models for one in ingresses.told] == [{"m"}, set()]
+    assert ingresses.told[-1].free == 1.0
 
 
 def test_a_replica_without_a_home_gives_one_to_its_libraries(

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, OnChunk, OnNews
+from deployments.replica.calls import Call, Holdings, OnChunk, OnNews
 from deployments.replica.connection import LEAVING
 from deployments.replica.socket_server import ReplicaSocketServer
 from tests.deployments.replica.test_connection import Receiver
@@ -29,6 +29,10 @@ class Waiting:
         self.go = asyncio.Event()
         self.begun: list[str] = []
         self.cancelled: list[str] = []
+        self.held = Holdings()
+
+    def holdings(self) -> Holdings:
+        return self.held
 
     async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         assert isinstance(call.request, TextGeneration)
@@ -50,6 +54,8 @@ def call(call_id: str, prompt: str = "slow", stream: bool = False) -> Call:
 
 async def connected(path: Path) -> Receiver:
     _, connection = await asyncio.get_running_loop().create_unix_connection(Receiver, str(path))
+    await until(lambda: connection.items)
+    assert connection.items.pop() == Holdings()
     return connection
 
 
@@ -74,6 +80,19 @@ async def test_a_slow_call_holds_up_no_other_and_chunks_come_where_they_are_want
     await until(lambda: connection.items == [("2", Chunk("a", 1)), ("2", quick)])
     replica.go.set()
     await until(lambda: connection.items[2:] == [("1", TextGenerationResult(generated_text="slow"))])
+    await server.close()
+
+
+async def test_every_ingress_is_told_what_the_replica_holds_once_for_each_change(path: Path, start: Start) -> None:
+    replica, server = start()
+    connections = [await connected(path) for _ in range(2)]
+    replica.held = Holdings(frozenset("m"), 0.5)
+    for _ in range(3):
+        server.tell()
+    for connection in connections:
+        connection.write(call("1", "quick"))
+    await until(lambda: all(len(connection.items) == 2 for connection in connections))
+    assert all(connection.items[0] == replica.held for connection in connections)
     await server.close()
 
 

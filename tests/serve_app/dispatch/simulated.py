@@ -4,7 +4,7 @@ import heapq
 import itertools
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +12,7 @@ from typing import Any, cast
 from ray.serve._private.common import DeploymentID
 from ray.serve.request_router import ReplicaID
 
+from deployments.replica.calls import Holdings
 from deployments.residency.eviction import CostAware
 from serve_app.dispatch.connections import SocketTransport
 from serve_app.dispatch.replica_pool import ReplicaPool
@@ -19,8 +20,7 @@ from tests.serve_app.dispatch.handles import FakeHandle
 
 LOAD_S = 1.0
 SERVICE_S = 0.03
-REPORT_EVERY_S = 1.0
-REPORT_TAKES_S = 0.4
+TELLING_TAKES_S = 0.002
 
 
 class Simulation:
@@ -54,15 +54,12 @@ class Simulation:
             unreachable=set(),
         )
         self.pool._connections = cast(Any, connections)
-        self._stats: dict[str, Mapping[str, Any]] = {}
 
     def after(self, delay_s: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._events, (self.now + delay_s, next(self._order), action))
 
     def run(self, requests: int) -> None:
         self._left = requests
-        for number, replica in enumerate(self.replicas):
-            self.after(number * REPORT_EVERY_S / len(self.replicas), replica.report)
         for _ in range(self._callers):
             self.ask()
         expected = self.answered + requests
@@ -76,15 +73,6 @@ class Simulation:
             model = self._draw()
             transport = cast(SocketTransport, self.pool.pick(model))
             next(replica for replica in self.replicas if replica.transport is transport).take(model)
-
-    def publish(self, replica: "SimulatedReplica", stats: Mapping[str, Any]) -> None:
-        self._stats = {**self._stats, replica.name: stats}
-        self._handle.show(
-            {
-                ReplicaID(name, DeploymentID("Text")): SimpleNamespace(routing_stats=of_replica)
-                for name, of_replica in self._stats.items()
-            }
-        )
 
 
 class SimulatedReplica:
@@ -104,7 +92,9 @@ class SimulatedReplica:
 
     def take(self, model: str) -> None:
         call = f"{self.name}-{next(self._numbers)}"
-        self.transport.pending[call] = cast(Any, SimpleNamespace(model=model))
+        self.transport.pending[call] = cast(
+            Any, SimpleNamespace(call=SimpleNamespace(model=SimpleNamespace(name=model)))
+        )
         self._policy.record_use(model, self._simulation.now)
         if model in self._ready:
             self._serve(model, call)
@@ -112,11 +102,10 @@ class SimulatedReplica:
             self._waiting[model].append(call)
             self._load()
 
-    def report(self) -> None:
-        held = sorted(self._ready | self._loading)
-        stats = {"models": held, "free": round(1 - len(held) / self._room, 2)}
-        self._simulation.after(REPORT_TAKES_S, lambda: self._simulation.publish(self, stats))
-        self._simulation.after(REPORT_EVERY_S, self.report)
+    def _tell(self) -> None:
+        models = frozenset(self._ready | self._loading)
+        told = partial(self.transport.told, Holdings(models, round(1 - len(models) / self._room, 2)))
+        self._simulation.after(TELLING_TAKES_S, told)
 
     def _load(self) -> None:
         """Starts what may be loaded now."""
@@ -130,6 +119,7 @@ class SimulatedReplica:
                     min(idle, key=lambda name: self._policy.eviction_score(name, 1, self._simulation.load_s, now))
                 )
             self._loading.add(model)
+            self._tell()
             self._simulation.loads[model] += 1
             self._simulation.most_held = max(self._simulation.most_held, len(self._ready) + len(self._loading))
             self._simulation.after(self._simulation.load_s, partial(self._loaded, model))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, OnChunk, OnNews
+from deployments.replica.calls import Call, Holdings, OnChunk, OnNews
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.socket_server import ReplicaSocketServer
 from serve_app.dispatch.connections import Connections, SocketTransport
@@ -34,7 +34,11 @@ class SocketReplica:
         self.go = asyncio.Event()
         self.begun: list[str] = []
         self.cancelled: list[str] = []
+        self.held = Holdings()
         self.server = ReplicaSocketServer(self, path, network)
+
+    def holdings(self) -> Holdings:
+        return self.held
 
     async def respond(self, call: Call, on_chunk: OnChunk | None, on_news: OnNews) -> InferResponse:
         assert isinstance(call.request, TextGeneration)

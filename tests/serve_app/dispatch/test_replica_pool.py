@@ -13,7 +13,7 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.request_router import ReplicaID
 
 from deployments.contract.types import InferResponse, TextGeneration, TextGenerationResult
-from deployments.replica.calls import Call, ReplicaLost
+from deployments.replica.calls import Call, Holdings, ReplicaLost
 from deployments.replica.handshake import ClusterNetwork
 from deployments.replica.launcher_profile import LauncherProfile
 from serve_app.dispatch.connections import SocketTransport
@@ -163,17 +163,25 @@ async def test_a_replica_that_is_not_reached_directly_takes_the_calls_that_are_t
 
 
 class TwoReplicas:
-    """Both connected, each of them with its statistics."""
+    """Both connected, and each of them has told what it holds."""
 
     def __init__(self, handle: FakeHandle, folder: Path) -> None:
         self.handle = handle
         self.replicas = [SocketReplica(folder / f"{name}.sock") for name in "ab"]
 
-    async def connect(self, pool: ReplicaPool, **stats: dict[str, Any]) -> None:
-        self.handle.show(table(**stats))
+    async def connect(self, pool: ReplicaPool, **held: Holdings) -> None:
+        for name, replica in zip("ab", self.replicas, strict=True):
+            replica.held = held.get(name, replica.held)
+        self.handle.show(table(a={}, b={}))
         pool.pick("")
         await until(lambda: len(open_in(pool._connections)) == 2)
         await until(lambda: all(replica.server.connections for replica in self.replicas))
+        await self.told(pool)
+
+    async def told(self, pool: ReplicaPool) -> None:
+        """Returns once the pool knows what they hold."""
+        held = {name: replica.held.models for name, replica in zip("ab", self.replicas, strict=True)}
+        await until(lambda: {socket.replica: socket.memory.held for socket in open_in(pool._connections)} == held)
 
     async def close(self) -> None:
         for replica in self.replicas:
@@ -184,7 +192,7 @@ async def test_a_model_stays_with_its_replica_until_that_has_its_target_of_calls
     pool: ReplicaPool, handle: FakeHandle, folder: Path
 ) -> None:
     both = TwoReplicas(handle, folder)
-    await both.connect(pool, a={}, b={})
+    await both.connect(pool)
     first = picked_socket(pool)
     assert first is not None
     assert picked_socket(pool) is first
@@ -201,12 +209,22 @@ async def test_a_model_stays_with_its_replica_until_that_has_its_target_of_calls
     await asyncio.gather(*calls)
 
 
-async def test_a_call_goes_where_the_model_is_in_memory(pool: ReplicaPool, handle: FakeHandle, folder: Path) -> None:
+async def test_a_call_goes_where_the_model_is_in_memory_now(
+    pool: ReplicaPool, handle: FakeHandle, folder: Path
+) -> None:
     both = TwoReplicas(handle, folder)
-    await both.connect(pool, a={"models": [], "free": 1.0}, b={"models": ["m"], "free": 0.1})
+    await both.connect(pool, b=Holdings(frozenset("m"), 0.1))
     holder = picked_socket(pool)
     assert holder is not None
     assert holder.replica == "b"
+    both.replicas[1].held = Holdings()
+    both.replicas[0].held = Holdings(frozenset("m"), 0.1)
+    for replica in both.replicas:
+        replica.server.tell()
+    await both.told(pool)
+    moved = picked_socket(pool)
+    assert moved is not None
+    assert moved.replica == "a"
     await both.close()
 
 
@@ -214,7 +232,7 @@ async def test_a_model_that_no_replica_holds_goes_where_most_memory_is_free(
     pool: ReplicaPool, handle: FakeHandle, folder: Path
 ) -> None:
     both = TwoReplicas(handle, folder)
-    await both.connect(pool, a={"models": ["x"], "free": 0.2}, b={"models": ["y"], "free": 0.25})
+    await both.connect(pool, a=Holdings(frozenset("x"), 0.2), b=Holdings(frozenset("y"), 0.25))
     picked = [picked_socket(pool, model) for model in ("m", "n")]
     # The second one has already been sent a model that takes some of its memory.
     assert [transport.replica for transport in picked if transport] == ["b", "a"]
@@ -225,7 +243,7 @@ async def test_a_call_whose_replica_was_lost_takes_another_one_and_the_handle_on
     pool: ReplicaPool, handle: FakeHandle, folder: Path
 ) -> None:
     both = TwoReplicas(handle, folder)
-    await both.connect(pool, a={}, b={})
+    await both.connect(pool)
     lost = picked_socket(pool)
     assert lost is not None
     call = waiting_calls(lost, 1)[0]
@@ -249,7 +267,7 @@ async def test_the_only_replica_keeps_its_calls_while_serve_does_not_list_it(
 ) -> None:
     """Serve hands it new settings meanwhile. One that ends announces that itself."""
     both = TwoReplicas(handle, folder)
-    await both.connect(pool, a={}, b={})
+    await both.connect(pool)
     handle.show({})
     kept = pool.pick("m")
     assert isinstance(kept, SocketTransport)
@@ -262,7 +280,7 @@ async def test_the_only_replica_keeps_its_calls_while_serve_does_not_list_it(
 
 async def test_a_replica_that_ended_is_disconnected(pool: ReplicaPool, handle: FakeHandle, folder: Path) -> None:
     both = TwoReplicas(handle, folder)
-    await both.connect(pool, a={}, b={})
+    await both.connect(pool)
     handle.show(table(b={}))
     remaining = picked_socket(pool)
     assert remaining is not None
