@@ -252,8 +252,7 @@ class Call:
         return array
 
     def _infer(self) -> Array:
-        self._request.infer()
-        logits: Array = self._request.get_output_tensor(0).data
+        logits: Array = self._request.infer(share_outputs=True)[0]  # Otherwise they are copied.
         return logits[:, 0]
 
 

@@ -1,5 +1,6 @@
 """Prompts share blocks, long ones are prefilled in chunks: no text changes by it."""
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,4 +280,17 @@ def test_rows_that_are_taken_back_and_extended_are_as_if_they_had_never_been_oth
     assert again.best == expected.best
     assert torch.allclose(again.logits, logits, atol=1e-4)
     assert decoder.step(expected.best).best
+    decoder.clear()
+
+
+def test_logits_are_not_copied(engine: TextGenerationEngine) -> None:
+    decoder = decoder_of(engine)
+    decoder.prefill([[5]])
+    tracemalloc.start()
+    try:
+        output, _ = decoder.verify([[7] * 900])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 900 * output.logits.shape[1] * 4 / 2
     decoder.clear()
