@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.engine_process import obey
-from benchmarks.text.text import LONG_PROMPTS, PROMPTS
+from benchmarks.text.text import new_prompts
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import ServingError
 from deployments.contract.types import SamplingOptions
@@ -62,7 +62,7 @@ async def carry_out(engine: TextGenerationEngine, order: dict[str, Any]) -> Any:
         return (await complete(engine, prompt, length))[1]
 
     load = (order["connections"], order["lengths"], order["lead_in_s"], order["seconds"])
-    return asdict(await generate(ask, LONG_PROMPTS if order["long"] else PROMPTS, *load))
+    return asdict(await generate(ask, new_prompts(order["long"]), *load))
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ TOKENS = 64
 MIXED = tuple(8 + 8 * (step * 7 % 16) for step in range(16))
 LONG_PROMPTS = [" ".join(PROMPTS[(n + 7 * part) % len(PROMPTS)] for part in range(12)) for n in range(len(PROMPTS))]
 """About 256 tokens, which differ from the first on too."""
+_number = itertools.count()
 CHECKED = 8
 STREAMED = "16 streams, to the first token"
 LARGE_ID = "llama-134m"
@@ -52,8 +53,13 @@ class Point:
     long: bool = False
 
     @property
-    def prompts(self) -> list[str]:
-        return LONG_PROMPTS if self.long else PROMPTS
+    def prompts(self) -> Iterator[str]:
+        return new_prompts(self.long)
+
+
+def new_prompts(long: bool = False) -> Iterator[str]:
+    """Without end. None comes twice, at no point: a server that keeps much would have its keys and values still."""
+    return (f"{next(_number)} {prompt}" for prompt in itertools.cycle(LONG_PROMPTS if long else PROMPTS))
 
 
 POINTS = (
@@ -200,7 +206,7 @@ async def _streams(client: aiohttp.ClientSession, root: str, server: Server, pac
                     firsts.append((time.perf_counter() - begun) * 1e3)
         return 0 if first else length
 
-    counted = await generate(ask, PROMPTS, 16, (TOKENS,), pace.lead_in_s, pace.seconds)
+    counted = await generate(ask, new_prompts(), 16, (TOKENS,), pace.lead_in_s, pace.seconds)
     firsts.sort()
     if not firsts:
         return Measure(0, math.nan, math.nan, counted.errors)

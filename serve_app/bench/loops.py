@@ -125,7 +125,7 @@ Ask = Callable[[str, int], Awaitable[int]]
 
 
 async def generate(
-    ask: Ask, prompts: Sequence[str], connections: int, lengths: Sequence[int], lead_in_s: float, seconds: float
+    ask: Ask, prompts: Iterable[str], connections: int, lengths: Sequence[int], lead_in_s: float, seconds: float
 ) -> Measure:
     """A closed loop of texts; counted after the lead-in. Tokens a second. A text of another length is an error."""
     works = itertools.cycle(zip(itertools.cycle(prompts), itertools.cycle(lengths), strict=False))
