@@ -28,7 +28,8 @@ GROWS_MIB, GROWS_DESCRIPTORS, GROWS_THREADS = 8.0, 8, 4
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one process holds. `memory`: bytes of its own, shared ones left out."""
+    """What one process holds. `memory`: bytes that are of no file, those that it still shares with its parent included:
+    to write to them takes no more."""
 
     name: str
     memory: int
@@ -45,8 +46,9 @@ def holdings(processes: Iterable[psutil.Process]) -> Holdings:
     for process in processes:
         try:
             with process.oneshot():
-                memory = int(process.memory_full_info().uss)
-                held[process.pid] = Holding(process.name(), memory, process.num_fds(), process.num_threads())
+                memory = process.memory_info()
+                anonymous = memory.rss - memory.shared
+                held[process.pid] = Holding(process.name(), anonymous, process.num_fds(), process.num_threads())
         except psutil.Error:  # it has ended, or is about to
             continue
     return held

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -10,9 +11,16 @@ import pytest
 from tests.faults.held import Held, grown, held
 
 LEAKS = """
-import sys, threading
+import os, sys, threading
+inherited = bytearray(b"x" * (16 << 20))
+if child := os.fork():
+    print(child, flush=True)
+    os.waitpid(child, 0)
+    sys.exit()
 kept, ended = [], threading.Event()
 for line in sys.stdin:
+    if "copies" in line:
+        inherited[:] = b"y" * len(inherited)
     if "memory" in line:
         kept.append(bytearray(b"x" * (16 << 20)))
     if "descriptors" in line:
@@ -24,31 +32,41 @@ for line in sys.stdin:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Leaking:
+    parent: subprocess.Popen[str]
+    pid: int
+    """Of its child, which is the one that leaks."""
+
+    def told(self, what: str) -> dict[str, Held]:
+        """What it holds afterwards."""
+        assert self.parent.stdin
+        assert self.parent.stdout
+        self.parent.stdin.write(f"{what}\n")
+        self.parent.stdin.flush()
+        assert self.parent.stdout.readline() == "done\n"
+        return held([psutil.Process(self.pid)])
+
+
 @pytest.fixture
-def leaking() -> Iterator[subprocess.Popen[str]]:
-    """Leaks what it is told to."""
+def leaking() -> Iterator[Leaking]:
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", LEAKS], stdin=pipe, stdout=pipe, text=True) as process:
-        yield process
-        process.kill()
-
-
-def told(process: subprocess.Popen[str], what: str) -> dict[str, Held]:
-    """What it holds afterwards."""
-    assert process.stdin
-    assert process.stdout
-    process.stdin.write(f"{what}\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "done\n"
-    return held([psutil.Process(process.pid)])
+    with subprocess.Popen([sys.executable, "-c", LEAKS], stdin=pipe, stdout=pipe, text=True) as parent:
+        assert parent.stdout
+        yield Leaking(parent, int(parent.stdout.readline()))
 
 
 @pytest.mark.parametrize("leak", ["memory", "descriptors", "threads"])
-def test_a_deliberate_leak_is_found(leaking: subprocess.Popen[str], leak: str) -> None:
-    before = told(leaking, "nothing")
+def test_a_deliberate_leak_is_found(leaking: Leaking, leak: str) -> None:
+    before = leaking.told("nothing")
     (name,) = before
-    assert grown(before, told(leaking, "nothing")) == []
-    assert grown(before, told(leaking, leak)) == [f"{name} grows in {'MiB' if leak == 'memory' else leak}"]
+    assert grown(before, leaking.told("nothing")) == []
+    assert grown(before, leaking.told(leak)) == [f"{name} grows in {'MiB' if leak == 'memory' else leak}"]
+
+
+def test_memory_that_a_child_copies_because_it_writes_to_it_is_no_leak(leaking: Leaking) -> None:
+    before = leaking.told("nothing")
+    assert grown(before, leaking.told("copies")) == []
 
 
 def test_another_process_of_the_kind_is_no_leak_and_one_more_is() -> None:
