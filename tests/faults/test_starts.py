@@ -1,6 +1,5 @@
 """`make test-faults`: starts and stops in a row, none of which fails or leaves anything. FAULTS_STARTS=200 for more."""
 
-import json
 import os
 import tempfile
 import time
@@ -10,7 +9,6 @@ import pytest
 
 from serve_app.supervisor.left import PREFIX, SHARED_MEMORY
 from tests.faults.served import serving
-from tests.faults.test_faults import CONFIGURATION
 from tests.support.ports import free_port
 from tests.support.tiny_models import save_text_model
 
@@ -34,7 +32,7 @@ def test_starts_always_start_and_leave_nothing(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         begun = time.monotonic()
-        with serving(folder, free_port(), models, json.dumps(CONFIGURATION)):  # which says what processes are left
+        with serving(folder, free_port(), models, "{}"):  # which says what processes are left
             ready_s = time.monotonic() - begun
         print(
             f"start {number} of {STARTS}: ready after {ready_s:.0f} s, stopped after {time.monotonic() - begun:.0f} s"
