@@ -10,10 +10,10 @@ from benchmarks.environment import FOLDER, PEER_BIN
 from benchmarks.models import as_base64, jpeg, save_tiny_resnet
 from benchmarks.report import US, Table
 from benchmarks.servers import Server
-from benchmarks.vision.image import best_label_or_size, litserve_server, ours
+from benchmarks.vision.image import best_label_or_size, litserve_server, mosec_server, ours
 from benchmarks.vision.pictures import Point, contest, send_base64
 
-PEERS = ("litserve", "bentoml")
+PEERS = ("litserve", "bentoml", "mosec", "openvino")
 MODEL_ID = "tiny"
 
 
@@ -25,7 +25,7 @@ def run(pace: Pace, folder: Path) -> list[Table]:
     sent = f"A JPEG of {len(pictures[0])} bytes as base64 in JSON to all."
     with_model = contest(
         "Ingress: a classifier of 15,000 parameters",
-        [ours(model.parent, MODEL_ID), *_peers(str(model))],
+        [ours(model.parent, MODEL_ID), mosec_server(model), *_peers(str(model))],
         points,
         pictures,
         pace,

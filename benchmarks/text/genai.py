@@ -5,25 +5,34 @@ from pathlib import Path
 from typing import Any
 
 import openvino as ov
+import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks.environment import FOLDER, PEER_PYTHON
 from benchmarks.servers import Server
+from deployments.engines.text.decoders.model import ROUNDED
 from deployments.engines.text.openvino.conversion import convert
+from deployments.engines.text.openvino.rounding import round_weights
 
 APPLICATION = FOLDER / "peers" / "openvino_genai_app.py"
 
 
-def converted(model: Path, place: Path) -> Path:
-    """A copy of the folder, with the model that `optimum-cli export openvino` would make: stateful, in float32."""
+def converted(model: Path, place: Path, dtype: str = "float32") -> Path:
+    """A copy of the folder, with the model that `optimum-cli export openvino` would make: stateful.
+
+    `dtype`: of the weights; "int8" and "int4" are rounded as ours are.
+    """
     shutil.copytree(model, place)
-    plain: Any = AutoModelForCausalLM.from_pretrained(model, attn_implementation="sdpa")
-    ov.save_model(convert(plain), place / "openvino_model.xml", compress_to_fp16=False)
+    plain: Any = AutoModelForCausalLM.from_pretrained(model, attn_implementation="sdpa", dtype=torch.float32)
+    stateful = convert(plain)
+    if dtype in ROUNDED:
+        round_weights(stateful, dtype)
+    ov.save_model(stateful, place / "openvino_model.xml", compress_to_fp16=False)
     return place
 
 
-def openvino_genai(place: Path) -> Server:
-    """With its own continuous batching, prefix cache and float32, as ours."""
+def openvino_genai(place: Path, precision: str = "f32") -> Server:
+    """With its own continuous batching and prefix cache. `precision`: of the arithmetic and the cache; "": its own."""
 
     def body(asked: tuple[str, int]) -> dict[str, Any]:
         prompt, length = asked
@@ -33,4 +42,5 @@ def openvino_genai(place: Path) -> Server:
         return reply["choices"][0]["text"], reply["usage"]["completion_tokens"]
 
     command = (PEER_PYTHON, APPLICATION, "--port", "{port}", "--model", place)
-    return Server("OpenVINO GenAI", command, "/v1/completions", body, answer, {"PRECISION": "f32"})
+    name = "OpenVINO GenAI" if precision == "f32" else f"OpenVINO GenAI, {precision or 'as it comes'}"
+    return Server(name, command, "/v1/completions", body, answer, {"PRECISION": precision})

@@ -78,7 +78,7 @@ def run(pace: Pace, folder: Path) -> list[Table]:
     model, large = save_llama(models / MODEL_ID), save_large_llama(folder / LARGE_ID)
     texts: dict[str, list[str]] = {}
     servers = (ours(models), openvino_genai(converted(model, folder / "genai")), _transformers(model))
-    trials = {server.name: _trial(server, texts, pace) for server in servers}
+    trials = {server.name: trial_of(server, texts, pace) for server in servers}
     trials[ENGINE] = _engine_trial(model, texts, pace)
     done = compete(trials, pace.rounds)
     names = [point.name for point in POINTS]
@@ -151,15 +151,19 @@ def _transformers(model: Path) -> Server:
     return Server("transformers serve", command, "/v1/completions", body, answer)
 
 
-def _trial(server: Server, texts: dict[str, list[str]], pace: Pace) -> Trial:
+def trial_of(server: Server, texts: dict[str, list[str]], pace: Pace, points: Sequence[Point] = POINTS) -> Trial:
+    """Measures the points, then streams. `texts` is given what the server answers to the first prompts."""
+
     def trial() -> Mapping[str, Measure]:
         with running(server, (PROMPTS[0], 2)) as url:
-            return asyncio.run(_measure(server, url, texts, pace))
+            return asyncio.run(_measure(server, url, texts, pace, points))
 
     return trial
 
 
-async def _measure(server: Server, url: str, texts: dict[str, list[str]], pace: Pace) -> Mapping[str, Measure]:
+async def _measure(
+    server: Server, url: str, texts: dict[str, list[str]], pace: Pace, points: Sequence[Point]
+) -> Mapping[str, Measure]:
     async with aiohttp.ClientSession() as client:
 
         async def answered(prompt: str, length: int) -> tuple[str, int]:
@@ -173,14 +177,14 @@ async def _measure(server: Server, url: str, texts: dict[str, list[str]], pace: 
             return (await answered(prompt, length))[1]
 
         texts[server.name] = [(await answered(prompt, TOKENS))[0] for prompt in PROMPTS[:CHECKED]]
-        for point in POINTS:
+        for point in points:
             await generate(ask, point.prompts, point.connections, point.lengths, 0, pace.lead_in_s)
         await asyncio.to_thread(settle, pace.settle_s)
         measures = {
             point.name: await generate(
                 ask, point.prompts, point.connections, point.lengths, pace.lead_in_s, pace.seconds
             )
-            for point in POINTS
+            for point in points
         }
         measures[STREAMED] = await _streams(client, url.removesuffix(server.path), server, pace)
         return measures

@@ -11,8 +11,10 @@ from benchmarks.servers import Server
 from benchmarks.vision import formats
 from benchmarks.vision.pictures import Point, contest, send_base64
 
-PEERS = ("litserve", "fastapi", "uvicorn")
+PEERS = ("litserve", "fastapi", "uvicorn", "mosec", "openvino")
 MODEL_ID = "model"
+MOSEC = ("--log-level", "warning", "--timeout", "60000", "--max-request-size", str(16 << 20))
+"""Its limits, at which no request of a benchmark is refused."""
 
 
 def run(pace: Pace, folder: Path, source: Path | None) -> list[Table | Claims]:
@@ -54,6 +56,7 @@ def servers(model: Path) -> list[Server]:
             )
             for name, options in pipelines.items()
         ),
+        mosec_server(model),
     ]
 
 
@@ -75,6 +78,18 @@ def litserve_server(name: str, options: tuple[str, ...]) -> Server:
         "/predict",
         send_base64,
         best_label_or_size,
+    )
+
+
+def mosec_server(model: Path) -> Server:
+    """Two processes and OpenVINO, decoding large JPEGs small."""
+    return Server(
+        "mosec + OpenVINO",
+        (PEER_PYTHON, FOLDER / "peers" / "mosec_app.py", "--address", "127.0.0.1", "--port", "{port}", *MOSEC),
+        "/inference",
+        send_base64,
+        best_label_or_size,
+        {"BENCHMARK_MODEL": str(model)},
     )
 
 
