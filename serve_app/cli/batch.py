@@ -7,7 +7,7 @@ A run that was ended goes on behind the last whole line of the output, so each r
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
 from itertools import islice
@@ -29,10 +29,16 @@ from serve_app.config.config import RuntimeConfig, read_config
 
 PORT = 8000
 CONCURRENCY = 64
-"""Enough to fill batches, few enough to leave other callers their turn."""
-GROUP, GROUP_BYTES = 4, 2**18
-"""So many lines share a request over HTTP, which costs a client 1.3 ms of CPU time: a seventh of what small models
-compute. Larger groups leave the batches emptier while their last line is answered. Not measured."""
+"""Of each family: as many as a replica takes of a model at once (`max_ongoing_requests`)."""
+GROUP, GROUP_BYTES = 8, 2**18
+"""So many lines share a request over HTTP, which costs a client 1.3 ms of CPU time: as much as a fifth of what small
+models compute for a line. Larger groups leave the batches emptier while their last line is answered. Not measured."""
+AHEAD, AHEAD_BYTES = 4, 2**26
+"""Beyond the first line that has no answer yet, so many times `concurrency` lines are asked. A run that is killed loses
+their answers."""
+VARIANT_WITHIN = 256
+NO_LIMITS = httpx.Limits()
+"""A connection for each request that is under way: by default 100 at most."""
 NDJSON = "application/x-ndjson"
 TIMEOUT_S = 120.0
 
@@ -40,7 +46,9 @@ TIMEOUT_S = 120.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help='a file with an InferRequest a line: {"Variant": {…}}')
     parser.add_argument("output", type=Path, help="takes an InferResponse a line, in the same order")
-    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help="requests under way at once")
+    parser.add_argument(
+        "--concurrency", type=int, default=CONCURRENCY, help="requests under way at once, of each family"
+    )
     parser.add_argument("--config", type=Path, help="of the actors, or of the runtime that is started without --url")
     actors = "compute with Ray Data on the cluster that runs here: so many actors, with models of their own"
     parser.add_argument("--actors", type=int, help=actors)
@@ -92,7 +100,7 @@ async def answer_lines(
     errors, size = 0, max(1, min(GROUP, concurrency // 8))
     async with (
         AsyncModelRuntimeClient(url, api_key=api_key) as client,
-        httpx.AsyncClient(base_url=url, headers=bearer(api_key), timeout=TIMEOUT_S) as http,
+        httpx.AsyncClient(base_url=url, headers=bearer(api_key), timeout=TIMEOUT_S, limits=NO_LIMITS) as http,
     ):
 
         async def alone(line: bytes) -> bytes:
@@ -102,7 +110,7 @@ async def answer_lines(
                 return wire.encode(Error.of(failure), wire.JSON)
             return wire.encode(await client.answer(request), wire.JSON)
 
-        async def together(group: list[bytes]) -> list[bytes]:
+        async def together(group: Sequence[bytes]) -> list[bytes]:
             told = await _told(http, group) if len(group) > 1 else []
             if len(told) != len(group):
                 return await asyncio.gather(*map(alone, group))
@@ -111,9 +119,10 @@ async def answer_lines(
                 for line, answer in zip(group, told, strict=True)
             ]
 
-        async with aclosing(bulk.in_order(together, _grouped(lines, size), concurrency // size)) as answered:
-            async for group in answered:
-                for answer in group:
+        families = bulk.Families(together, _family, concurrency // size, size, GROUP_BYTES)
+        async with aclosing(families.in_order(lines, AHEAD * concurrency, AHEAD_BYTES)) as answered:
+            async for several in answered:
+                for answer in several:
                     answers.write(answer + b"\n")
                     errors += _error_in(answer) is not None
                     on_answer()
@@ -121,7 +130,7 @@ async def answer_lines(
     return errors
 
 
-async def _told(http: httpx.AsyncClient, group: list[bytes]) -> list[bytes]:
+async def _told(http: httpx.AsyncClient, group: Sequence[bytes]) -> list[bytes]:
     """The runtime's answers to some lines in one request. Not as many where that failed, by whatever cause."""
     try:
         body = b"\n".join(map(bytes.strip, group))
@@ -138,16 +147,10 @@ def _error_in(answer: bytes) -> Error | None:
     return error if isinstance(error, Error) else None
 
 
-def _grouped(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
-    """At most `size` lines each, and GROUP_BYTES unless it is one line."""
-    group: list[bytes] = []
-    for line in lines:
-        if group and (len(group) == size or sum(map(len, group)) + len(line) > GROUP_BYTES):
-            yield group
-            group = []
-        group.append(line)
-    if group:
-        yield group
+def _family(line: bytes) -> str:
+    """By its variant, which comes first. Empty for what is none."""
+    variant = line[:VARIANT_WITHIN].partition(b'"')[2].partition(b'"')[0].decode("utf-8", "replace")
+    return variant if variant in InferRequest.variants else ""
 
 
 def _computed(options: argparse.Namespace, done: int, answers: BinaryIO, on_answer: Callable[[], None]) -> int:

@@ -110,10 +110,16 @@ class JsonLinesResponse(Response):
 
 
 async def _write(answers: Answers, send: Send) -> None:
+    lines = b""  # Those that are there together are sent together.
     while (answer := await answers.get()) is not None:
-        line = wire.encode(await answer, wire.JSON) + b"\n"
-        await send({"type": "http.response.body", "body": line, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if lines and not answer.done():
+            await send({"type": "http.response.body", "body": lines, "more_body": True})
+            lines = b""
+        lines += wire.encode(await answer, wire.JSON) + b"\n"
+        if answers.empty():
+            await send({"type": "http.response.body", "body": lines, "more_body": True})
+            lines = b""
+    await send({"type": "http.response.body", "body": lines, "more_body": False})
 
 
 async def _answer(runtime: Runtime, context: RequestContext, decode: Callable[[], InferRequest]) -> InferResponse:

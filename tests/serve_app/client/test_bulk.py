@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import pytest
 
@@ -11,6 +11,7 @@ from deployments.contract.types import Error, InferRequest, InferResponse, TextG
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient, bulk
 from tests.support.http_server import Answering
 from tests.support.ports import free_port
+from tests.support.until import until
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +106,65 @@ async def test_closing_cancels_what_is_under_way() -> None:
     assert await anext(answers) == 0
     await answers.aclose()
     assert ended == [0, 1, 2]
+
+
+def families(ask: Callable[[Sequence[bytes]], Awaitable[Sequence[bytes]]], workers: int = 2) -> bulk.Families:
+    """By the first letter; at most three lines of ten bytes together."""
+    return bulk.Families(ask, lambda line: line[:1].decode(), workers, most=3, most_bytes=10)
+
+
+async def test_lines_of_a_slow_family_hold_up_no_other_one_and_all_are_answered_in_order() -> None:
+    slow_answers, asked = asyncio.Event(), list[list[bytes]]()
+
+    async def ask(group: Sequence[bytes]) -> list[bytes]:
+        asked.append(list(group))
+        if group[0].startswith(b"s"):
+            await slow_answers.wait()
+        return [line.upper() for line in group]
+
+    lines = [b"%s%d" % (family, number) for number in range(12) for family in (b"s", b"f")]
+    answers = families(ask).in_order(lines, ahead=20, ahead_bytes=1000)
+    first = asyncio.ensure_future(anext(answers))
+    await until(lambda: sum(len(group) for group in asked if group[0].startswith(b"f")) == 10)
+    assert sum(len(group) for group in asked if group[0].startswith(b"s")) == 6
+    assert {line[:1] for group in asked for line in group[1:] if line[:1] != group[0][:1]} == set()
+    slow_answers.set()
+    assert [*await first, *[line async for some in answers for line in some]] == [line.upper() for line in lines]
+    assert max(map(len, asked)) == 3
+
+
+async def test_lines_that_are_asked_together_are_bounded_in_bytes_as_are_those_that_are_asked_ahead() -> None:
+    answer, asked = asyncio.Event(), list[list[bytes]]()
+
+    async def ask(group: Sequence[bytes]) -> Sequence[bytes]:
+        asked.append(list(group))
+        await answer.wait()
+        return group
+
+    lines = [b"a" * 4, b"a" * 4, b"a" * 4, b"a" * 100, b"a" * 5]
+    answers = families(ask, workers=9).in_order(lines, ahead=100, ahead_bytes=20)
+    first = asyncio.ensure_future(anext(answers))
+    await until(lambda: asked)
+    assert asked == [lines[:2], lines[2:3]]
+    answer.set()
+    told = [*await first, *[line async for some in answers for line in some]]
+    assert told == lines
+    assert asked[2:] == [lines[3:4], lines[4:]]
+
+
+async def test_what_asking_raises_ends_the_answers_and_what_is_under_way() -> None:
+    ended: list[bytes] = []
+
+    async def ask(group: Sequence[bytes]) -> Sequence[bytes]:
+        if group[0] == b"bad":
+            raise Unavailable("no runtime")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.extend(group)
+        return group
+
+    answers = families(ask).in_order([b"bad", b"c", b"d", b"bad"], 100, 1000)
+    with pytest.raises(Unavailable):
+        await anext(answers)
+    assert sorted(ended) == [b"c", b"d"]
