@@ -21,9 +21,9 @@ test: .venv/dev.stamp
 	$(BIN)/pytest -m alone
 
 # What needs no Ray, no compiler and no long computation, and of what is tested with many models a sample: to be run while
-# one works. The tests of a file run in one worker, so what its fixtures load is loaded once.
+# one works. The files stand in random order, each worker has one half, and who is done first takes from the other's.
 test-fast: .venv/dev.stamp
-	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile $(FAST)
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist worksteal $(FAST)
 
 # More than 10,000 steps of the residency state machine: some seconds.
 test-residency: .venv/dev.stamp

@@ -47,6 +47,7 @@ def test_the_classifier_knows_the_sample() -> None:
     assert len(engine.labels) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You'd better set embed_dim")  # of speed on CUDA
 def test_the_detector_finds_the_cells_of_its_example() -> None:
     engine = ObjectDetectionEngine.load(MODELS / "blood_cells")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import PROJECT
+from tests.support import PROJECT, sweep
 
 ENTRY = "import sys; from serve_app.cli.main import main; sys.exit(main(['config']))"
 
@@ -46,7 +46,9 @@ def test_our_entry_runs_from_a_folder_that_has_packages_of_our_names(job: Path) 
     assert "No module named 'serve_app.cli'" in hidden.stderr
 
 
-@pytest.mark.parametrize("begins", ["deployments.training", "serve_app.cli.main", "deployments.contract.wire"])
+@pytest.mark.parametrize(
+    "begins", sweep(["deployments.training", "serve_app.cli.main", "deployments.contract.wire"], "serve_app.cli.main")
+)
 def test_theirs_and_ours_are_imported_beside_each_other(job: Path, begins: str) -> None:
     program = f"""
 import {begins}, deployments.training, serve_app.training, serve_app.cli.main, deployments.contract.wire

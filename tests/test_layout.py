@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 PROJECT = Path(__file__).parent.parent
 SOURCES = sorted(file for folder in ("serve_app", "deployments") for file in (PROJECT / folder).rglob("*.py"))
 TREES = ("serve_app", "deployments", "tests", "benchmarks", "training")
@@ -224,6 +226,7 @@ def test_the_contract_needs_neither_torch_nor_ray() -> None:
     assert subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_composing_the_application_does_not_import_torch() -> None:
     check = "import sys, serve_app.app; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=PROJECT, check=False).returncode == 0

@@ -69,6 +69,7 @@ def test_64_pictures_in_one_request_are_answered_in_order_and_bad_ones_fail_alon
             )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of the damage that it reads around
 def test_no_file_is_answered_with_a_failure_of_ours(http: TestClient) -> None:
     """Never a 5xx: an answer, or what is wrong with the file."""

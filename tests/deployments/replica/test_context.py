@@ -44,6 +44,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.slow
 def test_each_ingress_replica_has_a_place_of_its_own_until_it_ends_or_leaves_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TAKES, str(tmp_path)]
     with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:

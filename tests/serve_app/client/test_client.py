@@ -14,7 +14,7 @@ import pytest
 from deployments.contract.errors import ModelNotFound, Unavailable
 from deployments.contract.types import Error, InferRequest, ObjectDetectionResult, TextEmbedding, TextEmbeddingResult
 from serve_app.client import AsyncModelRuntimeClient, ModelRuntimeClient
-from tests.support import PROJECT
+from tests.support import PROJECT, sweep
 from tests.support.http_server import RESULT, STALLED, Answering
 from tests.support.ports import free_port
 
@@ -132,10 +132,13 @@ def run(program: str, url: str, *options: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize(
     "use",
-    [
+    sweep(
+        [
+            "client.generate('m', 'p', max_tokens=3)",
+            "stream = client.generate_stream('m', 'stall', max_tokens=3); next(iter(stream))",
+        ],
         "client.generate('m', 'p', max_tokens=3)",
-        "stream = client.generate_stream('m', 'stall', max_tokens=3); next(iter(stream))",
-    ],
+    ),
 )
 def test_a_process_ends_silently_though_its_client_is_not_closed(server: Answering, use: str) -> None:
     assert run(f"{CONNECT}; {use}", server.url) == (0, "")

@@ -56,6 +56,7 @@ async def tcp_replica() -> AsyncIterator[SocketReplica]:
     await replica.close()
 
 
+@pytest.mark.slow
 async def test_a_replica_of_another_process_is_called_over_tcp(caplog: pytest.LogCaptureFixture) -> None:
     """The same child refuses an ingress with another secret, which says so once."""
     child = await asyncio.create_subprocess_exec(

@@ -84,6 +84,7 @@ def without_prefix() -> dict[Request, tuple[Any, ...]]:
         return {request: mounted.asked(*request) for request in requests()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("root_path", "before"),
     [

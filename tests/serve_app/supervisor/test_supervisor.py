@@ -12,7 +12,7 @@ import pytest
 
 from deployments.system.lifetime import is_running
 from serve_app.supervisor.supervisor import GIVEN_UP
-from tests.support import PROJECT
+from tests.support import PROJECT, sweep
 from tests.support.until import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks Linux' kernel")
@@ -61,7 +61,7 @@ def ended(pids: tuple[int, ...]) -> None:
     wait_until(lambda: not any(map(is_running, pids)), "all processes end")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", sweep([signal.SIGINT, signal.SIGTERM], signal.SIGTERM))
 def test_a_signal_ends_the_runtime_in_good_order_with_one_line(number: int) -> None:
     with supervised("serves") as process:
         first = life(process)
@@ -72,7 +72,7 @@ def test_a_signal_ends_the_runtime_in_good_order_with_one_line(number: int) -> N
         ended(first.pids)
 
 
-@pytest.mark.parametrize("victim", ["raylet", "runtime", "watchdog"])
+@pytest.mark.parametrize("victim", sweep(["raylet", "runtime", "watchdog"], "raylet"))
 def test_what_dies_is_started_anew_and_nothing_of_before_is_left(victim: str) -> None:
     with supervised("serves") as process:
         first = life(process)

@@ -14,6 +14,7 @@ from tests.support.audio.models import ctc, moonshine, speech_to_text
 from tests.support.audio.speaking import written
 
 
+@pytest.mark.slow
 def test_encoders_and_decoders_write_what_transformers_does(tmp_path: Path) -> None:
     for name, made in (("moonshine", moonshine), ("speech_to_text", speech_to_text)):
         folder = made(tmp_path / name)

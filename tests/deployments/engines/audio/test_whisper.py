@@ -144,6 +144,7 @@ def test_a_request_that_is_over_ends_at_its_next_token(engine: WhisperEngine) ->
     assert written(engine, words(1.0)).text
 
 
+@pytest.mark.slow
 def test_two_requests_that_take_turns_window_by_window_do_not_mix(folder: Path, engine: WhisperEngine) -> None:
     sounds = [words(17.0, seed=seed) for seed in (1, 2)]
     alone = [written(engine, sound, language=code) for sound, code in zip(sounds, ("fr", "de"), strict=True)]

@@ -11,6 +11,7 @@ from deployments.contract.errors import InvalidRequest
 from deployments.engines.audio.engine import load_engine
 from deployments.engines.audio.transcript import SpeechOptions
 from deployments.engines.audio.whisper import WhisperEngine
+from tests.support import sweep
 from tests.support.audio.expected import Words, timed_words, timed_words_of_segments
 from tests.support.audio.files import words
 from tests.support.audio.models import whisper
@@ -45,6 +46,7 @@ def timed(engine: WhisperEngine, sound: np.ndarray, **options: Any) -> Words:
     return [(word.text, word.start_s, word.end_s) for word in answer.words]
 
 
+@pytest.mark.slow
 def test_words_and_their_times_are_those_of_the_librarys_pipeline(folder: Path, engine: WhisperEngine) -> None:
     sounds = [words(seconds, seed=seed) for seconds in (1.5, 2.0, 3.9) for seed in range(2)]
     found = [timed(engine, sound, language="fr") for sound in sounds]
@@ -53,7 +55,7 @@ def test_words_and_their_times_are_those_of_the_librarys_pipeline(folder: Path, 
     assert any(0.5 < start < end for some in found for _, start, end in some)
 
 
-@pytest.mark.parametrize("seconds", [9.0, 13.0])
+@pytest.mark.parametrize("seconds", sweep([9.0, 13.0], 9.0))
 def test_the_times_of_several_windows_follow_each_other_to_the_end_of_the_sound(
     folder: Path, engine: WhisperEngine, seconds: float
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_language_without_spaces_has_a_word_for_each_character(tmp_path: Path)
     assert max(len(word) for word, _, _ in timed(engine, sound, language="en")) > 1
 
 
+@pytest.mark.slow
 def test_two_requests_that_take_turns_window_by_window_do_not_mix(engine: WhisperEngine) -> None:
     sounds = [words(13.0, seed=seed) for seed in (1, 2)]
     alone = [written(engine, sound, timestamps=True, words=which == 0) for which, sound in enumerate(sounds)]

@@ -61,7 +61,7 @@ def says(
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("model_type", sweep(ARCHITECTURES, "detr", "rt_detr"))
+@pytest.mark.parametrize("model_type", sweep(ARCHITECTURES, "detr"))
 def test_labels_scores_and_boxes_are_those_of_transformers(tmp_path: Path, model_type: str) -> None:
     engine = ObjectDetectionEngine.load(saved(tmp_path, model_type))
     answers = []

@@ -58,6 +58,7 @@ def test_it_finds_what_transformers_finds_and_later_loads_find_it(
     assert settled(folder, cache).runtime_info[1] == "forward: OpenVINO"
 
 
+@pytest.mark.slow
 def test_one_that_finds_something_else_is_not_used(
     tmp_path: Path, cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_broken_folder_fails_to_load_with_one_line_and_no_path(
     assert "secret" not in failed.value.message
 
 
+@pytest.mark.slow
 def test_all_minilm_is_what_sentence_transformers_makes_of_it() -> None:
     engine = TextEmbeddingEngine.load(minilm())
     assert (engine.tokenizer.max_tokens, engine.dimensions) == (256, 384)

@@ -107,6 +107,7 @@ def test_a_hostile_template_fails_in_time_and_ends_its_process(fault: str) -> No
     assert renderer._worker.process is None
 
 
+@pytest.mark.slow
 def test_a_child_that_was_killed_is_started_again() -> None:
     source = "{% if messages[0]['content'] == 'bad' %}" + HOSTILE["never ends"] + "{% endif %}fine"
     renderer = ChatRenderer(template(source), render_s=0.5)

@@ -18,12 +18,11 @@ def test_variables_of_a_request_reach_the_template_and_nothing_that_it_does_not_
         assert "<s>" in renderer.render(QUESTION, options)
         assert renderer.render(QUESTION, options) != "no<s>"  # The control token is marked: it stays text.
         assert renderer.render(QUESTION, PLAIN) == ""
-    endless = ChatOptions(chat_template_kwargs={"n": 99_999})
     with (
-        renderer_of("{% for a in range(n) %}{% for b in range(n) %}{% endfor %}{% endfor %}") as renderer,
-        pytest.raises(InvalidRequest, match="takes too long|fails"),
+        renderer_of("{% for a in range(n) %}{% endfor %}") as renderer,
+        pytest.raises(InvalidRequest, match=r"fails \(OverflowError\)"),
     ):
-        renderer.render(QUESTION, endless)
+        renderer.render(QUESTION, ChatOptions(chat_template_kwargs={"n": 1_000_000}))
     for name in ("messages", "tools", "chat_template", "add_generation_prompt"):
         with pytest.raises(ValueError, match=f"{name} is no variable"):
             ChatOptions(chat_template_kwargs={name: 1})

@@ -80,6 +80,7 @@ def test_a_folders_generation_config_holds_in_every_batch(tmp_path: Path) -> Non
     engine.close()
 
 
+@pytest.mark.slow
 def test_64_mixed_requests_at_random_times_get_their_own_texts(
     engine: TextGenerationEngine, reference: Reference
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_waiting_request_can_be_cancelled(engine: TextGenerationEngine) -> Non
     assert end.finish_reason == "cancelled"
 
 
+@pytest.mark.slow
 def test_1000_requests_with_random_cancellation_leave_no_slot_behind(
     engine: TextGenerationEngine,
 ) -> None:

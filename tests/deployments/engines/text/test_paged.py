@@ -134,6 +134,7 @@ def test_a_step_that_fails_fails_its_requests_and_the_next_one_is_answered(
     assert reference.agrees(PROMPTS[0], 20, ask(engine, PROMPTS[0], 20).text)
 
 
+@pytest.mark.slow
 def test_only_the_request_whose_logits_are_nan_fails(
     engine: TextGenerationEngine, reference: Reference, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,7 +74,8 @@ def test_the_size_of_an_image_counts_when_it_is_upright(tmp_path: Path) -> None:
         engine.preprocess(encoded(photo(32, 48)))
 
 
-@pytest.mark.parametrize("kind", sweep(["resnet", "mobilenet"], "resnet"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
 def test_a_model_of_any_size_takes_images_as_they_are(tmp_path: Path, kind: str) -> None:
     engine = loaded(unresized(tmp_path, kind))
     for size in ((32, 32), (90, 61), (200, 150)):

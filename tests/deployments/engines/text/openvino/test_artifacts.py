@@ -87,6 +87,7 @@ def test_the_child_ends_with_the_last_load_that_needs_it(monkeypatch: pytest.Mon
         assert third is not first
 
 
+@pytest.mark.slow
 def test_only_the_child_imports_what_converts() -> None:
     """OpenVINO's frontend is megabytes of each process that has imported it."""
     folder = "deployments.engines.text.openvino"
