@@ -12,7 +12,7 @@ from deployments.contract.chat import ChatOptions, Message, ToolCallFormat
 from deployments.contract.errors import InvalidRequest
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.call_grammar import strict_calls
-from tests.support.text_models import Listener, byte_level_tokenizer, load, save_chat_model
+from tests.support.text_models import Listener, byte_level_tokenizer, load, load_paged, save_chat_model
 
 PLACE = {
     "type": "object",
@@ -120,7 +120,7 @@ def test_a_model_that_knows_no_json_calls_by_the_schema(tmp_path: Path) -> None:
 
 
 def test_the_template_does_not_see_strict(tmp_path: Path) -> None:
-    engine = load(save_chat_model(tmp_path, "{{ tools | tojson }}{{ messages[0].content }}"))
+    engine = load_paged(save_chat_model(tmp_path, "{{ tools | tojson }}{{ messages[0].content }}"))
     question = [Message(role="user", content="a")]
     loose = [{"type": "function", "function": {"name": "weather", "parameters": PLACE}}]
     assert (
