@@ -5,6 +5,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 
 from tests.hostile.raw import CHUNKED, CLOSE, HOST, chunks, exchange, head
 from tests.support.tiny_models import padded_picture
@@ -51,44 +52,47 @@ def upgrading(body: bytes) -> bytes:
     return head(HOST, b"Connection: Upgrade, HTTP2-Settings, close", *H2C, JSON_TYPE, length) + body
 
 
-REQUESTS: dict[str, bytes] = {
-    "a text": post(text()),
-    "a text as a stream": post(text(stream=True)),
-    "a text on /v1": post(b'{"model":"text","prompt":"a","max_tokens":4,"temperature":0}', path=b"/v1/completions"),
-    "a body in chunks": head(HOST, CLOSE, JSON_TYPE, CHUNKED) + chunks(text()),
-    "a picture of 6 MiB": post(picture(6 * MIB)),
-    "a picture of 20 MiB": post(picture(20 * MIB)),
-    "a body above max_body_mb, declared": head(HOST, CLOSE, JSON_TYPE, b"Content-Length: 99999999"),
-    "a body above max_body_mb, in chunks": head(HOST, CLOSE, JSON_TYPE, CHUNKED) + chunks(*[b" " * MIB] * 34),
-    "a JDK's upgrade to h2c with a body": upgrading(text()),
-    "a websocket": get(b"/infer", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
-    "x-request-timeout-seconds: 0.001": post(text(), b"x-request-timeout-seconds: 0.001"),
-    "x-request-timeout-seconds: nan": post(text(), b"x_request_timeout_seconds: nan"),
-    "x-request-disconnect-disabled": post(text(), b"x-request-disconnect-disabled: 1"),
-    "serve_multiplexed_model_id": post(text(), b"serve_multiplexed_model_id: \xff\xfe"),
-    "an x-request-id": post(text(model_id="nope"), b"x-request-id: given-1"),
-    "an x-deadline-ms": post(text(), b"x-deadline-ms: 0"),
-    "no JSON": post(b"{"),
-    "another media type": head(HOST, CLOSE, b"Content-Type: text/csv", b"Content-Length: 1") + b"a",
-    "an unknown model": post(text(model_id="nope")),
-    "GET /-/routes": get(b"/-/routes"),
-    "GET /-/healthz": get(b"/-/healthz"),
-    "GET /healthz": get(b"/healthz"),
-    "GET /readyz": get(b"/readyz"),
-    "GET /v1/models": get(b"/v1/models"),
-    "GET /nope": get(b"/nope"),
-    "GET /v1/nope": get(b"/v1/nope"),
-    "GET //infer": get(b"//infer"),
-    "GET /infer": get(b"/infer"),
-    "DELETE /infer": get(b"/infer", method=b"DELETE"),
-    "HEAD /healthz": get(b"/healthz", method=b"HEAD"),
-    "OPTIONS with an origin": get(b"/infer", b"Origin: http://a.example", method=b"OPTIONS"),
-    "65 headers": get(b"/healthz", *[b"x: 1"] * 65),
-    "a head of 20 kB": get(b"/healthz", b"x: " + b"1" * 20_000),
-    "no host": head(CLOSE, path=b"/healthz", method=b"GET"),
-    "a head that never ends": b"GET /healthz HTTP/1.1\r\nHost: runtime\r\n",
-    "a body that comes too slowly": head(HOST, CLOSE, JSON_TYPE, b"Content-Length: 100") + b"{",
-}
+@cache
+def requests() -> dict[str, bytes]:
+    return {
+        "a text": post(text()),
+        "a text as a stream": post(text(stream=True)),
+        "a text on /v1": post(b'{"model":"text","prompt":"a","max_tokens":4,"temperature":0}', path=b"/v1/completions"),
+        "a body in chunks": head(HOST, CLOSE, JSON_TYPE, CHUNKED) + chunks(text()),
+        "a picture of 6 MiB": post(picture(6 * MIB)),
+        "a picture of 20 MiB": post(picture(20 * MIB)),
+        "a body above max_body_mb, declared": head(HOST, CLOSE, JSON_TYPE, b"Content-Length: 99999999"),
+        "a body above max_body_mb, in chunks": head(HOST, CLOSE, JSON_TYPE, CHUNKED) + chunks(*[b" " * MIB] * 34),
+        "a JDK's upgrade to h2c with a body": upgrading(text()),
+        "a websocket": get(b"/infer", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+        "x-request-timeout-seconds: 0.001": post(text(), b"x-request-timeout-seconds: 0.001"),
+        "x-request-timeout-seconds: nan": post(text(), b"x_request_timeout_seconds: nan"),
+        "x-request-disconnect-disabled": post(text(), b"x-request-disconnect-disabled: 1"),
+        "serve_multiplexed_model_id": post(text(), b"serve_multiplexed_model_id: \xff\xfe"),
+        "an x-request-id": post(text(model_id="nope"), b"x-request-id: given-1"),
+        "an x-deadline-ms": post(text(), b"x-deadline-ms: 0"),
+        "no JSON": post(b"{"),
+        "another media type": head(HOST, CLOSE, b"Content-Type: text/csv", b"Content-Length: 1") + b"a",
+        "an unknown model": post(text(model_id="nope")),
+        "GET /-/routes": get(b"/-/routes"),
+        "GET /-/healthz": get(b"/-/healthz"),
+        "GET /healthz": get(b"/healthz"),
+        "GET /readyz": get(b"/readyz"),
+        "GET /v1/models": get(b"/v1/models"),
+        "GET /nope": get(b"/nope"),
+        "GET /v1/nope": get(b"/v1/nope"),
+        "GET //infer": get(b"//infer"),
+        "GET /infer": get(b"/infer"),
+        "DELETE /infer": get(b"/infer", method=b"DELETE"),
+        "HEAD /healthz": get(b"/healthz", method=b"HEAD"),
+        "OPTIONS with an origin": get(b"/infer", b"Origin: http://a.example", method=b"OPTIONS"),
+        "65 headers": get(b"/healthz", *[b"x: 1"] * 65),
+        "a head of 20 kB": get(b"/healthz", b"x: " + b"1" * 20_000),
+        "no host": head(CLOSE, path=b"/healthz", method=b"GET"),
+        "a head that never ends": b"GET /healthz HTTP/1.1\r\nHost: runtime\r\n",
+        "a body that comes too slowly": head(HOST, CLOSE, JSON_TYPE, b"Content-Length: 100") + b"{",
+    }
+
 
 SERVES_OWN = {"GET /-/healthz"}
 """Serve's own health path, which KubeRay asks; the HAProxy of `model-runtime serve` has none."""
@@ -132,8 +136,9 @@ def replies(port: int) -> dict[str, Reply]:
     """To each request; and to pictures of 1 MiB, many of them at once. The models are loaded before."""
     for sent in (post(text()), post(picture(0))):
         reply_of(port, sent)
-    with ThreadPoolExecutor(len(REQUESTS)) as callers:  # The slow ones wait beside each other.
-        found = dict(zip(REQUESTS, callers.map(lambda sent: reply_of(port, sent), REQUESTS.values()), strict=True))
+    with ThreadPoolExecutor(len(requests())) as callers:  # The slow ones wait beside each other.
+        answers = callers.map(lambda sent: reply_of(port, sent), requests().values())
+        found = dict(zip(requests(), answers, strict=True))
     large = post(picture(MIB))
     with ThreadPoolExecutor(MANY_AT_ONCE) as callers:
         many = list(callers.map(lambda _: reply_of(port, large), range(MANY_AT_ONCE)))

@@ -39,6 +39,10 @@ def written(name: str, content: str | bytes) -> Change:
     return change
 
 
+def header_of_spaces(place: Path) -> None:
+    place.write_bytes(struct.pack("<Q", 64 << 20) + b" " * (64 << 20))
+
+
 def replaced(name: str, make: Callable[[Path], object]) -> Change:
     def change(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
@@ -135,7 +139,7 @@ def refused(canary: Canary) -> dict[str, Change]:
         "a folder as config.json": replaced("config.json", Path.mkdir),
         "a folder as weights": replaced(WEIGHTS, Path.mkdir),
         "a header without end": written(WEIGHTS, b"\xff" * 64),
-        "a header of spaces": written(WEIGHTS, struct.pack("<Q", 64 << 20) + b" " * (64 << 20)),
+        "a header of spaces": replaced(WEIGHTS, header_of_spaces),
         "a header that is deep": written(WEIGHTS, framed("[" * 10**6)),
         "a key twice": written(WEIGHTS, framed(f'{{"w":{json.dumps(F32)},"w":{json.dumps(F32)}}}', b"0000")),
         "tensors that overlap": written(WEIGHTS, framed({"w": F32, "v": F32}, b"0000")),

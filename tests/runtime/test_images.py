@@ -18,9 +18,9 @@ from tests.deployments.engines.vision.test_fuzzing import mutated
 from tests.deployments.families.image_classification.test_replica import replica
 from tests.support.http_runtimes import FakeRuntime, Script, http_app
 from tests.support.image_files import FILES, photo
-from tests.support.image_models import quick_measuring, saved
+from tests.support.image_models import on_one_thread, saved
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 
 def answered_by_a_replica(models: Path) -> Script:

@@ -23,6 +23,7 @@ from deployments.repository.families import ModelFormat
 from serve_app import app
 from serve_app.app import SHARE_OF_A_GPU, build, compose
 from serve_app.config.config import RuntimeConfig
+from tests.support import sweep
 from tests.support.echo import ECHO
 
 
@@ -80,31 +81,31 @@ def versions_by_default() -> dict[str, str]:
 KEY = {"access": {"keys": {"team": {"sha256": "0" * 64, "requests_per_day": 5}}}}
 ALL = {"Ingress", "ImageClassification", "TextGeneration", "ObjectDetection", "TextEmbedding", "SpeechToText"}
 
+CHANGES: list[tuple[dict[str, Any], set[str]]] = [
+    ({}, set()),
+    (RuntimeConfig().model_dump(mode="json"), set()),
+    (KEY, set()),
+    ({"families": {"text_generation": {"deadline_s": 5, "max_queued_requests": 7, "preload": ["a"]}}}, set()),
+    ({"families": {"text_generation": {"autoscaling": {"max_replicas": 5}}}}, set()),
+    ({"families": {"text_generation": {"unload_idle_s": 5}, "speech_to_text": {"max_audio_s": 5}}}, set()),
+    ({"families": {"image_classification": {"max_megapixels": 3}}}, set()),
+    ({"families": {"text_generation": {"max_batch_size": 4}}}, {"TextGeneration"}),
+    ({"families": {"text_generation": {"folder_defaults": False}}}, {"TextGeneration"}),
+    ({"families": {"image_classification": {"num_gpus": 0.5}}}, {"ImageClassification"}),
+    ({"families": {"image_classification": {"accelerator_type": "L4"}}}, {"ImageClassification"}),
+    ({"ingress": {"access_log": True}}, {"Ingress"}),
+    ({"models": "deployments"}, {"Ingress"}),
+    ({"cache": "elsewhere"}, ALL - {"Ingress"}),
+    ({"link_targets": ["/"]}, ALL),
+]
 
-@pytest.mark.parametrize(
-    ("change", "replaced"),
-    [
-        ({}, set()),
-        (RuntimeConfig().model_dump(mode="json"), set()),
-        (KEY, set()),
-        ({"families": {"text_generation": {"deadline_s": 5, "max_queued_requests": 7, "preload": ["a"]}}}, set()),
-        ({"families": {"text_generation": {"autoscaling": {"max_replicas": 5}}}}, set()),
-        ({"families": {"text_generation": {"unload_idle_s": 5}, "speech_to_text": {"max_audio_s": 5}}}, set()),
-        ({"families": {"image_classification": {"max_megapixels": 3}}}, set()),
-        ({"families": {"text_generation": {"max_batch_size": 4}}}, {"TextGeneration"}),
-        ({"families": {"text_generation": {"folder_defaults": False}}}, {"TextGeneration"}),
-        ({"families": {"image_classification": {"num_gpus": 0.5}}}, {"ImageClassification"}),
-        ({"families": {"image_classification": {"accelerator_type": "L4"}}}, {"ImageClassification"}),
-        ({"ingress": {"access_log": True}}, {"Ingress"}),
-        ({"models": "deployments"}, {"Ingress"}),
-        ({"cache": "elsewhere"}, ALL - {"Ingress"}),
-        ({"link_targets": ["/"]}, ALL),
-    ],
-)
+
+@pytest.mark.parametrize("case", sweep(CHANGES, *CHANGES[2::4]))
 def test_a_change_replaces_the_replicas_that_read_it_at_their_start_and_no_others(
-    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], replaced: set[str]
+    monkeypatch: pytest.MonkeyPatch, case: tuple[dict[str, Any], set[str]]
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    change, replaced = case
     before, after = versions_by_default(), versions(change)
     assert {name for name in before if after[name] != before[name]} == replaced
 

@@ -11,10 +11,10 @@ from serve_app import bulk
 from serve_app.bulk import Engines, Span, spans_of
 from serve_app.cli.main import main
 from serve_app.config.config import RuntimeConfig
-from tests.support.image_models import encoded, photo, quick_measuring, saved
+from tests.support.image_models import encoded, on_one_thread, photo, saved
 from tests.support.running import Running
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 NO_RAY_DATA = find_spec("pyarrow") is None or find_spec("pandas") is None
 

@@ -21,7 +21,6 @@ from transformers.models.convnext import ConvNextImageProcessorPil
 from transformers.models.mobilenet_v2 import MobileNetV2ImageProcessorPil
 from transformers.models.vit import ViTImageProcessorPil
 
-from deployments.engines import measuring
 from deployments.engines.loading import build_in_turn
 from deployments.engines.vision import forward
 from deployments.engines.vision.engine import ImageClassificationEngine
@@ -34,9 +33,8 @@ LABELS = ["background", "tench, Tinca tinca", "crane", "crane", "goldfish"]
 
 
 @pytest.fixture(autouse=True)
-def quick_measuring(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """On one thread: two that share their cores with other programs wait for each other at every operation."""
-    monkeypatch.setattr(measuring, "MEASURING_S", 0.05)
+def on_one_thread() -> Iterator[None]:
+    """Two that share their cores with other programs wait for each other at every operation."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -18,9 +18,9 @@ from deployments.contract.errors import Internal, InvalidImage
 from deployments.engines.detection.engine import Found, ObjectDetectionEngine
 from tests.support import sweep
 from tests.support.detection.models import ARCHITECTURES, LABELS, expected, saved
-from tests.support.image_models import encoded, photo, quick_measuring
+from tests.support.image_models import encoded, on_one_thread, photo
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 
 @pytest.fixture(scope="module")

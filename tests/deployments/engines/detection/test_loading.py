@@ -8,9 +8,9 @@ import pytest
 from deployments.contract.errors import ModelLoadFailed
 from deployments.engines.detection.engine import Found, ObjectDetectionEngine
 from tests.support.detection.models import saved
-from tests.support.image_models import encoded, photo, quick_measuring
+from tests.support.image_models import encoded, on_one_thread, photo
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 
 def scores(engine: ObjectDetectionEngine) -> list[float]:

@@ -12,9 +12,9 @@ from deployments.engines.detection import engine as detection
 from deployments.engines.detection.engine import Found, ObjectDetectionEngine
 from deployments.system.artifact_cache import ArtifactCache
 from tests.support.detection.models import expected, saved
-from tests.support.image_models import encoded, photo, quick_measuring
+from tests.support.image_models import encoded, on_one_thread, photo
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 PATIENCE_S = 240
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -18,9 +18,9 @@ from deployments.engines.probes import ProbeCache
 from deployments.engines.vision.preprocessing import load_preprocessing
 from deployments.system.artifact_cache import ArtifactCache
 from tests.support import sweep
-from tests.support.image_models import answer, answers, encoded, expected, labelled, loaded, photo, quick_measuring
+from tests.support.image_models import answer, answers, encoded, expected, labelled, loaded, on_one_thread, photo
 
-__all__ = ["quick_measuring"]
+__all__ = ["on_one_thread"]
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
 STAGES = {"hidden_sizes": [8, 16], "depths": [1, 1]}

@@ -21,13 +21,13 @@ from tests.support.image_models import (
     encoded,
     forward_of,
     loaded,
+    on_one_thread,
     photo,
     pixels,
-    quick_measuring,
     saved,
 )
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 

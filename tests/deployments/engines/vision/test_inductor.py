@@ -13,10 +13,10 @@ from deployments.engines.vision.inductor import InductorCompiler
 from tests.support.image_models import (
     Plain,
     forward_of,
-    quick_measuring,
+    on_one_thread,
 )
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 

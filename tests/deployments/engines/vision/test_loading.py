@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deployments.contract.errors import ModelLoadFailed
-from tests.support.image_models import loaded, quick_measuring, saved
+from tests.support.image_models import loaded, on_one_thread, saved
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 
 def emptied(folder: Path) -> None:

@@ -10,9 +10,9 @@ from deployments.engines.vision import compilation, openvino_cache
 from deployments.engines.vision import engine as engine_module
 from deployments.system.worker_process import WorkerFailed
 from tests.support.compiled_models import Loads, names, new
-from tests.support.image_models import CONFIGS, LABELS, answer, encoded, loaded, photo, quick_measuring, saved
+from tests.support.image_models import CONFIGS, LABELS, answer, encoded, loaded, on_one_thread, photo, saved
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 

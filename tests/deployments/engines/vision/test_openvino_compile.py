@@ -10,9 +10,9 @@ import pytest
 from deployments.engines.vision import openvino_cache, openvino_compile
 from deployments.system.artifact_cache import DIGESTS
 from tests.support.compiled_models import Loads, names, new
-from tests.support.image_models import answer, answers, encoded, loaded, photo, quick_measuring, saved
+from tests.support.image_models import answer, answers, encoded, loaded, on_one_thread, photo, saved
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 

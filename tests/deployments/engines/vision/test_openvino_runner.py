@@ -12,10 +12,10 @@ from deployments.engines.vision.openvino_compile import ABOUT, BLOB, form_of, ma
 from deployments.engines.vision.openvino_runner import Compiled, Shape
 from deployments.system.process_memory import ProcessMemory
 from tests.support.image_models import (
-    quick_measuring,
+    on_one_thread,
 )
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 pytestmark = [pytest.mark.compiles, pytest.mark.filterwarnings("ignore")]  # torch's own, while it exports
 

@@ -13,9 +13,9 @@ from transformers import pipeline
 
 from tests.support import sweep
 from tests.support.image_files import FILES, encoded
-from tests.support.image_models import CONFIGS, answer, loaded, photo, quick_measuring, saved
+from tests.support.image_models import CONFIGS, answer, loaded, on_one_thread, photo, saved
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 SMALL, LARGE = [(33, 20), (200, 133)], [(768, 512), (1213, 1546)]
 """The large ones are many times as large as what the models take; the last is no multiple of 8, 4 or 2."""

@@ -16,9 +16,9 @@ from deployments.engines.vision import preprocessing
 from deployments.system.artifact_cache import ArtifactCache
 from deployments.validation.verdicts import FolderFacts
 from tests.support import sweep
-from tests.support.image_models import answer, encoded, expected, loaded, photo, pixels, quick_measuring, saved, vit
+from tests.support.image_models import answer, encoded, expected, loaded, on_one_thread, photo, pixels, saved, vit
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 
 @pytest.mark.parametrize("kind", sweep(["vit", "resnet", "mobilenet"], "vit"))

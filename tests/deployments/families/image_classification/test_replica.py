@@ -16,9 +16,9 @@ from deployments.replica.family import model_formats
 from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from deployments.repository.model import find
-from tests.support.image_models import LABELS, encoded, expected, photo, quick_measuring, saved
+from tests.support.image_models import LABELS, encoded, expected, on_one_thread, photo, saved
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deployments.contract.types import Error, InferRequest, InferResponse, ObjectDetection, ObjectDetectionResult
+from deployments.engines.detection import engine
 from deployments.engines.vision import decoding
 from deployments.families.object_detection.family import OBJECT_DETECTION, ObjectDetectionOptions
 from deployments.families.object_detection.replica import ObjectDetectionReplica
@@ -16,9 +17,15 @@ from deployments.replica.model_replica import ReplicaOptions
 from deployments.replica.replica import Replica
 from deployments.repository.model import find
 from tests.support.detection.models import expected, saved
-from tests.support.image_models import encoded, photo, quick_measuring
+from tests.support.image_models import encoded, on_one_thread, photo
 
-__all__ = ["quick_measuring"]  # a fixture of every test here
+__all__ = ["on_one_thread"]  # a fixture of every test here
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tests/deployments/engines/detection/test_openvino_convert.py shows it."""
+    monkeypatch.setattr(engine, "convert_in_background", lambda *given: None)
 
 
 @pytest.fixture(autouse=True)

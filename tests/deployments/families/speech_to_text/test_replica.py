@@ -10,6 +10,7 @@ import pytest
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import Error, InferResponse, SpeechToText, SpeechToTextResult
 from deployments.engines.audio import decoding
+from deployments.engines.audio import whisper as engine_of_whisper
 from deployments.families.speech_to_text.family import SPEECH_TO_TEXT, SpeechToTextOptions
 from deployments.families.speech_to_text.replica import SpeechToTextReplica
 from deployments.replica.calls import Call, Reply, Stations
@@ -23,6 +24,12 @@ from tests.support.audio.files import saved, words
 from tests.support.audio.models import ctc, whisper
 
 RATE = 16_000
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_converted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tests/deployments/engines/audio/test_openvino_decoder.py shows it."""
+    monkeypatch.setattr(engine_of_whisper, "convert_in_background", lambda *given: None)
 
 
 @pytest.fixture(autouse=True)
