@@ -113,8 +113,8 @@ class Engines:
     async def _answers(self, begin: int, end: int) -> bytes:
         lines = [line for line in _read(self._file, begin, end).split(b"\n") if line.strip()]
         # Computed again, a line has the id that it had, and so the seed.
-        said = await asyncio.gather(*(self._answer(line, f"{begin}-{number}") for number, line in enumerate(lines)))
-        return b"".join(wire.encode(response, wire.JSON) + b"\n" for response in said)
+        answers = await asyncio.gather(*(self._answer(line, f"{begin}-{number}") for number, line in enumerate(lines)))
+        return b"".join(wire.encode(response, wire.JSON) + b"\n" for response in answers)
 
     async def _answer(self, line: bytes, request_id: str) -> InferResponse:
         try:

@@ -80,7 +80,7 @@ class RoutingStats(TypedDict):
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a replica tells every ingress that is connected to it, when it connects and with each change."""
+    """What a replica reports to every connected ingress, when it connects and with each change."""
 
     models: frozenset[str] = frozenset()
     """The names of those in its memory, or being loaded."""

@@ -149,7 +149,7 @@ class IngressConnection(FramedConnection):
             self.open = False
             return
         if isinstance(item, Holdings):
-            self.told(item)
+            self.update_holdings(item)
             return
         call_id, reply = item
         ended = isinstance(reply, InferResponse)
@@ -157,7 +157,7 @@ class IngressConnection(FramedConnection):
         if pending is not None:
             pending.deliver(reply)
 
-    def told(self, holdings: Holdings) -> None:
+    def update_holdings(self, holdings: Holdings) -> None:
         """What the replica holds now."""
 
     def connection_lost(self, failure: Exception | None) -> None:
@@ -175,7 +175,7 @@ class Responder(Protocol):
         """Never raises, not even when cancelled."""
 
     def holdings(self) -> Holdings:
-        """What its ingresses are told."""
+        """What it reports to its ingresses."""
 
 
 class ReplicaConnection(FramedConnection):

@@ -80,7 +80,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
         self.footprint = Footprint(self.residency.memory.device_memory, self.residency.ledger, self.stated_overhead)
         self.oom_record = OomRecord(self.cache, self.footprint)
         self.residency.history.outgrown = self.oom_record.size_of
-        self.residency.memory.changed = self.tell
+        self.residency.memory.changed = self.report_holdings
         self.device = "cpu"
         self.golden = GoldenValidator(self.validator.validate, options.family.golden, self._answer_golden)
         self._has_models = False  # That the budget knows of.
@@ -219,7 +219,7 @@ class ModelReplica(Replica, Generic[RequestT, EngineT]):
             self.residency.sweep()
             self.footprint.update(self.residency.memory.unloads)
             self.oom_record.look()
-            self.tell()
+            self.report_holdings()
 
     async def statuses(self) -> list[ResidentStatus]:
         cpu = self.cpu.sample()

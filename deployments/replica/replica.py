@@ -160,10 +160,10 @@ class Replica(abc.ABC):
     def holdings(self) -> Holdings:
         return Holdings()
 
-    def tell(self) -> None:
+    def report_holdings(self) -> None:
         """What it holds may have changed."""
         if self._server is not None:
-            self._server.tell()
+            self._server.report_holdings()
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """For Serve, which counts exchanges, not the calls in them."""

@@ -35,7 +35,7 @@ class ReplicaSocketServer:
             listener = _tcp_listener(network.host)
             self.address = (network.host, listener.getsockname()[1])
             self._listeners.append((listener, self._handshakes))
-        self._told: Holdings | None = None
+        self._reported: Holdings | None = None
         self._starting = asyncio.get_running_loop().create_task(self._start())
 
     def _connection(self) -> ReplicaConnection:
@@ -49,10 +49,10 @@ class ReplicaSocketServer:
             servers.append(await make(protocol, sock=listener))
         return servers
 
-    def tell(self) -> None:
+    def report_holdings(self) -> None:
         """Tells every ingress what the replica holds, if that has changed."""
-        if (holdings := self._replica.holdings()) != self._told:
-            self._told = holdings
+        if (holdings := self._replica.holdings()) != self._reported:
+            self._reported = holdings
             for connection in self.connections:
                 connection.write(holdings)
 

@@ -70,11 +70,11 @@ def _line(handler: logging.Handler, output: "logging.StreamHandler[TextIO]") -> 
     record = logging.LogRecord("model_runtime.access", logging.INFO, __file__, 0, _MESSAGE, None, None)
     handler.filter(record)
     record.__dict__["request_id"] = _ID
-    said = output.format(record)
-    if not said.startswith("{"):
-        text = said.replace("%", "%%").replace(_time.formatTime(record), "%(asctime)s")
+    formatted = output.format(record)
+    if not formatted.startswith("{"):
+        text = formatted.replace("%", "%%").replace(_time.formatTime(record), "%(asctime)s")
         return text.replace(_ID, "%(request_id)s").replace(_MESSAGE, "%(message)s").__mod__
-    constant = {name: value for name, value in json.loads(said).items() if name not in ("asctime", "message")}
+    constant = {name: value for name, value in json.loads(formatted).items() if name not in ("asctime", "message")}
     shown = dict.fromkeys(("asctime", "levelname", "message")) | constant | dict.fromkeys(FIELDS)
 
     def line(values: Mapping[str, object]) -> str:

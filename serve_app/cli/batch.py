@@ -111,12 +111,12 @@ async def answer_lines(
             return wire.encode(await client.answer(request), wire.JSON)
 
         async def together(group: Sequence[bytes]) -> list[bytes]:
-            told = await _told(http, group) if len(group) > 1 else []
-            if len(told) != len(group):
+            replies = await _answered_together(http, group) if len(group) > 1 else []
+            if len(replies) != len(group):
                 return await asyncio.gather(*map(alone, group))
             return [
                 await alone(line) if (error := _error_in(answer)) and error.retryable else answer
-                for line, answer in zip(group, told, strict=True)
+                for line, answer in zip(group, replies, strict=True)
             ]
 
         families = bulk.Families(together, _family, concurrency // size, size, GROUP_BYTES)
@@ -130,7 +130,7 @@ async def answer_lines(
     return errors
 
 
-async def _told(http: httpx.AsyncClient, group: Sequence[bytes]) -> list[bytes]:
+async def _answered_together(http: httpx.AsyncClient, group: Sequence[bytes]) -> list[bytes]:
     """The runtime's answers to some lines in one request. Not as many where that failed, by whatever cause."""
     try:
         body = b"\n".join(map(bytes.strip, group))

@@ -31,7 +31,7 @@ class SocketTransport(IngressConnection):
     def models_in_use(self) -> Set[str]:
         return {pending.call.model.name for pending in self.pending.values() if pending.call.model}
 
-    def told(self, holdings: Holdings) -> None:
+    def update_holdings(self, holdings: Holdings) -> None:
         self.memory.update(holdings)
 
 

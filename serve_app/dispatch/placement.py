@@ -13,7 +13,7 @@ from typing import Protocol
 from deployments.replica.calls import Holdings
 
 COMING_S = 10.0
-"""For so long after a call its replica may not have told of the model yet: a load that waits for memory."""
+"""For so long after a call its replica may not have reported the model yet: a load that waits for memory."""
 HALF_LIFE_CALLS = 500
 """After so many calls of a family an earlier one counts half."""
 FAR_LESS = 4.0
@@ -30,7 +30,7 @@ _LARGE = 1e200
 
 
 class ReplicaMemory:
-    """What is known of one replica's models: what it told last, and the calls that were sent to it since."""
+    """What is known of one replica's models: what it reported last, and the calls that were sent to it since."""
 
     def __init__(self) -> None:
         self.held: frozenset[str] = frozenset()
@@ -38,10 +38,10 @@ class ReplicaMemory:
         self.free = 1.0
         """The share of its memory that was free then."""
         self.coming: dict[str, float] = {}
-        """When a call was sent there for a model of which it has not told yet."""
+        """When a call was sent there for a model that it has not reported yet."""
 
-    def update(self, told: Holdings) -> None:
-        self.held, self.free = told.models, told.free
+    def update(self, holdings: Holdings) -> None:
+        self.held, self.free = holdings.models, holdings.free
         for model in self.held & self.coming.keys():
             # From now on the replica decides.
             del self.coming[model]

@@ -52,14 +52,14 @@ def repository(config: RuntimeConfig, families: Sequence[Family], child: Child) 
 def _loaded(model: Model, config: RuntimeConfig, child: Child) -> Finding:
     what = f"model {model.name}"
     try:
-        told = child.ask({"load": model.name, "config": config.model_dump_json()}, LOAD_S)
+        answer = child.ask({"load": model.name, "config": config.model_dump_json()}, LOAD_S)
     except WorkerFailed as failed:
         step = f" while it was {failed.step}" if failed.step else ""
         cure = _CURES["out_of_memory"].format(family=model.family) if failed.reason == "out of memory" else _UNKNOWN
         return fault(what, f"its process ended ({failed}){step}", cure)
     except RequestFailed as failed:
         return fault(what, str(failed), _UNKNOWN)
-    if error := told["error"]:
+    if error := answer["error"]:
         return fault(what, error["message"], _CURES.get(error["code"], _UNKNOWN).format(family=model.family))
-    notes = f"; {', '.join(told['notes'])}" if told["notes"] else ""
-    return ok(what, f"{model.family}, {told['bytes'] / MIB:.0f} MiB, loaded in {told['seconds']:.1f} s{notes}")
+    notes = f"; {', '.join(answer['notes'])}" if answer["notes"] else ""
+    return ok(what, f"{model.family}, {answer['bytes'] / MIB:.0f} MiB, loaded in {answer['seconds']:.1f} s{notes}")

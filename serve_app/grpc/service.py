@@ -158,6 +158,6 @@ def _chunk(chunk: Chunk) -> pb.Chunk:
         fill(message.logprobs.add(), token)
     for segment in chunk.segments:
         fill(message.segments.add(), segment)
-    for told in chunk.prompt_logprobs:
-        fill(message.prompt_logprobs.add(), told)
+    for scored in chunk.prompt_logprobs:
+        fill(message.prompt_logprobs.add(), scored)
     return message

@@ -56,7 +56,7 @@ _SERVE = {
 
 def front_environment(folder: Path) -> dict[str, str]:
     """Environment variables for a HAProxy that `model-runtime serve` starts itself: Serve listens nowhere, whatever the
-    environment said before."""
+    environment had before."""
     nowhere = {"RAY_SERVE_ENABLE_DIRECT_INGRESS": "0", "RAY_SERVE_ENABLE_HA_PROXY": "0"}
     return LauncherProfile(folder).environment(HAPROXY) | _SERVE | nowhere
 

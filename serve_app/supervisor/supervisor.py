@@ -127,8 +127,8 @@ class Supervisor:
         return None
 
     def _look_after_front(self) -> None:
-        if self._front and (said := self._front.keep_running()):
-            print(said, flush=True)
+        if self._front and (line := self._front.keep_running()):
+            print(line, flush=True)
 
     def _stop(self, guarded: Guarded) -> None:
         """Lets the requests under way be answered first. A second signal ends the wait."""

@@ -69,7 +69,7 @@ class AudioForm:
         verbose = response_format == "verbose_json"
         words, segments = verbose and "word" in asked, verbose and (not asked or "segment" in asked)
         timed = words or segments or response_format in ("srt", "vtt")
-        said: dict[str, object] = {
+        values: dict[str, object] = {
             "model_id": fields["model"],
             "audio_data": file,
             "language": fields.get("language") or None,
@@ -77,7 +77,7 @@ class AudioForm:
             "timestamps": ("word" if words else "segment") if timed else None,
             "stream": _flag(fields.get("stream", "")) or None,
         }
-        request = wire.from_object({SpeechToText.__name__: said}, InferRequest)
+        request = wire.from_object({SpeechToText.__name__: values}, InferRequest)
         return cls(request, response_format, words, segments, task)
 
     def rendered(self, result: SpeechToTextResult) -> tuple[bytes, str]:

@@ -76,7 +76,7 @@ def used_fields(
     for name, value in body.items():
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        value = next((meant for said, meant in OFF.get(name, ()) if _same(said, value)), value)
+        value = next((meant for given, meant in OFF.get(name, ()) if _same(given, value)), value)
         if value is None or (name in HINTS and name not in used_hints):
             continue
         if name not in unsupported:

@@ -79,7 +79,7 @@ def _post(summary: str, body: type[RequestBody], answer: str, schemas: Schema, s
     schemas.update(schema.pop("$defs", {}))
     fields = schema["properties"]
     for name in fields.keys() & OFF.keys():
-        fields[name] = {"anyOf": [fields[name], {"enum": [said for said, _ in OFF[name]]}]}
+        fields[name] = {"anyOf": [fields[name], {"enum": [value for value, _ in OFF[name]]}]}
     fields |= {name: {"enum": [*values, None]} for name, values in body.unsupported.items()}
     fields |= {name: {} for name in sorted(HINTS)}
     schema["additionalProperties"] = {"type": "null"}

@@ -55,26 +55,26 @@ class Ingresses:
     """In place of a server: keeps what the replica tells."""
 
     def __init__(self, replica: CapitalsReplica) -> None:
-        self.replica, self.told = replica, list[Holdings]()
+        self.replica, self.reported = replica, list[Holdings]()
 
-    def tell(self) -> None:
-        self.told.append(self.replica.holdings())
+    def report_holdings(self) -> None:
+        self.reported.append(self.replica.holdings())
 
 
-async def test_ingresses_are_told_of_a_model_before_its_load_and_before_its_memory_is_freed(
+async def test_a_model_is_reported_to_ingresses_before_its_load_and_before_its_memory_is_freed(
     models: Path, started: Started, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replica = started(required_mem_mb=100)
     ingresses = Ingresses(replica)
     monkeypatch.setattr(replica, "_server", ingresses)
     answering = asyncio.create_task(replica.respond(call(found(models), "go on"), None))
-    await until(lambda: ingresses.told)
-    assert [one.models for one in ingresses.told] == [{"m"}]
+    await until(lambda: ingresses.reported)
+    assert [one.models for one in ingresses.reported] == [{"m"}]
     replica.goes_on.set()
     await answering
     await replica.unload_model(found(models))
-    assert [one.models for one in ingresses.told] == [{"m"}, set()]
-    assert ingresses.told[-1].free == 1.0
+    assert [one.models for one in ingresses.reported] == [{"m"}, set()]
+    assert ingresses.reported[-1].free == 1.0
 
 
 def test_a_replica_without_a_home_gives_one_to_its_libraries(

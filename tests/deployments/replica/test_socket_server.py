@@ -83,12 +83,12 @@ async def test_a_slow_call_holds_up_no_other_and_chunks_come_where_they_are_want
     await server.close()
 
 
-async def test_every_ingress_is_told_what_the_replica_holds_once_for_each_change(path: Path, start: Start) -> None:
+async def test_what_a_replica_holds_is_reported_to_every_ingress_once_for_each_change(path: Path, start: Start) -> None:
     replica, server = start()
     connections = [await connected(path) for _ in range(2)]
     replica.held = Holdings(frozenset("m"), 0.5)
     for _ in range(3):
-        server.tell()
+        server.report_holdings()
     for connection in connections:
         connection.write(call("1", "quick"))
     await until(lambda: all(len(connection.items) == 2 for connection in connections))

@@ -20,7 +20,7 @@ from tests.serve_app.dispatch.handles import FakeHandle
 
 LOAD_S = 1.0
 SERVICE_S = 0.03
-TELLING_TAKES_S = 0.002
+REPORT_TAKES_S = 0.002
 
 
 class Simulation:
@@ -104,8 +104,8 @@ class SimulatedReplica:
 
     def _tell(self) -> None:
         models = frozenset(self._ready | self._loading)
-        told = partial(self.transport.told, Holdings(models, round(1 - len(models) / self._room, 2)))
-        self._simulation.after(TELLING_TAKES_S, told)
+        report = partial(self.transport.update_holdings, Holdings(models, round(1 - len(models) / self._room, 2)))
+        self._simulation.after(REPORT_TAKES_S, report)
 
     def _load(self) -> None:
         """Starts what may be loaded now."""

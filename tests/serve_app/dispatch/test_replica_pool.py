@@ -163,7 +163,7 @@ async def test_a_replica_that_is_not_reached_directly_takes_the_calls_that_are_t
 
 
 class TwoReplicas:
-    """Both connected, and each of them has told what it holds."""
+    """Both connected, and each of them has reported what it holds."""
 
     def __init__(self, handle: FakeHandle, folder: Path) -> None:
         self.handle = handle
@@ -176,9 +176,9 @@ class TwoReplicas:
         pool.pick("")
         await until(lambda: len(open_in(pool._connections)) == 2)
         await until(lambda: all(replica.server.connections for replica in self.replicas))
-        await self.told(pool)
+        await self.reported(pool)
 
-    async def told(self, pool: ReplicaPool) -> None:
+    async def reported(self, pool: ReplicaPool) -> None:
         """Returns once the pool knows what they hold."""
         held = {name: replica.held.models for name, replica in zip("ab", self.replicas, strict=True)}
         await until(lambda: {socket.replica: socket.memory.held for socket in open_in(pool._connections)} == held)
@@ -220,8 +220,8 @@ async def test_a_call_goes_where_the_model_is_in_memory_now(
     both.replicas[1].held = Holdings()
     both.replicas[0].held = Holdings(frozenset("m"), 0.1)
     for replica in both.replicas:
-        replica.server.tell()
-    await both.told(pool)
+        replica.server.report_holdings()
+    await both.reported(pool)
     moved = picked_socket(pool)
     assert moved is not None
     assert moved.replica == "a"
