@@ -16,6 +16,13 @@ RETRIES = 3
 CHECKED = "check inter 1s fastinter 250ms downinter 250ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down"
 """A replica whose socket refuses a connection has ended: it is left out at once, until a health check succeeds."""
 
+SERVES_HEALTH = (
+    "acl serves_health path -i /-/healthz",
+    "http-request return status 200 content-type text/plain string success if serves_health { nbsrv(ingress) ge 1 }",
+    'http-request return status 503 content-type text/plain string "Service Unavailable" if serves_health',
+)
+"""The health path of Serve's own proxies, answered as they do: a load balancer's check fits however it is started."""
+
 
 def places(config: RuntimeConfig) -> int:
     """How many ingress replicas may be there at once: as many again as serve may be ending."""
@@ -56,6 +63,7 @@ def configuration(config: RuntimeConfig, profile: LauncherProfile, listener: str
         "frontend http_frontend": [
             f"bind {listener}",
             *front_rules(str(config.ingress.max_body_bytes)),
+            *SERVES_HEALTH,
             # HAProxy keeps for a repeat only what it had received whole before it sent it on.
             f"http-request wait-for-body time {BODY_TIMEOUT_S}s if {{ req.hdr_val(content-length) gt 0 }} !{long_body}",
             f"use_backend large if {long_body} || {{ req.hdr(transfer-encoding) -m found }}",

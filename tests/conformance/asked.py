@@ -94,8 +94,6 @@ def requests() -> dict[str, bytes]:
     }
 
 
-SERVES_OWN = {"GET /-/healthz"}
-"""Serve's own health path, which KubeRay asks; the HAProxy of `model-runtime serve` has none."""
 BY_HAPROXY = {"GET /-/routes", "a body above max_body_mb, declared", "a body that comes too slowly"}
 """Answered by HAProxy or by an ingress, as the runtime was started: status and code are the same."""
 MANY_AT_ONCE = 16

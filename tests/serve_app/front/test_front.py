@@ -72,6 +72,16 @@ def test_without_a_replica_callers_get_a_retryable_error_of_the_contract(folder:
         assert reply.json()["Error"]["retryable"] is True
 
 
+@pytest.mark.parametrize(("replicas", "reply"), [([False], (200, "success")), ([], (503, "Service Unavailable"))])
+def test_the_health_path_of_serves_own_proxies_is_answered_as_they_do(
+    folder: Path, replicas: list[bool], reply: tuple[int, str]
+) -> None:
+    with front_of(folder, *replicas) as (_, url, _):
+        answered = httpx.get(f"{url}/-/healthz")
+        assert (answered.status_code, answered.text) == reply
+        assert answered.headers["content-type"] == "text/plain"
+
+
 def test_a_connection_that_comes_while_haproxy_is_dead_is_answered_by_the_next_one(folder: Path) -> None:
     with front_of(folder, False) as (front, url, _), ThreadPoolExecutor() as callers:
         assert front.keep_running() is None
