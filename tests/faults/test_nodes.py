@@ -24,6 +24,8 @@ pytestmark = [
 
 BACK_WITHIN_S = float(os.environ.get("FAULTS_WITHIN_S", "30"))
 NOTICED_WITHIN_S = 10.0
+LOOK_EVERY_S = 1.0
+"""Ray's dashboard and Serve's controller work for each look, on cores that the nodes share."""
 ANSWERED = 0.999
 RESTART_AFTER_S = 1.0
 """What a supervisor waits, as systemd's RestartSec."""
@@ -109,8 +111,8 @@ def test_the_head_may_die_and_come_back(nodes: Nodes) -> None:
         killed_at = head.kill()
         time.sleep(RESTART_AFTER_S)
         head.start()
-        wait_until(partial(is_whole, nodes, lost), "as many replicas run", 240, every_s=0.2)
-        wait_until(partial(all_answer, nodes.nodes), "each node answers", 240, every_s=0.2)
+        wait_until(partial(is_whole, nodes, lost), "as many replicas run", 240, every_s=LOOK_EVERY_S)
+        wait_until(partial(all_answer, nodes.nodes), "each node answers", 240, every_s=LOOK_EVERY_S)
         again_s = time.monotonic() - killed_at
         assert kept <= nodes.replicas(), "what ran elsewhere runs on"
     checked("the head", loads, again_s)
@@ -124,7 +126,7 @@ def test_a_worker_node_may_die(nodes: Nodes) -> None:
         killed_at = dying.kill()
         wait_until(partial(nodes.is_noticed, dying), "the head notices", 60)
         noticed_s = time.monotonic() - killed_at
-        wait_until(partial(is_whole, nodes, lost), "others run in their place", 240, every_s=0.2)
+        wait_until(partial(is_whole, nodes, lost), "others run in their place", 240, every_s=LOOK_EVERY_S)
         again_s = time.monotonic() - killed_at
     print(f"\nnoticed after {noticed_s:.1f} s")
     checked("a worker", loads, again_s)
