@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 
 def line_of(finding: Finding) -> Text:
     """Coloured where it is printed on a terminal."""
-    line = Text.assemble((f"{finding.level:<8}", _STYLES[finding.level]), f"{finding.what}: {finding.state}")
+    line = Text.assemble((f"{finding.level:<8}", _STYLES[finding.level]), f"{finding.what}: {finding.said}")
     if finding.cure:
         line.append(f"\n{'':<8}→ {finding.cure}")
     return line

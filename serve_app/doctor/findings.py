@@ -13,21 +13,21 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. `what`: the thing that was looked at; `state`: how it is; `cure`: what to do about it."""
+    """One line. `what`: the thing that was looked at; `said`: how it is; `cure`: what to do about it."""
 
     what: str
     level: Level
-    state: str
+    said: str
     cure: str = ""
 
 
-def ok(what: str, state: str) -> Finding:
-    return Finding(what, Level.OK, state)
+def ok(what: str, said: str) -> Finding:
+    return Finding(what, Level.OK, said)
 
 
-def warning(what: str, state: str, cure: str) -> Finding:
-    return Finding(what, Level.WARNING, state, cure)
+def warning(what: str, said: str, cure: str) -> Finding:
+    return Finding(what, Level.WARNING, said, cure)
 
 
-def fault(what: str, state: str, cure: str) -> Finding:
-    return Finding(what, Level.FAULT, state, cure)
+def fault(what: str, said: str, cure: str) -> Finding:
+    return Finding(what, Level.FAULT, said, cure)

@@ -47,10 +47,10 @@ def machine(config: RuntimeConfig, families: Sequence[Family], cpus: float | Non
 
 
 def memory(total: int, available: int) -> Finding:
-    state = f"{total / GIB:.1f} GiB, {available / GIB:.1f} GiB of it free"
+    said = f"{total / GIB:.1f} GiB, {available / GIB:.1f} GiB of it free"
     if min(total, available) >= LEAST_MEMORY:
-        return ok("memory", state)
-    return warning("memory", state, f"have {LEAST_MEMORY // GIB} GiB free, beside the sizes of the models below")
+        return ok("memory", said)
+    return warning("memory", said, f"have {LEAST_MEMORY // GIB} GiB free, beside the sizes of the models below")
 
 
 def disk(config: RuntimeConfig) -> Finding:
@@ -59,10 +59,10 @@ def disk(config: RuntimeConfig) -> Finding:
         free = shutil.disk_usage(folder).free
     except OSError as failure:
         return fault("cache", str(failure), "set `cache` to a folder of the runtime's user")
-    state = f"{folder}, {free / GIB:.1f} GiB free"
+    said = f"{folder}, {free / GIB:.1f} GiB free"
     if free < LEAST_DISK:
-        return warning("cache", state, "free some space, or set `cache` to a folder on a larger disk")
-    return ok("cache", state)
+        return warning("cache", said, "free some space, or set `cache` to a folder on a larger disk")
+    return ok("cache", said)
 
 
 def gpus(device: str) -> Finding:
@@ -74,13 +74,13 @@ def gpus(device: str) -> Finding:
     try:
         count = pynvml.nvmlDeviceGetCount()
         names = [str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
-        state = f"{', '.join(names)}; driver {pynvml.nvmlSystemGetDriverVersion()}"
+        said = f"{', '.join(names)}; driver {pynvml.nvmlSystemGetDriverVersion()}"
     finally:
         pynvml.nvmlShutdown()
     if device != "cuda":
         cure = "install torch as built for CUDA, of the version in constraints.txt; until then models run on the CPU"
-        return warning("gpu", f"{state}; torch can compute on none", cure)
-    return ok("gpu", state)
+        return warning("gpu", f"{said}; torch can compute on none", cure)
+    return ok("gpu", said)
 
 
 def ports(config: RuntimeConfig, port: int) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ def test_each_mistake_of_a_configuration_is_a_fault_and_nothing_else_is_looked_a
     file.write_text("famlies: {}")
     found = list(examine(file, None, 8000))
     assert [(one.what, one.level) for one in found] == [("configuration", Level.FAULT)]
-    assert "did you mean" in found[0].state or "famlies" in found[0].state
+    assert "did you mean" in found[0].said or "famlies" in found[0].said
 
 
 def test_every_part_is_looked_at(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_setting_that_leads_nowhere_is_a_fault(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     config = RuntimeConfig(models=tmp_path / "models", cache=tmp_path / "cache", link_targets=(tmp_path / "none",))
     found = [one for one in examine_runtime(config, free_port(), FAMILIES, Child("cpu", "2.60.0")) if one.cure]
-    assert [one.state for one in found if one.what == "configuration"] == [
+    assert [one.said for one in found if one.what == "configuration"] == [
         f"link_targets: there is no folder {str(tmp_path / 'none')!r}"
     ]
 

@@ -69,7 +69,7 @@ def test_what_a_running_runtime_lacks_is_warned(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(httpx, "get", lambda url, timeout: answers[httpx.URL(url).path])
     with socket.create_server(("127.0.0.1", 0)) as other:
         _, found = ports(RuntimeConfig(), other.getsockname()[1])
-    assert (found.what, found.level, found.state) == ("readiness", Level.WARNING, lacks)
+    assert (found.what, found.level, found.said) == ("readiness", Level.WARNING, lacks)
 
 
 def test_a_gpu_that_torch_cannot_use_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_a_gpu_that_torch_cannot_use_is_warned(monkeypatch: pytest.MonkeyPatch) 
     }.items():
         monkeypatch.setattr(pynvml, name, lambda *_, value=value: value)
     assert (gpus("cuda").level, gpus("cpu").level) == (Level.OK, Level.WARNING)
-    assert "H100; driver 570" in gpus("cuda").state
+    assert "H100; driver 570" in gpus("cuda").said
 
 
 def test_a_machine_without_gpus_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:

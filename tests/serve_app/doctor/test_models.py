@@ -60,7 +60,7 @@ def test_every_model_is_loaded_once_with_the_repositorys_absolute_path(root: Pat
     text(root, "a")
     text(root, "team/b")
     child = Child(LOADED, LOADED)
-    assert found(root, child)["model a"].state == "text_generation, 3 MiB, loaded in 1.5 s; f32"
+    assert found(root, child)["model a"].said == "text_generation, 3 MiB, loaded in 1.5 s; f32"
     assert [one["load"] for one in child.asked] == ["a", "team/b"]
     assert json.loads(child.asked[0]["config"])["models"] == str(root)
 
@@ -92,6 +92,6 @@ def test_a_model_that_does_not_load_says_why_and_what_to_do(root: Path, answer: 
     text(root, "b")
     findings = found(root, Child(answer, LOADED))
     assert findings["model a"].level is Level.FAULT
-    assert said in findings["model a"].state
+    assert said in findings["model a"].said
     assert cure in findings["model a"].cure
     assert findings["model b"].level is Level.OK

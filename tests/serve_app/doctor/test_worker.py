@@ -25,5 +25,5 @@ def test_the_child_loads_what_can_be_loaded_and_tells_why_the_rest_cannot(tmp_pa
         found = {one.what: one for one in repository(config, FAMILIES, child)}
         assert child.ask({"device": True}, 60) in ("cpu", "cuda")
     assert found["model image"].level is Level.OK, found["model image"]
-    assert found["model image"].state.startswith("image_classification, ")
+    assert found["model image"].said.startswith("image_classification, ")
     assert found["model broken"].level is Level.FAULT
