@@ -8,6 +8,7 @@ import pytest
 from deployments.contract.chunk import Chunk
 from deployments.contract.settings import FamilySettings
 from deployments.contract.types import TextGeneration, TextGenerationResult
+from deployments.engines.text import select_backend
 from deployments.families.text_generation import metrics
 from deployments.families.text_generation.family import TEXT_GENERATION
 from deployments.families.text_generation.replica import TextGenerationReplica
@@ -33,8 +34,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def replica(models: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[TextGenerationReplica]:
+async def replica(
+    models: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> AsyncIterator[TextGenerationReplica]:
+    """Models are converted beside the tests that wait for it."""
     monkeypatch.setattr(metrics, "Histogram", RayMetric)
+    if request.node.get_closest_marker("compiles") is None:
+        monkeypatch.setattr(select_backend, "_convert_in_background", lambda *given: None)
     options = ReplicaOptions(TEXT_GENERATION, models, model_formats([TEXT_GENERATION]), FamilySettings())
     replica = TextGenerationReplica(options)
     yield replica

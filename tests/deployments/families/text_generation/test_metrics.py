@@ -4,6 +4,8 @@ import asyncio
 import gc
 from pathlib import Path
 
+import pytest
+
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.loop import DecoderLoop
 from deployments.families.text_generation import metrics
@@ -28,6 +30,7 @@ async def test_tokens_and_times_of_a_request_are_counted(replica: TextGeneration
     assert sum(histogram[:-1]) == 2
 
 
+@pytest.mark.compiles
 async def test_an_unloaded_model_reports_nothing(replica: TextGenerationReplica) -> None:
     async with asyncio.timeout(120):  # Once the model is converted the prefix cache has the prompt.
         while values(replica.metrics, metrics.CACHE) in ([], [(0,)]):
@@ -46,6 +49,7 @@ async def test_a_model_is_counted_from_its_load_on(replica: TextGenerationReplic
     assert values(replica.metrics, metrics.GENERATED) == [(0,)]
 
 
+@pytest.mark.compiles
 async def test_what_a_model_with_prompt_lookup_proposes_is_counted(
     replica: TextGenerationReplica, models: Path
 ) -> None:
