@@ -1,6 +1,7 @@
 """Converts a model for OpenVINO in the background, while PyTorch answers. The converted one takes its place where the
 engine finds that it gives the same answers, sooner."""
 
+import inspect
 import json
 import logging
 import threading
@@ -117,7 +118,8 @@ class _Verdict:
 
     def __init__(self, conversion: Conversion[Converted]) -> None:
         self._cache = conversion.cache
-        files = sha256_by_name([conversion.folder / "config.json", *conversion.folder.glob("*.safetensors*")])
+        folder, program = conversion.folder, Path(inspect.getfile(conversion.convert))
+        files = sha256_by_name([folder / "config.json", *folder.glob("*.safetensors*"), program])
         how = [conversion.convert.__module__, conversion.details]
         self.key = digest_key(how, files, [version(maker) for maker in _MAKERS])
         self.rejected: str | None = None

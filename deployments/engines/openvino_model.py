@@ -1,7 +1,7 @@
 """Runs a converted model with OpenVINO, on a CPU."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,8 +35,25 @@ class OpenVinoModel:
             outputs = self._request.infer([tensor.contiguous().numpy() for tensor in tensors])
         return [torch.from_numpy(array) for array in outputs.values()]
 
-    def in_place(self) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-        """Computes like the model, copies nothing, and is for one thread: it holds the arrays that it read, and its
-        answers are overwritten, at its next call."""
-        request = self._compiled.create_infer_request()
-        return lambda arrays: list(request.infer(list(arrays), share_inputs=True, share_outputs=True).values())
+    def in_place(self) -> "InPlace":
+        """For one thread."""
+        return InPlace(self._compiled.create_infer_request())
+
+
+class InPlace:
+    """Computes like the model, and copies nothing: it reads arrays where they lie, those that were set last, and its
+    answers are overwritten at its next call."""
+
+    def __init__(self, request: openvino.InferRequest) -> None:
+        self._request = request
+        self._held: dict[int, np.ndarray] = {}
+        """OpenVINO does not hold them."""
+
+    def set(self, first: int, arrays: Sequence[np.ndarray]) -> None:
+        """Contiguous ones, for the inputs from `first` on. Setting one takes some µs."""
+        for number, array in enumerate(arrays, first):
+            self._request.set_input_tensor(number, openvino.Tensor(array, shared_memory=True))
+            self._held[number] = array
+
+    def __call__(self) -> list[np.ndarray]:
+        return list(self._request.infer(share_outputs=True).values())

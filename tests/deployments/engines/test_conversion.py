@@ -1,8 +1,10 @@
 """A converted encoder takes the place of transformers' where it gives the same vectors and is faster, only there."""
 
 import gc
+import importlib.util
+import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,44 @@ def converts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def gains(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
     seconds = iter([times, 1.0] * 9)
     monkeypatch.setattr(conversion, "fastest_of", lambda run: next(seconds))
+
+
+class Told:
+    """An engine that is told how it runs."""
+
+    def __init__(self) -> None:
+        self.settled, self.notes = threading.Event(), list[str]()
+
+    def fault(self, converted: Path) -> None: ...
+
+    def use(self, converted: Path | None, note: str) -> None:
+        self.notes.append(note)
+
+
+def test_what_an_older_program_converted_is_converted_anew(
+    tmp_path: Path, cache: ArtifactCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, done = tmp_path / "program.py", list[str]()
+    (tmp_path / "config.json").write_text("{}")
+
+    def convert_here(convert: Callable[..., str], folder: Path, details: Sequence[object], place: Path) -> None:
+        place.mkdir(exist_ok=True)
+        done.append(convert())
+
+    monkeypatch.setattr(conversion, "convert_in_child", convert_here)
+    for answer in ("old", "old", "newer"):
+        program.write_text(f"def convert(): return {answer!r}")
+        spec = importlib.util.spec_from_file_location("program", program)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        engine = Told()
+        made = conversion.Conversion(cache, tmp_path, module.convert, (), lambda place: place)
+        conversion.convert_in_background(engine, made)
+        assert engine.settled.wait(PATIENCE_S)
+        assert engine.notes == ["OpenVINO"]
+    assert done == ["old", "newer"]
 
 
 @pytest.mark.compiles

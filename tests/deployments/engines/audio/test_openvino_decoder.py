@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForSpeechSeq2Seq
 
 from deployments.engines import conversion
-from deployments.engines.audio import greedy
+from deployments.engines.audio import greedy, openvino_decoder
 from deployments.engines.audio.engine import load_engine
 from deployments.engines.audio.flow import Straight
 from deployments.engines.audio.greedy import Clip, GreedyDecoder
 from deployments.engines.audio.openvino_convert import convert
-from deployments.engines.audio.openvino_decoder import ConvertedWhisper, OpenVinoDecoder
+from deployments.engines.audio.openvino_decoder import ConvertedWhisper, OpenVinoDecoder, best_token
 from deployments.engines.audio.torch_decoder import TorchDecoder
 from deployments.engines.audio.transcript import SpeechOptions
 from deployments.engines.audio.whisper import WhisperEngine
@@ -24,6 +24,7 @@ from deployments.system.artifact_cache import ArtifactCache
 from tests.support.audio.expected import generated
 from tests.support.audio.files import words
 from tests.support.audio.models import whisper
+from tests.support.audio.screened import logits_of_rounded_weights
 
 PATIENCE_S = 240
 MOST = 4
@@ -77,7 +78,12 @@ def alone(decoder: GreedyDecoder, seed: int) -> list[int]:
     return clip.tokens
 
 
-def test_clips_that_come_and_go_are_written_as_torch_writes_each_alone(model: Any, network: OpenVinoDecoder) -> None:
+@pytest.mark.parametrize("places", [3, 64])
+def test_clips_that_come_and_go_are_written_as_torch_writes_each_alone(
+    model: Any, converted: ConvertedWhisper, places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_decoder, "_PLACES", places)
+    network = OpenVinoDecoder(converted, model, MOST)
     known = [alone(decoder(model, TorchDecoder(model, 1)), seed) for seed in range(6)]
     ours = decoder(model, network)
     waiting = [Clip(features(seed), list(PROMPT)) for seed in range(6)]
@@ -122,19 +128,19 @@ def test_the_memory_of_clips_is_freed_with_the_last_of_them(network: OpenVinoDec
 
 
 @torch.inference_mode()
-def test_the_best_token_is_that_of_float32_where_rounded_weights_do_not_tell(
-    converted: ConvertedWhisper, model: Any
-) -> None:
-    network, bias = OpenVinoDecoder(converted, model, 1), torch.zeros(len(model.proj_out.weight))
+def test_the_best_token_is_that_of_float32_where_rounded_weights_do_not_tell(model: Any) -> None:
+    weight, bias = model.proj_out.weight, torch.zeros(len(model.proj_out.weight))
     bias[::7] = -torch.inf
     vectors = torch.randn(5000, model.config.d_model, generator=torch.Generator().manual_seed(0))
     exact = model.proj_out(vectors) + bias
-    (screened,) = converted.screen([vectors])
+    screened, doubts = logits_of_rounded_weights(weight, vectors)
+    pairs = zip(screened.numpy(), vectors.numpy(), strict=True)
+    best = [best_token(*pair, bias.numpy(), weight.numpy(), float(doubts.max())) for pair in pairs]
 
     def short(tokens: torch.Tensor) -> float:
         return float((exact.amax(1) - exact.gather(1, tokens[:, None])[:, 0]).max())
 
-    assert short(torch.tensor(network.best(vectors, bias))) < 1e-4
+    assert short(torch.tensor(best)) < 1e-4
     assert short((screened + bias).argmax(1)) > 1e-3
 
 
