@@ -51,6 +51,7 @@ def test_the_parts_of_a_file_hold_each_line_behind_those_that_are_done_once(
     assert spans_of(file, 5) == []
 
 
+@pytest.mark.slow
 async def test_an_actor_answers_each_line_with_its_own_result_or_error_in_order(tmp_path: Path) -> None:
     saved(tmp_path / "models" / "m")
     file = tmp_path / "in"

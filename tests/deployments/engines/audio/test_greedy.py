@@ -11,6 +11,7 @@ from deployments.engines.audio.greedy import SHARED_BYTES, Clip
 from deployments.engines.audio.torch_decoder import TorchDecoder
 from deployments.engines.audio.transcript import SpeechOptions
 from deployments.engines.audio.whisper import WhisperEngine
+from tests.support import sweep
 from tests.support.audio.expected import generated
 from tests.support.audio.files import words
 from tests.support.audio.models import whisper
@@ -48,7 +49,7 @@ def alone(engine: WhisperEngine, samples: np.ndarray, **options: Any) -> str:
     return engine.written(clip, 1.0).text
 
 
-@pytest.mark.parametrize("options", [{}, {"language": "fr"}, {"language": "de", "translate": True}])
+@pytest.mark.parametrize("options", sweep([{}, {"language": "fr"}, {"language": "de", "translate": True}], {}))
 def test_a_clip_is_written_as_the_library_writes_it(
     folder: Path, engine: WhisperEngine, options: dict[str, Any]
 ) -> None:
@@ -84,7 +85,10 @@ def test_a_clip_that_is_detected_tells_its_language(engine: WhisperEngine) -> No
     assert engine.written(clip, 1.0).language in ("en", "fr", "de", "es")
 
 
-@pytest.mark.parametrize("limit", [{"max_new_tokens": 7, "max_length": None}, {"max_length": 12}, {"max_length": 500}])
+LIMITS: list[dict[str, Any]] = [{"max_new_tokens": 7, "max_length": None}, {"max_length": 12}, {"max_length": 500}]
+
+
+@pytest.mark.parametrize("limit", sweep(LIMITS, LIMITS[0]))
 def test_a_folders_limit_of_tokens_is_counted_as_the_library_counts_it(tmp_path: Path, limit: dict[str, Any]) -> None:
     folder = whisper(tmp_path / "m", 4, generation=limit)
     assert alone(loaded(folder), SOUNDS[1], language="en") == generated(
