@@ -60,8 +60,8 @@ class CtcEngine(PiecewiseEngine):
         # Of one shape: all are too short, or none is, but for those of a bucket.
         counts = [self._frames_of(window) for window in windows]
         speaks = [count > 0 and not is_silent(window.samples) for window, count in zip(windows, counts, strict=True)]
-        heard = [window for window, says in zip(windows, speaks, strict=True) if says]
-        tokens = iter(self._tokens(heard) if heard else ())
+        spoken = [window for window, says in zip(windows, speaks, strict=True) if says]
+        tokens = iter(self._tokens(spoken) if spoken else ())
         blank = np.full(1, self._tokenizer.pad_token_id)
         given: list[np.ndarray | ServingError] = []
         for window, count, says in zip(windows, counts, speaks, strict=True):

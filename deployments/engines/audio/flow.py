@@ -64,14 +64,14 @@ class RememberedEncoder:
         known = self._known
         if known is None or known[0].shape != input_features.shape or not torch.equal(known[0], input_features):
             if self.converted is not None and len(input_features) == 1:
-                heard: Any = BaseModelOutput(last_hidden_state=self.converted([input_features])[0])
+                encoded: Any = BaseModelOutput(last_hidden_state=self.converted([input_features])[0])
             else:
-                heard = self._forward(input_features, *arguments, **options)
-            self._known = known = (input_features, heard)
+                encoded = self._forward(input_features, *arguments, **options)
+            self._known = known = (input_features, encoded)
         return known[1]
 
     @property
-    def heard(self) -> torch.Tensor:
+    def encoded(self) -> torch.Tensor:
         """What was encoded last."""
         assert self._known is not None
         sound: torch.Tensor = self._known[1].last_hidden_state

@@ -51,7 +51,7 @@ class Network(Protocol):
     logits: Callable[[torch.Tensor], torch.Tensor]
     """[clips, vocabulary] of what `forward` gives."""
 
-    def hear(self, clip: "Clip") -> None:
+    def encode(self, clip: "Clip") -> None:
         """Encodes the features, and keeps keys and values of the sound in the clip's `keys`, as it likes."""
 
     def forward(self, clips: "Sequence[Clip]", tokens: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -77,7 +77,7 @@ class Clip:
     log_probability: float = 0.0
     """Of the tokens, where silence depends on it."""
     network: Network | None = None
-    """The one that has heard it."""
+    """The one that has encoded it."""
     length: int = 0
     keys: Any = None
     row: int = 0
@@ -124,7 +124,7 @@ class GreedyDecoder:
         """Encodes the sound and computes the first token."""
         clip.network = network or self.network
         _use_threads(clip.network.threads)
-        clip.network.hear(clip)
+        clip.network.encode(clip)
         clip.features = None
         start, *rest = clip.prompt
         assert start is not None

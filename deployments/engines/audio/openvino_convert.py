@@ -18,8 +18,8 @@ MOST_CLIPS = 8
 
 
 class _Encoder(torch.nn.Module):
-    """What is heard, [1, positions, width], and of each decoder layer its keys, [1, heads, width, positions], and its
-    values, [1, heads, positions, width]: as `_attend` reads them."""
+    """The encoded sound, [1, positions, width], and of each decoder layer its keys, [1, heads, width, positions], and
+    its values, [1, heads, positions, width]: as `_attend` reads them."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()

@@ -61,7 +61,7 @@ class OpenVinoDecoder:
         self._written = (most, heads, _PLACES, width)
         self._newest: Any = lambda: None
 
-    def hear(self, clip: Clip) -> None:
+    def encode(self, clip: Clip) -> None:
         assert clip.features is not None
         _, *keys = self.converted.encoder([clip.features[None]])
         block: _Block | None = self._newest()
@@ -110,7 +110,7 @@ def best_token(scores: np.ndarray, vector: np.ndarray, bias: np.ndarray, weight:
 
 
 class _Block:
-    """Keys and values of what is heard and written: an array for the keys of each layer, and one for its values."""
+    """Keys and values of the sound and of the tokens: an array for the keys of each layer, and one for its values."""
 
     def __init__(self, step: OpenVinoModel, sound: Sequence[tuple[int, ...]], written: tuple[int, ...]) -> None:
         self._run = step.in_place()  # its own: it holds what it reads

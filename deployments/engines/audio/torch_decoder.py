@@ -23,15 +23,15 @@ class TorchDecoder:
         self._positions = int(model.config.max_target_positions)
         self._heads = int(model.config.decoder_attention_heads)
 
-    def hear(self, clip: Clip) -> None:
+    def encode(self, clip: Clip) -> None:
         assert clip.features is not None
         sound = self._encode(clip.features[None]).last_hidden_state[0]
         clip.keys = []
         for layer in self._decoder.layers:
             attention = layer.encoder_attn
-            heard = (self._split(project(sound)).contiguous() for project in (attention.k_proj, attention.v_proj))
+            of_sound = (self._split(project(sound)).contiguous() for project in (attention.k_proj, attention.v_proj))
             shape = (self._heads, self._positions, sound.shape[-1] // self._heads)
-            clip.keys.append((sound.new_empty(shape), sound.new_empty(shape), *heard))
+            clip.keys.append((sound.new_empty(shape), sound.new_empty(shape), *of_sound))
 
     def forward(self, clips: Sequence[Clip], tokens: Sequence[Sequence[int]]) -> torch.Tensor:
         decoder, count = self._decoder, len(tokens[0])
@@ -55,11 +55,11 @@ class TorchDecoder:
             hidden = hidden + attention.out_proj(self._join(seen))
             attention = layer.encoder_attn
             queries = self._split(attention.q_proj(layer.encoder_attn_layer_norm(hidden)))
-            heard = []
+            attended = []
             for n, clip in enumerate(clips):
                 *_, known, means = clip.keys[number]
-                heard.append(_attend(queries[:, n * count : (n + 1) * count], known, means))
-            hidden = hidden + attention.out_proj(self._join(heard))
+                attended.append(_attend(queries[:, n * count : (n + 1) * count], known, means))
+            hidden = hidden + attention.out_proj(self._join(attended))
             hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
         last: torch.Tensor = decoder.layer_norm(hidden[count - 1 :: count])
         return last

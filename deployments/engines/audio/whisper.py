@@ -290,7 +290,7 @@ class WhisperEngine:
 
         def noting(**arguments: Any) -> Any:
             if self._of_thread.frames is not None:
-                self._word_times.add(arguments, self._encoder.heard, self._of_thread.frames)
+                self._word_times.add(arguments, self._encoder.encoded, self._of_thread.frames)
             segments, offset = retrieve(**arguments)
             self._of_thread.came(segments)
             return segments, offset

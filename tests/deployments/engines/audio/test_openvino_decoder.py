@@ -116,8 +116,8 @@ def test_clips_of_full_blocks_have_another_and_share_a_call(model: Any, network:
 def test_the_memory_of_clips_is_freed_with_the_last_of_them(network: OpenVinoDecoder) -> None:
     one, other = (Clip(features(seed), list(PROMPT)) for seed in range(2))
     with torch.inference_mode():
-        network.hear(one)
-        network.hear(other)
+        network.encode(one)
+        network.encode(other)
         network.forward([one, other], [[300], [300]])
     block = weakref.ref(one.keys)
     assert other.keys is block()
@@ -195,7 +195,7 @@ def test_one_that_writes_something_else_is_not_used(
     assert "PyTorch (converted it writes something else)" in engine.runtime_info[1]
 
 
-def test_a_clip_that_began_before_is_ended_by_the_network_that_has_heard_it(model: Any, network: Any) -> None:
+def test_a_clip_that_began_before_is_ended_by_the_network_that_has_encoded_it(model: Any, network: Any) -> None:
     ours = decoder(model, TorchDecoder(model, 1))
     known = [alone(ours, seed) for seed in range(2)]
     clips = [Clip(features(seed), list(PROMPT)) for seed in range(2)]

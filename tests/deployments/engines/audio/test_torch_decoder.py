@@ -22,8 +22,8 @@ def test_tokens_together_are_seen_as_one_by_one(model: Any) -> None:
     network = TorchDecoder(model, 1)
     features = torch.randn(80, 100, generator=torch.Generator().manual_seed(0))
     together, one_by_one = Clip(features, []), Clip(features, [])
-    network.hear(together)
-    network.hear(one_by_one)
+    network.encode(together)
+    network.encode(one_by_one)
     tokens = [3, 1, 4, 1, 5]
     for token in tokens:
         last = network.forward([one_by_one], [[token]])
