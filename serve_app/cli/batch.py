@@ -30,9 +30,12 @@ from serve_app.config.config import RuntimeConfig, read_config
 PORT = 8000
 CONCURRENCY = 64
 """Of each family: as many as a replica takes of a model at once (`max_ongoing_requests`)."""
-GROUP, GROUP_BYTES = 8, 2**18
+GROUP, GROUP_BYTES = 16, 2**18
 """So many lines share a request over HTTP, which costs a client 1.3 ms of CPU time: as much as a fifth of what small
-models compute for a line. Larger groups leave the batches emptier while their last line is answered. Not measured."""
+models compute for a line. Larger groups leave the batches emptier while their last line is answered. With eight the
+client took 0.3 ms a line, the ingress 0.4."""
+WORKERS = 4
+"""Of a family, at least: so many of its requests are under way."""
 AHEAD, AHEAD_BYTES = 4, 2**26
 """Beyond the first line that has no answer yet, so many times `concurrency` lines are asked. A run that is killed loses
 their answers."""
@@ -97,7 +100,7 @@ async def answer_lines(
     on_answer: Callable[[], None],
 ) -> int:
     """Writes the answer of each line. Returns how many of them are errors. Raises Unavailable."""
-    errors, size = 0, max(1, min(GROUP, concurrency // 8))
+    errors, size = 0, max(1, min(GROUP, concurrency // WORKERS))
     async with (
         AsyncModelRuntimeClient(url, api_key=api_key) as client,
         httpx.AsyncClient(base_url=url, headers=bearer(api_key), timeout=TIMEOUT_S, limits=NO_LIMITS) as http,

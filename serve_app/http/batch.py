@@ -24,6 +24,10 @@ MAX_ITEMS = 1024
 MAX_CONCURRENT_LINES = 64
 """Of one body of JSON lines. More of them would fill the queues before other callers' requests."""
 
+WRITES_APART_S = 0.02
+"""Lines that are answered within it are written together, where later ones are known: each write costs HAProxy and the
+client as much as the ingress."""
+
 Answers = asyncio.Queue["asyncio.Task[InferResponse] | None"]
 """The answers of lines in order, then None."""
 
@@ -110,13 +114,15 @@ class JsonLinesResponse(Response):
 
 
 async def _write(answers: Answers, send: Send) -> None:
-    lines = b""  # Those that are there together are sent together.
+    clock, lines, write_at = asyncio.get_running_loop().time, b"", 0.0
     while (answer := await answers.get()) is not None:
         if lines and not answer.done():
-            await send({"type": "http.response.body", "body": lines, "more_body": True})
-            lines = b""
+            await asyncio.sleep(max(0.0, write_at - clock()))
+            if not answer.done():
+                await send({"type": "http.response.body", "body": lines, "more_body": True})
+                lines, write_at = b"", clock() + WRITES_APART_S
         lines += wire.encode(await answer, wire.JSON) + b"\n"
-        if answers.empty():
+        if answers.empty():  # Its client may wait for the answer before it sends the next line.
             await send({"type": "http.response.body", "body": lines, "more_body": True})
             lines = b""
     await send({"type": "http.response.body", "body": lines, "more_body": False})

@@ -1,13 +1,15 @@
 """Many requests in one body: a JSON list, or JSON lines."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 from starlette.types import Message
 
 from deployments.contract import wire
-from deployments.contract.types import Error, InferResponse
+from deployments.contract.types import Error, InferResponse, TextGenerationResult
+from serve_app.http import batch
 from serve_app.http.batch import NDJSON
 from tests.serve_app.http.test_app import TYPE, error_in
 from tests.support.http_runtimes import REQUEST, FakeRuntime, http_app
@@ -89,3 +91,32 @@ async def test_a_client_that_disconnects_cancels_its_lines() -> None:
     connection.messages.put_nowait({"type": "http.disconnect"})
     await serving
     await until(lambda: runtime.under_way == 0)
+
+
+async def test_lines_that_are_answered_soon_after_each_other_are_written_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    lines = [loop.create_future() for _ in range(4)]
+    answers: Any = asyncio.Queue()
+    for line in (*lines, None):
+        answers.put_nowait(line)
+    pauses, written = list[float](), list[bytes]()
+
+    async def pause(seconds: float) -> None:
+        """Meanwhile the second line is answered."""
+        pauses.append(seconds)
+        if len(pauses) == 1:
+            lines[1].set_result(TextGenerationResult(generated_text="b"))
+
+    async def send(message: Message) -> None:
+        written.append(message["body"])
+        if message["more_body"]:
+            lines[len(written) + 1].set_result(TextGenerationResult(generated_text="c"))
+
+    lines[0].set_result(TextGenerationResult(generated_text="a"))
+    monkeypatch.setattr("asyncio.sleep", pause)
+    await batch._write(answers, send)
+    assert [body.count(b"\n") for body in written] == [2, 1, 1]
+    assert pauses[:2] == [0, 0]
+    assert 0 < pauses[2] <= batch.WRITES_APART_S
