@@ -59,7 +59,8 @@ class DecoderLoop:
         proposer: Proposer | None = None,
     ) -> None:
         """`info`: how the decoder runs."""
-        self.scheduler = Scheduler(decoder, queue, facts.stop_ids)
+        # A proposer counts the tokens of each step; a forward with prompts would give some that it has not seen.
+        self.scheduler = Scheduler(decoder, queue, facts.stop_ids, joins_rows=proposer is None)
         self.max_length = facts.context
         self.info = info
         self._proposer = proposer
@@ -142,18 +143,23 @@ class DecoderLoop:
         batch = self.scheduler.schedule()
         if not batch:
             return
-        if self._proposer and self.decoder.draft_budget and batch.phase == "decode":
-            drafts = self._proposer.propose(batch.requests, self.decoder.draft_budget)
+        if self._proposer and self.decoder.draft_budget and not batch.prompts:
+            drafts = self._proposer.propose(batch.rows, self.decoder.draft_budget)
             if drafts:
-                self._verify(batch.requests, drafts)
+                self._verify(batch, drafts)
                 return
-        if output := self._forward(batch):
-            self.scheduler.postprocess(batch, next_tokens(output, batch.requests))
+        output = self._forward(batch)
+        self.scheduler.computed(batch)
+        if output:
+            requests = batch.requests[: len(output.best)]  # A chunk that is not the last one of its prompt has none.
+            self.scheduler.postprocess(batch, next_tokens(output, requests))
 
-    def _verify(self, requests: Sequence[GenerationRequest], drafts: Sequence[Sequence[int]]) -> None:
+    def _verify(self, batch: Batch, drafts: Sequence[Sequence[int]]) -> None:
         """A step that gives each row one token and those of its proposed ones that are right."""
+        requests = batch.rows
         rows = [[request.tokens[-1], *draft] for request, draft in zip(requests, drafts, strict=True)]
         output, counts = self.decoder.verify(rows)
+        self.scheduler.computed(batch)
         each = [request for request, count in zip(requests, counts, strict=True) for _ in range(count)]
         self.scheduler.postprocess_verified(next_tokens(output, each), counts)
         recorder = self.scheduler.queue.recorder
@@ -161,13 +167,14 @@ class DecoderLoop:
         recorder.accepted_tokens += len(each) - len(requests)
 
     def _forward(self, batch: Batch) -> StepOutput | None:
-        """The logits that follow each request; None after a chunk that is not the last one of its prompt."""
+        """The logits that follow the rows, and then those that follow prompts: of chunks only the last one's."""
+        tokens = [request.tokens[-1] for request in batch.rows]
         if batch.chunked:
-            output, request = next(batch.chunked), batch.requests[0]
+            output, request = batch.chunked.send(tokens or None), batch.prompts[0]
             return scored(output, request) if output and request.scores_prompt else output
-        if batch.phase == "prefill":
-            return self.decoder.prefill([request.tokens for request in batch.requests])
-        return self.decoder.step([request.tokens[-1] for request in batch.requests])
+        if batch.prompts:
+            return self.decoder.prefill([request.tokens for request in batch.prompts], tokens)
+        return self.decoder.step(tokens)
 
     def _end(self) -> None:
         queue = self.scheduler.queue

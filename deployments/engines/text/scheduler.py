@@ -6,7 +6,7 @@ Knows requests and rows of a decoder, not tensors; it starts no thread.
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from deployments.contract.errors import OutOfMemory, Overloaded, ServingError, Unavailable
 from deployments.engines.errors import as_serving_error, wants_memory
@@ -15,19 +15,20 @@ from deployments.engines.text.next_tokens import NextToken
 from deployments.engines.text.request import GenerationRequest
 from deployments.engines.text.stats import StatsRecorder
 
-Phase = Literal["prefill", "chunk", "decode"]
-
 
 class Batch(NamedTuple):
-    """The requests of one forward, in the order of its rows of logits.
+    """The requests of one forward, in the order of its rows of logits: all rows that run, or none, and then prompts.
 
-    "prefill": their whole prompts. "chunk": the next chunk of one long prompt, or of one whose tokens are scored.
-    "decode": one token for every row.
+    `chunked`: there is one prompt, and this gives its next chunk. It is long, or its tokens are scored.
     """
 
-    phase: Phase
-    requests: list[GenerationRequest]
+    rows: Sequence[GenerationRequest]
+    prompts: Sequence[GenerationRequest] = ()
     chunked: ChunkedPrefill | None = None
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        return [*self.rows, *self.prompts]
 
 
 class RequestQueue:
@@ -68,18 +69,24 @@ class Scheduler:
     """Assigns the rows of the decoder to requests. Everything but the queue belongs to the loop's thread.
 
     In a round, requests are admitted and their prompts prefilled, then a long prompt gets one chunk, then every row
-    gets a token. So the running rows never wait longer than for one prefill budget and one chunk.
+    gets a token. So the running rows never wait longer than for one prefill budget and one chunk. Where the decoder
+    can, the rows get a token in each forward of prompts, and have no forward of their own in that round.
     """
 
-    def __init__(self, decoder: Decoder, queue: RequestQueue, stop_ids: frozenset[int]) -> None:
+    def __init__(
+        self, decoder: Decoder, queue: RequestQueue, stop_ids: frozenset[int], joins_rows: bool = True
+    ) -> None:
+        """`joins_rows`: whether rows may get a token in a forward of prompts."""
         self.decoder = decoder
+        self._joins_rows = joins_rows
         self.queue = queue
         self.running: list[GenerationRequest] = []  # Row i of the decoder belongs to running[i].
         self._groups: deque[list[GenerationRequest]] = deque()  # Admitted; the prompts of a group are one forward.
         self._chunked: tuple[GenerationRequest, ChunkedPrefill] | None = None  # A long prompt that has no row yet.
-        self._batch: Batch | None = None  # Scheduled, and not yet postprocessed.
+        self._batch: Batch | None = None  # Scheduled, and not yet computed.
         self._round_ended = True
         self._chunk_done = False
+        self._rows_done = False
         self._stop_ids = stop_ids
         self._successor: Decoder | None = None
         self._most_together: int | None = None
@@ -112,7 +119,7 @@ class Scheduler:
             self._move()
         self._finish_cancelled()
         if self._round_ended:
-            self._round_ended = self._chunk_done = False
+            self._round_ended = self._chunk_done = self._rows_done = False
             if self.queue.waiting:
                 self._admit()
         self._batch = self._next_batch()
@@ -130,12 +137,19 @@ class Scheduler:
 
     def _next_batch(self) -> Batch | None:
         if self._groups:
-            return Batch("prefill", self._groups.popleft())
+            return self._with_rows(Batch((), self._groups.popleft()))
         if self._chunked and not self._chunk_done:
             self._chunk_done = True
-            return Batch("chunk", [self._chunked[0]], self._chunked[1])
+            return self._with_rows(Batch((), [self._chunked[0]], self._chunked[1]))
         self._round_ended = True
-        return Batch("decode", list(self.running)) if self.running else None
+        return Batch(tuple(self.running)) if self.running and not self._rows_done else None
+
+    def _with_rows(self, batch: Batch) -> Batch:
+        """Scored prompts are computed alone: logits of all their tokens are wanted."""
+        if not (self._joins_rows and self.decoder.joins_rows) or batch.prompts[0].scores_prompt:
+            return batch
+        self._rows_done = True
+        return batch._replace(rows=tuple(self.running))
 
     def _finish_cancelled(self) -> None:
         for row in reversed(range(len(self.running))):
@@ -183,16 +197,22 @@ class Scheduler:
         size = self.decoder.chunk_size
         return request.scores_prompt or (size is not None and len(request.tokens) > size)
 
+    def computed(self, batch: Batch) -> None:
+        """The forward went well. Prompts that are whole have their rows now, after those that ran."""
+        self._batch = None
+        if batch.prompts and self.decoder.rows > len(self.running):
+            if batch.chunked:
+                self._chunked = None
+            self.running += batch.prompts
+
     def postprocess(self, batch: Batch, tokens: list[NextToken | ServingError]) -> None:
-        """Gives each request of the batch its token; those that end with it give up their rows."""
-        first = 0 if batch.phase == "decode" else len(self.running)
-        self._assign_rows(batch)
+        """Gives each request of a computed batch its token; those that end with it give up their rows."""
+        first = 0 if batch.rows else len(self.running) - len(batch.prompts)
         for n in reversed(range(len(tokens))):
             self._append(first + n, tokens[n])
 
     def postprocess_verified(self, tokens: Sequence[NextToken | ServingError], counts: Sequence[int]) -> None:
         """Gives each row its `counts` tokens, up to one that ends its request."""
-        self._batch = None
         end = len(tokens)
         for row in reversed(range(len(counts))):
             begin = end - counts[row]
@@ -212,15 +232,6 @@ class Scheduler:
             self._release(row).finish(reason)
         return reason is not None
 
-    def _assign_rows(self, batch: Batch) -> None:
-        """The forward gave the prompts their rows, after those that ran."""
-        self._batch = None
-        if batch.phase == "decode":
-            return
-        if batch.phase == "chunk":
-            self._chunked = None
-        self.running += batch.requests
-
     def abandon(self, failure: Exception) -> None:
         """A forward failed, or what followed it.
 
@@ -228,11 +239,11 @@ class Scheduler:
         the longest fails if memory ran out, otherwise all.
         """
         batch, self._batch = self._batch, None
-        if batch and batch.phase != "decode":
+        if batch and batch.prompts:
             if self.decoder.rows == len(self.running):  # None of the prompts got its row.
                 self._abandon_prompts(batch, failure)
                 return
-            self._assign_rows(batch)  # The forward went well; it is sampling that failed.
+            self.computed(batch)
         error = as_serving_error(failure)
         if isinstance(error, OutOfMemory) and len(self.running) > 1 and self.decoder.rows == len(self.running):
             longest = max(range(len(self.running)), key=lambda row: len(self.running[row].tokens))
@@ -244,14 +255,14 @@ class Scheduler:
             request.emit(error)
 
     def _abandon_prompts(self, batch: Batch, failure: Exception) -> None:
-        if len(batch.requests) > 1:
+        if len(batch.prompts) > 1:
             if wants_memory(failure):
-                self._most_together = sum(len(request.tokens) for request in batch.requests) // 2
-            self._groups.extendleft([request] for request in reversed(batch.requests))
+                self._most_together = sum(len(request.tokens) for request in batch.prompts) // 2
+            self._groups.extendleft([request] for request in reversed(batch.prompts))
             return
-        if batch.phase == "chunk":
+        if batch.chunked:
             self._chunked = None
-        batch.requests[0].emit(as_serving_error(failure))
+        batch.prompts[0].emit(as_serving_error(failure))
 
     def drop_all(self) -> list[GenerationRequest]:
         """Every admitted request; the scheduler knows none of them any more."""

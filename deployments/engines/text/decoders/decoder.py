@@ -1,6 +1,6 @@
 """The interface of decoders. A decoder has one row for each running request, numbered from 0 without a gap."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -27,9 +27,10 @@ class Verified(NamedTuple):
     counts: list[int]
 
 
-ChunkedPrefill = Iterator[StepOutput | None]
+ChunkedPrefill = Generator[StepOutput | None, Sequence[int] | None, None]
 """A prompt: each `next` computes one chunk. With the last one the prompt gets the next row, and only that gives the
-logits that follow. Where those of the prompt are wanted, each gives the logits after every token of its chunk."""
+logits that follow. Where those of the prompt are wanted, each gives the logits after every token of its chunk.
+`send` computes a token for each row with the chunk, as `prefill` does; the logits that follow them come first."""
 
 SCORED = 128
 """Tokens of a prompt whose logits are wanted at a time: of large vocabularies they take much memory."""
@@ -64,11 +65,18 @@ class Decoder(Cache, Protocol):
         """Tokens of the prompts that are computed in one forward. A single prompt may have more."""
 
     @property
+    def joins_rows(self) -> bool:
+        """Whether a forward of prompts may append a token to each row too."""
+
+    @property
     def draft_budget(self) -> int:
         """Proposed tokens that one `verify` takes, of all rows; 0 where the decoder cannot take tokens back."""
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
-        """Add a row for each prompt, after the present ones; the logits that follow each prompt."""
+    def prefill(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int] = ()) -> StepOutput:
+        """Add a row for each prompt, after the present ones; the logits that follow each prompt.
+
+        `tokens`: one for each present row, appended in the same forward; the logits that follow them come first.
+        """
 
     def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
         """Begin a long prompt, or with `each` one whose own logits are wanted; computes nothing yet. Rows may step,

@@ -20,6 +20,7 @@ class SingleDecoder:
     shared_tokens = 0
     chunk_size = None
     prefill_budget = 0
+    joins_rows = False
     draft_budget = 0
 
     def __init__(self, model: PreTrainedModel, state_name: str | None) -> None:
@@ -43,7 +44,8 @@ class SingleDecoder:
         self._states.append(state)
         yield step_output(last)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
+    def prefill(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int] = ()) -> StepOutput:
+        assert not tokens
         steps = []
         for prompt in prompts:
             logits, state = self._forward(prompt, None)

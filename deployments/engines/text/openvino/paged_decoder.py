@@ -33,6 +33,7 @@ class PagedDecoder:
     """Tokens of a long prompt that are computed between two steps of the running rows."""
     prefill_budget = 128
     """So many prompt tokens keep a CPU busy; more would only delay first tokens."""
+    joins_rows = True
     draft_budget = 32
     """A token of a call of 32 costs a CPU a tenth of a step of one row; with more it would delay other rows."""
 
@@ -61,48 +62,61 @@ class PagedDecoder:
         held = BLOCK * sum(map(len, self._tables))
         return sum(map(len, self._texts)) / held if held else 0.0
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
-        each = list(dict.fromkeys(map(tuple, prompts)))
-        parts: list[Part] = []
-        found: list[int] = []
+    def prefill(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int] = ()) -> StepOutput:
+        each = [tuple(prompt) for prompt in prompts]
+        parts: dict[tuple[int, ...], Part] = {}  # Equal prompts are computed once.
+        tables: list[list[int]] = []
         try:
             for prompt in each:
-                found = self._pool.find(prompt)
-                parts.append(self._part(prompt, len(prompt), found))
-                found = []
-            logits = self._prompts(parts)
+                if prompt in parts:
+                    tables.append(self._shared(parts[prompt].table, len(prompt)))
+                else:
+                    tables.append(self._pool.find(prompt))
+                    known = BLOCK * len(tables[-1])
+                    parts[prompt] = Part(prompt[known:], known, tables[-1])
+                self._grow(tables[-1], len(prompt))
+            logits = self._forward([[token] for token in tokens], list(parts.values()))
         except BaseException:
-            self._pool.release(found)
-            for part in parts:
-                self._pool.release(part.table)
+            for table in tables:
+                self._pool.release(table)
             raise
-        tables = {prompt: list(part.table) for prompt, part in zip(each, parts, strict=True)}
-        for prompt, table in tables.items():
+        self.shared_tokens += sum(part.known for part in parts.values())
+        numbers = {prompt: number for number, prompt in enumerate(parts, len(tokens))}
+        wanted = [*range(len(tokens)), *(numbers[prompt] for prompt in each)]
+        for prompt, table in zip(each, tables, strict=True):
+            for block, own in zip(parts[prompt].table, table, strict=True):
+                if own != block:
+                    self._memory.copy(block, own)
             self._pool.name(prompt, table)
-        self.shared_tokens += sum(part.known for part in parts)
-        for n, prompt in enumerate(map(tuple, prompts)):
-            again = prompt in map(tuple, prompts[:n])
-            self._add(prompt, self._copied(tables[prompt], len(prompt)) if again else tables[prompt])
-        return step_output(logits[[each.index(tuple(prompt)) for prompt in prompts]])
+            self._add(prompt, table)
+        return step_output(logits if len(wanted) == len(logits) else logits[wanted])
 
     def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
+        chunks = self._chunks(prompt, each)
+        next(chunks)  # To where it waits for tokens of the rows.
+        return chunks
+
+    def _chunks(self, prompt: Sequence[int], each: bool) -> ChunkedPrefill:
         table, size = ([], SCORED) if each else (self._pool.find(prompt), self.chunk_size)
         known = len(table) * BLOCK
         self.shared_tokens += known
+        output: StepOutput | None = None
         try:
             while known < len(prompt):
+                tokens = (yield output) or ()
                 end = min(known + size, len(prompt))
-                part = self._part(prompt, end, table, known)
-                table, known = list(part.table), end
-                logits = self._prompts([part], each)
-                if known < len(prompt):
-                    yield step_output(logits) if each else None
+                self._grow(table, end)
+                logits = self._forward([[token] for token in tokens], [Part(prompt[known:end], known, table)], each)
+                if not each and end < len(prompt):
+                    logits = logits[: len(tokens)]
+                output = step_output(logits) if len(logits) else None
+                known = end
         except BaseException:
             self._pool.release(table)
             raise
         self._pool.name(prompt, table)
         self._add(prompt, table)
-        yield step_output(logits)
+        yield output
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
         for text, table in zip(self._texts, self._tables, strict=True):
@@ -120,7 +134,7 @@ class PagedDecoder:
         except OutOfMemory:  # A proposal is no reason to fail.
             rows = [row[:1] for row in rows]
             self._reserve(rows)
-        logits = self._appended(rows, each=True)
+        logits = self._forward(rows, each=True)
         _, best, finite = step_output(logits)
         kept, counts, begin = list[int](), list[int](), 0
         for number, row in enumerate(rows):
@@ -134,8 +148,7 @@ class PagedDecoder:
 
     def extend(self, rows: Sequence[Sequence[int]]) -> StepOutput:
         """Append tokens to each row, at least one; the logits that follow the last of each."""
-        self._reserve(rows)
-        return step_output(self._appended(rows))
+        return step_output(self._forward(rows))
 
     def rewind(self, row: int, length: int) -> None:
         """Take the tokens of a row back that come after `length`."""
@@ -145,19 +158,25 @@ class PagedDecoder:
         del text[length:], table[needed:]
         self._steps.stale = True
 
-    def _appended(self, rows: Sequence[Sequence[int]], each: bool = False) -> Array:
-        parts = [Part(*row) for row in zip(rows, map(len, self._texts), self._tables, strict=True)]
-        logits = self._prompts(parts, each)
-        for row, text in zip(rows, self._texts, strict=True):
+    def _forward(self, rows: Sequence[Sequence[int]], prompts: Sequence[Part] = (), each: bool = False) -> Array:
+        """Appends tokens to each row, unless `rows` is empty, and computes parts of prompts, in one call."""
+        self._reserve(rows)
+        parts = [Part(*row) for row in zip(rows, map(len, self._texts), self._tables, strict=False)]
+        logits = self._prompts([*parts, *prompts], each)
+        for row, text in zip(rows, self._texts, strict=False):
             text += row
         self._steps.stale = True
         return logits
 
     def _reserve(self, rows: Sequence[Sequence[int]]) -> None:
         """Blocks for these tokens of each row."""
-        for row, text, table in zip(rows, self._texts, self._tables, strict=True):
-            while BLOCK * len(table) < len(text) + len(row):
-                table.append(self._pool.take())
+        for row, text, table in zip(rows, self._texts, self._tables, strict=False):
+            self._grow(table, len(text) + len(row))
+
+    def _grow(self, table: list[int], length: int) -> None:
+        """Blocks for so many tokens. The table has those that were taken, also where it fails."""
+        while BLOCK * len(table) < length:
+            table.append(self._pool.take())
 
     def release(self, row: int, broken: bool = False) -> None:
         text, table = self._texts[row], self._tables[row]
@@ -184,18 +203,6 @@ class PagedDecoder:
         self.clear()
         del self._prompts, self._steps
 
-    def _part(self, prompt: Sequence[int], end: int, found: list[int], known: int | None = None) -> Part:
-        """The tokens up to `end`, and blocks for them: those found, and new ones. Takes no new one where it fails."""
-        table = list(found)
-        try:
-            while BLOCK * len(table) < end:
-                table.append(self._pool.take())
-        except BaseException:
-            self._pool.release(table[len(found) :])
-            raise
-        known = BLOCK * len(found) if known is None else known
-        return Part(prompt[known:end], known, table)
-
     def _trim(self, spare_bytes: int) -> None:
         """Give memory of free blocks back, if it is more than that."""
         used = self._pool.used
@@ -203,15 +210,11 @@ class PagedDecoder:
             self._memory.trim(used)
             self._pool.touched = used
 
-    def _copied(self, table: Sequence[int], length: int) -> list[int]:
-        """A table with the same tokens: whole blocks are shared, the last one is copied."""
-        whole = table[: length // BLOCK]
+    def _shared(self, table: Sequence[int], length: int) -> list[int]:
+        """The whole blocks of an equal prompt; one that is not full is not shared."""
+        whole = list(table[: length // BLOCK])
         self._pool.share(whole)
-        copied = list(whole)
-        for block in table[len(whole) :]:
-            copied.append(self._pool.take())
-            self._memory.copy(block, copied[-1])
-        return copied
+        return whole
 
     def _add(self, prompt: Sequence[int], table: list[int]) -> None:
         self._texts.append(list(prompt))

@@ -20,7 +20,7 @@ from deployments.engines.text.paged import PagedLoop
 from deployments.engines.text.request import Event, Finished, GenerationRequest
 from deployments.engines.text.scheduler import RequestQueue
 from deployments.engines.text.stats import StatsRecorder
-from tests.deployments.engines.text.test_scheduler import TOKEN, TOKENIZER, Engine, PlayedDecoder
+from tests.deployments.engines.text.decoders.played import TOKEN, TOKENIZER, Engine, PlayedDecoder
 from tests.support.text_models import (
     LOADERS,
     PATIENCE_S,
@@ -204,11 +204,11 @@ class Stalling(PlayedDecoder):
         super().__init__()
         self.gate = threading.Event()
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
+    def prefill(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int] = ()) -> StepOutput:
         if [0] in prompts:
             raise SystemExit  # which is no Exception
         assert self.gate.wait(PATIENCE_S)
-        return super().prefill(prompts)
+        return super().prefill(prompts, tokens)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -232,7 +232,9 @@ def test_of_several_tokens_a_row_takes_those_up_to_its_end() -> None:
     engine = Engine()
     short, bad, long = (engine.add([token], tokens) for token, tokens in ((2, 3), (3, 9), (4, 9)))
     engine.step()
-    engine.scheduler.schedule()
+    batch = engine.scheduler.schedule()
+    assert batch is not None
+    engine.scheduler.computed(batch)
     token, error = NextToken(TOKEN, None), Internal("no token")
     engine.scheduler.postprocess_verified([token] * 5 + [error] + [token] * 3, [4, 2, 3])
     assert engine.end_of(short) == Finished("length", 1, 3)

@@ -1,125 +1,39 @@
 """Which requests a forward computes, and what a failure takes with it. The decoder is played."""
 
 import time
-from collections.abc import Sequence
 
 import pytest
-import torch
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.errors import Internal, OutOfMemory, Overloaded, ServingError, Unavailable
 from deployments.contract.types import SamplingOptions
-from deployments.engines.text.decoders.decoder import ChunkedPrefill, StepOutput, Verified, step_output
 from deployments.engines.text.next_tokens import next_tokens
-from deployments.engines.text.request import Event, Finished, GenerationRequest
-from deployments.engines.text.scheduler import Batch, RequestQueue, Scheduler
+from deployments.engines.text.request import Finished, GenerationRequest
+from deployments.engines.text.scheduler import RequestQueue, Scheduler
 from deployments.engines.text.stats import StatsRecorder
-from deployments.engines.text.tokenizer import Tokenizer
-from tests.support.text_models import byte_level_tokenizer
-
-TOKENIZER = Tokenizer(byte_level_tokenizer())
-TOKEN, OTHER, END = 40, 41, 1
-MAX_ROWS, BUDGET, CHUNK = 4, 10, 20
-
-
-class PlayedDecoder:
-    """Gives every row `TOKEN`. Raises for a prompt that holds `OTHER`, and where `room` is too small for all."""
-
-    nbytes = 0
-    use = 0.0
-    shared_tokens = 0
-    chunk_size: int | None = CHUNK
-    prefill_budget = BUDGET
-    draft_budget = 0
-
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self.released: list[int] = []
-        self.closed = False
-        self.room = 1000
-
-    @property
-    def rows(self) -> int:
-        return len(self.lengths)
-
-    def output(self, rows: int) -> StepOutput:
-        logits = torch.zeros(rows, 100)
-        logits[:, TOKEN] = 1
-        return step_output(logits)
-
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
-        if any(OTHER in prompt for prompt in prompts):
-            raise RuntimeError("a prompt that the model cannot compute")
-        if sum(map(len, prompts)) > self.room:
-            raise RuntimeError("can't allocate memory")
-        self.lengths += map(len, prompts)
-        return self.output(len(prompts))
-
-    def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
-        for end in range(CHUNK, len(prompt) + CHUNK, CHUNK):
-            yield self.prefill([prompt]) if end >= len(prompt) else None
-
-    def step(self, tokens: Sequence[int]) -> StepOutput:
-        return self.output(self.rows)
-
-    def verify(self, rows: Sequence[Sequence[int]]) -> Verified:
-        raise NotImplementedError
-
-    def release(self, row: int, broken: bool = False) -> None:
-        self.released.append(row)
-        self.lengths.pop()
-
-    def clear(self) -> None:
-        self.lengths = []
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Engine:
-    """A scheduler, and what the loop does with a batch."""
-
-    def __init__(self, max_waiting: int = 100) -> None:
-        self.decoder = PlayedDecoder()
-        self.recorder = StatsRecorder()
-        queue = RequestQueue(MAX_ROWS, max_waiting, self.recorder)
-        self.scheduler = Scheduler(self.decoder, queue, frozenset({END}))
-        self.events: dict[GenerationRequest, list[Event]] = {}
-
-    def add(self, prompt: list[int], max_new_tokens: int = 5) -> GenerationRequest:
-        events: list[Event] = []
-        request = GenerationRequest(prompt, max_new_tokens, SamplingOptions(), TOKENIZER, events.append)
-        self.scheduler.queue.add(request)
-        self.events[request] = events
-        return request
-
-    def step(self) -> Batch | None:
-        batch = self.scheduler.schedule()
-        if batch is None:
-            return None
-        try:
-            if batch.chunked:
-                output = next(batch.chunked)
-            elif batch.phase == "prefill":
-                output = self.decoder.prefill([request.tokens for request in batch.requests])
-            else:
-                output = self.decoder.step([])
-            if output:
-                self.scheduler.postprocess(batch, next_tokens(output, batch.requests))
-        except RuntimeError as failure:
-            self.scheduler.abandon(failure)
-        return batch
-
-    def phases(self, steps: int) -> list[str]:
-        return [f"{batch.phase} {len(batch.requests)}" if (batch := self.step()) else "nothing" for _ in range(steps)]
-
-    def end_of(self, request: GenerationRequest) -> Event:
-        return self.events[request][-1]
+from tests.deployments.engines.text.decoders.played import (
+    BUDGET,
+    CHUNK,
+    MAX_ROWS,
+    OTHER,
+    TOKEN,
+    TOKENIZER,
+    Engine,
+    PlayedDecoder,
+    phase,
+)
 
 
 @pytest.fixture
 def engine() -> Engine:
     return Engine()
+
+
+@pytest.fixture
+def joining(engine: Engine) -> Engine:
+    """Its decoder computes rows and prompts in one forward."""
+    engine.decoder.joins_rows = True
+    return engine
 
 
 def test_prompts_get_their_first_tokens_before_more_are_admitted(engine: Engine) -> None:
@@ -226,6 +140,7 @@ def test_a_failure_after_the_forward_fails_all_that_have_a_row(engine: Engine, p
     assert batch is not None
     if phase == "prefill":
         engine.decoder.prefill([request.tokens for request in batch.requests])
+    engine.scheduler.computed(batch)
     engine.scheduler.abandon(RuntimeError("sampling failed"))
     assert all(isinstance(engine.end_of(request), Internal) for request in requests)
     assert engine.decoder.rows == 0
@@ -237,6 +152,7 @@ def test_a_token_that_is_an_error_fails_its_request_only(engine: Engine) -> None
     engine.step()
     batch = engine.scheduler.schedule()
     assert batch is not None
+    engine.scheduler.computed(batch)
     error: ServingError = Internal("no token")
     _, token = next_tokens(engine.decoder.output(2), batch.requests)
     engine.scheduler.postprocess(batch, [error, token])
@@ -296,3 +212,67 @@ def test_an_idle_loop_is_woken_for_another_decoder(engine: Engine) -> None:
     assert engine.step() is None
     assert engine.scheduler.idle
     assert engine.decoder.closed
+
+
+def test_rows_get_their_tokens_in_the_forward_of_prompts_where_the_decoder_can(joining: Engine) -> None:
+    running = joining.add([2], 9)
+    assert joining.phases(3) == ["prefill 1", "nothing", "decode 1"]
+    joining.add([3] * BUDGET, 9)
+    last = joining.add([4] * BUDGET, 9)
+    assert joining.phases(4) == ["prefill 1, decode 1", "nothing", "prefill 1, decode 2", "nothing"]
+    assert joining.phases(2) == ["decode 3", "decode 3"]
+    assert (running.generated, last.generated) == (6, 3)
+
+
+def test_rows_get_a_token_with_each_chunk_of_a_long_prompt(joining: Engine) -> None:
+    running = joining.add([2], 9)
+    joining.phases(2)
+    long, short = joining.add([3] * (2 * CHUNK + 1), 9), joining.add([4], 9)
+    assert joining.phases(3) == ["prefill 1, decode 1", "chunk 1, decode 2", "nothing"]
+    assert joining.phases(2) == ["chunk 1, decode 2", "nothing"]
+    assert joining.phases(3) == ["chunk 1, decode 2", "nothing", "decode 3"]
+    assert joining.scheduler.running == [running, short, long]
+    assert [request.generated for request in (running, short, long)] == [6, 5, 2]
+
+
+def test_a_prompt_whose_tokens_are_scored_is_computed_without_the_rows(joining: Engine) -> None:
+    joining.add([2], 9)
+    joining.phases(2)
+    sampling = SamplingOptions(logprobs=0, prompt_logprobs=True)
+    joining.scheduler.queue.add(GenerationRequest([3] * CHUNK, 5, sampling, TOKENIZER, lambda event: None))
+    assert joining.phases(2) == ["chunk 1", "decode 2"]
+
+
+@pytest.mark.parametrize("length", [1, CHUNK + 1])
+def test_a_prompt_that_fails_beside_rows_leaves_them_as_they_were(joining: Engine, length: int) -> None:
+    running = joining.add([2], 9)
+    joining.phases(2)
+    bad = joining.add([OTHER] * length)
+    joining.phases(2 * -(-length // CHUNK))
+    assert isinstance(joining.end_of(bad), Internal)
+    assert joining.scheduler.running == [running]
+    tokens = running.generated
+    assert joining.phases(2)[-1] == "decode 1"
+    assert running.generated > tokens
+
+
+def test_where_sampling_fails_after_a_chunk_the_rows_fail_that_have_its_token(joining: Engine) -> None:
+    running, long = joining.add([2], 9), joining.add([3] * (2 * CHUNK))
+    joining.phases(2)
+    batch = joining.scheduler.schedule()
+    assert batch is not None
+    assert batch.chunked is not None
+    batch.chunked.send([TOKEN])
+    joining.scheduler.computed(batch)
+    joining.scheduler.abandon(RuntimeError("sampling failed"))
+    assert all(isinstance(joining.end_of(request), Internal) for request in (running, long))
+    assert joining.scheduler.idle
+
+
+def test_where_proposals_count_tokens_rows_have_forwards_of_their_own() -> None:
+    decoder, queue = PlayedDecoder(), RequestQueue(MAX_ROWS, 100, StatsRecorder())
+    decoder.joins_rows = True
+    scheduler = Scheduler(decoder, queue, frozenset(), joins_rows=False)
+    queue.add(GenerationRequest([2], 5, SamplingOptions(), TOKENIZER, lambda event: None))
+    assert phase(scheduler.schedule()) == "prefill 1"
+    assert scheduler._rows_done is False

@@ -9,7 +9,7 @@ import torch
 
 from deployments.contract.errors import OutOfMemory
 from deployments.contract.types import SamplingOptions
-from deployments.engines.text.decoders.decoder import SCORED, ChunkedPrefill
+from deployments.engines.text.decoders.decoder import SCORED
 from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.loop import DecoderLoop
 from deployments.engines.text.openvino import paged_decoder
@@ -55,12 +55,12 @@ def test_a_prompt_that_begins_as_an_earlier_one_computes_only_the_rest(
 def test_equal_prompts_at_once_are_computed_once(
     engine: TextGenerationEngine, reference: Reference, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computed: list[int] = []
+    computed: list[list[int]] = []
     call = Call.__call__
 
-    def counted(self: Call, parts: list[Part]) -> object:
-        computed.append(len(parts))
-        return call(self, parts)
+    def counted(self: Call, parts: list[Part], each: bool) -> object:
+        computed.append([len(part.tokens) for part in parts if len(part.tokens) > 1])
+        return call(self, parts, each)
 
     monkeypatch.setattr(Call, "__call__", counted)
     gate, crowd = PausedListener(), [Listener() for _ in range(6)]
@@ -72,7 +72,7 @@ def test_equal_prompts_at_once_are_computed_once(
     for listener in crowd:
         listener.finished()
         assert reference.agrees(PROMPTS[0], 20, listener.text)
-    assert computed == [1, 1]
+    assert [len(prompts) for prompts in computed] == [1, 1]
 
 
 @pytest.mark.parametrize("tokens", [0, 1])
@@ -101,9 +101,9 @@ def test_first_tokens_do_not_wait_for_all_prompts_that_wait(
     gate, crowd = PausedListener(), [Listener() for _ in range(6)]
     call = Call.__call__
 
-    def watched(self: Call, parts: list[Part]) -> object:
+    def watched(self: Call, parts: list[Part], each: bool) -> object:
         told.append(sum(bool(listener.events) for listener in crowd))
-        return call(self, parts)
+        return call(self, parts, each)
 
     monkeypatch.setattr(Call, "__call__", watched)
     engine.submit(PROMPTS[1], 40, SamplingOptions(), gate)
@@ -138,14 +138,14 @@ def test_a_long_prompt_can_be_cancelled_between_chunks(
 ) -> None:
     monkeypatch.setattr(PagedDecoder, "chunk_size", 32)
     listener = Listener()
-    begin = PagedDecoder.begin_chunked
+    call = Call.__call__
 
-    def cancelled(self: PagedDecoder, prompt: list[int], each: bool = False) -> ChunkedPrefill:
-        for output in begin(self, prompt, each):
+    def cancelled(self: Call, parts: list[Part], each: bool) -> object:
+        if len(parts[-1].tokens) == 32:
             generation.cancel()
-            yield output
+        return call(self, parts, each)
 
-    monkeypatch.setattr(PagedDecoder, "begin_chunked", cancelled)
+    monkeypatch.setattr(Call, "__call__", cancelled)
     gate = PausedListener()
     engine.submit(PROMPTS[0], 3, SamplingOptions(), gate)
     assert gate.started.wait(60)

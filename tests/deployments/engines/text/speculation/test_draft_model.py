@@ -28,6 +28,7 @@ class PlayedDraft:
     shared_tokens = 0
     chunk_size: int | None = CHUNK
     prefill_budget = 2 * CHUNK
+    joins_rows = False
     draft_budget = 0
 
     def __init__(self) -> None:
@@ -46,7 +47,7 @@ class PlayedDraft:
             row[following(text)] = torch.nan if self.broken else 1
         return step_output(logits)
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> StepOutput:
+    def prefill(self, prompts: Sequence[Sequence[int]], tokens: Sequence[int] = ()) -> StepOutput:
         raise NotImplementedError
 
     def begin_chunked(self, prompt: Sequence[int], each: bool = False) -> ChunkedPrefill:
