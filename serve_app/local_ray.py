@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments.system.cache_folder import home
-from deployments.system.cpu import starting_observers
+from deployments.system.cpu import SELDOM_WOKEN, starting_observers
 from deployments.system.process_memory import ONE_ARENA
 from serve_app.capacity import SAYS_WHAT_IS_MISSING, room_wanted
 from serve_app.changes import Outcome
@@ -36,15 +36,14 @@ def start_ray(folder: Path, fronted: bool, started: float, dashboard: bool = Fal
     `dashboard`: whether `start_dashboard` follows. Returns the file of Ray's token, where that is ours."""
     # Ray reads these when it is imported. Unless RAY_ENABLE_AUTO_CONNECT is 0, Serve's threads start another Ray after
     # the shutdown. RAY_worker_niceness: replicas are workers; at Ray's default, 15, every other process has priority.
-    # RAY_SERVE_CONTROL_LOOP_INTERVAL_S: Serve's controller polls ten times a second, which takes 4 % of a core.
     os.environ.update(
         RAY_USAGE_STATS_ENABLED="0",
         RAY_AUTH_MODE="token",
         RAY_ENABLE_AUTO_CONNECT="0",
         RAY_worker_niceness="0",
-        RAY_SERVE_CONTROL_LOOP_INTERVAL_S="0.4",
         RAY_DASHBOARD_STARTUP_TIMEOUT_S=DASHBOARD_S,
         **({} if dashboard else {"REPORTER_UPDATE_INTERVAL_MS": REPORT_EVERY_MS}),
+        **SELDOM_WOKEN,
         **ONE_ARENA,
         **SAYS_WHAT_IS_MISSING,
         **(token := token_environment(folder)),

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from deployments.contract.settings import LONGEST_REQUEST_S
 from deployments.replica.launcher_profile import LauncherProfile
+from deployments.system.cpu import SELDOM_WOKEN
 from deployments.system.process_memory import ONE_ARENA
 from serve_app.capacity import SAYS_WHAT_IS_MISSING
 from serve_app.config.config import RuntimeConfig
@@ -36,8 +37,7 @@ def node_environment(folder: Path) -> dict[str, str]:
         "RAY_worker_niceness": "0",
         # A node whose processes were killed is noticed after five times this, by the head. Ray's default is 3 s.
         "RAY_health_check_period_ms": "1000",
-        # Serve's controller polls ten times a second, which takes 4 % of a core.
-        "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4",
+        **SELDOM_WOKEN,
         **fast,
         # Jobs inherit the environment, and their programs have no event loop. The ingress asks for its own.
         "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+SELDOM_WOKEN = {"RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.4", "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "1000"}
+"""Of Serve's environment: otherwise its controller polls ten times a second, which takes 4 % of a core, and so does
+each replica and each handle, to give Ray its counts, which Ray's agent sends every ten seconds."""
 TASKS = Path("/proc/self/task")
 CGROUP = Path("/sys/fs/cgroup")
 

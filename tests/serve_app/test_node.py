@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ray.serve._private import constants
 
+from deployments.system.cpu import SELDOM_WOKEN
 from serve_app import node
 from serve_app.cli.main import main
 from serve_app.http import haproxy
@@ -33,6 +35,14 @@ def test_a_command_gets_all_that_serve_reads_from_the_environment_and_a_private_
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not list(folder.iterdir()), "the largest body is the configuration's, which is not known yet"
     folder.rmdir()
+
+
+def test_serve_still_reads_what_wakes_it_less_often(tmp_path: Path) -> None:
+    source = Path(constants.__file__).read_text("utf-8")
+    environment = node.node_environment(tmp_path)
+    for name, value in SELDOM_WOKEN.items():
+        assert f'"{name}"' in source
+        assert environment[name] == value
 
 
 def test_a_program_that_does_not_exist_is_an_error_and_none_at_all_is_wrong_usage(

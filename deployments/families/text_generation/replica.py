@@ -35,6 +35,8 @@ EARLY_S = 1.0
 EARLY_SHARE = 0.1
 """A text is ended so long before its deadline, by the lesser of both: a step is under way, and the answer has to
 travel. The share is of the time that is left when it begins."""
+SHORT = 1_000
+"""Characters, or tokens, of a prompt that the event loop tokenises itself: to wake a thread for it takes longer."""
 
 
 class LoopNotifier:
@@ -187,7 +189,7 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
     async def _submit(
         self, engine: "TextGenerationEngine", request: TextGeneration, output: GenerationOutput, stream: bool
     ) -> "GenerationRequest":
-        """In a thread: a long prompt takes a while to tokenise, a chat to render."""
+        """In a thread where it may take a while: to tokenise a long prompt, to render a chat, to compile a schema."""
         prompt: Sequence[int] | None
         calls = None
         if request.messages is not None:
@@ -205,6 +207,9 @@ class TextGenerationReplica(TorchReplica[TextGeneration, "TextGenerationEngine"]
             ids = engine.encode(request) if prompt is None else prompt
             return engine.submit(ids, request.max_tokens, request, output.emit, stream, output.markup, calls)
 
+        size = sum(map(len, (request.prompt_ids or (), request.prompt, request.suffix or "")))
+        if request.messages is None and request.json_schema is None and size <= SHORT:
+            return submit()
         return await asyncio.to_thread(submit)
 
 

@@ -8,6 +8,7 @@ import json
 import math
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from deployments.contract.chat import Message
 from deployments.contract.chunk import Chunk
-from deployments.contract.errors import Internal, InvalidRequest, ModelLoadFailed
+from deployments.contract.errors import Internal, InvalidRequest, ModelLoadFailed, PromptTooLong
 from deployments.contract.text_generation import TokenLogprob
 from deployments.contract.types import SamplingOptions, TextGenerationResult
 from deployments.engines.text.chat_template import ChatRenderer
@@ -23,6 +24,7 @@ from deployments.engines.text.request import Finished, GenerationRequest
 from deployments.engines.text.tokenizer import Tokenizer
 from deployments.families.text_generation import replica as replica_module
 from deployments.families.text_generation.replica import (
+    SHORT,
     GenerationOutput,
     LoopNotifier,
     TextGenerationReplica,
@@ -99,6 +101,25 @@ async def test_a_schema_is_followed_and_an_invalid_one_refused(replica: TextGene
     assert json.loads(answer.generated_text) in ({"ok": True}, {"ok": False})
     with pytest.raises(InvalidRequest):
         await ask(replica, prompt="a", json_schema={"type": "no type"})
+
+
+@pytest.mark.parametrize(("fields", "threads"), [({}, 0), ({"prompt": "a " * SHORT}, 1), ({"json_schema": {}}, 1)])
+async def test_a_short_prompt_wakes_no_thread(
+    fields: dict[str, Any], threads: int, replica: TextGenerationReplica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ask(replica, prompt="a", max_tokens=1)
+    started: list[object] = []
+    to_thread = asyncio.to_thread
+
+    async def counted(function: Callable[[], object], *arguments: object) -> object:
+        started.append(function)
+        return await to_thread(function, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", counted)
+    asked: dict[str, Any] = {"prompt": "a", "max_tokens": 1}
+    with suppress(PromptTooLong):
+        await ask(replica, **asked | fields)
+    assert len(started) == threads
 
 
 async def test_slow_chats_do_not_delay_prompts(replica: TextGenerationReplica, monkeypatch: pytest.MonkeyPatch) -> None:
