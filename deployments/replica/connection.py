@@ -6,6 +6,7 @@ turn of its event loop shares a frame, so the busier an end is, the fuller its f
 
 import asyncio
 import logging
+import os
 import pickle
 from abc import abstractmethod
 from collections.abc import Callable
@@ -20,6 +21,8 @@ logger = logging.getLogger("model_runtime.dispatch")
 
 _LENGTH = 4
 _BUFFER_BYTES = 64 * 1024
+_SMALL_BYTES = 16 * 1024
+"""Of a frame that is copied into one piece and written by itself."""
 
 LEAVING = "leaving"
 """Sent by a replica that takes no new calls."""
@@ -35,6 +38,7 @@ class FramedConnection(asyncio.BufferedProtocol):
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
+        self._descriptor: int | None = None
         self._outgoing: list[object] = []
         self._incoming = bytearray(_BUFFER_BYTES)
         self._filled = 0
@@ -44,6 +48,8 @@ class FramedConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's does not derive from asyncio.Transport
+        socket = transport.get_extra_info("socket")
+        self._descriptor = socket.fileno() if socket else None
 
     def write(self, item: object) -> None:
         if not self._outgoing:
@@ -62,7 +68,24 @@ class FramedConnection(asyncio.BufferedProtocol):
             logger.exception("an object cannot be pickled")
             self.transport.abort()
             return
-        self.transport.writelines((sum(map(len, frame)).to_bytes(_LENGTH, "little"), *frame))
+        size = sum(map(len, frame))
+        length = size.to_bytes(_LENGTH, "little")
+        if size > _SMALL_BYTES or self._descriptor is None or self.transport.get_write_buffer_size():
+            self.transport.writelines((length, *frame))
+        else:
+            self._write_now(b"".join((length, *frame)))
+
+    def _write_now(self, data: bytes) -> None:
+        """uvloop's transport keeps Python's lock while it writes, and whoever is woken by it may have this core first:
+        a model's step, which needs the lock, would wait for both."""
+        assert self.transport is not None
+        assert self._descriptor is not None
+        try:
+            written = os.write(self._descriptor, data)
+        except OSError:  # The socket is full, or the transport finds out what it is.
+            written = 0
+        if written < len(data):
+            self.transport.write(data[written:])
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return memoryview(self._incoming)[self._filled :]

@@ -2,11 +2,14 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator
+import pickle
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from deployments.contract.chunk import Chunk
 from deployments.contract.types import ImageClassification, InferResponse, TextGeneration, TextGenerationResult
@@ -40,12 +43,15 @@ class Receiver(FramedConnection):
 class Wire(asyncio.Transport):
     """Keeps what is written, in the pieces in which it is handed over."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, end: socket.socket | None = None) -> None:
+        super().__init__({"socket": end})
         self.pieces: list[Any] = []
 
     def is_closing(self) -> bool:
         return False
+
+    def get_write_buffer_size(self) -> int:
+        return sum(map(len, self.pieces))
 
     def writelines(self, list_of_data: Iterable[Any]) -> None:
         self.pieces.extend(list_of_data)
@@ -69,6 +75,49 @@ async def test_what_is_written_arrives_whole_however_it_is_cut(cut: int) -> None
         receiver.buffer_updated(size)
     assert receiver.items == [item for frame in frames for item in frame]
     assert len(receiver._incoming) < 100_000  # of a large frame nothing is kept
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_frames_keep_their_order_where_the_socket_is_full(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """A part of a frame is left to the transport then, and so is what follows."""
+
+    async def exchange() -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        sender, receiver = Receiver(), Receiver()
+        await loop.create_connection(lambda: sender, sock=ours)
+        sent: list[object] = []
+        for number in range(400):  # More than the socket holds.
+            sent += [number, bytes([number % 256]) * (100_000 if number % 50 == 7 else 5_000)]
+            sender.write(sent[-2])
+            sender.write(sent[-1])
+            await turns(1)
+        await loop.create_connection(lambda: receiver, sock=theirs)
+        await until(lambda: len(receiver.items) == len(sent))
+        assert receiver.items == sent
+        assert sender.transport is not None
+        assert receiver.transport is not None
+        sender.transport.abort()
+        receiver.transport.abort()
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(exchange())
+
+
+async def test_a_small_frame_is_written_without_the_transport_unless_that_has_something_left() -> None:
+    ours, theirs = socket.socketpair()
+    sender, wire = Receiver(), Wire(ours)
+    sender.connection_made(wire)
+    sender.write("first")
+    await turns()
+    assert (pickle.loads(theirs.recv(1 << 16)[4:]), wire.pieces) == (["first"], [])
+    wire.pieces.append(b"left")
+    sender.write("second")
+    await turns()
+    assert len(wire.pieces) > 1
+    ours.close()
+    theirs.close()
 
 
 async def test_an_image_is_written_without_a_copy() -> None:

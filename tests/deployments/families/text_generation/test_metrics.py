@@ -8,11 +8,12 @@ import pytest
 
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.loop import DecoderLoop
+from deployments.engines.text.request import Finished, Timing
 from deployments.families.text_generation import metrics
 from deployments.families.text_generation.metrics import TextMetrics
 from deployments.families.text_generation.replica import TextGenerationReplica
 from deployments.repository.model import find
-from tests.deployments.families.text_generation.conftest import ask
+from tests.deployments.families.text_generation.conftest import RayMetric, ask
 from tests.support import text_models
 from tests.support.text_models import CHATML, PATIENCE_S, save_chat_model
 
@@ -64,3 +65,20 @@ async def test_what_a_model_with_prompt_lookup_proposes_is_counted(
     engine.close()
     assert 0 <= accepted <= drafted
     assert drafted > 0
+
+
+def test_ray_gets_one_time_between_tokens_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed: dict[str, list[float]] = {}
+
+    class Kept(RayMetric):
+        def __init__(self, name: str, *args: object, **options: object) -> None:
+            self.values = observed.setdefault(name, [])
+
+        def observe(self, value: float, tags: dict[str, str]) -> None:
+            self.values.append(value)
+
+    monkeypatch.setattr(metrics, "Histogram", Kept)
+    text_metrics = TextMetrics()
+    text_metrics.finished("m", Finished("length", 1, 3, Timing(0.5, 1.0, (1.0, 2.0))))
+    text_metrics.finished("m", Finished("length", 1, 1, Timing(0.5, 1.0)))
+    assert observed == {metrics.QUEUE: [0.5, 0.5], metrics.FIRST_TOKEN: [1.0, 1.0], metrics.INTER_TOKEN: [1.5]}
