@@ -137,7 +137,7 @@ def imports(file: Path) -> Sequence[str]:
     """Every module a file imports at run time, wherever in the file."""
     tree = ast.parse(file.read_text("utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             node.body = []
     found: list[str] = []
     for node in ast.walk(tree):

@@ -168,6 +168,7 @@ def resident(front: Front) -> dict[str, int]:
     return {name: psutil.Process(pid).memory_info().rss for name, pid in front.processes.items()}
 
 
+@pytest.mark.slow
 def test_a_corpus_of_broken_requests_meets_no_5xx_no_hang_and_costs_no_memory(front: Front) -> None:
     """HOSTILE_REQUESTS=20000 is `make fuzz-http`."""
 

@@ -52,6 +52,7 @@ def test_the_saved_report_holds_every_request() -> None:
     assert saved["whole"]["errors"] == {"overloaded": 1}
 
 
+@pytest.mark.slow
 def test_a_picture_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     assert plot(report(), tmp_path / "report.png")

@@ -80,6 +80,7 @@ def server() -> Iterator[Answering]:
         yield server
 
 
+@pytest.mark.slow
 def test_the_report_of_a_real_server_is_printed_and_saved(
     server: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -76,6 +76,7 @@ def test_one_that_finds_something_else_is_not_used(
     assert isinstance(answer, Found)
 
 
+@pytest.mark.slow
 def test_a_folder_that_makes_pictures_of_many_sizes_stays_with_torch(tmp_path: Path, cache: ArtifactCache) -> None:
     engine = settled(saved(tmp_path / "m", "deformable_detr"), cache)
     assert engine.runtime_info[1] == "forward: PyTorch, eager (it takes pictures of many sizes)"

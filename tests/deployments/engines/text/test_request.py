@@ -18,6 +18,7 @@ from deployments.engines.text.engine import TextGenerationEngine
 from deployments.engines.text.request import LEAST_LOGPROB, Event, Finished, GenerationRequest
 from deployments.engines.text.sampler import Logprobs
 from deployments.engines.text.tokenizer import Tokenizer
+from tests.support import sweep
 from tests.support.text_models import (
     LOADERS,
     PROMPTS,
@@ -67,9 +68,10 @@ def test_there_are_no_log_probabilities_unless_asked_for(engine: TextGenerationE
     assert [one.top for chunk in told for one in chunk.logprobs] == [[]] * 5
 
 
-@pytest.mark.parametrize(
-    "sampling", [SamplingOptions(), SamplingOptions(stop=["zzz", "e"]), SamplingOptions(temperature=1.0, seed=3)]
-)
+SAMPLINGS = [SamplingOptions(), SamplingOptions(stop=["zzz", "e"]), SamplingOptions(temperature=1.0, seed=3)]
+
+
+@pytest.mark.parametrize("sampling", sweep(SAMPLINGS, SAMPLINGS[1]))
 def test_all_text_at_once_is_the_streamed_text(engine: TextGenerationEngine, sampling: SamplingOptions) -> None:
     for prompt in PROMPTS:
         whole, streamed = Listener(), ask(engine, prompt, 40, sampling)

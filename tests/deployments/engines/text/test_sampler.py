@@ -15,7 +15,6 @@ from transformers import (
 
 from deployments.contract.types import SamplingOptions
 from deployments.engines.text.sampler import RowSampling, sample, uniform
-from tests.support import sweep
 
 SEEN = (3, 3, 7, 20)
 LOGITS = torch.randn(40, generator=torch.Generator().manual_seed(0)) * 2
@@ -45,7 +44,8 @@ def expected(options: SamplingOptions) -> torch.Tensor:
     return warpers(torch.LongTensor([SEEN]), torch.FloatTensor(LOGITS[None].clone()))[0].softmax(-1)
 
 
-@pytest.mark.parametrize("options", sweep(OPTIONS, OPTIONS[4]))
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS)
 def test_tokens_are_drawn_with_their_probability(options: SamplingOptions) -> None:
     draws = 20_000
     others = [RowSampling(OPTIONS[seed % 6], seed, SEEN) for seed in range(6)]

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageOps
 from transformers import pipeline
 
-from tests.support import sweep
 from tests.support.image_files import FILES, encoded
 from tests.support.image_models import CONFIGS, answer, loaded, on_one_thread, photo, saved
 
@@ -31,7 +30,8 @@ def files() -> dict[str, bytes]:
     return made
 
 
-@pytest.mark.parametrize("kind", sweep(CONFIGS, "resnet"))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CONFIGS)
 def test_every_format_and_size_has_the_answer_of_transformers(
     tmp_path: Path, kind: str, files: dict[str, bytes]
 ) -> None:

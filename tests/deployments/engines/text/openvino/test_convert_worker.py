@@ -48,14 +48,15 @@ def test_a_folder_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
         make(tmp_path, None, tmp_path)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize(
     ("dtype", "kept"),
     [
         (None, "f32"),
-        pytest.param("bfloat16", "bf16", marks=pytest.mark.compiles),
-        pytest.param("float16", "f16", marks=pytest.mark.compiles),
-        pytest.param("int8", "i8", marks=pytest.mark.compiles),
-        pytest.param("int4", "u4", marks=pytest.mark.compiles),
+        ("bfloat16", "bf16"),
+        ("float16", "f16"),
+        ("int8", "i8"),
+        ("int4", "u4"),
     ],
 )
 def test_weights_are_kept_in_the_dtype_that_is_asked_for(
