@@ -18,8 +18,7 @@ MOST_CLIPS = 8
 
 
 class _Encoder(torch.nn.Module):
-    """The encoded sound, [1, positions, width], and of each decoder layer its keys, [1, heads, width, positions], and
-    its values, [1, heads, positions, width]: as `_attend` reads them."""
+    """The encoded sound, [1, positions, width], and of each decoder layer the keys and values of it."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -29,11 +28,9 @@ class _Encoder(torch.nn.Module):
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
         sound = self.encoder(features).last_hidden_state
-        found = [sound]
-        for attention in (layer.encoder_attn for layer in self.layers):
-            found.append(attention.k_proj(sound).unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1))
-            found.append(attention.v_proj(sound).unflatten(-1, (self.heads, -1)).transpose(1, 2))
-        return tuple(found)
+        attentions = [layer.encoder_attn for layer in self.layers]
+        projections = [project for attention in attentions for project in (attention.k_proj, attention.v_proj)]
+        return sound, *(project(sound).unflatten(-1, (self.heads, -1)).transpose(1, 2) for project in projections)
 
 
 class _Step(torch.nn.Module):
@@ -58,17 +55,28 @@ class _Step(torch.nn.Module):
             projected = projections(layer.self_attn_layer_norm(hidden)).unflatten(-1, (3, self.heads, 1, -1))
             queries, own_key, own_value = projected.unbind(1)
             new += [own_key, own_value]
-            # Products and sums for the few keys that are written: a product of matrices would pack them anew.
-            scores = torch.cat([(written[key] * queries).sum(-1) + mask, (own_key * queries).sum(-1)], -1)
-            shares = scores.softmax(-1).unsqueeze(2)
-            means = shares[..., :-1] @ written[value] + shares[..., -1:] * own_value
+            scores = torch.cat([_scores(queries, written[key]) + mask, _scores(queries, own_key)], -1)
+            shares = scores.softmax(-1)
+            means = _means(shares[..., :-1], written[value]) + shares[..., -1:, None] * own_value
             hidden = hidden + layer.self_attn.out_proj(means.flatten(1))
             attention = layer.encoder_attn
             queries = attention.q_proj(layer.encoder_attn_layer_norm(hidden)).unflatten(-1, (self.heads, 1, -1))
-            shares = (queries * queries.shape[-1] ** -0.5 @ sound[key]).softmax(-1)
-            hidden = hidden + attention.out_proj((shares @ sound[value]).flatten(1))
+            shares = _scores(queries * queries.shape[-1] ** -0.5, sound[key]).softmax(-1)
+            hidden = hidden + attention.out_proj(_means(shares, sound[value]).flatten(1))
             hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(hidden))))
         return self.decoder.layer_norm(hidden), torch.stack(new, 1)[:, :, :, 0]
+
+
+def _scores(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """[clips, heads, places], of one query a clip. Products and sums: for its own attention, and for a product of
+    matrices, OpenVINO packs the keys anew at each step, which takes longer than to read them."""
+    return (keys * queries).sum(-1)
+
+
+def _means(shares: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """[clips, heads, 1, width]. `bmm`, since what is exported of `matmul` copies the values."""
+    means: torch.Tensor = torch.bmm(shares.flatten(0, 1).unsqueeze(1), values.flatten(0, 1))
+    return means.view(*shares.shape[:2], 1, -1)
 
 
 def _joined(attention: Any) -> torch.nn.Linear:
@@ -109,7 +117,7 @@ def convert(folder: Path, place: Path) -> None:
     encoder = exported(_Encoder(model), (torch.zeros(1, config.num_mel_bins, 2 * positions),), None)
     openvino.save_model(encoder, place / ENCODER, compress_to_fp16=False)
     written = [torch.zeros(clips, heads, length, width) for _ in range(2 * layers)]
-    sound = [torch.zeros(clips, heads, *sides) for sides in [(width, positions), (positions, width)] * layers]
+    sound = [torch.zeros(clips, heads, positions, width) for _ in range(2 * layers)]
     example = (torch.zeros(clips, config.d_model), torch.zeros(clips, 1, length), written, sound)
     some = Dim("clips", min=1, max=MOST_CLIPS)
     sizes = ({0: some}, {0: some, 2: Dim.AUTO}, [{0: some, 2: Dim.AUTO}] * (2 * layers), [{0: some}] * (2 * layers))

@@ -56,9 +56,8 @@ class OpenVinoDecoder:
         self._scores: list[np.ndarray] = []
         """Of what `forward` gave last: the logits from rounded weights, [vocabulary] each."""
         heads, positions = int(config.decoder_attention_heads), int(config.max_source_positions)
-        width = config.d_model // heads
-        self._sound = [(most, heads, width, positions), (most, heads, positions, width)] * len(decoder.layers)
-        self._written = (most, heads, _PLACES, width)
+        self._shapes = [(most, heads, places, config.d_model // heads) for places in (positions, _PLACES)]
+        self._count = 2 * len(decoder.layers)
         self._newest: Any = lambda: None
 
     def encode(self, clip: Clip) -> None:
@@ -66,7 +65,7 @@ class OpenVinoDecoder:
         _, *keys = self.converted.encoder([clip.features[None]])
         block: _Block | None = self._newest()
         if block is None or block.free_row() is None:
-            block = _Block(self.converted.step, self._sound, self._written)
+            block = _Block(self.converted.step, self._count, *self._shapes)
             self._newest = weakref.ref(block)
         block.add(clip, keys)
 
@@ -112,10 +111,13 @@ def best_token(scores: np.ndarray, vector: np.ndarray, bias: np.ndarray, weight:
 class _Block:
     """Keys and values of the sound and of the tokens: an array for the keys of each layer, and one for its values."""
 
-    def __init__(self, step: OpenVinoModel, sound: Sequence[tuple[int, ...]], written: tuple[int, ...]) -> None:
+    def __init__(self, step: OpenVinoModel, count: int, sound: tuple[int, ...], written: tuple[int, ...]) -> None:
+        """`count` arrays each, of these shapes."""
         self._run = step.in_place()  # its own: it holds what it reads
-        self._sound = [np.zeros(shape, np.float32) for shape in sound]  # takes memory as it is used
-        self._written = [np.zeros(written, np.float32) for _ in sound]
+        self._sound, self._written = (
+            [np.zeros(shape, np.float32) for _ in range(count)]  # takes memory as it is used
+            for shape in (sound, written)
+        )
         self._set: tuple[int, int, int] | None = None
         """The rows and the places that are set."""
         self._hidden = self._mask = np.empty(0, np.float32)

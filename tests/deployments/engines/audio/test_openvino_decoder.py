@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pytest
 import torch
 from transformers import AutoModelForSpeechSeq2Seq
@@ -15,7 +16,7 @@ from deployments.engines.audio import greedy, openvino_decoder
 from deployments.engines.audio.engine import load_engine
 from deployments.engines.audio.flow import Straight
 from deployments.engines.audio.greedy import Clip, GreedyDecoder
-from deployments.engines.audio.openvino_convert import convert
+from deployments.engines.audio.openvino_convert import STEP, convert
 from deployments.engines.audio.openvino_decoder import ConvertedWhisper, OpenVinoDecoder, best_token
 from deployments.engines.audio.torch_decoder import TorchDecoder
 from deployments.engines.audio.transcript import SpeechOptions
@@ -76,6 +77,13 @@ def alone(decoder: GreedyDecoder, seed: int) -> list[int]:
     while not clip.done:
         decoder.step([clip])
     return clip.tokens
+
+
+def test_a_step_copies_no_keys_and_values(folder: Path, tmp_path: Path) -> None:
+    convert(folder, tmp_path)
+    kinds = {node.get_type_name() for node in openvino.Core().read_model(tmp_path / STEP).get_ops()}
+    assert "MatMul" in kinds
+    assert "Broadcast" not in kinds
 
 
 @pytest.mark.parametrize("places", [3, 64])
