@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -85,6 +86,17 @@ def pytest_collection_finish() -> None:
     """The modules that are imported by now stay: the garbage collector never looks at them."""
     gc.freeze()
     gc.enable()
+
+
+_modules = 0
+
+
+def pytest_runtest_logfinish() -> None:
+    """Nor at those that tests have imported, once they are many. Some libraries collect whenever a model is closed."""
+    global _modules
+    if len(sys.modules) > _modules + 100:
+        _modules = len(sys.modules)
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
