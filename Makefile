@@ -14,7 +14,7 @@ FAST := -m 'not alone and not ray and not cluster and not compiles and not slow 
   --hypothesis-profile fast --image-mutations 50 --audio-mutations 20
 
 # Else each of the many processes that tests start compiles its modules anew.
-test test-fast: export PYTHONDONTWRITEBYTECODE :=
+test test-fast test-lowest: export PYTHONDONTWRITEBYTECODE :=
 
 test: .venv/dev.stamp
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadgroup -m 'not alone'
