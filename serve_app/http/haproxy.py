@@ -17,6 +17,7 @@ from pathlib import Path
 from deployments.contract.settings import FamilySettings
 from deployments.replica.launcher_profile import HAPROXY, LauncherProfile
 from serve_app.config.config import RuntimeConfig
+from serve_app.http import stand_in
 from serve_app.http.haproxy_config import adapted
 from serve_app.http.header_limits import MAX_HEADER_BYTES
 
@@ -106,6 +107,8 @@ def main() -> None:
     if "-f" in arguments:
         file = Path(arguments[arguments.index("-f") + 1])
         file.write_text(adapted(file.read_text("utf-8"), file.parent, LauncherProfile.around(file)), "utf-8")
+        if "-db" in arguments:  # Else it only checks the file.
+            stand_in.start(file, program, [option for option in arguments if option in ("-db", "-dR")])
     # The kernel sends SIGTERM when the actor that started this process ends, even by SIGKILL.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     os.execv(program, [program, *arguments])
