@@ -67,7 +67,7 @@ async def test_what_a_model_with_prompt_lookup_proposes_is_counted(
     assert drafted > 0
 
 
-def test_ray_gets_one_time_between_tokens_for_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_gets_each_time_between_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     observed: dict[str, list[float]] = {}
 
     class Kept(RayMetric):
@@ -81,4 +81,4 @@ def test_ray_gets_one_time_between_tokens_for_each_request(monkeypatch: pytest.M
     text_metrics = TextMetrics()
     text_metrics.finished("m", Finished("length", 1, 3, Timing(0.5, 1.0, (1.0, 2.0))))
     text_metrics.finished("m", Finished("length", 1, 1, Timing(0.5, 1.0)))
-    assert observed == {metrics.QUEUE: [0.5, 0.5], metrics.FIRST_TOKEN: [1.0, 1.0], metrics.INTER_TOKEN: [1.5]}
+    assert observed == {metrics.QUEUE: [0.5, 0.5], metrics.FIRST_TOKEN: [1.0, 1.0], metrics.INTER_TOKEN: [1.0, 2.0]}
