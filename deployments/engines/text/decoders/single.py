@@ -55,13 +55,17 @@ class SingleDecoder:
         return step_output(torch.cat(steps))
 
     def step(self, tokens: Sequence[int]) -> StepOutput:
-        steps = []
-        for row, token in enumerate(tokens):
-            self._ids[row].append(token)
-            anew = self._state_name is None or len(self._ids[row]) == self._recompute_length
-            known, state = (0, None) if anew else (len(self._ids[row]) - 1, self._states[row])
-            logits, self._states[row] = self._forward(self._ids[row][known:], state, known)
+        # A forward may change a state and fail: then each text is computed anew, and no token has been added.
+        known, self._states = self._states, [None] * self.rows
+        texts = [[*ids, token] for ids, token in zip(self._ids, tokens, strict=True)]
+        steps, states = [], []
+        for ids, state in zip(texts, known, strict=True):
+            anew = state is None or len(ids) == self._recompute_length
+            past = 0 if anew else len(ids) - 1
+            logits, state = self._forward(ids[past:], None if anew else state, past)
             steps.append(logits[-1:])
+            states.append(state)
+        self._ids, self._states = texts, states
         return step_output(torch.cat(steps))
 
     def verify(self, rows: Sequence[Sequence[int]]) -> Verified:
