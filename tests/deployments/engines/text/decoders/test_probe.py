@@ -12,11 +12,12 @@ from deployments.engines.text.decoders.single import SingleDecoder
 
 
 class ForgetfulDecoder(SingleDecoder):
-    """Loses a row's state when the row moves."""
+    """A row that moves has the state of the row whose place it takes."""
 
     def release(self, row: int, broken: bool = False) -> None:
+        states = list(self._states)
         super().release(row, broken)
-        self._states = [None for _ in self._states]
+        self._states = states[: self.rows]
 
 
 class LateDecoder(SingleDecoder):
