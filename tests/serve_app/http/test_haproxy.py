@@ -1,15 +1,18 @@
 """The environment with which Ray starts HAProxy. tests/runtime and tests/cluster run on it."""
 
+import ctypes
 import os
 import random
 import shutil
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from deployments.contract.settings import FamilySettings
 from serve_app.config.config import IngressSettings, RuntimeConfig
-from serve_app.http import haproxy
+from serve_app.http import haproxy, stand_in
 from serve_app.http.haproxy import PORT_RANGE, front_environment, haproxy_environment, missing_haproxy
 
 CONFIG = RuntimeConfig(ingress=IngressSettings(max_body_mb=1))
@@ -86,3 +89,18 @@ def test_without_haproxy_nothing_is_set(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(haproxy, "haproxy_binary", lambda: None)
     assert haproxy_environment(tmp_path, CONFIG) == {}
     assert "HAProxy is missing (pip install it)" in missing_haproxy("pip install it")
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_haproxy_that_serve_runs_has_a_stand_in_and_one_that_only_checks_a_file_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, started = tmp_path / "haproxy.cfg", list[tuple[object, ...]]()
+    file.write_text("global\n")
+    monkeypatch.setattr(stand_in, "start", lambda *given: started.append(given))
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Mock())  # It would bind this process to its parent.
+    monkeypatch.setattr(os, "execv", lambda *_: None)
+    for options in (["-c"], ["-db", "-dR"]):
+        monkeypatch.setattr(sys, "argv", ["model-runtime-haproxy", *options, "-f", str(file)])
+        haproxy.main()
+    assert started == [(file, "/bin/haproxy", ["-db", "-dR"])]
